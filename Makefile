@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: setup demo docs kubernetes test test-vm check bench clean
+.PHONY: setup demo docs generated kubernetes test test-vm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -26,10 +26,11 @@ kubernetes: setup
 	scripts/kernels.sh >/dev/null
 	scripts/firewalls.sh >/dev/null
 
-# The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
+# Two files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
+# The inputs of the short fuzzing are the same each time; `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
-	$(PY) -m pytest tests/unit tests/conformance
-	$(PY) scripts/fuzz.py 45
+	$(PY) -m pytest tests/unit tests/conformance -n 2 --dist loadfile
+	$(PY) scripts/fuzz.py 45 --seed 1
 	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster
 	$(PY) -m pytest tests/release
@@ -46,10 +47,18 @@ oracles: setup
 	scripts/build-cilium-oracle.sh
 	$(PY) -m pytest tests/oracles
 
-# The site, in build/site; a link that leads nowhere fails it. In an environment of its own: nothing else needs MkDocs.
-docs: setup
-	$(PY) -m scripts.symptoms > docs/symptoms.md
+# What is made from the code: pages and schemas of docs, the reader's role, the chart's templates. Tests compare them.
+generated: setup
+	$(PY) -m kubectl_genainet.render.doctor.docs > docs/checks.md
 	$(PY) -m kubectl_genainet.render.diagnoses > docs/diagnoses.md
+	$(PY) -m kubectl_genainet.records > docs/schema.json
+	$(PY) -m scripts.symptoms > docs/symptoms.md
+	$(PY) -m scripts.incident_index > docs/incidents/README.md
+	$(PY) -m kubectl_genainet.kube.agents.roles
+	$(PY) -m scripts.chart
+
+# The site, in build/site; a link that leads nowhere fails it. In an environment of its own: nothing else needs MkDocs.
+docs: generated
 	[ -x build/docs-venv/bin/mkdocs ] || { python3 -m venv build/docs-venv && build/docs-venv/bin/pip install -q 'mkdocs-material>=9.5,<10'; }
 	build/docs-venv/bin/mkdocs build --strict
 

@@ -53,11 +53,11 @@ def _metadata(name: str, namespace: str = "", **more: Any) -> Object:
     }
 
 
-def _node_address(number: int) -> str:
+def node_address(number: int) -> str:
     return f"172.20.{number >> 8}.{number & 255}"
 
 
-def _pod_address(number: int) -> str:
+def pod_address(number: int) -> str:
     return f"10.{128 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
@@ -67,8 +67,13 @@ def service_address(service: int) -> str:
 
 def _node(number: int) -> Object:
     name = f"worker-{number}"
-    addresses = [{"type": "InternalIP", "address": _node_address(number)}, {"type": "Hostname", "address": name}]
-    labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": f"zone-{number % 3}"}
+    addresses = [{"type": "InternalIP", "address": node_address(number)}, {"type": "Hostname", "address": name}]
+    labels = {
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "topology.kubernetes.io/zone": f"zone-{number % 3}",
+    }
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -130,9 +135,9 @@ def _pod(number: int, service: int, size: Size) -> Object:
         },
         "status": {
             "phase": "Running",
-            "podIP": _pod_address(number),
-            "podIPs": [{"ip": _pod_address(number)}],
-            "hostIP": _node_address(number % size.nodes),
+            "podIP": pod_address(number),
+            "podIPs": [{"ip": pod_address(number)}],
+            "hostIP": node_address(number % size.nodes),
             "startTime": _moment(number),
             "conditions": [{"type": kind, "status": "True", "lastTransitionTime": _moment(number)} for kind in kinds],
             "containerStatuses": [
@@ -200,7 +205,7 @@ def _workload(service: int, size: Size) -> Iterator[tuple[str, Object]]:
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": [
                 {
-                    "addresses": [_pod_address(number)],
+                    "addresses": [pod_address(number)],
                     "conditions": {"ready": True, "serving": True, "terminating": False},
                     "nodeName": f"worker-{number % size.nodes}",
                     "targetRef": {"kind": "Pod", "namespace": namespace, "name": f"{app}-7d9c6b5f4-{number:05d}"},

@@ -22,7 +22,7 @@ from benchmarks._bpftrace import bpftrace
 from benchmarks._veth import CLIENT, ROUTER, SERVER, SERVER_IP, veth_path
 from benchmarks.trace import Worker, nothing
 from kubectl_genainet import wire
-from kubectl_genainet.agent.serve.job import Job
+from kubectl_genainet.agent.session.job import Job
 from kubectl_genainet.model.events import Bye, Event, LostEvents, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -52,7 +52,9 @@ class DnsWorker(Worker):
         filters = (FilterEntry(SERVER_IP, 53, "UDP"), FilterEntry(SERVER_IP, 53, "TCP"))
         request = TraceRequest(filters=filters, probes=("dns",), timeout_s=600, rulesets=False, max_events=10_000_000)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.session.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdin is not None
         job = Job(request, "bench", f"/run/netns/{ROUTER}", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))

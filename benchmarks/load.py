@@ -97,7 +97,7 @@ class Lab:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab(*, recorders: bool = False) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "load"
         source = Path(__file__).with_name("_load.c")
@@ -106,7 +106,7 @@ def lab() -> Iterator[Lab]:
         manifests.mkdir()
         (manifests / "load.yaml").write_text(MANIFESTS)
         name = f"load{os.getpid()}"
-        record = cluster.up(LabSpec(name=name, manifests=str(manifests)))
+        record = cluster.up(LabSpec(name=name, manifests=str(manifests), record=recorders))
         try:
             yield Lab(record, program)
         finally:
@@ -127,16 +127,16 @@ class Load:
         return sum(latency[0] for latency in self.latencies) / len(self.latencies)
 
 
-def run_load(lab: Lab, rate: int) -> Load:
-    """Opens `rate` connections a second for SECONDS, from three pods to the Service of three."""
+def run_load(lab: Lab, rate: int, seconds: float = SECONDS) -> Load:
+    """Opens `rate` connections a second, from three pods to the Service of three."""
     load = Load()
     servers = {ip: lab.start(namespace, "serve", ip, str(PORT)) for namespace, ip in lab.pods("server")}
     time.sleep(0.3)
     callers = lab.pods("caller")
-    each = (lab.service_ip(), "80", str(rate / len(callers)), str(SECONDS), str(TIMEOUT_MS))
+    each = (lab.service_ip(), "80", str(rate / len(callers)), str(seconds), str(TIMEOUT_MS))
     clients = [lab.start(namespace, "call", *each) for namespace, _ in callers]
     for client in clients:
-        said = json.loads(client.communicate(timeout=SECONDS + 60)[0])
+        said = json.loads(client.communicate(timeout=seconds + 60)[0])
         load.calls.update({k: v for k, v in said.items() if isinstance(v, int)})
         load.latencies.append((said["mean_ms"], said["p50_ms"], said["p99_ms"]))
     for ip, server in servers.items():

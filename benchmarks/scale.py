@@ -1,7 +1,8 @@
 """A cluster of 1,000 nodes, 50,000 pods, 5,000 Services and 3,000 policies on a real API server: what each verb costs there.
 
-The objects exist only in etcd (see _big_cluster.py). Printed of each command, in a process of its own: the time to its
-first output and to its end, its peak memory, and the requests that the API server counted. Needs root and `make kubernetes`.
+The objects exist only in etcd (see _big_cluster.py), and the agents are simulated (see _fake_agents.py). Printed of each
+command, in a process of its own: the time to its first output and to its end, its peak memory, and the requests that the API
+server counted. `python -m benchmarks.scale NAME...` runs some of them. Needs root and `make kubernetes`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,13 @@ COMMANDS = {
     "matrix": ("matrix", "-n", "team-0"),
     "doctor": ("doctor", "-n", "team-0"),
     "doctor -A": ("doctor", "-A"),
+}
+# With the agents, in this order.
+AGENTS_COMMANDS = {
+    "deploy": ("deploy", "--wait", "--timeout", "300s", "--image", "registry.example/agent:1"),
+    "status": ("status",),
+    "trace": ("trace", "svc/model-0", "-n", "team-0", "--timeout", "1s", "-o", "json"),
+    "drops": ("drops", "svc/model-0", "-n", "team-0", "--timeout", "1s", "-o", "json"),
 }
 _COUNTER = re.compile(r'^apiserver_request_total\{.*resource="([^"]*)".*verb="(LIST|WATCH|GET)".*\} (\d+)$', re.M)
 
@@ -87,8 +97,52 @@ def fill(plane: ControlPlane) -> float:
     return time.monotonic() - started
 
 
-def main() -> None:
-    """Prints a line a command; a figure beyond the limit is marked."""
+@contextmanager
+def agents(plane: ControlPlane) -> Iterator[None]:
+    """The DaemonSet controller, and a process that is every node's kubelet and agent."""
+    plane.daemon(
+        "kube-controller-manager",
+        "kube-controller-manager",
+        f"--kubeconfig={plane.kubeconfig('admin', inside=True)}",
+        "--controllers=daemonset-controller",
+        "--leader-elect=false",
+        "--secure-port=0",
+        "--kube-api-qps=1000",
+        "--kube-api-burst=2000",
+    )
+    server, key = f"https://{plane.ip}:6443", str(plane.folder / "ca.key")
+    argv = plane.netns.call(sys.executable, "-m", "benchmarks._fake_agents", "--server", server)
+    options = ("--certificate", str(plane.ca), "--key", key, "--token", plane.tokens["admin"])
+    with subprocess.Popen([*argv, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True) as kubelets:
+        assert kubelets.stdout is not None
+        kubelets.stdout.readline()  # "ready"
+        try:
+            yield
+        finally:
+            kubelets.kill()
+
+
+def measure(plane: ControlPlane, commands: Mapping[str, tuple[str, ...]], chosen: Collection[str]) -> None:
+    """Prints what each command costs; a figure beyond the limit is marked."""
+    kubeconfig = str(plane.kubeconfig())
+    for name, argv in commands.items():
+        if chosen and name not in chosen:
+            continue
+        before = requests_so_far(plane)
+        cost = run_command(argv, kubeconfig)
+        asked = requests_so_far(plane) - before
+        beyond = "" if cost.first_s <= LIMIT_S and cost.peak_mb <= LIMIT_MB else "  BEYOND THE LIMIT"
+        print(
+            f"scale: {name:10} first output {cost.first_s:5.1f} s, end {cost.total_s:5.1f} s, CPU {cost.cpu_s:4.1f} s, "
+            f"peak {cost.peak_mb} MB, status {cost.status}{beyond}",
+            flush=True,
+        )
+        print(f"scale: {'':10} {', '.join(f'{what} {n}' for what, n in sorted(asked.items()))}", flush=True)
+        if cost.status > 1:
+            print(cost.error[-2000:], flush=True)
+
+
+def main(chosen: Collection[str] = ()) -> None:
     remove_leftovers()
     with tempfile.TemporaryDirectory() as folder, ControlPlane(Binaries.built(), Path(folder), "scale") as plane:
         print(
@@ -96,21 +150,11 @@ def main() -> None:
             f"in the API server after {fill(plane):.0f} s",
             flush=True,
         )
-        kubeconfig = str(plane.kubeconfig())
-        for name, argv in COMMANDS.items():
-            before = requests_so_far(plane)
-            cost = run_command(argv, kubeconfig)
-            asked = requests_so_far(plane) - before
-            beyond = "" if cost.first_s <= LIMIT_S and cost.peak_mb <= LIMIT_MB else "  BEYOND THE LIMIT"
-            print(
-                f"scale: {name:10} first output {cost.first_s:5.1f} s, end {cost.total_s:5.1f} s, CPU {cost.cpu_s:4.1f} s, "
-                f"peak {cost.peak_mb} MB, status {cost.status}{beyond}",
-                flush=True,
-            )
-            print(f"scale: {'':10} {', '.join(f'{what} {n}' for what, n in sorted(asked.items()))}", flush=True)
-            if cost.status > 1:
-                print(cost.error[-2000:], flush=True)
+        measure(plane, COMMANDS, chosen)
+        if not chosen or set(AGENTS_COMMANDS) & set(chosen):
+            with agents(plane):
+                measure(plane, AGENTS_COMMANDS, chosen and {"deploy", *chosen})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import time
 
-from kubectl_genainet.history.select import Part
-from kubectl_genainet.run.sources.clickhouse import BLOCKS_AS_ONE, COVERS, STATES, WHOLE, records_query
-from kubectl_genainet.run.sources.engines import TABLE, Chdb, Value
+from kubectl_genainet.history.select import RecordPart
+from kubectl_genainet.run.sources.clickhouse import BLOCKS_AS_ONE, COVERS, STATES, WHOLE, elsewhere_query, records_query
+from kubectl_genainet.run.sources.engines import TABLE, Chdb, QueryValue
 from kubectl_genainet.wire import HistoryRequest
 
 ROWS = int(os.environ.get("GENAINET_ROWS", "1000000000"))
@@ -24,6 +24,7 @@ BEGIN = 1_795_400_000 * SECOND
 HOURS = 24
 ASKED = BEGIN + 10 * 3600 * SECOND  # the hour that is asked about begins
 SERVICE, ADDRESS = "ns-5/svc-5", "10.96.0.5"
+CLIENT = "10.96.3.7"  # of the Service: what became of its connections elsewhere is asked for too
 PARTS = ("trace", "drops", "dns", "totals")
 
 
@@ -64,17 +65,19 @@ def _add_headers(engine: Chdb) -> None:
     )
 
 
-def questions() -> dict[str, list[tuple[str, dict[str, Value]]]]:
+def questions() -> dict[str, list[tuple[str, dict[str, QueryValue]]]]:
     """For each verb the statements that it asks, for the tenth hour."""
     since, until = ASKED, ASKED + 3600 * SECOND
-    between: dict[str, Value] = {"since": since, "until": until}
+    between: dict[str, QueryValue] = {"since": since, "until": until}
     state = [(WHOLE, between), (COVERS, {**between, "blocks": BLOCKS_AS_ONE}), (STATES, between)]
     asked = {}
-    for part in (Part.TRACE, Part.DROPS, Part.DNS):
+    for part in (RecordPart.TRACE, RecordPart.DROPS, RecordPart.DNS):
         request = HistoryRequest(
-            since_ns=since, until_ns=until, parts=(part.value, Part.TOTALS.value), addresses=(ADDRESS,)
+            since_ns=since, until_ns=until, parts=(part.value, RecordPart.TOTALS.value), addresses=(ADDRESS,)
         )
         asked[part.value] = [*state, records_query(request, frozenset({SERVICE}))]
+        if part is RecordPart.TRACE:
+            asked[part.value].insert(-1, elsewhere_query(request, (CLIENT,)))
     everything = HistoryRequest(since_ns=since, until_ns=until, parts=PARTS, addresses=(ADDRESS,))
     asked["diagnose, timeline"] = [*state, records_query(everything, frozenset({SERVICE}))]
     asked["rules, explain"] = state
@@ -94,7 +97,7 @@ def main() -> None:
         f"{total:,} rows in {time.perf_counter() - began:.0f} s ({min(ROWS, MADE):,} made, the others attached copies), "
         f"{int(size) / 1e9:.2f} GB in {parts} parts"
     )
-    sql, parameters = questions()[Part.TRACE.value][-1]
+    sql, parameters = questions()[RecordPart.TRACE.value][-1]
     began = time.perf_counter()
     engine.rows(sql.replace("Service IN", "materialize(Service) IN"), parameters)
     baseline = time.perf_counter() - began

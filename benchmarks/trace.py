@@ -22,7 +22,7 @@ import msgspec
 from benchmarks import _bpftrace
 from benchmarks._veth import CLIENT, PORT, ROUTER, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
-from kubectl_genainet.agent.serve.job import Job
+from kubectl_genainet.agent.session.job import Job
 from kubectl_genainet.model.events import Bye, Event, PacketSeen, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -56,7 +56,9 @@ class Worker:
         request = TraceRequest(filters=filters, probes=(probe,), timeout_s=600, rulesets=False)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.session.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         job = Job(request, "bench", f"/run/netns/{ROUTER}", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet import __version__, wire
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
 
@@ -40,6 +40,12 @@ class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
     command: str = ""
     arguments: dict[str, Any] = {}
     redacted: bool = False
+
+    @property
+    def renamed_domains(self) -> dict[str, str]:
+        """What the search domains were renamed to where names were redacted."""
+        renamed = self.arguments.get("search")
+        return {str(k): str(v) for k, v in renamed.items()} if isinstance(renamed, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +137,10 @@ def read_bundle(path: str | Path) -> Bundle:
 
 def _lines(path: str | Path, file: gzip.GzipFile, size: int) -> Iterator[bytes]:
     """The lines of the file. Raises GenainetError where they grow beyond what a recording of this size holds."""
-    left = _PLAIN + _RATIO * size
-    while line := file.readline(min(left, wire.MAX_RECORD) + 1):
-        left -= len(line)
-        if left < 0 or len(line) > wire.MAX_RECORD:
+    allowed_bytes = _PLAIN + _RATIO * size
+    while line := file.readline(min(allowed_bytes, wire.MAX_RECORD) + 1):
+        allowed_bytes -= len(line)
+        if allowed_bytes < 0 or len(line) > wire.MAX_RECORD:
             raise GenainetError(
                 f"the bundle {path} unpacks to more than a recording of its size can hold: it is damaged, or made to be so"
             )
@@ -157,5 +163,5 @@ def _read(path: str | Path, lines: Iterable[bytes]) -> Bundle:
 def _line(path: str | Path, reader: Iterator[bytes], what: str, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(next(reader), type=shape)
-    except (StopIteration, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (StopIteration, *DECODE_ERRORS):
         raise GenainetError(f"{path} is not a bundle of this tool: its {what} can't be read") from None

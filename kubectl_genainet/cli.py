@@ -148,6 +148,9 @@ def main() -> None:
         _tell_error(_not_written(error))
         status = ExitStatus.FAILED
         _drop_output()
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+        _drop_output()
     except Exception:  # a fault of ours is not "something found", which is the interpreter's status for it
         traceback.print_exc()
         status = ExitStatus.FAILED
@@ -207,5 +210,5 @@ def _status_of(arguments: list[str]) -> int:
         _tell_error(GenainetError(what, f"pip install 'kubectl-genainet[{EXTRAS[package]}]'"))
         return ExitStatus.FAILED
     except (KeyboardInterrupt, click.Abort):
-        return 130
+        return ExitStatus.INTERRUPTED
     return status if isinstance(status, int) else ExitStatus.OK

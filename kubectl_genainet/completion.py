@@ -7,6 +7,7 @@ shell prompt is no place for errors.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -47,11 +48,16 @@ def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
     if isinstance(param, click.Parameter):
         names = _from_cluster(param, context, incomplete)
         if names is not None:
-            return sorted(n for n in names if n.startswith(incomplete)), NO_FILES
+            return sorted(filter(_is_word, (n for n in names if n.startswith(incomplete)))), NO_FILES
     items = param.shell_complete(context, incomplete)
     if any(item.type in ("file", "dir") for item in items):
         return [], FILES
     return [_line(item) for item in items], NO_FILES
+
+
+def _is_word(name: str) -> bool:
+    """Whether a shell takes the name for one word, as it is: a kubeconfig that somebody sent may hold any."""
+    return name.isprintable() and shlex.quote(name) == name
 
 
 def _context(words: list[str]) -> click.Context:
@@ -77,8 +83,8 @@ def _wanted(context: click.Context, words: list[str], incomplete: str) -> tuple[
         return next((o for o in options if word in o.opts and not o.is_flag and not o.count), None)
 
     name, equals, value = incomplete.partition("=")
-    if equals and name.startswith("--") and (given := takes_value(name)) is not None:
-        return given, value
+    if equals and name.startswith("--") and (option := takes_value(name)) is not None:
+        return option, value
     if incomplete.startswith("-") and "--" not in words:
         return context.command, incomplete
     if words and (before := takes_value(words[-1])) is not None:
@@ -135,9 +141,14 @@ def _names(context: click.Context, path: str) -> list[str]:
     from kubectl_genainet.kube.client import connect
     from kubectl_genainet.model.user import Impersonation
 
-    given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig", "as_user")}
-    user = Impersonation(given["as_user"], tuple(context.params.get("as_groups") or ()))
-    client = connect(context=given["context"], kubeconfig=given["kubeconfig"], timeout_s=_TIMEOUT_S, user=user)
+    source_parameters = {name: context.params.get(name) or "" for name in ("context", "kubeconfig", "as_user")}
+    user = Impersonation(source_parameters["as_user"], tuple(context.params.get("as_groups") or ()))
+    client = connect(
+        context=source_parameters["context"],
+        kubeconfig=source_parameters["kubeconfig"],
+        timeout_s=_TIMEOUT_S,
+        user=user,
+    )
     everywhere = bool(context.params.get("all_namespaces"))
     namespace = "" if everywhere else f"namespaces/{context.params.get('namespace') or client.namespace}/"
     items = client.get(path.format(namespace), limit="500").get("items") or []

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import msgspec
+
+# What decoding JSON or MessagePack that somebody else wrote may raise: damaged, not UTF-8 or with lone surrogates, too deep.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+
 
 class ExitStatus(IntEnum):
-    """How a command ends. FAILED is the command itself; TIMED_OUT is the end of the time with nothing seen."""
+    """How a command ends. FAILED is the command itself; TIMED_OUT is the end of the time with nothing seen; INTERRUPTED is
+    Ctrl-C before there was a result."""
 
     OK = 0
     FOUND = 1
     FAILED = 2
     TIMED_OUT = 124
+    INTERRUPTED = 130
 
     def with_failures(self, failed: bool) -> ExitStatus:
         """The status of a run that a node was missing from: it has not found that nothing is wrong."""

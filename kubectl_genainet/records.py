@@ -5,6 +5,7 @@ python -m kubectl_genainet.records > docs/schema.json
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.timeline import Timeline
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.drift.ways import ServiceWay
 from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.iptables.ipset import IpSet
@@ -43,7 +45,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordType:
     """A type of record. `kind` is what the command puts before its fields; "" where the type has its own, or none."""
 
     type: Any
@@ -59,41 +61,42 @@ class Record:
 
 
 # command line -> what its lines are
-RECORDS: dict[str, tuple[Record, ...]] = {
-    "trace": (Record(PacketPath), Record(TraceSummary), Record(Losses)),
-    "drops": (Record(DropRow), Record(DropSummary)),
-    "diagnose": (Record(Conclusion),),
-    "timeline": (Record(Timeline),),
-    "dns": (Record(DnsExchange), Record(DnsSummary)),
-    "explain": (Record(ExplanationJson),),
-    "explain --flows": (Record(FlowJson), Record(LineErrorJson)),
-    "matrix": (Record(CellJson),),
-    "matrix --diff": (Record(DifferenceJson),),
+RECORDS: dict[str, tuple[RecordType, ...]] = {
+    "trace": (RecordType(PacketPath), RecordType(TraceSummary), RecordType(Losses)),
+    "drops": (RecordType(DropRow), RecordType(DropSummary)),
+    "diagnose": (RecordType(Conclusion),),
+    "timeline": (RecordType(Timeline),),
+    "dns": (RecordType(DnsExchange), RecordType(DnsSummary)),
+    "explain": (RecordType(ExplanationJson),),
+    "explain --flows": (RecordType(FlowJson), RecordType(LineErrorJson)),
+    "matrix": (RecordType(CellJson),),
+    "matrix --diff": (RecordType(DifferenceJson),),
     "rules": (
-        Record(RulesRow),
-        Record(FlowWalk),
-        Record(HostFirewall),
-        Record(Finding, "finding"),
-        Record(NotChecked, "not-checked"),
-        Record(VirtualServer, "virtual-server"),
-        Record(IpSet, "ipset"),
+        RecordType(RulesRow),
+        RecordType(ServiceWay),
+        RecordType(FlowWalk),
+        RecordType(HostFirewall),
+        RecordType(Finding, "finding"),
+        RecordType(NotChecked, "not-checked"),
+        RecordType(VirtualServer, "virtual-server"),
+        RecordType(IpSet, "ipset"),
     ),
-    "rules --exact": (Record(RuleCount),),
-    "rules --flows": (Record(FlowResult),),
-    "fabric": (Record(FabricSummary),),
+    "rules --exact": (RecordType(RuleCount),),
+    "rules --flows": (RecordType(FlowResult),),
+    "fabric": (RecordType(FabricSummary),),
     "doctor": (
-        Record(Fact, "fact"),
-        Record(Recognised, "workload"),
-        Record(Finding, "finding"),
-        Record(Accepted, "accepted"),
-        Record(NotChecked, "not_checked"),
-        Record(CheckResult, "check"),
-        Record(SummaryJson, "summary"),
+        RecordType(Fact, "fact"),
+        RecordType(Recognised, "workload"),
+        RecordType(Finding, "finding"),
+        RecordType(Accepted, "accepted"),
+        RecordType(NotChecked, "not_checked"),
+        RecordType(CheckResult, "check"),
+        RecordType(SummaryJson, "summary"),
     ),
-    "status": (Record(AgentStatus),),
-    "version": (Record(Versions),),
-    "lab status": (Record(LabStatus),),
-    "lab list": (Record(LabStatus),),
+    "status": (RecordType(AgentStatus),),
+    "version": (RecordType(Versions),),
+    "lab status": (RecordType(LabStatus),),
+    "lab list": (RecordType(LabStatus),),
 }
 
 
@@ -109,7 +112,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def schemas_of(commands: Mapping[str, tuple[Record, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def schemas_of(commands: Mapping[str, tuple[RecordType, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the schema of one line by command, the types that they share by name)."""
     types = list({record.type: None for records in commands.values() for record in records})
     schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
@@ -118,13 +121,19 @@ def schemas_of(commands: Mapping[str, tuple[Record, ...]]) -> tuple[dict[str, An
         command: {"anyOf": [_of_kind(by_type[record.type], record.kind) for record in records]}
         for command, records in commands.items()
     }
-    return lines, components
+    return lines, {name: _described(component) for name, component in components.items()}
 
 
-def _of_kind(one: dict[str, Any], kind: str) -> dict[str, Any]:
+def _described(component: dict[str, Any]) -> dict[str, Any]:
+    """With a docstring's indentation taken away, which msgspec does since 0.23."""
+    text = component.get("description")
+    return component if text is None else {**component, "description": inspect.cleandoc(text)}
+
+
+def _of_kind(schema: dict[str, Any], kind: str) -> dict[str, Any]:
     if not kind:
-        return one
-    return {"allOf": [one, {"properties": {"kind": {"const": kind}}, "required": ["kind"]}]}
+        return schema
+    return {"allOf": [schema, {"properties": {"kind": {"const": kind}}, "required": ["kind"]}]}
 
 
 def schema_text() -> str:

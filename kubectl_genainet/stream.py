@@ -19,7 +19,7 @@ import msgspec
 
 from kubectl_genainet import wire
 from kubectl_genainet.descriptors import make_room
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
@@ -71,17 +71,25 @@ class AgentConnection:
             ) from None
         self._version = response.getheader(wire.VERSION_HEADER, "")
         if response.status >= 400:
-            text = response.read(65536)
-            response.close()
+            text = b""
+            with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(response):
+                text = response.read(65536)
             try:
                 answer = msgspec.json.decode(text, type=dict[str, str])
-            except msgspec.DecodeError:
+            except DECODE_ERRORS:
                 answer = {"error": text.decode(errors="replace")[:200]}
             message, hint = answer.get("error", ""), answer.get("hint", "")
             skew, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
-            refused = f"the agent on node {self.node} refuses ({response.status}): {message}"
+            refused = (
+                f"the agent on node {self.node} refuses ({response.status}): {message or 'its reason did not arrive'}"
+            )
             raise GenainetError(f"{refused}; {skew}" if skew else refused, hint or remedy)
         return response
+
+    @property
+    def _why(self) -> str:
+        """Why a port-forward ended ("" for an ordinary end); other sockets know no reason."""
+        return getattr(self._socket, "reason", "")
 
     def decode(self, line: bytes) -> Event:
         """A line as a record. Raises GenainetError, which names the agent's version where it is another one."""
@@ -101,7 +109,7 @@ class AgentConnection:
             except TimeoutError:
                 raise GenainetError(f"node {self.node} has sent nothing for {SILENT_S:.0f} s") from None
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise GenainetError(f"the stream of node {self.node} broke off: {error}") from None
+                raise GenainetError(f"the stream of node {self.node} broke off: {self._why or error}") from None
             if not data:
                 if partial_line:
                     raise GenainetError(f"the stream of node {self.node} broke off in the middle of a record")
@@ -118,9 +126,9 @@ class AgentConnection:
                 partial_line, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
-        """Ends this side of the connection only: an agent takes it for the end of the trace."""
+        """Tells the agent to end the trace, and to send what is left. By a byte: a port-forward can't be closed by one side."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.send(b"\n")
 
     def interrupt(self) -> None:
         """Ends both sides; for another thread than the reading one, which wakes, and closes."""
@@ -324,7 +332,7 @@ class Streams:
 
     def _pump(self, connection: AgentConnection, lines: Iterable[bytes]) -> None:
         node = connection.node
-        event: Event | None = None
+        ended = False
         for number, line in enumerate(lines):
             event = connection.decode(line)
             if number == 0:
@@ -333,11 +341,12 @@ class Streams:
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
+            ended = ended or isinstance(event, Bye | AgentFailed)
             size = len(line)
             for record in wire.expand(event):
                 self._put(record, size)
                 size = 0  # it is counted once
-        if not isinstance(event, Bye):
+        if not ended:
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
 
     def _put(self, event: Event | None, size: int = 0) -> None:

@@ -27,16 +27,19 @@
 
 enum side { SIDE_CLIENT = 0, SIDE_SERVER = 1 };
 
-/* Who called whom, as one end's socket has it. */
+/* Who called whom, as one end's socket has it, and where the client's node sent it: known when the handshake is over. */
 struct row_key {
 	__u8 client[16];
 	__u8 server[16];
-	__u16 port; /* the server's, host byte order */
+	__u8 backend[16]; /* zero: where the client asked, not known, or not known yet */
+	__u16 port;	  /* the server's, host byte order */
+	__u16 backend_port;
 	__u8 side;
-	__u8 pad[5];
+	__u8 pad[3];
 };
 
-/* Each connection is in `opened` (at the client) or `established` (at the server), and in one of the rest once it is over. */
+/* Each connection is in `opened` (at the client, in the row without a backend) or `established` (at the server), and in one of
+ * the rest once it is over. */
 struct row {
 	__u64 opened;
 	__u64 established;
@@ -55,6 +58,7 @@ struct counted {
 
 BPF_HASH(sockets, __u64, struct counted, SOCKETS);
 BPF_HASH(rows, struct row_key, struct row, ROWS);
+BPF_TABLE("lru_hash", struct way_key, struct way, ways, WAYS); /* the packet probe's, where there is one */
 
 static __always_inline struct row *row_of(struct row_key *key)
 {
@@ -88,6 +92,28 @@ static __always_inline struct row *begin(__u64 sk, __u8 side)
 		return 0;
 	}
 	return row_of(&c.key);
+}
+
+/* Learns where the node's rules sent a client's SYN, from what the packet probe saw of it. Before and after the handshake its
+ * sequence number is what is not acknowledged yet less what was. */
+static __always_inline void find_backend(struct row_key *key, __u64 sk)
+{
+	struct tcp_bytes b = {};
+	struct sock_port p = {}; /* skc_num is 0 where the connection was refused */
+	struct way_key asked = {};
+
+	READ_VIEW(b, tcp_bytes, sk);
+	READ_VIEW(p, sock_port, sk);
+	asked.seq = b.snd_una - (__u32)b.bytes_acked;
+	asked.sport = be16((__u8 *)&p.inet_sport);
+	struct way *way = ways.lookup(&asked);
+	if (!way)
+		return;
+	if (way->dport != key->port || !same_address(way->daddr, key->server)) {
+		__builtin_memcpy(key->backend, way->daddr, 16);
+		key->backend_port = way->dport;
+	}
+	ways.delete(&asked);
 }
 
 /* Counts how a connection ended that was established: tcp_sock counts its SYN among the acknowledged bytes, and each FIN. */
@@ -133,6 +159,8 @@ int on_state(struct bpf_raw_tracepoint_args *ctx) /* sock:inet_sock_set_state(sk
 	struct counted *c = sockets.lookup(&sk);
 	if (!c)
 		return 0;
+	if (c->key.side == SIDE_CLIENT && (now == ESTABLISHED || before == SYN_SENT))
+		find_backend(&c->key, sk);
 	struct row_key key = c->key;
 	r = row_of(&key);
 	if (now == ESTABLISHED) {

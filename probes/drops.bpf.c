@@ -16,7 +16,8 @@
 
 enum kind { KIND_DROP = 1, KIND_ICMP = 2, KIND_ICMP_DROP = 3, KIND_RESET_SENT = 4, KIND_RESET_RECEIVED = 5,
 	    KIND_RETRANSMIT = 6, KIND_ESTABLISHED = 7 };
-enum { FLAG_OPENING = 1, FLAG_ACTIVE = 2, FLAG_ANSWERING = 4 }; /* a SYN without ACK; a reset that no packet provoked; SYN-ACK */
+/* A SYN without ACK, or the reset that answers one; a reset that no packet provoked; a SYN-ACK. */
+enum { FLAG_OPENING = 1, FLAG_ACTIVE = 2, FLAG_ANSWERING = 4 };
 enum { SETTING_ACTIVE = 0, SETTING_EVERYTHING = 1, SETTING_MAX = 2 };
 
 #define IN_VAIN 3 /* timeouts in a row, without an acknowledgement between them */
@@ -53,7 +54,8 @@ struct sample {
 	__u16 ip_id;
 	__u8 tcp_flags;
 	__u8 later; /* a later fragment */
-	__u8 pad[4];
+	__u16 tracked; /* enum tracked; 0 for what came in */
+	__u16 pad;
 	char device[16];
 	__u64 stack[STACK_DEPTH];
 };
@@ -208,7 +210,8 @@ static __always_inline void report(void *ctx, struct look *s, struct drop_key *k
 	e->ip_id = s->p.ip_id;
 	e->tcp_flags = s->p.tcp_flags;
 	e->later = s->p.later;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
+	e->tracked = with_stack ? tracked_as(skb) : TRACKED_UNKNOWN;
+	e->pad = 0;
 	__builtin_memcpy(e->device, s->place.device, 16);
 	e->depth = 0;
 	if (with_stack) {
@@ -325,6 +328,8 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 		key.t = s->p.t;
 		turn(&key.t);
 		key.netns = s->place.netns;
+		if ((s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+			key.flags = FLAG_OPENING;
 	} else if (sk) {
 		key.flags = FLAG_ACTIVE;
 		socket_tuple(&key.t, sk);
@@ -345,7 +350,8 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_receive_res
 {
 	struct drop_key key = {.kind = KIND_RESET_RECEIVED};
 
-	socket_tuple(&key.t, ctx->args[0]);
+	if (socket_tuple(&key.t, ctx->args[0]) == TCP_SYN_SENT)
+		key.flags = FLAG_OPENING;
 	turn(&key.t);
 	key.netns = socket_netns(ctx->args[0]);
 	tally_socket(&key, 1);

@@ -37,7 +37,9 @@ struct packet_event {
 	__u32 icmp_rest; /* as on the wire */
 	char device[16];
 	__u32 cpu;
-	__u32 later; /* a later fragment */
+	__u16 later; /* a later fragment */
+	__u8 ttl;    /* or hop limit */
+	__u8 pad;
 };
 _Static_assert(sizeof(struct packet_event) == 160, "read by agent/probes/layout.py");
 
@@ -93,6 +95,7 @@ BPF_PERCPU_ARRAY(fresh_stream, struct stream, 1); /* its gaps stay zero */
 BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);	  /* all of it does */
 BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
+BPF_TABLE("lru_hash", struct way_key, struct way, ways, WAYS);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
 /* How many connections in 65536 are left out, the same on all nodes (is_left_out_port). `soft` events in a second and CPU
@@ -168,6 +171,8 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	__builtin_memcpy(e->device, s->device, 16);
 	e->cpu = bpf_get_smp_processor_id();
 	e->later = s->p.later;
+	e->ttl = s->p.ttl;
+	e->pad = 0;
 }
 
 /* The client's port, which a translation of the destination leaves alone: the one that no filter names, else the higher. */
@@ -361,6 +366,18 @@ static __always_inline __u32 payload_of(struct sighting *s)
 	return rest > 0 ? rest : 0;
 }
 
+/* Notes where a SYN is sent, whether its connection is followed or not. */
+static __always_inline void note_way(struct packet *p)
+{
+	struct way_key key = {.seq = p->seq, .sport = p->t.sport};
+	struct way way = {.dport = p->t.dport};
+
+	if (p->t.proto != P_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return;
+	__builtin_memcpy(way.daddr, p->t.daddr, 16);
+	ways.update(&key, &way);
+}
+
 /* Parses the packet of an skb into the program's slot of `scratch`. Returns what it is; 0 where it is of no interest:
  * most packets end here. On a match inside a tunnel the inner packet is the packet and `outer` the tunnel; for an ICMP
  * error the packet is the one that it quotes, and `outer` the error itself. */
@@ -373,7 +390,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 
 	struct ports ports = {};
 	int other = is_other_tcp(skb, point == POINT_RX, &ports);
-	if (!other && ports.known &&
+	if (!other && ports.known && !(ports.opens && point == POINT_TX) &&
 	    is_left_out_port(client_port(ports.sport, ports.dport, ports.from_server, ports.to_server)))
 		return 0;
 	struct followed *known = follow_slot(skb);
@@ -416,6 +433,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		s->icmp_rest = s->p.icmp_rest;
 		l3 = inner;
 	}
+	if (point == POINT_TX && !icmp_error)
+		note_way(&s->p);
 	if (is_left_out(&s->p.t))
 		return 0;
 	struct skb_place place;

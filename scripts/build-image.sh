@@ -25,7 +25,7 @@ read -ra global <<<"${CONTAINER_ENGINE_FLAGS:-}"
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
-cp daemonset/Dockerfile daemonset/alive daemonset/apt-snapshot "$context"
+cp daemonset/Dockerfile daemonset/alive daemonset/apt-snapshot daemonset/icudata.s "$context"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 case $platform in linux/amd64) machine=x86_64 ;; linux/arm64) machine=aarch64 ;; *) echo "no such platform: $platform" >&2; exit 2 ;; esac
 # Debian 12's Python is 3.11.

@@ -24,7 +24,7 @@ import sys
 if os.path.basename(sys.argv[0]).startswith("kubectl_complete-"):
     from kubectl_genainet.completion import main
 else:
-    from kubectl_genainet.cli import main
+    from kubectl_genainet.__main__ import main
 main()
 PY
 # Verbs are imported by name, so the analysis does not see them; probes/ and daemonset/ are data of the package.

@@ -48,13 +48,15 @@ if [[ -n $reason ]]; then
   say "This is a replay of recorded traffic, not live: $reason"
   shown trace svc/my-llama-svc --from "$bundles/healthy.gnb"
   found trace svc/my-llama-svc --from "$bundles/policy-service-port.gnb"
+  found diagnose svc/my-llama-svc --from "$bundles/policy-service-port.gnb"
   exit 0
 fi
 
-trap 'genainet lab down --name $lab >/dev/null 2>&1 || true' EXIT
-genainet lab down --name "$lab" >/dev/null 2>&1 || true
-shown lab up --name "$lab"
+trap 'genainet lab down --lab "$lab" >/dev/null 2>&1 || true' EXIT
+genainet lab down --lab "$lab" >/dev/null 2>&1 || true
+shown lab up --lab "$lab"
 shown trace svc/my-llama-svc --lab "$lab" --timeout 2s
-shown lab incident policy-service-port --name "$lab"
+shown lab incident policy-service-port --lab "$lab"
 found trace svc/my-llama-svc --lab "$lab" --timeout 2s
+found diagnose svc/my-llama-svc --lab "$lab" --for 5s
 say "More: $name lab incident, $name --help. The lab is taken down now."

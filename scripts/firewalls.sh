@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# firewalld, ufw and Docker for the tests of rules, from Debian's packages: unpacked into ~/.cache/kubectl-genainet/firewalls,
+# firewalld, ufw, Docker and the CNI plugins for the tests of rules, from Debian's packages: unpacked into ~/.cache/kubectl-genainet/firewalls,
 # never installed, so that no firewall is put to work on this machine. Prints the folder.
 #
 # usr/ and etc/ of it are laid over those of a mount namespace (tests/rules_programs.py). What the machine has already of
@@ -7,7 +7,7 @@
 set -euo pipefail
 
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet/firewalls
-programs=(ufw firewalld docker.io)
+programs=(ufw firewalld docker.io containernetworking-plugins)
 
 say() { echo "firewalls: $*" >&2; }
 
@@ -16,7 +16,7 @@ unpack() {
   rm -rf "$work" && mkdir -p "$work"/apt/archives/partial
   say "fetching ${programs[*]}"
   local apt=(-qq -o Dir::Cache="$work/apt" -o APT::Sandbox::User= -o Acquire::Retries=3)
-  # Ones that are installed are fetched, too: the folder has all three, whatever the machine has.
+  # Ones that are installed are fetched, too: the folder has all of them, whatever the machine has.
   apt-get "${apt[@]}" install -y --download-only --reinstall --no-install-recommends "${programs[@]}" >&2
   for deb in "$work"/apt/archives/*.deb; do dpkg -x "$deb" "$work"; done
   rm -rf "$work/apt"
@@ -33,5 +33,5 @@ unpack() {
 mkdir -p "$(dirname "$folder")"
 exec 9>"$folder.lock"
 flock 9
-[[ -d $folder ]] || unpack
+[[ -x $folder/usr/lib/cni/portmap ]] || unpack
 echo "$folder"

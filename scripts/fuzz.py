@@ -1,10 +1,11 @@
-"""`python scripts/fuzz.py SECONDS [NAME ...]`: gives every parser and decoder damaged inputs of up to 64 KB, in turn.
+"""`python scripts/fuzz.py SECONDS [--seed N] [NAME ...]`: gives every parser and decoder damaged inputs of up to 64 KB, in turn.
 
 Nothing but a GenainetError may come out, and no input may take more than a second or 200 MB. Prints how many inputs each was
 given; ends with 1 and the input, in base64, where something was found."""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import random
 import resource
@@ -27,59 +28,6 @@ MOST_S = 1.0
 MOST_MEMORY = 200 << 20
 HANGS_S = 20  # then the input is interrupted
 ADDRESS_SPACE = 4 << 30  # of this process: a parser that wants more is stopped before the machine is
-# What breaks parsers: brackets and quotes without end, numbers that are none, characters of other scripts, control codes.
-TOKENS = [
-    *(
-        b"(",
-        b")",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b'"',
-        b"'",
-        b"\\",
-        b"\0",
-        b"\n",
-        b"\t",
-        b" ",
-        b",",
-        b":",
-        b"/",
-        b"-",
-        b"!",
-        b"*",
-        b"%",
-    ),
-    *(
-        b"&a ",
-        b"*a ",
-        b"<<: ",
-        b"- ",
-        b": ",
-        b"0",
-        b"-1",
-        b"65536",
-        b"1e999",
-        b"NaN",
-        b"9" * 30,
-        b"0x",
-        b"null",
-        b"{}",
-        b"[]",
-    ),
-    *(
-        "²".encode(),
-        "٣".encode(),
-        b"\xff",
-        b"\xfe\xff",
-        "\u202e".encode(),
-        b"\x1b[2J",
-        b"fe80::1%x",
-        b"::/129",
-        b"0.0.0.0/99",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -87,44 +35,6 @@ class Failure:
     target: str
     data: bytes
     what: str
-
-
-def mutations(seeds: list[bytes], rng: random.Random, most: int) -> Iterator[bytes]:
-    """Every seed, then damaged ones without end."""
-    yield from (seed[:most] for seed in seeds)
-    yield from (token * (most // len(token)) for token in TOKENS)
-    while True:
-        data = bytearray(rng.choice(seeds))
-        if len(data) > 8192 and rng.random() < 0.8:  # a part is damaged as well as the whole, and many times faster
-            start = rng.randrange(len(data) - 4096)
-            data = data[start : start + rng.randrange(1, 4096)]
-        for _ in range(rng.choice((1, 1, 2, 4, 16))):
-            _damage(data, seeds, rng)
-        yield bytes(data[:most])
-
-
-def _damage(data: bytearray, seeds: list[bytes], rng: random.Random) -> None:
-    at = rng.randrange(len(data) + 1)
-    end = min(len(data), at + rng.choice((1, 2, 8, 64)))
-    match rng.randrange(7):
-        case 0:
-            data[at:at] = rng.choice(TOKENS) * rng.choice((1, 1, 2, 30, 1000))
-        case 1:
-            del data[at:end]
-        case 2:
-            data[at:end] = rng.choice(TOKENS)
-        case 3:
-            data[at:at] = data[at:end] * rng.choice((1, 3, 50))
-        case 4:
-            other = rng.choice(seeds)
-            begin = rng.randrange(len(other) + 1)
-            data[at:end] = other[begin : begin + rng.choice((4, 40, 400))]
-        case 5 if data:
-            data[at % len(data)] ^= 1 << rng.randrange(8)
-        case _:
-            lines = data.split(b"\n")
-            rng.shuffle(lines)
-            data[:] = b"\n".join(lines)
 
 
 class Hangs(BaseException):
@@ -136,13 +46,13 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Hangs
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def attempt(parse: Callable[[bytes], object], data: bytes) -> str:
@@ -168,7 +78,7 @@ def attempt(parse: Callable[[bytes], object], data: bytes) -> str:
 def fuzz(target: Target, seconds: float, rng: random.Random) -> tuple[int, Failure | None]:
     """(inputs, the first failure) within the time."""
     end, count = time.monotonic() + seconds, 0
-    for data in mutations(target.seeds, rng, target.most):
+    for data in target.mutate(target.seeds, rng, target.most):
         if wrong := attempt(target.parse, data):
             return count, Failure(target.name, data, wrong)
         count += 1
@@ -178,10 +88,10 @@ def fuzz(target: Target, seconds: float, rng: random.Random) -> tuple[int, Failu
 
 
 def main() -> int:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
-    chosen = [target for target in TARGETS if len(sys.argv) < 3 or target.name in sys.argv[2:]]
+    options = _options()
+    seconds, seed = options.seconds, options.seed
+    chosen = [target for target in TARGETS if not options.names or target.name in options.names]
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    seed = random.SystemRandom().randrange(1 << 32)
     print(f"{len(chosen)} parsers, {seconds:g} s, seed {seed}", flush=True)
     failures = []
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +106,16 @@ def main() -> int:
                 )
     print(f"found in: {', '.join(f.target for f in failures)}" if failures else "nothing found")
     return 1 if failures else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", type=float, nargs="?", default=600.0, help="for all of them together")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *(target.name for target in TARGETS)])
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="the same inputs again"
+    )
+    return parser.parse_intermixed_args()
 
 
 if __name__ == "__main__":

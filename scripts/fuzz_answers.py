@@ -10,7 +10,7 @@ import msgspec
 from kubectl_genainet.agent.http.head import read_head
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
-from kubectl_genainet.mcp.worker import Call, perform
+from kubectl_genainet.mcp.worker import ToolCall, perform
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.render.gotemplate.evaluate import GoTemplate
 from kubectl_genainet.render.jsonpath import JsonPathTemplate
@@ -64,7 +64,7 @@ def call_tool(data: bytes) -> object:
         name.decode(errors="replace") if name in (b"explain", b"doctor", b"rules", b"trace", b"timeline") else "explain"
     )
     choice = SourceChoice(manifests=(_MANIFESTS,))
-    answer = perform(Call(tool=tool, arguments=given, choice=choice, max_bytes=100_000, max_s=10))
+    answer = perform(ToolCall(tool=tool, arguments=given, choice=choice, max_bytes=100_000, max_s=10))
     return msgspec.json.encode(answer)
 
 

@@ -27,7 +27,7 @@ from kubectl_genainet.history.objects import objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import Cover, rows_of_folder
-from kubectl_genainet.history.select import Part, Wanted
+from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.events import ClusterChanged, Event, Hello, Progress, Sightings
 from kubectl_genainet.model.history import (
     Bucket,
@@ -49,7 +49,7 @@ from kubectl_genainet.render.timeline.html import html
 from kubectl_genainet.render.timeline.text import make_view
 from kubectl_genainet.run.collect import DoctorCollector
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
-from kubectl_genainet.run.sources.engines import Value
+from kubectl_genainet.run.sources.engines import QueryValue
 from kubectl_genainet.run.sources.history import TimeRange
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource
 from kubectl_genainet.run.timeline import timeline
@@ -97,7 +97,7 @@ def read_segment(data: bytes) -> object:
         (folder / f"{1:020d}-{SINCE:020d}.seg").write_bytes(data)
         answers = [
             sum(map(len, RangeReader(folder, "n", SINCE, UNTIL, wanted).blocks()))
-            for wanted in (Wanted(), Wanted((Part.TRACE, Part.TOTALS), ("10.0.0.1",)))
+            for wanted in (Selection(), Selection((RecordPart.TRACE, RecordPart.TOTALS), ("10.0.0.1",)))
         ]
         return answers, len(list(rows_of_folder(folder, "n", SnapshotNames(_RECORDED.snapshot))))
 
@@ -139,7 +139,7 @@ class _Rows:
     def __init__(self, answers: Mapping[str, list[Sequence[Any]]]) -> None:
         self._answers = answers
 
-    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+    def rows(self, sql: str, parameters: Mapping[str, QueryValue]) -> list[Sequence[Any]]:
         return self._answers.get(sql, self._answers[""])
 
 
@@ -163,7 +163,7 @@ def read_request(data: bytes) -> object:
         request = msgspec.json.decode(data, type=wire.HistoryRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the server's own words for these
         return None
-    return Wanted(tuple(map(Part, checked_history(request).parts)), request.addresses or None)
+    return Selection(tuple(map(RecordPart, checked_history(request).parts)), request.addresses or None)
 
 
 def _sighting() -> bytes:

@@ -29,7 +29,8 @@ def main() -> int:
     for reason, number in Counter(count.reasons).most_common(12):
         print(f"{number:5} times: {reason}")
     print(
-        f"{count.flows} flows, {wrong} wrong, {count.unknown} unknown, {count.refused} rulesets that the tools refused, "
+        f"{count.flows} flows, {wrong} wrong, {count.unknown} unknown, {count.decided_with_less} decided without devices, "
+        f"{count.refused} rulesets that the tools refused, "
         f"{time.monotonic() - start:.0f} s"
     )
     return 1 if wrong else 0

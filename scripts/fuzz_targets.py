@@ -16,7 +16,7 @@ import msgspec
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent.always.owners import Owners
-from kubectl_genainet.agent.dns.stream import Streams
+from kubectl_genainet.agent.dns.stream import TcpStreams
 from kubectl_genainet.agent.dns.wire import decode_message
 from kubectl_genainet.agent.exact.messages import decode_log, decode_trace
 from kubectl_genainet.agent.exact.rules import exact_filters, nft_commands
@@ -49,7 +49,8 @@ from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.run.rules import saved_dumps
 from kubectl_genainet.stream import AgentConnection
-from scripts import fuzz_answers, fuzz_history
+from scripts import fuzz_answers, fuzz_doctor, fuzz_history, fuzz_judged, fuzz_replay, fuzz_values
+from scripts.fuzz_damage import Mutate, mutations
 from scripts.fuzz_seeds import (
     ANNOTATED,
     CGROUP,
@@ -62,6 +63,7 @@ from scripts.fuzz_seeds import (
     POLICIES,
     QUERY,
 )
+from scripts.fuzz_structure import structured
 
 _ROOT = Path(__file__).parents[1]
 _WHERE = Where(KubeObject({"apiVersion": "v1", "kind": "NetworkPolicy", "metadata": {"name": "fuzz"}}, "fuzz"))
@@ -75,6 +77,7 @@ class Target:
     parse: Callable[[bytes], object]
     seeds: list[bytes]
     most: int = 64 << 10  # bytes of an input
+    mutate: Mutate = mutations
 
     def prepare(self, folder: Path) -> None:
         global _folder
@@ -131,6 +134,12 @@ def _kustomization(data: bytes) -> object:
     return load_manifests([str(folder)])
 
 
+def _json_kustomization(data: bytes) -> object:
+    """The kustomization on the first line, the objects on the others."""
+    first, _, objects = data.partition(b"\n")
+    return _kustomization(first + b"\n---\n" + objects)
+
+
 def _doctor(data: bytes) -> object:
     """What people may write into objects (annotations, ConfigMaps, arguments) is read by checks: one has its own parsers."""
     return examine(Cluster(load_manifests([_file(data, "objects.yaml")])), all_checks())
@@ -156,7 +165,7 @@ def _lines(data: bytes) -> object:
 
 def _segments(data: bytes) -> object:
     """TCP segments of DNS: each a length, a sequence number and so many bytes."""
-    streams, at = Streams(), 0
+    streams, at = TcpStreams(), 0
     found: list[object] = []
     while at + 6 <= len(data):
         size, seq = struct.unpack_from("!HI", data, at)
@@ -180,6 +189,10 @@ def _identities(data: bytes) -> object:
 
 def _policies(data: bytes) -> object:
     return PolicyEngine(load_manifests([_file(data, "policy.yaml")]))
+
+
+def _judged(data: bytes) -> object:
+    return fuzz_judged.judge(Path(_file(data, "judged.yaml")))
 
 
 def _stream(data: bytes) -> object:
@@ -261,6 +274,8 @@ _TRACE = _message(
 )
 _LOG = _message(4 << 8, (10, b"TRACE: raw:PREROUTING:rule:1 \0"), (9, b"E" + bytes(40)), (2, b"\0\0\0\1"))
 
+_KUSTOMIZATIONS = [b"\n".join(fuzz_values.as_json([KUSTOMIZATION, *POLICIES]))]
+
 TARGETS = [
     Target(
         "wire",
@@ -269,12 +284,15 @@ TARGETS = [
     ),
     Target("node report", wire.decode, _recorded(("node",), 1)),
     Target("bundle", _bundle, [gzip.decompress(p.read_bytes())[:60_000] for p in sorted(recordings().glob("*.gnb"))]),
+    Target("replay", fuzz_replay.replay, fuzz_replay.seeds(), most=128 << 10, mutate=structured),
     Target("request", _request, [msgspec.json.encode(_REQUEST)]),
     Target("iptables-save", _rules("iptables-nft"), _files("tests/data/proxy", "iptables.txt", "iptables-nft.txt")),
     Target("nft JSON", _rules("nft"), _files("tests/data/proxy", ".nft.json", most=1 << 20)),
     Target("nft text", _rules("nft"), [NFT_TEXT]),
     Target("saved dump", _dump, [NFT_TEXT, CONNTRACK, IPVSADM, *_files("tests/data/proxy", "ipset.txt", "ipvs.txt")]),
     Target("ipset", _ruleset("ipset"), _files("tests/data/proxy", "ipset.txt")),
+    Target("listing", fuzz_judged.listing, [fuzz_judged.LISTING]),
+    Target("conntrack", fuzz_judged.conntrack, [CONNTRACK]),
     Target("ipvsadm", _ruleset("ipvs"), _files("tests/data/proxy", "ipvs.txt")),
     Target(
         "manifests",
@@ -283,7 +301,12 @@ TARGETS = [
     ),
     Target("kustomization", _kustomization, [KUSTOMIZATION + b"\n---\n" + b"\n---\n".join(POLICIES)]),
     Target("doctor", _doctor, [*_files("kubectl_genainet/lab/manifests", ".yaml"), ANNOTATED], most=8 << 10),
+    Target("checks", fuzz_doctor.examine_objects, fuzz_doctor.worlds(every=4), most=80 << 10, mutate=structured),
+    Target("list and watch", fuzz_doctor.list_and_watch, [fuzz_doctor.list_and_watch_seed()], mutate=structured),
     Target("policies", _policies, POLICIES),
+    Target(
+        "judged policies", _judged, [b"\n---\n".join((policy, fuzz_judged.CILIUM)) for policy in POLICIES], most=8 << 10
+    ),
     Target("kubeconfig", lambda data: connect(kubeconfig=_file(data, "config")), [KUBECONFIG], most=8 << 10),
     Target("calico selector", _selector, [b"(app == 'x' || has(y)) && !(z in {'a', 'b'})", b"a starts with 'b'"]),
     Target("label", _label, [b"app.kubernetes.io/name", b"x"]),
@@ -315,4 +338,15 @@ TARGETS = [
     Target("segment's records", fuzz_history.segment, [fuzz_history.frames()]),
     Target("timeline", fuzz_history.draw_timeline, [fuzz_history.frames()]),
     Target("table rows", fuzz_history.read_rows, [fuzz_history.rows()]),
+    Target("baseline", fuzz_judged.baseline, [fuzz_judged.BASELINE]),
+    Target("collector's answer", fuzz_judged.collectors_answer, [fuzz_judged.ANSWER]),
+    Target("chart", fuzz_judged.chart, [fuzz_judged.CHART]),
+    Target("options", fuzz_values.read_options, list(fuzz_values.OPTIONS)),
+    Target(
+        "values of nft JSON", _rules("nft"), _files("tests/data/proxy", ".nft.json", most=1 << 20), mutate=structured
+    ),
+    Target("values of policies", _policies, fuzz_values.as_json(POLICIES), mutate=structured),
+    Target("values of a kustomization", _json_kustomization, _KUSTOMIZATIONS, mutate=structured),
+    Target("values of MCP arguments", fuzz_answers.call_tool, list(fuzz_answers.CALLS), mutate=structured),
+    Target("values of a request", _request, [msgspec.json.encode(_REQUEST)], mutate=structured),
 ]

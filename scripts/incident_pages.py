@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Writes docs/incidents/: one page an incident of the lab, with the transcripts of `diagnose` and of the command that shows
 the details, run now.
 
-Needs root and a checkout's environment: `.venv/bin/python scripts/incident_pages.py [NAME …]`.
+Needs root and a checkout's environment: `.venv/bin/python -m scripts.incident_pages [NAME …]`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 
 from kubectl_genainet.lab.incidents import incidents
+from scripts.incident_index import index_markdown
 
 LAB = "pages"
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "incidents"
@@ -27,30 +27,23 @@ COMMANDS = {
     "slow-backend": ("trace", "svc/my-llama-svc", "--timeout", "10s"),
 }
 DNS = ("dns", "-A", "--timeout", "12s")
-# What the user asks `diagnose` about; a stream is judged once it is over, and those of two incidents last five seconds.
-TARGETS = {
-    "dns-nxdomain-storm": "deploy/chatbot-ui",
-    "ndots-waste": "deploy/rag-app",
-    "no-local-endpoint": "svc/chatbot-ui",
-}
-SECONDS = {"stream-stall": "16s", "slow-first-token": "16s"}
 
 
 def genainet(*arguments: str, check: bool = True) -> str:
-    """The command's output; stderr goes with it, as in a terminal."""
+    """The command's output, and its warnings before it. Progress is drawn over in a terminal."""
     environment = {**os.environ, "COLUMNS": "130", "NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "kubectl_genainet", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=120,
         check=False,
         env=environment,
     )
     if check and done.returncode > 1:
-        raise RuntimeError(f"{arguments}: {done.stdout}")
-    return done.stdout
+        raise RuntimeError(f"{arguments}: {done.stderr}")
+    warnings = (line for line in done.stderr.splitlines(keepends=True) if line.startswith("warning: "))
+    return "".join((*warnings, done.stdout))
 
 
 def telling(transcript: str) -> str:
@@ -68,7 +61,7 @@ def telling(transcript: str) -> str:
 def page(name: str) -> str:
     incident = incidents()[name]
     command = COMMANDS.get(name, DNS if name.startswith(("dns-", "ndots")) else TRACE)
-    diagnose = ("diagnose", TARGETS.get(name, "svc/my-llama-svc"), "--for", SECONDS.get(name, "8s"))
+    diagnose = ("diagnose", incident.cause.target, "--for", f"{incident.cause.watch_s}s")
     genainet("lab", "incident", name, "--lab", LAB)
     try:
         time.sleep(2)
@@ -102,14 +95,7 @@ def main() -> None:
             print(name, flush=True)
     finally:
         genainet("lab", "down", "--lab", LAB)
-    index = [
-        "# Incidents, with transcripts",
-        "",
-        "Each is a reproducible fault of the lab; the transcript is real.",
-        "",
-    ]
-    index += [f"- [{p.stem}]({p.name})" for p in sorted(PAGES.glob("*.md")) if p.name != "README.md"]
-    (PAGES / "README.md").write_text("\n".join(index) + "\n")
+    (PAGES / "README.md").write_text(index_markdown())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kubernetes for the tests: builds its binaries from the Go modules that tests/cluster/kubernetes/ pins and the programs
-# beside it from those that tests/cluster/programs/ pins, and unpacks etcd, containerd, runc and the CNI plugins from Debian's
-# packages. Installs nothing and needs no root.
+# beside it (etcd, CoreDNS, kube-router, flannel, CNI plugins) from those that tests/cluster/programs/ pins, and unpacks
+# containerd and runc from Debian's packages. Installs nothing and needs no root.
 #
 #   scripts/kubernetes.sh             everything that is missing, with progress on standard error
 #   scripts/kubernetes.sh --folder    prints the folder that holds it; fails where something is missing
@@ -19,7 +19,7 @@ programs=$PWD/tests/cluster/programs
 python=$PWD/.venv/bin/python
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet
 folder=${GENAINET_KUBERNETES:-$cache/kubernetes}
-unpacked=(etcd-server containerd runc containernetworking-plugins)
+unpacked=(containerd runc)
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=${DEBIAN_SUITE:-bookworm}
 [[ -x $python ]] || python=python3
@@ -28,15 +28,22 @@ say() { echo "kubernetes: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 pin_of() { if [[ -d $pins/$1 ]]; then echo "$pins/$1"; else echo "$programs/$1"; fi; }
+needs_c() { grep -q '^//go:build.*cgo' "$(pin_of "$1")/tools.go" && echo 1 || echo 0; } # a C compiler, by its build tag
 packages_of() { sed -n 's|.*_ "\(.*\)"|\1|p' "$(pin_of "$1")/tools.go"; }
 key_of() { { echo "$recipe"; cat "$(pin_of "$1")"/{go.mod,go.sum,tools.go}; } | sha256sum | cut -c1-16; }
 names_in() { (cd "$1" && printf '%s\n' */go.mod | cut -d/ -f1 | sort -rV); }
 releases() { names_in "$pins"; names_in "$programs"; } # and programs: both are built alike
 is_complete() { [[ $(cat "$folder/$1/.key" 2>/dev/null) == "$2" ]]; }
 tools_key() { echo "$recipe ${unpacked[*]} $suite"; }
+has_tools() { # of this recipe and suite, each package; more of them do no harm
+  local key package
+  key=$(cat "$folder/tools/.key" 2>/dev/null) || return
+  [[ $key == "$recipe "*" $suite" ]] || return
+  for package in "${unpacked[@]}"; do [[ $key == *" $package "* ]] || return; done
+}
 
 missing() {
-  is_complete tools "$(tools_key)" || echo tools
+  has_tools || echo tools
   local release
   for release in $(releases); do is_complete "$release" "$(key_of "$release")" || echo "$release"; done
 }
@@ -80,8 +87,8 @@ build_release() { # VERSION, or a program's name: its binaries
     [[ -x $target/bin/$command ]] && continue
     started=$SECONDS
     say "building $command $release ($number of $total)"
-    (cd "$(pin_of "$release")" && nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" -trimpath -ldflags "-s -w $stamp" \
-      -o "$target/bin/.$command" "$package") >&2
+    (cd "$(pin_of "$release")" && CGO_ENABLED=$(needs_c "$release") nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" \
+      -trimpath -ldflags "-s -w $stamp" -o "$target/bin/.$command" "$package") >&2
     mv "$target/bin/.$command" "$target/bin/$command"
     say "built $command $release in $((SECONDS - started)) s"
   done
@@ -102,10 +109,9 @@ unpack_tools() {
   apt-get "${apt[@]}" update >&2
   (cd "$work" && apt-get "${apt[@]}" download "${unpacked[@]}" >&2 && for package in ./*.deb; do dpkg -x "$package" root; done)
   mkdir -p "$work/out/bin"
-  for file in usr/bin/etcd usr/bin/containerd usr/bin/containerd-shim-runc-v2 usr/bin/ctr usr/sbin/runc; do
+  for file in usr/bin/containerd usr/bin/containerd-shim-runc-v2 usr/bin/ctr usr/sbin/runc; do
     cp "$work/root/$file" "$work/out/bin/"
   done
-  cp -r "$work/root/usr/lib/cni" "$work/out/cni"
   tools_key >"$work/out/.key"
   rm -rf "$folder/tools" && mv "$work/out" "$folder/tools"
   rm -rf "$work"

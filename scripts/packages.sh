@@ -9,10 +9,10 @@ packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrac
 wanted=${1:-all}
 if [[ $wanted != lab ]]; then
   packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump chromium
-             openssl podman debootstrap) # for tests/cluster
+             openssl podman debootstrap gcc libc6-dev) # for tests/cluster
 fi
 if [[ $wanted == vm ]]; then
-  packages+=(qemu-system-x86 busybox-static kmod ipvsadm faketime)
+  packages+=(qemu-system-x86 busybox-static kmod ipvsadm ibverbs-utils ibverbs-providers faketime)
 fi
 
 if ! command -v dpkg-query >/dev/null; then

@@ -21,14 +21,15 @@ NAME = "kubectl-genainet"
 
 
 def python_packages() -> list[tuple[str, str, str]]:
-    """(name, version, licence as its metadata says it) of every installed distribution."""
-    found = {}
+    """(name, version, licence as its metadata says it) of every installed distribution, as it is imported: of two with one name
+    the first on the path, which hides the other."""
+    imported: dict[str, tuple[str, str, str]] = {}
     for distribution in metadata.distributions():
         fields = distribution.metadata
         name = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
         licences = fields.get_all("License-Expression") or ["NOASSERTION"]
-        found[name] = (name, distribution.version, licences[0])
-    return sorted(found.values())
+        imported.setdefault(name, (name, distribution.version, licences[0]))
+    return sorted(imported.values())
 
 
 def debian_packages(lines: Iterable[str]) -> list[tuple[str, str]]:

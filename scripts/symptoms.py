@@ -7,93 +7,93 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kubectl_genainet.lab.incidents import Symptom, incidents
+
 
 @dataclass(frozen=True, slots=True)
-class Symptom:
+class Row:
     """`diagnoses` are what is behind it most often; each has a row in docs/diagnoses.md."""
 
-    felt: str
+    felt: Symptom | str  # a string where the lab has no incident for it
     command: str
     diagnoses: tuple[str, ...]
-    incidents: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.felt.value if isinstance(self.felt, Symptom) else self.felt
+
+    @property
+    def incidents(self) -> list[str]:
+        return [name for name, incident in incidents().items() if incident.symptom is self.felt]
 
 
-SYMPTOMS = (
-    Symptom(
+ROWS = (
+    Row(
         "Something is wrong with a Service, and nobody knows what",
         "kubectl genainet diagnose svc/NAME",
         (),
     ),
-    Symptom(
+    Row(
         "It is over when somebody looks (with `deploy --record`)",
         "kubectl genainet timeline svc/NAME --since 6h; kubectl genainet diagnose svc/NAME --at 03:12",
         (),
     ),
-    Symptom(
-        "Requests hang, and time out in the end",
+    Row(
+        Symptom.HANGS,
         "kubectl genainet trace svc/NAME --verdict dropped,unanswered",
         ("policy-drop", "rule-drop", "stale-endpoint", "rp-filter", "listen-overflow"),
-        ("policy-drop", "policy-service-port", "policy-drop-egress", "rp-filter", "listen-overflow"),
     ),
-    Symptom(
-        "Connection refused",
+    Row(
+        Symptom.REFUSED,
         "kubectl genainet trace svc/NAME --verdict rejected,reset",
         ("no-endpoints", "closed-port", "no-such-port", "rejected-by-rule"),
-        ("no-endpoints", "nothing-listens", "no-local-endpoint"),
     ),
-    Symptom(
-        "One request in a few fails",
+    Row(
+        Symptom.SOME_FAIL,
         "kubectl genainet trace svc/NAME; kubectl genainet rules svc/NAME",
         ("stale-endpoint", "stale-endpoint-rules", "nodes-disagree", "missing-endpoint-rules"),
-        ("stale-endpoint", "disagreement"),
     ),
-    Symptom(
-        "Connection reset by peer",
+    Row(
+        Symptom.RESET,
         "kubectl genainet trace svc/NAME --verdict reset",
         ("reset-by-app", "reset-by-client", "reset-on-path", "idle-time"),
-        ("reset-by-app",),
     ),
-    Symptom(
-        "Short answers arrive, long ones stop in the middle",
+    Row(
+        Symptom.CUT_SHORT,
         "kubectl genainet trace svc/NAME",
         ("mtu-blackhole", "icmp-dropped", "packet-too-big", "stopped-arriving"),
-        ("mtu-blackhole", "stream-stall", "stream-reset"),
     ),
-    Symptom(
-        "Answers are slow, or the first token is late",
+    Row(
+        Symptom.SLOW,
         "kubectl genainet trace svc/NAME --slow 500ms",
         ("slow-backend", "slow-first-token", "slow-first-reply", "stream-stalled", "pinned-connection"),
-        ("slow-backend", "slow-first-token", "pinned-connections"),
     ),
-    Symptom(
-        "Names are not found, or lookups take seconds",
+    Row(
+        Symptom.NAMES,
         "kubectl genainet dns deploy/NAME",
         ("dns-policy", "dns-timeout", "dns-conntrack-race", "dns-slow-upstream", "dns-ndots-waste"),
-        ("dns-policy-egress", "dns-timeout", "dns-slow-upstream", "ndots-waste", "dns-nxdomain-storm"),
     ),
-    Symptom(
-        "A policy was applied, and traffic passes all the same",
+    Row(
+        Symptom.POLICY_WITHOUT_EFFECT,
         "kubectl genainet drops -n NAMESPACE",
         ("policy-not-enforced", "policy-disagreement"),
-        ("policy-bypassed", "disagreement"),
     ),
-    Symptom(
+    Row(
         "May this pod reach that Service? What would admit it?",
         "kubectl genainet explain deploy/CLIENT svc/NAME --patch",
         ("policy-drop",),
     ),
-    Symptom(
+    Row(
         "What would change if these policies were applied?",
         "kubectl genainet matrix --manifests DIR --diff NEW_DIR",
         (),
     ),
-    Symptom(
-        "New connections fail on one node only",
+    Row(
+        Symptom.ONE_NODE,
         "kubectl genainet drops -A --node NODE",
         ("conntrack-full", "snat-ports-exhausted", "proxy-mode-mismatch", "no-proxy-rules"),
-        ("conntrack-full",),
     ),
-    Symptom(
+    Row(
         "Nothing is wrong yet: is the cluster fit for these workloads?",
         "kubectl genainet doctor -A",
         (),
@@ -115,11 +115,11 @@ def symptoms_markdown() -> str:
         "| symptom | command | often | in the lab |",
         "|---|---|---|---|",
     ]
-    for one in SYMPTOMS:
-        commands = "<br>".join(f"`{command.strip()}`" for command in one.command.split(";"))
-        often = ", ".join(f"`{name}`" for name in one.diagnoses) or "–"
-        incidents = ", ".join(f"`{name}`" for name in one.incidents) or "–"
-        lines.append(f"| {one.felt} | {commands} | {often} | {incidents} |")
+    for row in ROWS:
+        commands = "<br>".join(f"`{command.strip()}`" for command in row.command.split(";"))
+        often = ", ".join(f"`{name}`" for name in row.diagnoses) or "–"
+        in_the_lab = ", ".join(f"`{name}`" for name in row.incidents) or "–"
+        lines.append(f"| {row.text} | {commands} | {often} | {in_the_lab} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,9 +11,11 @@ ssh-keygen -Y verify -f "$signers" -I release -n kubectl-genainet -s SHA256SUMS.
   fail "SHA256SUMS is not signed by a key of $signers"
 sha256sum --check --strict --quiet --ignore-missing SHA256SUMS || fail "a file is not the one that was signed"
 count=0
+shopt -s dotglob
 for file in *; do
   case $file in SHA256SUMS | SHA256SUMS.sig) continue ;; esac
-  grep -qF "  $file" SHA256SUMS || fail "$file is not in SHA256SUMS"
+  # The whole name: that of a listed file may begin with it.
+  name=$file awk 'substr($0, 67) == ENVIRON["name"] { listed = 1 } END { exit !listed }' SHA256SUMS || fail "$file is not in SHA256SUMS"
   count=$((count + 1))
   case $file in *.tar.gz)
     statement=${file%.tar.gz}.provenance.json

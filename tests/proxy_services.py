@@ -16,8 +16,8 @@ NODE = "proxy-rules-node"
 
 
 def _port(name: str, port: int, target: int, protocol: str = "TCP", node_port: int = 0) -> dict[str, Any]:
-    found = {"name": name, "port": port, "targetPort": target, "protocol": protocol}
-    return {**found, "nodePort": node_port} if node_port else found
+    service_port = {"name": name, "port": port, "targetPort": target, "protocol": protocol}
+    return {**service_port, "nodePort": node_port} if node_port else service_port
 
 
 # name, spec, endpoints of IPv4 (suffix of 10.244.1.x; those from 100 on are on another node), load balancer addresses
@@ -146,7 +146,7 @@ def endpoints() -> list[tuple[str, int, str]]:
 
 def all_flows(services: Mapping[str, dict[str, Any]], node_ip: str, node_ip6: str) -> list[dict[str, Any]]:
     """Every address of every Service, from outside, from a pod, from an endpoint of its own and from the node."""
-    found = []
+    flows = []
     for name, spec, suffixes, balancer in SERVICES:
         service = services[name]
         ips = [ip for ip in service["spec"].get("clusterIPs", []) if ip != "None"]
@@ -167,8 +167,8 @@ def all_flows(services: Mapping[str, dict[str, Any]], node_ip: str, node_ip6: st
             if len(suffixes) == 1:
                 sources.append(("pods", ("fd44::{}" if v6 else "10.244.1.{}").format(suffixes[0])))
             for origin, src in dict.fromkeys(sources):
-                found.append({"from": origin, "src": src, "dst": dst, "dport": dport, "protocol": protocol, "of": name})
-    return found
+                flows.append({"from": origin, "src": src, "dst": dst, "dport": dport, "protocol": protocol, "of": name})
+    return flows
 
 
 def from_another_node(flow: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import os
 import socket
@@ -41,8 +42,10 @@ def inside(netns: str, *argv: str, check: bool = True, stdin: str | None = None)
 class Namespace:
     """A network namespace of this run, removed by `delete`."""
 
+    _numbers = itertools.count(1)  # several nodes of one run have namespaces around them
+
     def __init__(self, name: str) -> None:
-        self.name = f"gnproxy{os.getpid()}-{name}"
+        self.name = f"gnproxy{os.getpid()}-{name}{next(self._numbers)}"
         run("ip", "netns", "add", self.name)
         run("ip", "-n", self.name, "link", "set", "lo", "up")
 

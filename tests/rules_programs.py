@@ -60,6 +60,16 @@ cd /run; mkdir -p image/bin; cp -L --parents /bin/sleep $(ldd /bin/sleep | grep 
 tar -C image -c . | docker import - sleeper
 docker run -d --name web --ip 172.30.0.2 --network front -p 8080:80 -p 10.7.0.1:53:53/udp sleeper /bin/sleep 1000
 """
+# A container's host port, as a CNI runtime asks portmap for it, after kube-proxy's jump that was there before.
+_PORTMAP = """iptables -t nat -N KUBE-SERVICES; iptables -t nat -A PREROUTING -j KUBE-SERVICES
+iptables -t nat -A KUBE-SERVICES -d 10.96.0.2/32 -p tcp -m tcp --dport 443 -j DNAT --to-destination 10.8.0.12:8080
+export CNI_COMMAND=ADD CNI_CONTAINERID=web CNI_NETNS=/proc/self/ns/net CNI_IFNAME=eth0 CNI_PATH=/usr/lib/cni
+echo '{"cniVersion": "0.4.0", "name": "front", "type": "portmap", "snat": true, "capabilities": {"portMappings": true},
+ "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"},
+   {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "10.7.0.1"}]},
+ "prevResult": {"cniVersion": "0.4.0", "interfaces": [{"name": "eth0", "sandbox": "/proc/self/ns/net"}],
+   "ips": [{"version": "4", "address": "10.8.0.11/24", "interface": 0}]}}' | /usr/lib/cni/portmap
+"""
 CONTAINER = "172.30.0.2"
 DOCKER_PORT = "dock0"  # to the servers, who have the container's address once Docker is gone
 _OF_CONTAINER = (CONTAINER, NODE_IPS[0])  # and what is published of it
@@ -68,6 +78,14 @@ PROGRAMS = {
     "firewalld-iptables": _FIREWALLD.replace("BACKEND", "iptables"),
     "ufw": _UFW,
     "docker": _DOCKER,
+    "portmap": _PORTMAP,
+}
+AUTHORS = {
+    "firewalld": "firewalld",
+    "firewalld-iptables": "firewalld",
+    "ufw": "ufw",
+    "docker": "Docker",
+    "portmap": "portmap",
 }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_genainet.model.packet import Protocol
-from tests.rules_fuzz import Count, Difference, judged, loaded
-from tests.rules_texts import IPSETS, NFT_SETS
+from tests.rules_fuzz import Count, Difference, judged, loaded, make_sets
+from tests.rules_sets import IPSETS
+from tests.rules_texts import NFT_SETS
 from tests.rules_wire import Flow, Wire
 
 _DATA = Path(__file__).parent / "data" / "statements"
@@ -46,16 +47,16 @@ def _statements(file: str) -> list[list[tuple[str, str]]]:
     return found
 
 
-def iptables_texts() -> Iterator[str]:
-    for rules in _statements("iptables.txt"):
+def iptables_texts(file: str = "iptables.txt") -> Iterator[str]:
+    for rules in _statements(file):
         text = ""
         for table in dict.fromkeys(where for where, _ in rules):
             text += f"*{table}\n" + "".join(f"-A {rule}\n" for where, rule in rules if where == table) + "COMMIT\n"
         yield text
 
 
-def nft_texts() -> Iterator[str]:
-    for rules in _statements("nft.txt"):
+def nft_texts(file: str = "nft.txt") -> Iterator[str]:
+    for rules in _statements(file):
         blocks = []
         for name, hook in _CHAINS.items():
             body = "".join(f"\t\t{rule}\n" for where, rule in rules if where == name)
@@ -71,10 +72,20 @@ def nft_texts() -> Iterator[str]:
 
 def checked(wire: Wire, count: Count) -> Iterator[Difference]:
     """Every statement with every flow, each in one of the forms that it may have: those that are judged wrongly."""
-    wire.inside(wire.node, "ipset", "restore", "-exist", text=IPSETS)
-    sets = wire.inside(wire.node, "ipset", "list")
     every = [(("iptables-nft", "iptables-legacy")[n % 2], text) for n, text in enumerate(iptables_texts())]
-    every += [("nft", text) for text in nft_texts()]
+    yield from _checked(wire, [*every, *(("nft", text) for text in nft_texts())], count)
+
+
+def open_by_nature(wire: Wire) -> Iterator[tuple[str, Count, list[Difference]]]:
+    """The statements that nobody can answer from rules and a flow: each with what was said of its flows, and what was wrong."""
+    every = [("iptables-nft", text) for text in iptables_texts("iptables-unknown.txt")]
+    for one in (*every, *(("nft", text) for text in nft_texts("nft-unknown.txt"))):
+        count = Count()
+        yield one[1], count, list(_checked(wire, [one], count))
+
+
+def _checked(wire: Wire, every: list[tuple[str, str]], count: Count) -> Iterator[Difference]:
+    sets = make_sets(wire, IPSETS)
     for number, (variant, text) in enumerate(every):
         try:
             ruleset = loaded(wire, variant, text, sets, as_json=number % 2 == 0)
@@ -85,3 +96,5 @@ def checked(wire: Wire, count: Count) -> Iterator[Difference]:
         flows = [Flow(src, wire.port(), dst, dport, protocol) for src, dst, dport, protocol in _FLOWS]
         for flow, did, ways in judged(wire, ruleset, flows, count):
             yield Difference(variant, text, number % 2 == 0, flow, did, tuple(sorted(ways)))
+        if "-j SET" in text:  # the packets are in the sets now, or no longer
+            sets = make_sets(wire, IPSETS)

@@ -1,4 +1,4 @@
-"""Random rulesets in the words that nodes' rules have: iptables-restore texts, nft files, and the ipsets that they ask.
+"""Random rulesets in the words that nodes' rules have: iptables-restore texts and nft files.
 
 A fragment is what its tool takes in every chain that it is offered for: the tools refuse what is not, and a ruleset that
 is refused tries nothing.
@@ -9,35 +9,6 @@ from __future__ import annotations
 import random
 
 BACKENDS = ("10.8.0.11", "10.8.0.12", "10.8.0.13")
-
-IPSETS = """create nets hash:net family inet
-add nets 10.7.0.0/24
-add nets 10.7.0.3 nomatch
-create ports hash:ip,port family inet
-add ports 10.96.0.1,tcp:80
-add ports 10.96.0.2,udp:53
-create one hash:ip family inet
-add one 10.8.0.2
-create masked hash:ip family inet netmask 25
-add masked 10.7.0.0
-create both list:set size 4
-add both one
-add both nets
-create pairs hash:ip,port,ip family inet
-add pairs 10.96.0.1,tcp:80,10.7.0.2
-create triples hash:ip,port,net family inet
-add triples 10.8.0.2,udp:53,10.7.0.0/25
-create netports hash:net,port family inet
-add netports 10.96.0.0/16,tcp:443
-add netports 10.96.0.2,tcp:443 nomatch
-create ranges bitmap:ip range 10.7.0.0/24
-add ranges 10.7.0.2
-create numbers bitmap:port range 1-1024
-add numbers 80
-add numbers 443
-create devices hash:net,iface family inet
-add devices 10.7.0.0/24,cli wildcard
-"""
 
 _PROTOCOLS = (
     *("-p tcp", "-p udp", "! -p tcp", "-p icmp", "! -p icmp"),
@@ -68,7 +39,10 @@ _MATCHES = (
     *("-m set --match-set netports dst,dst", "-m set ! --match-set netports dst,dst"),
     *("-m set --match-set ranges src", "-m set ! --match-set numbers dst", "-m set --match-set numbers dst"),
     *("-m set --match-set nets dst", "-m set --match-set one dst"),
+    *("-m set --match-set ports src,dst", "-m set ! --match-set both dst,dst", "-m set --match-set cut dst"),
+    *("-m set --match-set nets src --return-nomatch", "-m set --match-set nets dst ! --update-counters"),
     *("-m set --match-set devices src,src", "-m set ! --match-set devices src,src"),
+    "-m set --match-set devices dst,dst",
     *("-m iprange --dst-range 10.96.0.1-10.96.0.2", "-m iprange ! --src-range 10.7.0.2-10.7.0.9"),
     *("-m statistic --mode random --probability 0.5", "-m statistic --mode nth --every 2 --packet 0"),
     *("-m pkttype --pkt-type unicast", "-m pkttype ! --pkt-type broadcast", "-m dscp --dscp 0x00"),
@@ -143,10 +117,7 @@ def _iptables_rule(chance: random.Random, table: str, chain: str) -> str:
     if sum("-s " in m for m in matches) > 1 or sum("-d " in m for m in matches) > 1:
         matches.pop()
     protocol = ""
-    if (
-        any("ports " in m or "pairs" in m or "triples" in m or "netports" in m for m in matches)
-        or chance.random() < 0.4
-    ):
+    if any("ports " in m or "pairs" in m or "triples" in m for m in matches) or chance.random() < 0.4:
         protocol = chance.choice(_PROTOCOLS)
     device = ""
     if chance.random() < 0.25:
@@ -213,8 +184,18 @@ _NFT_MATCHES = (
     *("tcp flags != syn", "tcp flags { syn, syn | ack }", "tcp flags syn / fin,syn,rst,ack", "tcp flags ! ack"),
     *("numgen random mod 4 < 2", "numgen inc mod 2 0", "symhash mod 1 == 0", "jhash ip saddr mod 1 0"),
     *("ip dscp cs0", "ip dscp != { ef, cs6 }", "ip dscp < 0x10", "ip version 4"),
-    *("limit rate 1000/second burst 10000 packets", "limit rate over 9000/second", "counter", "counter name hits"),
-    *("meta skuid 0", "meta skuid != 0", "meta skgid 1000", "meter fzm { ip saddr limit rate over 9000/second }"),
+    *(
+        "limit rate 1000/second burst 10000 packets",
+        "limit rate over 9000/second burst 9000 packets",
+        "counter",
+        "counter name hits",
+    ),
+    *(
+        "meta skuid 0",
+        "meta skuid != 0",
+        "meta skgid 1000",
+        "meter fzm { ip saddr limit rate over 9000/second burst 9000 packets }",
+    ),
     *('log prefix "a: b; drop"', "quota over 500 mbytes", "ct count over 5000", "add @seen { ip saddr . udp sport }"),
     *(
         "ip saddr . udp sport @seen",

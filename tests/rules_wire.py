@@ -121,6 +121,10 @@ class Wire:
     def inside(self, namespace: str, *command: str, text: str | None = None) -> str:
         return run("nsenter", f"--net=/run/netns/{namespace}", *command, text=text)
 
+    def in_node(self, make: Callable[[], socket.socket]) -> socket.socket:
+        """Makes a socket on the node, as a program there does."""
+        return self._in(self.node, make)
+
     def _in(self, namespace: str, make: Callable[[], socket.socket]) -> socket.socket:
         """Makes a socket in a namespace: in a thread, which is the only one that enters it."""
         made: list[socket.socket] = []

@@ -10,10 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory, host_name
 from kubectl_genainet.agent.record.options import CPU_PERCENT, RecordOptions
-from kubectl_genainet.agent.serve import audit, memory
+from kubectl_genainet.agent.serve import memory
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from kubectl_genainet.commands.options import duration_argument, output_option, record_option, source_options
+from kubectl_genainet.commands import STARTED
+from kubectl_genainet.commands.options import Messages, duration_argument, output_option, record_option, source_options
 from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
@@ -15,8 +17,10 @@ from kubectl_genainet.render.diagnose.text import ConclusionView
 from kubectl_genainet.render.document.reporting import DiagnoseReporting
 from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.timeline import timeline_of_recording
 
 LONGEST_S = 600.0
+ANSWER_S = 20.0  # after the command was given, unless --for says how long to watch
 
 
 def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -37,7 +41,8 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
     show_default=True,
     metavar="TIME",
     callback=_watch_time,
-    help="How long to watch; with --at or --since: how long a time.",
+    help="How long to watch; with --at or --since: how long a time. Without it a run whose agents take long to start watches "
+    f"for a shorter time (8s at least), so that its answer is there {ANSWER_S:g}s after the command.",
 )
 @click.option("--node", default="", help="Only what this node sees.")
 @record_option
@@ -66,6 +71,9 @@ def command(source: Source, target: str | None, report: str, output: str, **opti
     if source.live and options["watch_s"] > LONGEST_S:
         raise click.BadParameter("a live run watches for at most 10m", param_hint="--for")
     wanted = parse_target(target) if target else None
-    chosen = DiagnoseOptions(options["from_pod"], options["watch_s"], options["node"], options["record"])
-    shown = reported(partial(ConclusionView, output, chosen.watch_s), DiagnoseReporting, report)
+    is_length_given = click.get_current_context().get_parameter_source("watch_s") is ParameterSource.COMMANDLINE
+    due = 0.0 if is_length_given else STARTED + ANSWER_S
+    chosen = DiagnoseOptions(options["from_pod"], options["watch_s"], options["node"], options["record"], due)
+    with_timeline = partial(DiagnoseReporting, past=partial(timeline_of_recording, source, wanted, Messages()))
+    shown = reported(partial(ConclusionView, output, chosen.watch_s), with_timeline, report)
     return diagnose(source, wanted, chosen, shown)

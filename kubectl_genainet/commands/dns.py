@@ -11,8 +11,9 @@ from kubectl_genainet.commands.options import budget_option, output_option, sour
 from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.render.dns.views import make_dns_view
+from kubectl_genainet.render.dns.views import VIEWS
 from kubectl_genainet.render.document.reporting import DnsReporting
+from kubectl_genainet.render.live import make_view
 from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.sources.base import Source
@@ -27,7 +28,7 @@ from kubectl_genainet.run.sources.base import Source
 @budget_option("reporting queries", "the kernel counts the rest as lost; clients share what there is")
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
+@output_option(*VIEWS, "yaml", "name", templates=True)
 @source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.
@@ -53,6 +54,6 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     chosen = DnsOptions(
         options["server"], options["redact"], timeout, options["node"], options["record"], options["budget"]
     )
-    shown = reported(partial(make_dns_view, output, by_server=chosen.as_server), DnsReporting, options["report"])
+    shown = reported(partial(make_view, VIEWS, output, by_server=chosen.as_server), DnsReporting, options["report"])
     about = parse_target(target) if target else None
     return on_screen(lambda make: dns(source, about, chosen, make), shown, wanted=source.live and output == "table")

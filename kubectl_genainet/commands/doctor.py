@@ -8,11 +8,19 @@ from pathlib import Path
 
 import click
 
-from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
+from kubectl_genainet.commands.options import (
+    Messages,
+    MessagesOnce,
+    duration_argument,
+    output_option,
+    show_each,
+    source_options,
+    watch_option,
+)
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.doctor.objects.stacks import Role
-from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
+from kubectl_genainet.doctor.registry import all_checks, area_or_check, check_named, chosen, names_of_checks
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.files import write_whole
@@ -21,8 +29,9 @@ from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import make_console
-from kubectl_genainet.run.doctor.doctor import MEASURE_S, DoctorOptions, doctor
+from kubectl_genainet.run.doctor.doctor import MEASURE_S, DoctorOptions, Examined, doctor
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.watch import watched_source
 
 _SEVERITIES = [s.value for s in Severity]
 MEASURE_MAX_S = 600
@@ -34,8 +43,8 @@ MEASURE_MAX_S = 600
     "--only",
     "only",
     multiple=True,
-    callback=lambda _, __, values: tuple(map(_area_or_check, values)),
-    shell_complete=lambda _, __, start: [n for n in _areas_and_checks() if n.startswith(start)],
+    callback=lambda _, __, values: tuple(map(area_or_check, values)),
+    shell_complete=lambda _, __, start: [name for name in names_of_checks() if name.startswith(start)],
     metavar="AREA|CHECK",
     help="Only the checks of an area, or one check (repeatable). Areas: " + ", ".join(a.value for a in Area) + ".",
 )
@@ -78,6 +87,7 @@ MEASURE_MAX_S = 600
     is_flag=True,
     help="The manifests are the whole cluster: what is not among them does not exist.",
 )
+@watch_option("Then check again and again, and show the report when other things are wrong, until Ctrl-C.")
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
 @click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
 def command(
@@ -91,6 +101,7 @@ def command(
     workloads: tuple[str, ...],
     measure: float,
     complete: bool,
+    watch: bool,
     list_checks: bool,
     explain: str | None,
 ) -> ExitStatus:
@@ -108,33 +119,32 @@ def command(
       kubectl genainet doctor --from incident.bundle -o html > report.html
       kubectl genainet doctor --ignore nlb-idle-timeout:chatbot/my-llama-svc --fail-on error
       kubectl genainet doctor --only coredns --only lookups --measure 1m
+      kubectl genainet doctor -n chatbot --watch
       kubectl genainet doctor --explain egress-without-dns
     """
     if list_checks or explain:
         return _about_checks(explain, only)
     options = DoctorOptions(only, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
-    with _progress() as reporter:
-        examined = doctor(source, options, reporter)
+    messages = MessagesOnce()
+
+    def examine() -> Examined:
+        with _progress(messages) as reporter:
+            return doctor(source, options, reporter)
+
+    if watch:
+        if write_baseline or not source.live:
+            raise click.UsageError("--watch checks a live cluster or lab, without --write-baseline")
+        show_each(
+            watched_source(source, examine, lambda examined: examined.report.wrong, messages.warn),
+            lambda examined: _show(examined.report, output, examined.snapshot),
+        )
+    examined = examine()
     report = examined.report
     if write_baseline:
         _write(Path(write_baseline), report)
     _show(report, output, examined.snapshot)
     status = ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
-
-
-def _areas_and_checks() -> list[str]:
-    return [*(a.value for a in Area), *(c.name for c in all_checks())]
-
-
-def _area_or_check(name: str) -> Area | str:
-    """What --only names. Raises BadParameter for what is neither an area nor a check."""
-    if name in {a.value for a in Area}:
-        return Area(name)
-    if check_named(name) is None:
-        wrong = not_found("area or check", name, _areas_and_checks())
-        raise click.BadParameter(f"{wrong.message}. {wrong.hint}")
-    return name
 
 
 def _about_checks(explain: str | None, only: tuple[Area | str, ...]) -> ExitStatus:
@@ -153,14 +163,14 @@ def _about_checks(explain: str | None, only: tuple[Area | str, ...]) -> ExitStat
 
 def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Acceptance]:
     names = [c.name for c in all_checks()]
-    found = [parse_ignore(value, names) for value in ignores]
+    acceptances = [parse_ignore(value, names) for value in ignores]
     if baseline:
         try:
             content = Path(baseline).read_bytes()
         except OSError as error:
             raise GenainetError(f"can't read the baseline {baseline}: {error.strerror}") from None
-        found += read_baseline(content, baseline)
-    return found
+        acceptances += read_baseline(content, baseline)
+    return acceptances
 
 
 def _measure(text: str) -> float:
@@ -170,16 +180,19 @@ def _measure(text: str) -> float:
     return seconds
 
 
-class _Reporter(Messages):
+class _Reporter:
     """Progress in a bar, where there is one; elsewhere what takes a while is said in a line."""
 
-    def __init__(self, update: Callable[[int, int, str], None] | None = None) -> None:
-        self._update = update
+    def __init__(self, messages: Messages, update: Callable[[int, int, str], None] | None = None) -> None:
+        self._messages, self._update = messages, update
+
+    def warn(self, text: str) -> None:
+        self._messages.warn(text)
 
     def say(self, text: str) -> None:
         if self._update is None and not text.startswith("measuring"):
             return
-        self.advance(0, 0, text) if self._update else super().say(text)
+        self.advance(0, 0, text) if self._update else self._messages.say(text)
 
     def advance(self, done: int, total: int, what: str) -> None:
         if self._update is not None:
@@ -187,11 +200,11 @@ class _Reporter(Messages):
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[_Reporter]:
+def _progress(messages: Messages) -> Iterator[_Reporter]:
     """A progress bar on stderr where that is a terminal."""
     console = make_console(stderr=True)
     if not console.is_terminal:
-        yield _Reporter()
+        yield _Reporter(messages)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -204,7 +217,8 @@ def _progress() -> Iterator[_Reporter]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield _Reporter(
-            lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
+            messages,
+            lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what),
         )
 
 

@@ -11,7 +11,8 @@ from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.document.reporting import DropsReporting
-from kubectl_genainet.render.drops.views import make_view
+from kubectl_genainet.render.drops.views import VIEWS
+from kubectl_genainet.render.live import make_view
 from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
@@ -22,7 +23,7 @@ from kubectl_genainet.run.sources.base import Source
 @click.option("--all", "everything", is_flag=True, help="Also packets that are freed without anything being lost.")
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
+@output_option(*VIEWS, "yaml", "name", templates=True)
 @source_options(past=True)
 def command(
     source: Source,
@@ -55,6 +56,6 @@ def command(
     node was watched.
     """
     chosen = DropsOptions(everything, timeout, node, record)
-    shown = reported(partial(make_view, output), DropsReporting, report)
+    shown = reported(partial(make_view, VIEWS, output), DropsReporting, report)
     about = parse_target(target) if target else None
     return on_screen(lambda make: drops(source, about, chosen, make), shown, wanted=source.live and output == "table")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import IO
 
 import click
 from rich.console import Console
 
-from kubectl_genainet.commands.options import Messages, output_option, source_options
+from kubectl_genainet.commands.options import Messages, output_option, show_each, source_options, watch_option
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
@@ -16,11 +17,19 @@ from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import FlowJson, explained_json, flow_json
-from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
+from kubectl_genainet.render.policy.text import (
+    grouped,
+    isolates_text,
+    origin_lines,
+    patch_yaml,
+    print_explanation,
+    print_patch,
+)
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.policies.explain import ExplainedFlow, FlowsBetween, warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import FlowsBetween, JudgedFlow, warn_of_unevaluated
 from kubectl_genainet.run.policies.flow_lines import LineAnswer, LineError, explain_lines
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.watch import watched_source
 
 
 @click.command("explain")
@@ -37,6 +46,7 @@ from kubectl_genainet.run.sources.base import Source
     type=click.File("r"),
     help="Judge one flow a line of a file (- for standard input): JSON, or SRC DST:PORT [PROTOCOL].",
 )
+@watch_option("Then show the answer again when it changes, until Ctrl-C.")
 @enforcer_option
 @output_option("text", "json", "yaml", templates=True)
 @source_options(manifests=True, past=True)
@@ -47,6 +57,7 @@ def command(
     protocol: str | None,
     only_patch: bool,
     flows: IO[str] | None,
+    watch: bool,
     enforcer: str | None,
     output: str,
 ) -> ExitStatus:
@@ -62,6 +73,7 @@ def command(
       kubectl genainet explain pod/rag-app-0 pod/qdrant-0:6333 -n ai
       kubectl genainet explain deploy/rag-app huggingface.co:443
       kubectl genainet explain deploy/rag-app svc/qdrant --patch | kubectl diff -f -
+      kubectl genainet explain deploy/rag-app svc/qdrant --watch
       kubectl genainet explain deploy/rag-app svc/qdrant --at 03:12
       kubectl genainet explain --manifests ./deploy deploy/rag-app svc/qdrant
       kubectl genainet explain --manifests ./deploy --flows flows.json -o json
@@ -70,12 +82,18 @@ def command(
     policy in the manifests that the API server would refuse.
     """
     if flows is not None:
-        if source_target or only_patch:
-            raise click.UsageError("--flows takes the flows from the file: give no SRC, DST or --patch")
+        if source_target or only_patch or watch:
+            raise click.UsageError("--flows takes the flows from the file: give no SRC, DST, --patch or --watch")
         return _print_lines(source, flows, enforcer or "", output)
     if source_target is None or target is None:
         raise click.UsageError("SRC and DST are missing (or --flows FILE)")
-    between = FlowsBetween(source, source_target, target, protocol=protocol or "", enforcer=enforcer or "")
+    if watch and (only_patch or not source.live):
+        raise click.UsageError("--watch shows the answer for a live cluster or lab, without --patch")
+    explain = partial(FlowsBetween, source, source_target, target, protocol=protocol or "", enforcer=enforcer or "")
+    if watch:
+        answers = watched_source(source, explain, lambda answer: answer.flows, Messages().warn, nodes=False)
+        show_each(answers, lambda between: _print(between, output))
+    between = explain()
     warn_of_unevaluated(between.engine, Messages().warn)
     if only_patch:
         return _print_only_patch(between)
@@ -105,6 +123,8 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
+    for line in origin_lines(option):
+        tell(line)
     if option.isolates:
         tell(isolates_text(option))
     if option.also_admits:
@@ -137,19 +157,19 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
 
 def _line_json(answer: LineAnswer) -> FlowJson:
     """The answer of the flow that decides; with the number of flows, where a line stands for several."""
-    one = answer.deciding
-    value = flow_json(one.explanation)
-    if one.dns is not None:
-        value["dns"] = circumstances_json(answer.enforcer, one.deviations, one.dns)["dns"]
+    deciding = answer.deciding
+    value = flow_json(deciding.explanation)
+    if deciding.dns is not None:
+        value["dns"] = circumstances_json(answer.enforcer, deciding.deviations, deciding.dns)["dns"]
     if len(answer.flows) > 1:
-        flow = one.explanation.flow
+        flow = deciding.explanation.flow
         value["from"], value["to"], value["flows"] = str(flow.source), str(flow.destination), len(answer.flows)
     return value
 
 
 def _print_flows(
     console: Console,
-    flows: Sequence[ExplainedFlow],
+    flows: Sequence[JudgedFlow],
     enforcer: Enforcer,
     patch: Callable[[PolicyFlow], Patch | None] = lambda _: None,
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from kubectl_genainet.commands.options import output_option
+from kubectl_genainet.commands.options import output_option, show_each, watch_option
+from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.render.text import tell
 from kubectl_genainet.run.fleet.lab import (
     DEFAULT_NAME,
@@ -117,23 +118,31 @@ def down(name: str, all_labs: bool) -> None:
 
 @command.command("status")
 @name_option
+@watch_option("Then show it again when it changes, until Ctrl-C.")
 @output_option("table", "wide", "json", "yaml", templates=True)
-def status(name: str, output: str) -> None:
+def status(name: str, watch: bool, output: str) -> None:
     """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken.
 
     \b
     Examples:
       kubectl genainet lab status
       kubectl genainet lab status --lab second -o wide
+      kubectl genainet lab status --watch
     """
     from kubectl_genainet.render.lab import print_status
     from kubectl_genainet.render.live import record_writer
+    from kubectl_genainet.run.watch import watched
 
+    def show(lab: LabStatus) -> None:
+        if write := record_writer(output):
+            write(lab)
+        else:
+            print_status(lab, wide=output == "wide")
+
+    if watch:
+        show_each(watched(lambda: lab_status(name), lambda lab: lab), show)
     lab = lab_status(name)
-    if write := record_writer(output):
-        write(lab)
-    else:
-        print_status(lab, wide=output == "wide")
+    show(lab)
     click.get_current_context().exit(0 if lab.state == "up" else 1)
 
 

@@ -10,7 +10,15 @@ import click
 import msgspec
 import yaml
 
-from kubectl_genainet.commands.options import Messages, output_option, read_argument, source_options
+from kubectl_genainet.commands.options import (
+    Messages,
+    MessagesOnce,
+    output_option,
+    read_argument,
+    show_each,
+    source_options,
+    watch_option,
+)
 from kubectl_genainet.commands.options.report import report_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.target import Target, parse_target
@@ -40,6 +48,7 @@ from kubectl_genainet.run.rules import (
     evaluate_lines,
     exact_rules,
     host_firewalls,
+    programmed,
     rules,
     saved_dumps,
     walked,
@@ -47,6 +56,7 @@ from kubectl_genainet.run.rules import (
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from kubectl_genainet.run.sources.dumps import folder_dumps
+from kubectl_genainet.run.watch import watched_source
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -84,6 +94,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     help="Say what of the Service's traffic the node's own firewall refuses (ufw, firewalld, Docker, nft, iptables), and "
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
+@watch_option("Then show the rules again when they, or what is wrong with them, change, until Ctrl-C.")
 @report_option
 @output_option("table", "wide", "tree", "markdown", "json", "yaml", "name", templates=True)
 @source_options(live=True, manifests=True, past=True)
@@ -97,6 +108,7 @@ def command(
     hits: float | None,
     exact: float | None,
     firewall: bool,
+    watch: bool,
     report: str,
     output: str,
 ) -> ExitStatus:
@@ -120,16 +132,21 @@ def command(
       kubectl genainet rules why 10.244.1.7 10.96.0.10:53/UDP --ruleset iptables-save.txt
       kubectl genainet rules svc/my-llama-svc --report rules.html
       kubectl genainet rules svc/my-llama-svc --at 03:12
+      kubectl genainet rules svc/my-llama-svc --watch
       kubectl genainet rules svc/my-llama-svc --host-firewall
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
     asks_why = target == "why"
     if (report or output == "markdown") and (asks_why or flows is not None or firewall or exact is not None):
         raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
+    if watch and (asks_why or files or flows is not None or firewall or exact is not None or report or not source.live):
+        raise click.UsageError(
+            "--watch shows what is programmed on live nodes: leave out --report and what is of single flows"
+        )
     if flow and not asks_why:
         raise click.UsageError(f"unexpected argument {flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
     parsed = parse_target(target) if target and not asks_why else None
-    messages = Messages()
+    messages = MessagesOnce()
     if exact is not None:
         if parsed is None or files or not source.live:
             raise GenainetError(
@@ -157,10 +174,15 @@ def command(
         lines = read_argument(flows).splitlines()
         _show_flows(evaluate_lines(state, lines, flows, options, messages.warn), output)
         return ExitStatus.OK.with_failures(bool(source.failed_nodes))
-    result = rules(state, parsed, options, messages.warn)
     if parsed is None and not files:
         messages.say("no target given: showing all Services")
     name = target or "all Services"
+    if watch:
+        answers = watched_source(
+            source, lambda: rules(source, parsed, options, messages.warn), programmed, messages.warn
+        )
+        show_each(answers, lambda now: _show(now.report, now.dumps, output, name, saved=False))
+    result = rules(state, parsed, options, messages.warn)
     _show(result.report, result.dumps, output, name, saved=bool(files))
     if report:
         write_report(report, rules_document(result.report, name))
@@ -171,16 +193,16 @@ def command(
 
 def _saved(names: tuple[str, ...]) -> Dumps:
     folders = [name for name in names if name != "-" and Path(name).is_dir()]
-    texts = [(name, read_argument(name)) for name in names if name not in folders]
-    return saved_dumps(texts, [dump for name in folders for dump in folder_dumps(Path(name))])
+    files = [(name, read_argument(name)) for name in names if name not in folders]
+    return saved_dumps(files, [dump for name in folders for dump in folder_dumps(Path(name))])
 
 
-def _firewalls(found: list[HostFirewall], output: str) -> ExitStatus:
-    if not _written(found, output):
+def _firewalls(firewalls: list[HostFirewall], output: str) -> ExitStatus:
+    if not _written(firewalls, output):
         console = make_console()
-        for one in found:
-            console.print(host_firewall_text(one), soft_wrap=True)
-    return ExitStatus.OK if all(one.verdict == "passes" for one in found) else ExitStatus.FOUND
+        for firewall in firewalls:
+            console.print(host_firewall_text(firewall), soft_wrap=True)
+    return ExitStatus.OK if all(firewall.verdict == "passes" for firewall in firewalls) else ExitStatus.FOUND
 
 
 def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:
@@ -207,7 +229,9 @@ def _show(report: RulesReport, dumps: Dumps, output: str, name: str, *, saved: b
     if output == "markdown":
         click.echo("\n".join(markdown(rules_document(report, name))))
         return
-    rulesets = [parse_ruleset([d for d in found if d.source in ("ipset", "ipvs")]) for found in dumps.values()]
+    rulesets = [
+        parse_ruleset([d for d in node_dumps if d.source in ("ipset", "ipvs")]) for node_dumps in dumps.values()
+    ]
     sets = [s for r in rulesets for s in r.ipsets] if saved else []
     if _written(rules_records(report, rulesets, sets), output):
         return

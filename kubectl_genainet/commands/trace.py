@@ -14,8 +14,9 @@ from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.document.reporting import TraceReporting
+from kubectl_genainet.render.live import make_view
 from kubectl_genainet.render.screen.run import on_screen
-from kubectl_genainet.render.trace.view import make_view
+from kubectl_genainet.render.trace.view import OUTPUTS, VIEWS
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.trace import CheckConnections, PathFilterTexts, TraceOptions, trace
 
@@ -40,7 +41,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     help="Only connections to this backend: pod/NAME, deploy/NAME, svc/NAME, ns/NAME, node/NAME, a CIDR or a label.",
 )
 @click.option("-l", "--selector", default="", help="Only connections with a pod of these labels at either end.")
-@click.option("--last", type=click.IntRange(1), metavar="N", help="Only the last N connections.")
+@click.option("--last", type=click.IntRange(1, 1_000_000), metavar="N", help="Only the last N connections.")
 @click.option("-f", "--follow", is_flag=True, help="A line a connection, as it is known, until Ctrl-C.")
 @click.option("--each", is_flag=True, help="Show every connection by itself, not in groups.")
 @click.option(
@@ -83,7 +84,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
 @budget_option("following packets", "fewer connections are followed, each of them whole")
 @watch_options("30s")
 @report_option
-@output_option("tree", "wide", "markdown", "json", "yaml", "name", templates=True)
+@output_option(*OUTPUTS, "yaml", "name", templates=True)
 @source_options(clients=True, past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show the path of real packets through a Service, hop by hop.
@@ -108,8 +109,8 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet trace svc/my-llama-svc --since 2h
       kubectl genainet trace svc/my-llama-svc --lab
 
-    Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was
-    seen in time.
+    Exit status: 0 nothing wrong with the connections asked for, 1 one was dropped, refused or slow, 2 the command
+    failed, 124 no connection between the ends asked for was seen in time.
     """
     if options["path"] and not options["check"]:
         raise click.UsageError("--path goes with --check")
@@ -136,7 +137,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     )
     if output == "tree" and (follow or each):
         output = "follow" if follow else "each"
-    shown = reported(partial(make_view, output), TraceReporting, options["report"])
+    shown = reported(partial(make_view, VIEWS, output), TraceReporting, options["report"])
     about = parse_target(target) if target else None
     return on_screen(lambda make: trace(source, about, chosen, make), shown, wanted=source.live and output == "tree")
 

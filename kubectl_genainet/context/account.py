@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
 from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.results.agents import AgentCost
 from kubectl_genainet.model.results.losses import Losses
-from kubectl_genainet.model.results.trace import AgentCost
 from kubectl_genainet.model.units import rfc3339
 
 
@@ -116,7 +116,8 @@ def gap_text(gap: Gap) -> str:
     """What a recording does not have."""
     whose = f"node {gap.node}" if gap.node else "the cluster's objects"
     since, until = rfc3339(gap.since_ns), rfc3339(gap.until_ns)
-    time = f"at {since[:19]}Z" if gap.since_ns == gap.until_ns else f"from {since[:19]}Z to {until[:19]}Z"
+    digits = 19 if since[:19] != until[:19] else 23  # within a second to the millisecond
+    time = f"at {since[:19]}Z" if gap.since_ns == gap.until_ns else f"from {since[:digits]}Z to {until[:digits]}Z"
     return f"{whose}: {'some is missing' if gap.partial else 'nothing is recorded'} {time}: {gap.why}"
 
 

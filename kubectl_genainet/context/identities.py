@@ -16,7 +16,7 @@ from kubectl_genainet.model.packet import Protocol
 PortKey = tuple[str, str]  # a port's name and protocol: what an EndpointSlice's port and its Service's have in common
 
 
-class PodName(msgspec.Struct, frozen=True):
+class PodIdentity(msgspec.Struct, frozen=True):
     """Whose a pod's UID and addresses are."""
 
     uid: str
@@ -38,12 +38,12 @@ class SliceName(msgspec.Struct, frozen=True):
     backends: tuple[tuple[PortKey, str], ...]
 
 
-def pod_name(pod: Pod) -> PodName | None:
+def pod_name(pod: Pod) -> PodIdentity | None:
     """None for a pod that has ended, or that shares its node's address and namespace."""
     if pod.finished or pod.spec.host_network:
         return None
     owner = Owner(pod.metadata.namespace, workload_of(pod) or pod.metadata.name)
-    return PodName(pod.metadata.uid, owner, tuple(canonical_ip(ip) for ip in pod.ips))
+    return PodIdentity(pod.metadata.uid, owner, tuple(canonical_ip(ip) for ip in pod.ips))
 
 
 def service_name(service: Service) -> ServiceName:
@@ -51,22 +51,22 @@ def service_name(service: Service) -> ServiceName:
     return ServiceName(name, frozenset((port.name, port.protocol) for port in service.spec.ports))
 
 
-def slice_name(found: EndpointSlice) -> SliceName | None:
+def slice_name(endpoint_slice: EndpointSlice) -> SliceName | None:
     """None for a slice of no Service."""
-    if not found.service:
+    if not endpoint_slice.service:
         return None
     # The API allows several addresses an endpoint, kube-proxy uses the first.
-    addresses = [canonical_ip(endpoint.addresses[0]) for endpoint in found.endpoints if endpoint.addresses]
+    addresses = [canonical_ip(endpoint.addresses[0]) for endpoint in endpoint_slice.endpoints if endpoint.addresses]
     backends = tuple(
         ((port.name, port.protocol), backend_key(address, port.port, Protocol(port.protocol)))
-        for port in found.ports
+        for port in endpoint_slice.ports
         for address in addresses
     )
-    return SliceName(f"{found.metadata.namespace}/{found.service}", backends)
+    return SliceName(f"{endpoint_slice.metadata.namespace}/{endpoint_slice.service}", backends)
 
 
 def identities(
-    pods: Iterable[PodName], services: Iterable[ServiceName], slices: Iterable[SliceName], taken_at: float
+    pods: Iterable[PodIdentity], services: Iterable[ServiceName], slices: Iterable[SliceName], taken_at: float
 ) -> Identities:
     """Names of all pods, and of the Services that each endpoint serves. `taken_at`: seconds since 1970."""
     uids: dict[str, Owner] = {}
@@ -77,10 +77,10 @@ def identities(
         addresses |= dict.fromkeys(pod.addresses, pod.owner)
     ports = {service.name: service.ports for service in services}
     backends: dict[str, set[str]] = defaultdict(set)
-    for found in slices:
-        for port, key in found.backends:
-            if port in ports.get(found.service, ()):
-                backends[key].add(found.service)
+    for endpoint_slice in slices:
+        for port, key in endpoint_slice.backends:
+            if port in ports.get(endpoint_slice.service, ()):
+                backends[key].add(endpoint_slice.service)
     return Identities(taken_at, uids, addresses, {key: tuple(sorted(names)) for key, names in backends.items()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
@@ -28,22 +29,20 @@ class Identity:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._pods: dict[tuple[str, int], Pod | None] = {}
         self._hosts: dict[str, int] = {}
-        self._host_addresses: dict[str, str] = {}  # of the nodes' own devices -> the node
+        self._addresses_of_hosts: dict[str, frozenset[str]] = {}  # node -> those of its own devices
+        self._host_addresses: dict[str, str] = {}  # the same the other way, but for those that several nodes have
         self.namespaces: dict[tuple[str, int], NetNs] = {}
         self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
         self.reported_ns: dict[str, int] = {}  # node -> when it last reported its namespaces, on its clock
+        self._followed: dict[tuple[str, int], tuple[int, int]] = {}  # the first and the last report that had it
         self.update(snapshot)
 
     def update(self, snapshot: ClusterSnapshot) -> None:
-        """The objects have changed. Namespaces keep the pods that they had: packets seen before were theirs."""
+        """The objects have changed. Namespaces keep the pods that they had: packets seen before were theirs. One whose pod was
+        not known when it was reported may have it now."""
         self.snapshot = snapshot
-        self._by_uid = {pod.metadata.uid: pod for pod in snapshot.pods if pod.metadata.uid}
-        self._endpoints = {
-            (backend.ip, backend.port, port.protocol)
-            for service in snapshot.services
-            for port in service.spec.ports
-            for backend in snapshot.backends(service, port)
-        }
+        for key in [key for key, pod in self._pods.items() if pod is None and not self.namespaces[key].host]:
+            self._pods[key] = self._pod_of(self.namespaces[key])
 
     def learn(self, report: NodeReport) -> None:
         """Takes in a node's namespaces: a pod is found by its containers' cgroup, else by its address."""
@@ -52,22 +51,39 @@ class Identity:
             key = (report.node, netns.inode)
             self.namespaces[key] = netns
             self._first_counters.setdefault(key, netns.counters)
+            self._followed[key] = (self._followed.get(key, (report.t_ns, 0))[0], report.t_ns)
             if netns.host:
                 self._hosts[report.node] = netns.inode
-                self._host_addresses |= dict.fromkeys(netns.addresses, report.node)
+                self._learn_host_addresses(report.node, frozenset(netns.addresses))
                 self._pods[key] = None
                 continue
-            by_uid = (self._by_uid.get(uid) for uid in netns.pod_uids)
-            by_address = (self.snapshot.pod_at(ip) for ip in netns.addresses)
-            self._pods[key] = next((p for p in (*by_uid, *by_address) if p is not None), None)
+            self._pods[key] = self._pod_of(netns)
+
+    def _pod_of(self, netns: NetNs) -> Pod | None:
+        by_uid = map(self.snapshot.pod_with, netns.pod_uids)
+        by_address = (self.snapshot.pod_at(ip) for ip in netns.addresses)
+        return next((p for p in (*by_uid, *by_address) if p is not None), None)
+
+    def _learn_host_addresses(self, node: str, addresses: frozenset[str]) -> None:
+        """Several nodes have the loopback addresses, those of NodeLocal DNSCache, and with IPVS every Service's."""
+        if self._addresses_of_hosts.get(node) == addresses:
+            return
+        self._addresses_of_hosts[node] = addresses
+        counts = Counter(address for own in self._addresses_of_hosts.values() for address in own)
+        self._host_addresses = {
+            address: name for name, own in self._addresses_of_hosts.items() for address in own if counts[address] == 1
+        }
 
     def pod_in(self, node: str, netns: int) -> Pod | None:
         return self._pods.get((node, netns))
 
     def place(self, node: str, netns: int) -> str:
-        """The pod, or else the node, in whose namespace something was."""
+        """The pod, or else the node, in whose namespace something was. It may be one that no pod is known of."""
         pod = self.pod_in(node, netns)
-        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {node}"
+        if pod is not None:
+            return f"pod {pod.metadata.namespace}/{pod.metadata.name}"
+        host = self._hosts.get(node)
+        return f"a network namespace of node {node}" if netns and host not in (None, netns) else f"node {node}"
 
     def grown(self, node: str, netns: int, counter: str) -> int:
         """By how much a counter of the namespace has grown since it was first reported."""
@@ -83,8 +99,8 @@ class Identity:
 
     def resolv_conf(self, pod: Pod) -> str:
         """The resolv.conf that its node read in the pod, "" where it read none."""
-        for key, found in self._pods.items():
-            if found is not None and (found.metadata.namespace, found.metadata.name) == (
+        for key, owner in self._pods.items():
+            if owner is not None and (owner.metadata.namespace, owner.metadata.name) == (
                 pod.metadata.namespace,
                 pod.metadata.name,
             ):
@@ -95,6 +111,16 @@ class Identity:
         """Whether the namespace has the address."""
         namespace = self.namespaces.get((node, netns))
         return namespace is not None and canonical_ip(ip) in namespace.addresses
+
+    def homes(self, ip: str) -> list[tuple[str, int]]:
+        """(node, namespace) of the namespaces that have the address, gone ones too."""
+        wanted = canonical_ip(ip)
+        return [key for key, netns in self.namespaces.items() if wanted in netns.addresses]
+
+    def followed(self, node: str, netns: int, begin_ns: int, end_ns: int) -> bool:
+        """Whether the namespace was reported before and after a time, on the node's clock: its agent followed it meanwhile."""
+        first_ns, last_ns = self._followed.get((node, netns), (end_ns + 1, 0))
+        return first_ns <= begin_ns and last_ns >= end_ns
 
     def next_hop(self, node: str, netns: int, ip: str) -> str | None:
         """The address whose link address the namespace needs to send to `ip`: the gateway's of the longest matching route,
@@ -129,7 +155,7 @@ class Identity:
 
     def is_endpoint(self, ip: str, port: int, protocol: Protocol) -> bool:
         """Whether a Service has the address and port as an endpoint."""
-        return (canonical_ip(ip), port, protocol.value) in self._endpoints
+        return (canonical_ip(ip), port, protocol.value) in self.snapshot.endpoints
 
     def host_of(self, node: str) -> NetNs | None:
         inode = self._hosts.get(node)
@@ -144,6 +170,16 @@ class Identity:
             )
         node = self.snapshot.node_at(ip)
         return Party(ip, port, node=node.metadata.name if node else self._host_addresses.get(ip))
+
+    def party_at(self, node: str, netns: int, ip: str, port: int | None) -> Party:
+        """The end that a packet reached in a namespace which has the address: the node itself, where it is the host's."""
+        return Party(ip, port, node=node) if self.owns_as_host(node, netns, ip) else self.party(ip, port)
+
+    def is_host(self, node: str, netns: int) -> bool:
+        return self._hosts.get(node) == netns
+
+    def owns_as_host(self, node: str, netns: int, ip: str) -> bool:
+        return self.is_host(node, netns) and self.owns(node, netns, ip)
 
     def service(self, flow: FiveTuple) -> ServiceRef | None:
         """The Service port that the destination is an address of."""

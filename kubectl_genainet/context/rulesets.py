@@ -27,9 +27,12 @@ class Rulesets:
         self._earlier: dict[tuple[str, int], list[dict[str, RulesetDump]]] = defaultdict(list)
 
     def learn(self, dumps: RulesetDump | NetnsRules) -> None:
-        key = (dumps.node, dumps.netns if isinstance(dumps, NetnsRules) else _HOST)
+        key = self._own_key(dumps.node, dumps.netns if isinstance(dumps, NetnsRules) else _HOST)
         parts = dumps.dumps if isinstance(dumps, NetnsRules) else (dumps,)
-        self._read_ns[key] = dumps.t_ns
+        if isinstance(dumps, NetnsRules):
+            self._read_ns[key] = dumps.t_ns
+            if not parts:
+                return
         if any(d.source in self._dumps[key] and self._dumps[key][d.source].text != d.text for d in parts):
             self._earlier[key] = [dict(self._dumps[key]), *self._earlier[key][: MAX_EARLIER - 1]]
         for dump in parts:
@@ -49,18 +52,23 @@ class Rulesets:
         parsed = (self._parse_dumps(key, dumps)[0] for dumps in self._earlier[key])
         return tuple(ruleset for ruleset in parsed if ruleset is not None)
 
+    def _own_key(self, node: str, netns: int) -> tuple[str, int]:
+        host = self._identity.host_of(node)
+        return (node, _HOST if host is not None and netns == host.inode else netns)
+
     def _key(self, node: str, netns: int) -> tuple[str, int]:
-        space = self._identity.namespaces.get((node, netns))
-        return (node, netns if space is not None and not space.host else _HOST)
+        """Of a node that has not reported its namespaces, one whose rules are not known is taken for the host's."""
+        key = self._own_key(node, netns)
+        return key if key in self._dumps or self._identity.host_of(node) is not None else (node, _HOST)
 
     def known(self, node: str, netns: int) -> bool:
-        """Whether the rules of the namespace have been read. What is not known to be a pod's is taken for the host's."""
-        return bool(self._dumps[self._key(node, netns)])
+        """Whether the rules of the namespace have been read, be it that there are none."""
+        key = self._key(node, netns)
+        return key in self._read_ns or bool(self._dumps[key])
 
     def read_since(self, node: str, netns: int, t_ns: int) -> bool:
-        """Whether a pod's rules were read after the moment; true of the host's, of which only changes are told."""
-        key = self._key(node, netns)
-        return key[1] == _HOST or self._read_ns.get(key, 0) >= t_ns
+        """Whether the namespace's rules were read after the moment."""
+        return self._read_ns.get(self._key(node, netns), 0) >= t_ns
 
     def _parse(self, key: tuple[str, int]) -> tuple[Ruleset | None, str]:
         return self._parse_dumps(key, self._dumps[key])

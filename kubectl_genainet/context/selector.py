@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
@@ -16,8 +17,19 @@ _EXISTS = re.compile(rf"(!?)\s*({_KEY})")
 
 def parse_selector(text: str) -> Selector:
     """Raises InputError for what is no selector."""
-    parts = [part.strip() for part in re.split(r",(?![^(]*\))", text)]
-    return Selector(tuple(_requirement(part, text) for part in parts))
+    return Selector(tuple(_requirement(part.strip(), text) for part in _parts(text)))
+
+
+def _parts(text: str) -> Iterator[str]:
+    """What commas outside of parentheses separate."""
+    begin, in_values = 0, False
+    for position, sign in enumerate(text):
+        if sign in "()":
+            in_values = sign == "("
+        elif sign == "," and not in_values:
+            yield text[begin:position]
+            begin = position + 1
+    yield text[begin:]
 
 
 def _requirement(part: str, text: str) -> Requirement:

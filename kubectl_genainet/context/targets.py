@@ -77,27 +77,30 @@ def _address(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resol
 
 
 def resolve_namespace(namespace: str, snapshot: ClusterSnapshot) -> Resolved:
-    """All pods and Services of a namespace, as one target. Raises InputError where it has none.
+    """All pods and Services of a namespace ("": of the cluster), as one target. Raises InputError where it has none.
 
     Pods that use their node's network are left out: their addresses are the node's.
     """
     filters: dict[FilterEntry, None] = {}
     for service in snapshot.services:
-        if service.metadata.namespace == namespace and service.spec.type != "ExternalName":
-            resolved = _service(Target(TargetKind.SERVICE, "Service", service.metadata.name), snapshot, namespace)
+        if namespace in ("", service.metadata.namespace) and service.spec.type != "ExternalName":
+            of_service = Target(TargetKind.SERVICE, "Service", service.metadata.name)
+            resolved = _service(of_service, snapshot, service.metadata.namespace)
             filters |= dict.fromkeys(resolved.filters)
     nodes = set()
     for pod in snapshot.pods:
-        if pod.metadata.namespace == namespace and not pod.spec.host_network and not pod.finished:
+        if namespace in ("", pod.metadata.namespace) and not pod.spec.host_network and not pod.finished:
             filters |= dict.fromkeys(FilterEntry(canonical_ip(ip)) for ip in pod.ips)
             nodes.add(pod.spec.node_name)
     if not filters:
         must_be_read(snapshot, "Service", namespace)
         must_be_read(snapshot, "Pod", namespace)
+        if not namespace:
+            raise InputError("the cluster has no Services, and no pods with an address of their own")
         known = sorted({p.metadata.namespace for p in snapshot.pods})
         raise not_found("namespace with pods or Services", namespace, known)
     servers = frozenset((entry.ip, entry.port) for entry in filters)
-    target = Target(TargetKind.ADDRESS, "", f"namespace {namespace}")
+    target = Target(TargetKind.ADDRESS, "", f"namespace {namespace}" if namespace else "the cluster")
     return Resolved(target, namespace, tuple(filters), servers, frozenset(nodes - {""}))
 
 

@@ -64,10 +64,10 @@ def _dns(watched: Watched) -> tuple[CheckState, str]:
     if "dns" in watched.failures:
         return CheckState.NOT_CHECKED, watched.failures["dns"]
     if not watched.queries:
-        return CheckState.NOT_CHECKED, "no query of a caller was seen"
+        return CheckState.NOT_CHECKED, "no DNS query of a caller was seen"
     if watched.unanswered:
         return CheckState.FAULTY, f"{watched.unanswered} of {watched.queries} queries got no answer"
-    return CheckState.FINE, f"none of {watched.queries} went without an answer"
+    return CheckState.FINE, f"{counted(watched.queries, 'query')} answered"
 
 
 def _policies(watched: Watched) -> tuple[CheckState, str]:
@@ -75,23 +75,23 @@ def _policies(watched: Watched) -> tuple[CheckState, str]:
     if context.engine is None:
         return CheckState.NOT_CHECKED, context.not_judged
     if not watched.connections:
-        return CheckState.NOT_CHECKED, "no connection was seen that they could be compared with"
+        return CheckState.NOT_CHECKED, "no connection was seen to judge them by"
     if "drops" in watched.failures:
         return CheckState.NOT_CHECKED, f"drops were not counted: {watched.failures['drops']}"
-    return CheckState.FINE, "nothing was seen that one dropped, or that passed against one"
+    return CheckState.FINE, "none dropped a connection, and none was bypassed"
 
 
 def _endpoints(watched: Watched) -> tuple[CheckState, str]:
     if not watched.services:
         return CheckState.NOT_CHECKED, "the target is no Service"
-    snapshot, said = watched.context.identity.snapshot, []
+    snapshot, readiness = watched.context.identity.snapshot, []
     for service in watched.services:
         backends = {(b.ip, b.port): b.ready for port in service.spec.ports for b in snapshot.backends(service, port)}
         ready = sum(backends.values())
-        said.append(f"{service.metadata.name}: {ready} of {len(backends)} ready")
+        readiness.append(f"{service.metadata.name}: {ready} of {len(backends)} ready")
         if not ready:
-            return CheckState.FAULTY, said[-1]
-    return CheckState.FINE, ", ".join(said)
+            return CheckState.FAULTY, readiness[-1]
+    return CheckState.FINE, ", ".join(readiness)
 
 
 def _rules(watched: Watched) -> tuple[CheckState, str]:
@@ -111,14 +111,14 @@ def _rules(watched: Watched) -> tuple[CheckState, str]:
             f"the endpoints changed shortly before the end; the rules of {whose} may be older",
         )
     missing = len(read) - len(parsed)
-    unread = f"; those of {counted(missing, 'node')} could not be read" if missing else ""
-    return CheckState.FINE, f"they match the EndpointSlices on {counted(len(parsed), 'node')}{unread}"
+    unread = f"; those of {counted(missing, 'node')} were not read" if missing else ""
+    return CheckState.FINE, f"the rules of {counted(len(parsed), 'node')} match the EndpointSlices{unread}"
 
 
 def _mtu(watched: Watched) -> tuple[CheckState, str]:
     if not watched.connections:
         return CheckState.NOT_CHECKED, "no connection was seen"
-    return CheckState.FINE, "no packet was too large for its way"
+    return CheckState.FINE, "no packet was larger than an MTU on its path"
 
 
 def _conntrack(watched: Watched) -> tuple[CheckState, str]:
@@ -131,7 +131,7 @@ def _conntrack(watched: Watched) -> tuple[CheckState, str]:
         return CheckState.NOT_CHECKED, "no node said how full its connection table is"
     share, node = max(fills)
     state = CheckState.FAULTY if share >= FULL else CheckState.FINE
-    return state, f"the fullest connection table is {share:.0%} full ({node})"
+    return state, f"connection tables are at most {share:.0%} full ({node})"
 
 
 def _nodes(watched: Watched) -> tuple[CheckState, str]:
@@ -147,7 +147,7 @@ def _nodes(watched: Watched) -> tuple[CheckState, str]:
     if holes:
         whose = ", ".join(holes)
         return CheckState.NOT_CHECKED, f"what was recorded of {whose} has gaps: what was not seen may have been wrong"
-    return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, nothing lost"
+    return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, no event lost"
 
 
 _LOOKS: Mapping[Suspect, Callable[[Watched], tuple[CheckState, str]]] = {

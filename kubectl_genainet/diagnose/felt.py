@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kubectl_genainet.dns.findings import ADMIT_DNS
-from kubectl_genainet.model.diagnoses.connections import STALE_ENDPOINT
+from kubectl_genainet.model.diagnoses.connections import RESET_BY_APP, RESET_BY_CLIENT, STALE_ENDPOINT
 from kubectl_genainet.model.diagnoses.kube_proxy import STALE_ENDPOINT_RULES
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
-from kubectl_genainet.model.results.drops import DropRow
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.model.results.path import Drop, PacketPath, Party
+from kubectl_genainet.model.results.path import Drop, PacketPath, Party, ServiceRef
 
 DNS_PORT = 53
+# Units of their own: the same connections and queries are counted as paths and as exchanges too.
+PASSED = "established connections"
+LOOKUPS = "name lookups"
+LOOKUPS_FAIL = "name lookups fail: "
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?\b|\b[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:/\d+)?|rule \d+")
 
 
@@ -23,7 +28,8 @@ class Felt:
     """One thing that went wrong. Things with the same `key` have one cause.
 
     `key` is what decided: the policies, or the rule, or else the kind of fault and the place where it happened.
-    `pairs` are (client, server) by name; `dns` says that the flow was a name lookup.
+    `pairs` are (client, server) by name, `called` the same with the Service that the client called; `dns` says that the flow
+    was a name lookup.
     """
 
     key: tuple[str, ...]
@@ -38,6 +44,7 @@ class Felt:
     remedy: Remedy | None = None
     dns: bool = False
     path: PacketPath | None = None
+    called: frozenset[tuple[str, str]] = frozenset()
 
 
 def name_of(party: Party | None) -> str:
@@ -53,10 +60,13 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
     """What a connection's path shows: the drop, and each finding."""
     client = name_of(path.flow.client)
     service = path.flow.service
-    server = name_of(path.backend) if path.backend else f"{service.namespace}/{service.name}" if service else "?"
-    pairs = frozenset({(client, server)})
+    server = name_of(path.backend) if path.backend else _name_of_service(service) or "?"
+    pairs, called = frozenset({(client, server)}), _called(client, service)
+    lookup = is_lookup(path)
+    unit = LOOKUPS if lookup else "connections"
     if path.drop is not None:
-        yield replace(_of_drop(path.drop, pairs, 1, "connections"), path=path)
+        title = f"{LOOKUPS_FAIL}{path.drop.explanation}" if lookup and path.drop.explanation else ""
+        yield replace(_of_drop(path.drop, pairs, 1, unit, title=title, dns=lookup), path=path, called=called)
     for finding in path.findings:
         place = _place_of(finding) or server
         yield Felt(
@@ -67,40 +77,69 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
             pairs,
             place,
             1,
-            "connections",
+            unit,
             finding.evidence,
             finding.remedy,
+            lookup,
             path=path,
+            called=called,
         )
+
+
+def _name_of_service(service: ServiceRef | None) -> str:
+    return f"{service.namespace}/{service.name}" if service is not None else ""
+
+
+def _called(client: str, service: ServiceRef | None) -> frozenset[tuple[str, str]]:
+    return frozenset({(client, _name_of_service(service))}) if service is not None else frozenset()
+
+
+def is_lookup(path: PacketPath) -> bool:
+    """Whether it is a query of DNS, and no connection that somebody waits for."""
+    ends = (path.flow.service, path.backend)
+    return path.flow.protocol is Protocol.UDP and any(end is not None and end.port == DNS_PORT for end in ends)
 
 
 def of_row(row: DropRow) -> Felt | None:
     """A row of drops; None for one that lost nothing."""
     if row.severity is Severity.INFO:
         return None
-    server = f"{row.service.namespace}/{row.service.name}" if row.service else name_of(row.server)
+    server = _name_of_service(row.service) or name_of(row.server)
     if row.server is not None and row.server.pod:
         server = name_of(row.server)
+    called = _called(name_of(row.client), row.service)
     pairs = frozenset({(name_of(row.client), server)}) if row.client or row.server else frozenset()
+    check = RESET_BY_CLIENT.name if row.check == RESET_BY_APP.name and _is_the_clients(row) else row.check
     dns = row.server is not None and row.server.port == DNS_PORT
     if row.drop is not None:
-        return _of_drop(row.drop, pairs, row.packets, "packets", title=row.title, check=row.check, dns=dns)
+        felt = _of_drop(row.drop, pairs, row.packets, "packets", title=row.title, check=check, dns=dns)
+        return replace(felt, called=called)
     place = row.pod or f"node {row.node}"
     policies = row.policy.policies if row.policy else ()
-    key = (row.check, *policies) if policies else (row.check, place)
-    return Felt(key, row.check, row.title, row.severity, pairs, place, row.packets, "packets", row.evidence, dns=dns)
+    key = (check, *policies) if policies else (check, place)
+    unit = PASSED if row.outcome is DropOutcome.PASSED else "packets"
+    return Felt(
+        key, check, row.title, row.severity, pairs, place, row.packets, unit, row.evidence, dns=dns, called=called
+    )
+
+
+def _is_the_clients(row: DropRow) -> bool:
+    """Whether it happened in the client's own pod."""
+    return row.client is not None and bool(row.pod) and row.pod == f"{row.client.namespace}/{row.client.pod}"
 
 
 def of_exchange(exchange: DnsExchange) -> Felt | None:
     """A query whose packet was seen dropped; None for any other, which the DNS findings judge over all queries."""
     if exchange.outcome is not QueryOutcome.TIMEOUT or exchange.drop is None or exchange.race:
         return None
-    client, server = name_of(exchange.client), name_of(exchange.server or exchange.asked)
+    client, service = name_of(exchange.client), _name_of_service(exchange.service)
+    server = name_of(exchange.server) if exchange.server else service or name_of(exchange.asked)
     drop = exchange.drop
-    title = f"name lookups fail: {drop.explanation}" if drop.explanation else ""
+    title = f"{LOOKUPS_FAIL}{drop.explanation}" if drop.explanation else ""
     pairs = frozenset({(client, server)})
     remedy = ADMIT_DNS if drop.policies else None
-    return _of_drop(drop, pairs, 1, "queries", title=title, dns=True, remedy=remedy)
+    felt = _of_drop(drop, pairs, 1, "queries", title=title, dns=True, remedy=remedy)
+    return replace(felt, called=_called(client, exchange.service))
 
 
 def of_finding(finding: Finding, *, client: str = "") -> Felt:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from kubectl_genainet.diagnose.watchtime import WatchTime
-from kubectl_genainet.model.results.diagnosis import HeatCell, HeatMap, Series, Timeline
+from kubectl_genainet.model.results.diagnosis import Activity, CountsBySecond, HeatCell, HeatMap
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.trace.shown.groups import FAILED
@@ -53,17 +53,17 @@ class TimelineBuilder:
             if kind in _COUNTED:
                 self._counts[_COUNTED[kind]] = Counter(by_second)
 
-    def build(self, watch: WatchTime) -> Timeline | None:
+    def build(self, watch: WatchTime) -> Activity | None:
         """None where it is not known when the watch began."""
         began = watch.began_s
         if began is None:
             return None
         first = int(began)
         latest = max((max(by_second) for by_second in self._counts.values() if by_second), default=first)
-        return Timeline(
+        return Activity(
             began=watch.began,
             seconds=max(int(watch.seconds), latest - first) + 1,
-            series=tuple(Series(name, _from(first, counts)) for name, counts in self._counts.items() if counts),
+            series=tuple(CountsBySecond(name, _from(first, counts)) for name, counts in self._counts.items() if counts),
             heat=tuple(HeatMap(name, tuple(_cells(first, cells))) for name, cells in self._heat.items()),
         )
 

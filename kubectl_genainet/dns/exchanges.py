@@ -10,10 +10,11 @@ import msgspec
 
 from kubectl_genainet.context.clocks import Clocks, WallClocks
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.dns.ends import AlignedSighting, ServerEnds
 from kubectl_genainet.dns.join import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sighting
 from kubectl_genainet.dns.targets import dns_servers
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.dns import Question
+from kubectl_genainet.model.dns import GOOD_RCODES, Question
 from kubectl_genainet.model.events import (
     ClusterChanged,
     DnsDropped,
@@ -28,7 +29,7 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome, Split
-from kubectl_genainet.model.results.path import Drop, Hop, Party
+from kubectl_genainet.model.results.path import Drop, Hop
 from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.explain import explain_drop
 
@@ -41,8 +42,6 @@ PAIR_NS = 5_000_000  # A and AAAA of one lookup leave within so much of each oth
 REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
 
-AlignedSighting = tuple[Sighting, int, int | None]  # a sight, its time on the reference's clock, that time's error
-
 
 class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
@@ -51,7 +50,8 @@ class DnsCorrelator:
         self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.clocks, self.walls = Clocks(), WallClocks()
-        self.exchanges = Exchanges()
+        self.ends = ServerEnds(self.identity, self.clocks)
+        self.exchanges = Exchanges(self.ends.home_of)
         self._now: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
         self._homes: dict[str, str] = {}
@@ -71,8 +71,11 @@ class DnsCorrelator:
                 pending = self.exchanges.transaction(event)
                 self._learn_pair(pending)
                 self._learn_recent(pending)
+                self.ends.learn_served(pending)
             case DnsMessageSeen():
-                self._learn_recent(self.exchanges.message(event))
+                known = self.exchanges.message(event)
+                self._learn_recent(known)
+                self.ends.learn_served(known)
             case DnsDropped():
                 self._learn_recent(self.exchanges.dropped(event))
             case Hello():
@@ -129,12 +132,14 @@ class DnsCorrelator:
         recent = list(self._recent.of(first.src, question))
         start = query[0][1] if query else pending.first_ns
         service = self.identity.service(first)
-        reached = service is None or (first.dst, first.dport) != (last.dst, last.dport)
+        arrival = self.ends.arrival(query, response)
+        reached = service is None or arrival is not None or (first.dst, first.dport) != (last.dst, last.dport)
+        client = self.identity.party(first.src, first.sport)
         exchange = DnsExchange(
-            client=self.identity.party(first.src, first.sport),
+            client=client,
             asked=self.identity.party(first.dst, first.dport),
             service=service,
-            server=self.identity.party(last.dst, last.dport) if reached else None,
+            server=self.ends.server(last, arrival) if reached else None,
             transport=first.protocol.value,
             id=pending.key[1],
             name=question.name if question else None,
@@ -145,7 +150,7 @@ class DnsCorrelator:
             time=self.walls.time(reference or pending.client_node, start),
             latency_ns=latency,
             split=self._split(pending, query, response),
-            upstream=first.src in self.exchanges.servers,
+            upstream=first.src in self.exchanges.servers or self.ends.is_forwarded(client, pending),
             retry=self._is_retry(pending, recent),
             truncated=pending.answer is not None and pending.answer.tc,
             after_truncation=self._after_truncation(pending, recent),
@@ -202,7 +207,7 @@ class DnsCorrelator:
         lost_back = any(d.message is not None and d.message.qr for d in pending.drops)
         if response and not lost_back and (arrived or not self._home_tells(pending)):
             rcode = pending.answer.rcode if pending.answer else None
-            answered = rcode in ("NOERROR", "NXDOMAIN")
+            answered = rcode in GOOD_RCODES
             return (QueryOutcome.ANSWERED if answered else QueryOutcome.FAILED), rcode, latency
         age = max(self._now.values(), default=0) - pending.first_ns
         if pending.has(DnsEnd.EXPIRED) or pending.has(DnsEnd.REPEATED) or age >= EXPIRES_NS:
@@ -230,13 +235,18 @@ class DnsCorrelator:
             return Split()
         start = query[0]
         nat = next((i for i in query if i[0].node == start[0].node and i[0].flow.dst != start[0].flow.dst), None)
-        arrived = next((item for item in query if item[0].point is Point.RX and self._owns_server(item[0])), None)
-        left = next((item for item in response if item[0].point is Point.TX and self._owns_server(item[0])), None)
+        arrived = self.ends.arrival(query, response)
+        leaving = next(
+            (item for item in response if item[0].point is Point.TX and self.ends.owns_server(item[0])), None
+        )
         end = response[-1] if response else None
         asked: list[Pending] = []
         if arrived is not None:
             asked = self.exchanges.upstream_of(
-                arrived[0].flow.dst, pending, arrived[0].t_ns, left[0].t_ns if left is not None else None
+                self.ends.home_at(arrived[0]),
+                pending,
+                arrived[0].t_ns,
+                leaving[0].t_ns if leaving is not None else None,
             )
         upstream = None
         if asked and all(p.response for p in asked):
@@ -244,13 +254,10 @@ class DnsCorrelator:
         return Split(
             to_nat=_between(start, nat),
             to_server=_between(nat or start, arrived),
-            server=_between(arrived, left),
+            server=_between(arrived, leaving),
             upstream=upstream,
-            to_client=_between(left, end),
+            to_client=_between(leaving, end),
         )
-
-    def _owns_server(self, sight: Sighting) -> bool:
-        return self.identity.owns(sight.node, sight.netns, sight.flow.dst)
 
     def _hops(self, placed: list[AlignedSighting]) -> tuple[Hop, ...]:
         hops = []
@@ -281,20 +288,21 @@ class DnsCorrelator:
     ) -> DnsExchange:
         drop = self._drop(pending)
         last = exchange.way_back[-1] if exchange.way_back else (exchange.hops[-1] if exchange.hops else None)
-        words = "the response was last seen" if exchange.way_back else "the query was last seen"
-        seen = f"{words} at {_place(last)}" if last else ""
-        if not seen and pending.drops:
-            seen = f"the query was dropped before any device of node {pending.drops[0].node} saw it"
-        arrived = next((item[0] for item in query if item[0].point is Point.RX and self._owns_server(item[0])), None)
+        subject = "the response was last seen" if exchange.way_back else "the query was last seen"
+        last_place = f"{subject} at {_place(last)}" if last else ""
+        if not last_place and pending.drops:
+            last_place = f"the query was dropped before any device of node {pending.drops[0].node} saw it"
+        arrival = self.ends.arrival(query, response)
+        arrived = arrival[0] if arrival is not None else None
         if arrived is not None and not response:
-            asked = self.exchanges.upstream_of(arrived.flow.dst, pending, arrived.t_ns, None)
+            asked = self.exchanges.upstream_of(self.ends.home_at(arrived), pending, arrived.t_ns, None)
             silent = [p for p in asked if not p.response]
-            seen += ": it reached the server"
+            last_place += ": it reached the server"
             if silent:
-                seen += f", which asked {next(iter(silent[0].flows)).destination} and got no answer"
+                last_place += f", which asked {next(iter(silent[0].flows)).destination} and got no answer"
         race = drop is None and arrived is None and self._lost_race(pending)
         race = race or self._dropped_by_race(pending)
-        return msgspec.structs.replace(exchange, last_seen=seen, drop=drop, race=race)
+        return msgspec.structs.replace(exchange, last_seen=last_place, drop=drop, race=race)
 
     def _drop(self, pending: Pending) -> Drop | None:
         if not pending.drops:
@@ -357,8 +365,8 @@ class DnsCorrelator:
             order.sort(key=lambda n: (n != home) if sights is pending.query else (n == home))
             present = [n for n in order if n in by_node]
             for sender, receiver in pairwise(present):
-                sent, got = max(s.t_ns for s in by_node[sender]), min(s.t_ns for s in by_node[receiver])
-                self.clocks.crossed(sender, sent, receiver, got)
+                sent, received = max(s.t_ns for s in by_node[sender]), min(s.t_ns for s in by_node[receiver])
+                self.clocks.crossed(sender, sent, receiver, received)
 
 
 def _between(a: AlignedSighting | None, b: AlignedSighting | None) -> int | None:
@@ -375,10 +383,3 @@ def _between(a: AlignedSighting | None, b: AlignedSighting | None) -> int | None
 def _place(hop: Hop) -> str:
     where = f"pod {hop.pod} on {hop.node}" if hop.pod else f"node {hop.node}"
     return f"{where}, {hop.device or 'unknown device'} ({hop.point})"
-
-
-def client_name(party: Party) -> str:
-    """The workload of a client as "namespace/name"; its node or address where it is no pod."""
-    if party.pod is not None:
-        return f"{party.namespace}/{party.workload or party.pod}"
-    return f"node {party.node}" if party.node else party.ip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from kubectl_genainet.dns.exchanges import client_name
+from kubectl_genainet.dns.ends import asker_name
 from kubectl_genainet.dns.stats import DnsStatistics
 from kubectl_genainet.model.diagnoses.dns import (
     DNS_CONNTRACK_RACE,
@@ -20,7 +20,7 @@ from kubectl_genainet.model.diagnoses.dns import (
     DNS_TIMEOUT,
 )
 from kubectl_genainet.model.dns import ResolvConf
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, listed
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import Lookup, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
@@ -60,7 +60,7 @@ class Failures:
             self._rcodes[server.pod or address_text(server.ip, server.port), exchange.rcode or "?"] += 1
         if exchange.outcome is not QueryOutcome.TIMEOUT:
             return
-        key = (client_name(exchange.client), *_reason(exchange))
+        key = (asker_name(exchange), *_reason(exchange))
         self._count[key] += 1
         if self.kept < MAX_KEPT and len(self._timeouts[key]) < 20:
             self._timeouts[key].append(exchange)
@@ -94,8 +94,8 @@ def _reason(exchange: DnsExchange) -> tuple[str, str, str]:
 def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[DnsExchange]) -> Finding:
     client, _, server, kind = key
     first = exchanges[0]
-    names = ", ".join(dict.fromkeys(e.name or "?" for e in exchanges))
-    statement = f"{count} queries without an answer, for {names[:200]}"
+    names = listed(tuple(dict.fromkeys(e.name or "?" for e in exchanges)))
+    statement = f"{count} queries without an answer, for {names}"
     evidence = [Evidence(statement, Certainty.OBSERVED, node=first.client.node or "")]
     if first.last_seen:
         evidence.append(Evidence(first.last_seen, Certainty.OBSERVED))
@@ -149,16 +149,16 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
 
 def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:
     """Servers whose answers take long, told apart: the server itself, or what it asks."""
-    for one in servers:
-        upstream, own, way = one.upstream_time, one.server_time, one.way
+    for server in servers:
+        upstream, own, way = server.upstream_time, server.server_time, server.way
         if upstream.p50 is not None and upstream.p50 >= SLOW_NS:
             yield DNS_SLOW_UPSTREAM.finding(
-                f"{one.server} waits for its upstream: the names outside the cluster are slow",
+                f"{server.server} waits for its upstream: the names outside the cluster are slow",
                 (
                     Evidence(
                         f"its queries upstream took {_ms(upstream.p50)} in the median ({upstream.count} measured)",
                         Certainty.OBSERVED,
-                        node=one.node or "",
+                        node=server.node or "",
                     ),
                     *(
                         ()
@@ -169,18 +169,18 @@ def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:
             )
         elif own.p50 is not None and own.p50 >= SLOW_NS:
             yield DNS_SLOW_SERVER.finding(
-                f"{one.server} answers slowly",
+                f"{server.server} answers slowly",
                 (
                     Evidence(
                         f"{_ms(own.p50)} in the median from query in to response out",
                         Certainty.OBSERVED,
-                        node=one.node or "",
+                        node=server.node or "",
                     ),
                 ),
             )
         elif way.p50 is not None and way.p50 >= SLOW_NS:
             yield DNS_SLOW_NETWORK.finding(
-                f"the way to {one.server} is slow, not the server",
+                f"the way to {server.server} is slow, not the server",
                 (Evidence(f"{_ms(way.p50)} in the median pass outside of it", Certainty.OBSERVED),),
             )
 

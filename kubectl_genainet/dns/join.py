@@ -7,7 +7,7 @@ the events' own.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kubectl_genainet.model.dns import DnsMessage, Question
@@ -95,9 +95,13 @@ class Remembered:
 
 
 class Exchanges:
-    """Feed it the events; `settled` gives the queries of which nothing more is to come."""
+    """Feed it the events; `settled` gives the queries of which nothing more is to come.
 
-    def __init__(self) -> None:
+    `home_of` says whose an address is: a node's name stands for all of the node's own addresses.
+    """
+
+    def __init__(self, home_of: Callable[[str], str]) -> None:
+        self._home_of = home_of
         self.servers: set[str] = set()  # addresses that answer, or should
         self._open: dict[QueryKey, list[Pending]] = {}
         self.count = 0
@@ -204,12 +208,12 @@ class Exchanges:
 
     def _find(self, key: QueryKey, node: str, flows: Iterable[FiveTuple], t_ns: int) -> Pending | None:
         """The query that these tuples belong to: of several that are alike (repetitions), the nearest in time."""
-        found = [
+        matching = [
             p
             for p in self._open.get(key, ())
             if (not node or node not in p.nodes) and (any(f in p.flows for f in flows) or self._same_client(p, flows))
         ]
-        return min(found, key=lambda p: abs(p.first_ns - t_ns)) if found else None
+        return min(matching, key=lambda p: abs(p.first_ns - t_ns)) if matching else None
 
     @staticmethod
     def _same_client(pending: Pending, flows: Iterable[FiveTuple]) -> bool:
@@ -240,15 +244,15 @@ class Exchanges:
         slowest = min((now[n] for n in nodes if n in now), default=0)
         quickest = max(now.values(), default=0)
         for key in list(self._open):
-            left = []
+            waiting = []
             for pending in self._open[key]:
                 patient = quickest - pending.first_ns < PATIENCE_NS
                 if not patient or self._is_settled(pending, slowest, nodes, client_node):
                     yield pending
                 else:
-                    left.append(pending)
-            if left:
-                self._open[key] = left
+                    waiting.append(pending)
+            if waiting:
+                self._open[key] = waiting
             else:
                 del self._open[key]
 
@@ -275,10 +279,15 @@ class Exchanges:
         """What a DNS server asks itself may be on behalf of a query that it got."""
         flows = list(pending.flows)
         self.servers.add(flows[-1].dst)
-        if flows[0].src in self.servers:
-            self._asked_upstream.add(flows[0].src, pending)
+        home = self._home_of(flows[0].src)
+        if flows[0].src in self.servers or home != flows[0].src:
+            self._asked_upstream.add(home, pending)
 
-    def upstream_of(self, server_ip: str, pending: Pending, start: int, end: int | None) -> list[Pending]:
+    def upstream_of(self, home: str, pending: Pending, start: int, end: int | None) -> list[Pending]:
         """What the server asked for the same question between the two times of its node."""
-        known = self._asked_upstream.of(server_ip, pending.question)
-        return [p for p in known if p.query and start <= p.first_ns and (end is None or p.first_ns <= end)]
+        known = self._asked_upstream.of(home, pending.question)
+        return [
+            p
+            for p in known
+            if p is not pending and p.query and start <= p.first_ns and (end is None or p.first_ns <= end)
+        ]

@@ -49,8 +49,8 @@ def split_search(name: str, search: tuple[str, ...]) -> tuple[str, str] | None:
 
 def search_domains(snapshot: ClusterSnapshot) -> tuple[str, ...]:
     """Every search domain that a pod's resolv.conf may have, as far as the objects tell."""
-    found: dict[str, None] = dict.fromkeys((f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
+    domains: dict[str, None] = dict.fromkeys((f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
     for pod in snapshot.pods:
         conf = assumed_resolv_conf(pod, snapshot)
-        found.update(dict.fromkeys(conf.search if conf is not None else ()))
-    return tuple(found)
+        domains.update(dict.fromkeys(conf.search if conf is not None else ()))
+    return tuple(domains)

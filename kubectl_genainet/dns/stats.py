@@ -6,10 +6,10 @@ from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from kubectl_genainet.dns.exchanges import client_name
+from kubectl_genainet.dns.ends import asker_name
 from kubectl_genainet.dns.resolv import split_search
 from kubectl_genainet.model.dns import ResolvConf
-from kubectl_genainet.model.results.dns import ClientStats, Counts, Lookup, NameStats, ServerStats
+from kubectl_genainet.model.results.dns import ClientStats, Lookup, NameStats, QueryCounts, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.measure import quantiles
 
@@ -56,9 +56,9 @@ class ExchangeTally:
             if value is not None and len(into) < MAX_SAMPLES:
                 into.append(value)
 
-    def counts(self) -> Counts:
+    def counts(self) -> QueryCounts:
         outcomes = self.outcomes
-        return Counts(
+        return QueryCounts(
             queries=sum(outcomes.values()),
             answered=outcomes[QueryOutcome.ANSWERED],
             failed=outcomes[QueryOutcome.FAILED],
@@ -85,10 +85,10 @@ class _Candidates:
 
 def _row(groups: OrderedDict[K, ExchangeTally], key: K) -> ExchangeTally | None:
     """The group of a key, made if need be; None where there are too many."""
-    found = groups.get(key)
-    if found is None and len(groups) < MAX_GROUPS:
-        found = groups[key] = ExchangeTally()
-    return found
+    row = groups.get(key)
+    if row is None and len(groups) < MAX_GROUPS:
+        row = groups[key] = ExchangeTally()
+    return row
 
 
 class DnsStatistics:
@@ -106,7 +106,7 @@ class DnsStatistics:
         self.forwarders: set[str] = set()  # clients that ask on behalf of others
 
     def add(self, exchange: DnsExchange, conf: ResolvConf | None) -> None:
-        client = client_name(exchange.client)
+        client = asker_name(exchange)
         (self.upstream if exchange.upstream else self.all).add(exchange)
         if exchange.upstream:
             self.forwarders.add(client)
@@ -148,14 +148,14 @@ class DnsStatistics:
         out = []
         for (client, base), candidates in self._lookups.items():
             absolute = self._lookups.get((client, base))
-            found = candidates.found or (absolute.found if absolute else Counter())
-            resolved = max(found, key=lambda n: found[n]) if found else self._found_elsewhere(client, base)
+            answered = candidates.found or (absolute.found if absolute else Counter())
+            resolved = max(answered, key=lambda n: answered[n]) if answered else self._found_elsewhere(client, base)
             missing = sum(n for name, n in candidates.missing.items() if name != resolved)
             wasted = missing if resolved else 0
             each = max(1, len(candidates.kinds))
-            tried = max([*candidates.missing.values(), *found.values()], default=0)
+            tried = max([*candidates.missing.values(), *answered.values()], default=0)
             out.append(
-                Lookup(client, base, resolved, sum(found.values()) + missing, wasted, max(1, round(tried / each)))
+                Lookup(client, base, resolved, sum(answered.values()) + missing, wasted, max(1, round(tried / each)))
             )
         return sorted(out, key=lambda item: (-item.wasted, -item.queries))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.identity import Identity
-from kubectl_genainet.dns.exchanges import client_name
+from kubectl_genainet.dns.ends import client_name
 from kubectl_genainet.dns.findings import Failures, habits, slow_servers
 from kubectl_genainet.dns.resolv import assumed_resolv_conf
 from kubectl_genainet.dns.stats import DnsStatistics
@@ -122,13 +122,13 @@ class DnsSummaryBuilder:
         self._failures.add(exchange)
 
     def findings(self) -> tuple[Finding, ...]:
-        found = [
+        results = [
             *self._failures.findings(),
             *self._connections.failed(self._identity),
             *slow_servers(self.statistics.servers()),
             *habits(self.statistics),
         ]
-        return tuple(sorted(found, key=lambda f: -f.severity.rank))
+        return tuple(sorted(results, key=lambda f: -f.severity.rank))
 
     def build(self, *, malformed: int, unmatched: int) -> DnsSummary:
         statistics, account = self.statistics, self._account
@@ -151,4 +151,5 @@ class DnsSummaryBuilder:
             silent_nodes=account.silent_nodes,
             lost=account.lost,
             redacted=self.redacted,
+            agents=account.costs,
         )

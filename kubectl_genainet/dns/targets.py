@@ -17,12 +17,12 @@ EVERYBODY = "::"  # as an address in a filter of the dns probe
 
 def dns_ports(snapshot: ClusterSnapshot) -> tuple[int, ...]:
     """53, and the ports on which the pods behind a Service's port 53 listen (OpenShift's listen on 5353)."""
-    found = {DNS_PORT}
+    ports = {DNS_PORT}
     for service in snapshot.services:
         for port in service.spec.ports:
             if port.port == DNS_PORT:
-                found |= {backend.port for backend in snapshot.backends(service, port) if backend.port}
-    return tuple(sorted(found))
+                ports |= {backend.port for backend in snapshot.backends(service, port) if backend.port}
+    return tuple(sorted(ports))
 
 
 def dns_servers(snapshot: ClusterSnapshot) -> frozenset[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.errors import DECODE_ERRORS, InputError
 from kubectl_genainet.model.finding import Finding
 
 SCHEMA = 1
@@ -75,7 +75,7 @@ def read_baseline(content: bytes, source: str) -> tuple[Acceptance, ...]:
     """The acceptances of a baseline file. Raises InputError with the place in the file."""
     try:
         baseline = msgspec.json.decode(content, type=Baseline)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise InputError(
             f"not a baseline: {error}", source=source, hint="Write one with `doctor --write-baseline FILE`."
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -35,9 +36,51 @@ class Addition(Remedy, frozen=True):
 
 def changes_something(remedy: Remedy) -> bool:
     """Whether a remedy gives a change to paste, rather than something to look at."""
-    words = [line.split() for line in remedy.command.splitlines() if line.strip()]
-    reads = all(w[0] == "kubectl" and any(v in w[1:5] for v in _READS) for w in words)
-    return bool(remedy.yaml.strip()) or (bool(words) and not reads)
+    commands = [line.split() for line in remedy.command.splitlines() if line.strip()]
+    return bool(remedy.yaml.strip()) or not all(map(_only_reads, commands))
+
+
+# What programs of the nodes and the clouds are told to show; with any other words they change something.
+_SHOWS = (
+    re.compile(r"ethtool -S "),
+    re.compile(r"conntrack -[CLS]\b"),
+    re.compile(r"rdma (-\S+ )?statistic show\b"),
+    re.compile(r"aws \S+ describe-"),
+    re.compile(r"ip6?tables(-legacy|-nft)? (-t \S+ )?-\S*L"),
+)
+
+
+def _only_reads(tokens: list[str]) -> bool:
+    """Whether a command shows something and changes nothing."""
+    if tokens[0] == "kubectl":
+        return any(verb in tokens[1:5] for verb in _READS)
+    line = " ".join(tokens).partition(" #")[0] + " "
+    shown, _, filtered = line.partition("| grep ")
+    return not set("|>&;") & set(shown + filtered) and any(pattern.match(shown) for pattern in _SHOWS)
+
+
+# Steps whose outcome is not in the objects as they are written.
+_ELSEWHERE = {
+    "edit": "the value is yours to choose",
+    "delete": "the object is made anew by its controller, as it was written",
+    "rollout": "the pods are made anew, as they were written",
+    "apply": "the file that it applies is not here",
+    "create": "the object that it makes is not written out here",
+    "drain": "the node's pods move, and no object changes",
+}
+
+
+def untriable(remedy: Remedy) -> str:
+    """Why a remedy can't be applied to a copy of the objects; empty where it can."""
+    for tokens in (line.split() for line in remedy.command.splitlines() if line.strip()):
+        if tokens[0] != "kubectl":
+            return f"{tokens[0]} makes the change, not the API server"
+        verb = next((v for v in tokens[1:] if v in _ELSEWHERE), "")
+        if verb:
+            return _ELSEWHERE[verb]
+    if remedy.yaml.strip() and not isinstance(remedy, Addition):
+        return "parts of it are yours to fill in"
+    return ""
 
 
 def applied(snapshot: ClusterSnapshot, remedy: Remedy) -> ClusterSnapshot:
@@ -62,47 +105,59 @@ def _a_source(objects: Sequence[KubeObject]) -> str:
     return "the remedy" if any(o.source for o in objects) else ""
 
 
-def _one(objects: Sequence[KubeObject], words: list[str]) -> tuple[int, KubeObject]:
+def _one(objects: Sequence[KubeObject], tokens: list[str]) -> tuple[int, KubeObject]:
     """(index, object as it is after one kubectl command)."""
-    if not words or words.pop(0) != "kubectl":
+    if not tokens or tokens.pop(0) != "kubectl":
         raise CannotApplyError
     namespace = ""
-    if words[:1] == ["-n"]:
-        namespace, words = words[1], words[2:]
-    verb, words = words[0], words[1:]
-    if words[:1] == ["env"]:
-        words = words[1:]
-    kind, _, name = words[0].partition("/")
-    rest = words[1:]
+    if tokens[:1] == ["-n"]:
+        namespace, tokens = tokens[1], tokens[2:]
+    verb, tokens = tokens[0], tokens[1:]
+    if tokens[:1] == ["env"]:
+        tokens = tokens[1:]
+    if not tokens:
+        raise CannotApplyError
+    kind, _, name = tokens[0].partition("/")
+    arguments = tokens[1:]
     if not name:
-        name, rest = rest[0], rest[1:]
+        if not arguments:
+            raise CannotApplyError
+        name, arguments = arguments[0], arguments[1:]
     index = _find(objects, kind, namespace, name)
     raw = copy.deepcopy(objects[index].raw)
     if verb == "patch":
-        raw = _patched(raw, rest)
+        raw = _patched(raw, arguments)
     elif verb in ("annotate", "label"):
-        where = raw.setdefault("metadata", {}).setdefault("annotations" if verb == "annotate" else "labels", {})
-        for key, equals, value in (w.partition("=") for w in rest if not w.startswith("--")):
+        where = _mapping_in(_mapping_in(raw, "metadata"), "annotations" if verb == "annotate" else "labels")
+        for key, equals, value in (w.partition("=") for w in arguments if not w.startswith("--")):
             if equals:
                 where[key] = value
             else:
                 where.pop(key.removesuffix("-"), None)
     elif verb == "set":
-        _set_env(raw, rest)
+        _set_env(raw, arguments)
     elif verb == "scale":
-        raw.setdefault("spec", {})["replicas"] = int(rest[0].removeprefix("--replicas="))
+        _mapping_in(raw, "spec")["replicas"] = int(arguments[0].removeprefix("--replicas="))
     else:
         raise CannotApplyError
     return index, KubeObject(raw, objects[index].source)
 
 
-def _set_env(raw: dict[str, Any], words: list[str]) -> None:
+def _mapping_in(raw: dict[str, Any], field: str) -> dict[str, Any]:
+    """The mapping in a field, made where there is none. Raises CannotApplyError where something else is in its place."""
+    members = raw.setdefault(field, {})
+    if not isinstance(members, dict):
+        raise CannotApplyError
+    return members
+
+
+def _set_env(raw: dict[str, Any], arguments: list[str]) -> None:
     """`kubectl set env`: NAME=VALUE sets, NAME- takes away; in all containers, or in that of -c."""
-    only = words[words.index("-c") + 1] if "-c" in words else ""
+    only = arguments[arguments.index("-c") + 1] if "-c" in arguments else ""
     for container in items(raw, "spec", "template", "spec", "containers"):
         if only not in ("", container.get("name")):
             continue
-        for word in (w for w in words if w != "-c" and w != only):
+        for word in (w for w in arguments if w != "-c" and w != only):
             name, equals, value = word.partition("=")
             by_name = {e.get("name"): e for e in items(container, "env")}
             if equals:
@@ -122,9 +177,9 @@ def _find(objects: Sequence[KubeObject], kind: str, namespace: str, name: str) -
     raise CannotApplyError
 
 
-def _patched(raw: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    kind = next((w.removeprefix("--type=") for w in words if w.startswith("--type=")), "strategic")
-    change = json.loads(words[words.index("-p") + 1])
+def _patched(raw: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    kind = next((w.removeprefix("--type=") for w in arguments if w.startswith("--type=")), "strategic")
+    change = json.loads(arguments[arguments.index("-p") + 1])
     if kind == "json":
         for operation in change:
             _operate(raw, operation)
@@ -137,13 +192,13 @@ def _patched(raw: dict[str, Any], words: list[str]) -> dict[str, Any]:
 
 def _merged(value: Any, change: Any, *, by_name: bool) -> Any:
     if isinstance(change, dict):
-        out = dict(value) if isinstance(value, dict) else {}
+        merged = dict(value) if isinstance(value, dict) else {}
         for key, below in change.items():
             if below is None:
-                out.pop(key, None)
+                merged.pop(key, None)
             else:
-                out[key] = _merged(out.get(key), below, by_name=by_name)
-        return out
+                merged[key] = _merged(merged.get(key), below, by_name=by_name)
+        return merged
     if by_name and isinstance(change, list) and isinstance(value, list) and all(_named(i) for i in (*change, *value)):
         own = {i["name"]: i for i in value}
         joined = {i["name"]: _merged(own.get(i["name"]), i, by_name=True) for i in change}
@@ -158,16 +213,16 @@ def _named(item: Any) -> bool:
 def _operate(raw: dict[str, Any], operation: dict[str, Any]) -> None:
     """One operation of a JSON patch, in place."""
     *path, last = [s.replace("~1", "/").replace("~0", "~") for s in str(operation["path"]).split("/")[1:]]
-    at: Any = raw
+    parent: Any = raw
     try:
         for step in path:
-            at = at[int(step)] if isinstance(at, list) else at[step]
+            parent = parent[int(step)] if isinstance(parent, list) else parent[step]
         if operation["op"] == "remove":
-            del at[int(last) if isinstance(at, list) else last]
-        elif isinstance(at, list) and operation["op"] == "add":
-            at.insert(len(at) if last == "-" else int(last), operation["value"])
+            del parent[int(last) if isinstance(parent, list) else last]
+        elif isinstance(parent, list) and operation["op"] == "add":
+            parent.insert(len(parent) if last == "-" else int(last), operation["value"])
         else:
-            at[int(last) if isinstance(at, list) else last] = operation["value"]
+            parent[int(last) if isinstance(parent, list) else last] = operation["value"]
     except (KeyError, IndexError, TypeError, ValueError):
         raise CannotApplyError from None
 
@@ -183,7 +238,7 @@ def _with_new_pods(snapshot: ClusterSnapshot, changed: Iterable[KubeObject]) -> 
     }
     if not specs:
         return snapshot
-    out = []
+    objects = []
     for obj in snapshot.objects:
         template = specs.get(obj.ref) if obj.kind == "Pod" else None
         if template is not None:
@@ -192,5 +247,5 @@ def _with_new_pods(snapshot: ClusterSnapshot, changed: Iterable[KubeObject]) -> 
             spec = {**template.spec, **node, "containers": [*items(template.spec, "containers"), *kept]}
             metadata = {**mapping(obj.raw, "metadata"), "annotations": dict(template.annotations)}
             obj = KubeObject({**obj.raw, "metadata": metadata, "spec": spec}, obj.source)
-        out.append(obj)
-    return replace(snapshot, objects=tuple(out))
+        objects.append(obj)
+    return replace(snapshot, objects=tuple(objects))

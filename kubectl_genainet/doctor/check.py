@@ -99,6 +99,7 @@ class Problem:
     remedy: Remedy | None = None
     detail: str = ""
     severity: Severity | None = None  # where it differs from the check's own
+    refuted_by: tuple[str, str] | None = None  # kind and namespace of what would refute it, were it elsewhere
 
 
 Problems = Iterator["Problem | NotChecked"]

@@ -72,7 +72,7 @@ class _Drawing:
 
     def box(self, ref: ObjectRef, kind: BoxKind, subtitle: str, role: str = "") -> str:
         key = box_id(ref)
-        found = sorted(self.failing.get(key, ()), key=lambda f: -f.severity.rank)
+        findings = sorted(self.failing.get(key, ()), key=lambda f: -f.severity.rank)
         self.boxes.setdefault(
             key,
             Box(
@@ -82,8 +82,8 @@ class _Drawing:
                 subtitle,
                 ref,
                 role,
-                found[0].severity if found else None,
-                tuple(dict.fromkeys(f.check for f in found)),
+                findings[0].severity if findings else None,
+                tuple(dict.fromkeys(f.check for f in findings)),
             ),
         )
         return key
@@ -102,9 +102,13 @@ class _Drawing:
                 ports = [
                     f"{p.port} → {self.cluster.target_port(workload, p) or p.target_port}" for p in service.spec.ports
                 ]
-                found = self.cluster.genai.get(workload.key)
-                stack = f"{found.role.value}{', ' + found.stack if found.stack else ''}" if found else workload.ref.kind
-                target = self.box(workload.ref, BoxKind.WORKLOAD, stack, found.role.value if found else "")
+                recognised = self.cluster.genai.get(workload.key)
+                stack = (
+                    f"{recognised.role.value}{', ' + recognised.stack if recognised.stack else ''}"
+                    if recognised
+                    else workload.ref.kind
+                )
+                target = self.box(workload.ref, BoxKind.WORKLOAD, stack, recognised.role.value if recognised else "")
                 self.arrow(key, target, ", ".join(ports[:3]), Certainty.DERIVED)
         return key
 
@@ -112,9 +116,9 @@ class _Drawing:
 def draw(cluster: Cluster, findings: Sequence[Finding]) -> Picture:
     """The GenAI workloads in scope, who calls them, whom they call, and how traffic comes in."""
     drawing = _Drawing(cluster, findings)
-    for workload, found in cluster.genai_workloads:
-        stack = f"{found.role.value}{', ' + found.stack if found.stack else ''}"
-        drawing.box(workload.ref, BoxKind.WORKLOAD, stack, found.role.value)
+    for workload, recognised in cluster.genai_workloads:
+        stack = f"{recognised.role.value}{', ' + recognised.stack if recognised.stack else ''}"
+        drawing.box(workload.ref, BoxKind.WORKLOAD, stack, recognised.role.value)
         for service in cluster.services_of(workload):
             drawing.service(service)
     for call in cluster.genai_calls:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.families.entry import (
     gateway,
     gateway_streams,
     ingress,
+    ingress_paths,
     ingress_streams,
     nlb,
     openshift_routes,
@@ -49,18 +50,23 @@ from kubectl_genainet.doctor.families.policies import (
     refused,
 )
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
+from kubectl_genainet.doctor.families.policies import ports as policy_ports
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
     calls,
     external_names,
+    grpc_balance,
     health,
+    host_ports,
     kube_proxy,
     kube_proxy_latency,
     listening,
+    mixed_backends,
     service_variables,
     services,
     serving_port,
 )
+from kubectl_genainet.model.target import not_found
 
 _FAMILIES = (
     cni,
@@ -72,11 +78,15 @@ _FAMILIES = (
     service_variables,
     serving_port,
     listening,
+    mixed_backends,
+    grpc_balance,
+    host_ports,
     multinode,
     exposure,
     nlb,
     health,
     ingress,
+    ingress_paths,
     ingress_streams,
     openshift_routes,
     gateway,
@@ -93,6 +103,7 @@ _FAMILIES = (
     policy,
     job_peers,
     credentials,
+    policy_ports,
     policy_peers,
     policy_traffic,
     refused,
@@ -123,14 +134,28 @@ _FAMILIES = (
 
 def all_checks() -> tuple[Check, ...]:
     """Every check of every family, areas in the report's order."""
-    found = [v for family in _FAMILIES for v in vars(family).values() if isinstance(v, Check)]
+    checks = [v for family in _FAMILIES for v in vars(family).values() if isinstance(v, Check)]
     order = list(Area)
-    return tuple(sorted(found, key=lambda c: order.index(c.area)))
+    return tuple(sorted(checks, key=lambda c: order.index(c.area)))
 
 
 def chosen(only: Sequence[Area | str]) -> tuple[Check, ...]:
     """The checks of some areas and those of some names; all where nothing is named."""
     return tuple(c for c in all_checks() if not only or c.area in only or c.name in only)
+
+
+def names_of_checks() -> list[str]:
+    """What `area_or_check` takes."""
+    return [*(area.value for area in Area), *(check.name for check in all_checks())]
+
+
+def area_or_check(name: str) -> Area | str:
+    """What a name stands for. Raises InputError for what is neither an area nor a check."""
+    if name in {area.value for area in Area}:
+        return Area(name)
+    if check_named(name) is None:
+        raise not_found("area or check", name, names_of_checks())
+    return name
 
 
 def check_named(name: str) -> Check | None:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.accept import Acceptance, accepted_by
 from kubectl_genainet.doctor.check import Area, Check, Problem
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import unfilled
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
 from kubectl_genainet.doctor.trial import tried
@@ -59,6 +60,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = ""
     taken_at: str = ""
 
+    @property
+    def wrong(self) -> tuple[object, ...]:
+        """What was found about which objects, and what could not be looked at; not the numbers, which each look measures anew."""
+        return [(f.check, f.severity, f.object) for f in self.findings], [item.what for item in self.not_checked]
+
     def worst(self, at_least: Severity) -> bool:
         """Whether there is a finding of a severity or worse."""
         return any(f.severity.rank >= at_least.rank for f in self.findings)
@@ -82,32 +88,32 @@ def examine(
     total = len(checks) + 1
     progress(0, total, "recognising workloads")
     workloads = tuple(r for _, r in cluster.genai_workloads)
-    found: list[Finding] = []
+    all_findings: list[Finding] = []
     results: list[CheckResult] = []
     not_checked: list[NotChecked] = []
     for done, item in enumerate(checks, start=1):
         progress(done, total, item.name)
         result, findings = _run(item, cluster)
         results.append(result)
-        found += findings
+        all_findings += findings
         if result.outcome is not CheckOutcome.NOT_APPLICABLE:
             not_checked += [NotChecked(item.name, reason) for reason in result.reasons]
     progress(total, total, "trying remedies")
-    left, accepted = [], []
-    for finding in tried(cluster, found, lambda after: _findings(checks, after)):
+    remaining, accepted = [], []
+    for finding in tried(cluster, all_findings, lambda after: _findings(checks, after)):
         by = accepted_by(finding, acceptances)
         if by:
             accepted.append(Accepted(finding, by))
         else:
-            left.append(finding)
+            remaining.append(finding)
     return Report(
-        findings=tuple(left),
+        findings=tuple(remaining),
         accepted=tuple(accepted),
         not_checked=tuple(not_checked),
         checks=tuple(results),
         workloads=workloads,
         facts=facts.facts(cluster),
-        picture=draw(cluster, left),
+        picture=draw(cluster, remaining),
         namespace=cluster.namespace,
         taken_at=cluster.snapshot.taken_at,
     )
@@ -133,13 +139,13 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
         if missing:
             return result(CheckOutcome.NOT_CHECKED, reasons=missing), []
         findings, reasons = [], []
-        for said in item.run(cluster):
-            if isinstance(said, Problem) and (reason := _apart(cluster, said)):
-                reasons.append(f"{said.object}: {reason}")
-            elif isinstance(said, Problem):
-                findings.append(_finding(item, said, cluster))
+        for answer in item.run(cluster):
+            if isinstance(answer, Problem) and (reason := _apart(cluster, answer) or _unfilled(cluster, answer)):
+                reasons.append(f"{answer.object}: {reason}")
+            elif isinstance(answer, Problem):
+                findings.append(_finding(item, answer, cluster))
             else:
-                reasons.append(f"{said.what}: {said.reason}" if said.what else said.reason)
+                reasons.append(f"{answer.what}: {answer.reason}" if answer.what else answer.reason)
     except InputError as error:
         return result(CheckOutcome.NOT_CHECKED, reasons=(error.message,)), []
     findings.sort(key=lambda f: (-f.severity.rank, str(f.object), f.evidence[0].field if f.evidence else ""))
@@ -153,19 +159,39 @@ def _apart(cluster: Cluster, problem: Problem) -> str:
     return cluster.extent.apart(ref for ref in about if ref is not None)
 
 
+def _unfilled(cluster: Cluster, problem: Problem) -> str:
+    """Why manifests do not say what a problem rests on: a placeholder of a template stands in its place. Command lines are
+    left out, where a shell's variables look the same."""
+    for evidence in problem.evidence if cluster.from_files else ():
+        commands = ".command" in evidence.field or ".args" in evidence.field
+        if not commands and (placeholder := unfilled(evidence.value)):
+            return f"{evidence.field} has {placeholder}, a placeholder that is not filled in"
+    return ""
+
+
 def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:
     evidence = problem.evidence
     if cluster.from_files:  # nobody observed a file's objects in a cluster
         evidence = tuple(_as_assumed(e) for e in evidence)
+    severity, elsewhere = problem.severity or item.severity, _elsewhere(cluster, problem)
     return Finding(
         check=item.name,
         title=problem.title,
-        severity=problem.severity or item.severity,
+        severity=Severity.WARNING if elsewhere and severity is Severity.ERROR else severity,
         evidence=evidence,
         object=problem.object,
-        detail=problem.detail,
+        detail="; ".join(part for part in (problem.detail, elsewhere) if part),
         remedy=problem.remedy,
     )
+
+
+def _elsewhere(cluster: Cluster, problem: Problem) -> str:
+    """Why what would refute a problem may be in objects that were not read; empty where it is not, or nothing would."""
+    if problem.refuted_by is None:
+        return ""
+    kind, namespace = problem.refuted_by
+    reason = cluster.partial(kind, namespace)
+    return f"another {kind} of namespace {namespace} may admit it: {reason}" if reason else ""
 
 
 def _as_assumed(evidence: Evidence) -> Evidence:

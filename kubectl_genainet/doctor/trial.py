@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from kubectl_genainet.doctor.changes import CannotApplyError, applied, changes_something
+from kubectl_genainet.doctor.changes import CannotApplyError, applied, changes_something, untriable
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.errors import InputError
@@ -20,8 +20,9 @@ _BUDGET = 40_000
 _LARGEST = 3000
 _MOST_FLOWS = 4000
 NOT_TRIED = "not tried"
-Key = tuple[str, str, str]
-Flow = tuple[str, str, str, int]
+_TOO_LARGE = "the cluster has too many objects to run every check again"
+FindingKey = tuple[str, str, str]
+FlowKey = tuple[str, str, str, int]
 
 
 def tried(cluster: Cluster, findings: Sequence[Finding], run: Callable[[Cluster], Iterable[Finding]]) -> list[Finding]:
@@ -30,24 +31,24 @@ def tried(cluster: Cluster, findings: Sequence[Finding], run: Callable[[Cluster]
     A remedy that does not heal its finding, gives rise to an error, closes a flow, or opens one between workloads of which
     neither is named, loses what could be pasted.
     """
-    size, left = len(cluster.snapshot.objects), _BUDGET
+    size, remaining = len(cluster.snapshot.objects), _BUDGET
     known = {_key(f): f.severity for f in findings}
-    out = []
+    judged_findings = []
     for finding in findings:
         remedy = finding.remedy
         if remedy is not None and changes_something(remedy):
-            affordable = size <= min(left, _LARGEST)
+            affordable = size <= min(remaining, _LARGEST)
             if affordable:
-                left -= size
-            judged = _tried(cluster, finding, remedy, known, run) if affordable else _said(remedy, NOT_TRIED)
+                remaining -= size
+            judged = _tried(cluster, finding, remedy, known, run) if affordable else _untried(remedy, _TOO_LARGE)
             finding = msgspec.structs.replace(finding, remedy=judged)
         elif remedy is not None:
             finding = msgspec.structs.replace(finding, remedy=_said(remedy, ""))
-        out.append(finding)
-    return out
+        judged_findings.append(finding)
+    return judged_findings
 
 
-def _key(finding: Finding) -> Key:
+def _key(finding: Finding) -> FindingKey:
     return finding.check, str(finding.object), finding.evidence[0].field if finding.evidence else ""
 
 
@@ -55,42 +56,54 @@ def _said(remedy: Remedy, trial: str) -> Remedy:
     return Remedy(remedy.text, remedy.command, remedy.yaml, trial)
 
 
+def _untried(remedy: Remedy, reason: str) -> Remedy:
+    return _said(remedy, f"{NOT_TRIED}: {reason}")
+
+
 def _tried(
     cluster: Cluster,
     finding: Finding,
     remedy: Remedy,
-    known: dict[Key, Severity],
+    known: dict[FindingKey, Severity],
     run: Callable[[Cluster], Iterable[Finding]],
 ) -> Remedy:
+    reason = untriable(remedy)
+    if reason:
+        return _untried(remedy, reason)
     try:
         after = replace(cluster, snapshot=applied(cluster.snapshot, remedy))
-        found = {_key(f): f for f in run(after)}
-    except (CannotApplyError, InputError):
-        return _said(remedy, NOT_TRIED)
+        remaining = {_key(f): f for f in run(after)}
+    except CannotApplyError:
+        return _untried(remedy, "an object that it changes was not read")
+    except InputError as error:
+        return _untried(remedy, error.message)
     stays = [
-        f for key, f in found.items() if key[:2] == _key(finding)[:2] and (key == _key(finding) or key not in known)
+        f for key, f in remaining.items() if key[:2] == _key(finding)[:2] and (key == _key(finding) or key not in known)
     ]
-    if stays and stands_for_a_state(cluster, finding):
-        return _said(remedy, NOT_TRIED)
-    if stays:
+    by_state = bool(stays) and stands_for_a_state(cluster, finding)
+    if stays and not by_state:
         return Remedy(remedy.text, trial="tried: a change of this kind alone does not heal it, so none is given")
     new = [
         f
-        for key, f in found.items()
-        if key not in known and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
+        for key, f in remaining.items()
+        if key not in known and f not in stays and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
     closed, opened = _changed_flows(cluster, after)
-    words = _words(cluster, finding, remedy) if opened else ""
-    unnamed = [f for f in opened if not any(end.rpartition("/")[2] in words for end in f[:2])]
+    mentioned = _all_text(cluster, finding, remedy) if opened else ""
+    unnamed = [f for f in opened if not any(end.rpartition("/")[2] in mentioned for end in f[:2])]
     if finding.check == "policy-none":
         closed = []
-    if closed or unnamed or any(f.severity is Severity.ERROR for f in new):
+    worse = not by_state and any(f.severity is Severity.ERROR for f in new)
+    if closed or unnamed or worse:
         what = f"it gives rise to {new[0].check} of {new[0].object}" if new else ""
         if unnamed:
             what = f"it opens {_flow_text(unnamed[0])}"
         if closed:
             what = f"it closes {_flow_text(closed[0])}"
         return Remedy(remedy.text, trial=f"tried: {what}, so no change is given")
+    if by_state:
+        more = f"{new[0].check} of {new[0].object} is found then" if new else "causes no other finding"
+        return _said(remedy, f"tried: {more}; only the cluster shows whether it heals what was measured")
     more = f"; then {new[0].check} of {new[0].object} is found" if new else " and causes no other finding"
     return _said(remedy, f"tried: heals it{more}")
 
@@ -101,7 +114,7 @@ def stands_for_a_state(cluster: Cluster, finding: Finding) -> bool:
     return made or any(e.node or e.field.startswith(("status", "spec.nodeName")) for e in finding.evidence)
 
 
-def _changed_flows(before: Cluster, after: Cluster) -> tuple[list[Flow], list[Flow]]:
+def _changed_flows(before: Cluster, after: Cluster) -> tuple[list[FlowKey], list[FlowKey]]:
     """(closed, opened): the flows between workloads whose verdict changes; none where policies are the same."""
     if _policies(before) == _policies(after):
         return [], []
@@ -112,35 +125,35 @@ def _changed_flows(before: Cluster, after: Cluster) -> tuple[list[Flow], list[Fl
     return closed, opened
 
 
-def _flow_text(flow: Flow) -> str:
+def _flow_text(flow: FlowKey) -> str:
     client, server, protocol, port = flow
     return f"{client} → {server} {protocol} {port}"
 
 
-def _words(cluster: Cluster, finding: Finding, remedy: Remedy) -> str:
+def _all_text(cluster: Cluster, finding: Finding, remedy: Remedy) -> str:
     """All that a user reads of a finding and its remedy, with the object that it is about."""
     evidence = (f"{e.object} {e.statement}" for e in finding.evidence)
     about = (json.dumps(o.raw) for o in cluster.snapshot.objects if o.ref == finding.object)
-    told = (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command)
-    return "\n".join((*told, *evidence, *about))
+    texts = (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command)
+    return "\n".join((*texts, *evidence, *about))
 
 
 def _policies(cluster: Cluster) -> list[object]:
     return [o.raw for o in cluster.snapshot.objects if o.kind.endswith("NetworkPolicy")]
 
 
-def _flows(cluster: Cluster) -> dict[Flow, PolicyVerdict]:
+def _flows(cluster: Cluster) -> dict[FlowKey, PolicyVerdict]:
     """The verdict of every flow from a workload to a declared port of another, up to a number."""
-    found: dict[Flow, PolicyVerdict] = {}
+    verdicts: dict[FlowKey, PolicyVerdict] = {}
     for client in cluster.workloads:
         for server in cluster.workloads:
             for protocol, port in _ports(server):
-                if len(found) >= _MOST_FLOWS:
-                    return found
+                if len(verdicts) >= _MOST_FLOWS:
+                    return verdicts
                 explained = cluster.admits(client, server, protocol, port)
                 if explained is not None:
-                    found[(str(client.ref), str(server.ref), protocol, port)] = explained.verdict
-    return found
+                    verdicts[(str(client.ref), str(server.ref), protocol, port)] = explained.verdict
+    return verdicts
 
 
 def _ports(workload: Workload) -> set[tuple[str, int]]:

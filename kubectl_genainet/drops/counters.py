@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from kubectl_genainet.drops.drops import DropCorrelator, EventGroup, GroupKind
+from kubectl_genainet.drops.drops import DropCorrelator
+from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.diagnoses.rules import (
     CONNTRACK_FULL,
@@ -20,7 +21,7 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Party
 
-Explain = Callable[[EventGroup], Drop]
+ExplainDrop = Callable[[EventGroup], Drop]
 Beside = Callable[[EventGroup, list[EventGroup]], Iterable[Evidence]]
 
 
@@ -63,7 +64,7 @@ class CounterRows:
         self._correlator = correlator
         self._ids: dict[tuple[str, int, str], int] = {}
 
-    def rows(self, explain: Explain, beside: Beside) -> Iterator[DropRow]:
+    def rows(self, explain: ExplainDrop, beside: Beside) -> Iterator[DropRow]:
         for (node, inode), netns in list(self._correlator.identity.namespaces.items()):
             if netns.host:
                 yield from self._conntrack(node, inode, netns, explain)
@@ -94,12 +95,12 @@ class CounterRows:
     def _leads_to(self, group: EventGroup, ip: str) -> bool:
         """Whether the group's server is the address, or a Service with it as an endpoint."""
         request, snapshot = group.request, self._correlator.identity.snapshot
-        found = snapshot.service_at(request.dst, request.dport, request.protocol.value)
+        service = snapshot.service_at(request.dst, request.dport, request.protocol.value)
         return request.dst == ip or (
-            found is not None and any(b.ip == ip for b in snapshot.backends(found.service, found.port))
+            service is not None and any(b.ip == ip for b in snapshot.backends(service.service, service.port))
         )
 
-    def _conntrack(self, node: str, inode: int, netns: NetNs, explain: Explain) -> Iterator[DropRow]:
+    def _conntrack(self, node: str, inode: int, netns: NetNs, explain: ExplainDrop) -> Iterator[DropRow]:
         grown = {
             name: self._correlator.identity.grown(node, inode, f"conntrack_{name}")
             for name in ("drop", "insert_failed")
@@ -120,7 +121,7 @@ class CounterRows:
                 evidence=(stated, Evidence(fill, Certainty.OBSERVED, node=node)),
             )
 
-    def _failed(self, node: str, explain: Explain) -> tuple[Diagnosis, str]:
+    def _failed(self, node: str, explain: ExplainDrop) -> tuple[Diagnosis, str]:
         """What the node's failed insertions were, by the packets that were dropped meanwhile."""
         dropped = (g for g in self._correlator.groups if g.kind is GroupKind.DROP and g.node == node)
         checks = {explain(group).check for group in dropped if group.reason == "NETFILTER_DROP"}

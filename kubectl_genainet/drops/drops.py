@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 
 from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.context import Context
-from kubectl_genainet.context.ends import Ends
+from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.context.judging import denied_directions
+from kubectl_genainet.drops.groups import EventGroup, GroupKey, GroupKind, is_request, kind_of, without_sample
+from kubectl_genainet.drops.senders import Counting
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -40,88 +40,6 @@ MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
 
 
-class GroupKind(Enum):
-    """What the events of a group are."""
-
-    DROP = "drop"
-    ICMP = "icmp"  # an ICMP error that arrived
-    ICMP_DROPPED = "dropped icmp"  # an ICMP error that was dropped itself
-    RESET = "reset"
-    RETRANSMIT = "retransmit"
-    ESTABLISHED = "established"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupKey:
-    """What the events of a group have in common. `function` is the kernel function that freed the packets, "" for none."""
-
-    kind: GroupKind
-    client: str
-    server: str
-    server_port: int
-    protocol: Protocol
-    reply: bool
-    node: str
-    netns: int
-    reason: str
-    function: str
-
-
-@dataclass(slots=True)
-class EventGroup:
-    """Events with one key, added up. `flow` is one of their tuples, in the packets' own direction."""
-
-    id: int
-    key: GroupKey
-    flow: FiveTuple
-    event: Tally | None = None
-    packets: int = 0
-    bytes: int = 0
-    opening: bool = False
-    sample: PacketDropped | None = None
-    error: IcmpError | None = None
-    states: Counter[str] = field(default_factory=Counter)
-    in_vain: int = 0  # segments sent again after three timeouts in a row
-    concerned: bool = True  # by its addresses and ports; else only if the pod's own rules redirect to its port
-    by_second: Counter[int] = field(default_factory=Counter)  # packets by the second of 1970
-    first_ns: int = 0
-    last_ns: int = 0
-
-    @property
-    def kind(self) -> GroupKind:
-        return self.key.kind
-
-    @property
-    def node(self) -> str:
-        return self.key.node
-
-    @property
-    def netns(self) -> int:
-        return self.key.netns
-
-    @property
-    def reply(self) -> bool:
-        return self.key.reply
-
-    @property
-    def reason(self) -> str:
-        return self.key.reason
-
-    @property
-    def request(self) -> FiveTuple:
-        return self.flow.reversed if self.reply else self.flow
-
-    @property
-    def opens(self) -> bool:
-        """Whether packets that open a connection are among them: a SYN, or the SYN-ACK that answers it."""
-        tcp = self.sample.tcp if self.sample is not None else None
-        return self.opening or (tcp is not None and tcp.syn)
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.request.src, self.request.dst
-
-
 class DropCorrelator:
     """Feed it every record of every agent; `groups` are what is known now. `everything` keeps what is harmless too. What dies in
     one of `pods`, addresses behind a target's ports, concerns the target also on a port that the pod's own rules redirect to:
@@ -142,18 +60,21 @@ class DropCorrelator:
         self.concerns = concerns
         self.everything = everything
         self.walls = WallClocks()
+        self.counting = Counting(self.walls)
         self.background = self.forgotten = self.observers = 0
         self._groups: dict[GroupKey, EventGroup] = {}
+        self._opened: set[tuple[str, str, int]] = set()  # (client, server, port) of handshakes
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
         self._judge_by(snapshot)
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
-        self.ends = Ends(snapshot)
+        self.ends = KnownServers(snapshot)
         self._in_force = dict(self._now)
 
     def feed(self, event: Event) -> None:
         """Takes in one record."""
+        self.counting.feed(event)
         match event:
             case Hello():
                 self.walls.learn(event)
@@ -190,7 +111,8 @@ class DropCorrelator:
         may_be_redirected = kind is GroupKind.DROP and flow.dst in self._pods()
         if not (concerned or may_be_redirected) or is_observers(flow):
             return None
-        reply = self.ends.orient(flow).reply if is_request is None else not is_request
+        reply = self._is_reply(flow) if is_request is None else not is_request
+        oriented, reply = reply is not None, bool(reply)
         client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
         port = flow.sport if reply else flow.dport
         key = GroupKey(kind, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
@@ -199,8 +121,24 @@ class DropCorrelator:
             if len(self._groups) >= MAX_GROUPS:
                 self.forgotten += 1
                 return None
-            group = self._groups[key] = EventGroup(len(self._groups) + 1, key, flow, concerned=concerned)
+            group = self._groups[key] = EventGroup(
+                len(self._groups) + 1, key, flow, oriented=oriented, concerned=concerned
+            )
+        if is_request is not None and len(self._opened) < MAX_GROUPS:
+            self._opened.add((client, server, port))
         return group
+
+    def _is_reply(self, flow: FiveTuple) -> bool | None:
+        """Whether the packet goes back to the client, by the API's objects or by a handshake between its ends; None where neither
+        tells: the ports alone do not."""
+        oriented = self.ends.orient(flow)
+        if oriented.sure or not (flow.sport or flow.dport):
+            return oriented.reply
+        if (flow.src, flow.dst, flow.dport) in self._opened:
+            return False
+        if (flow.dst, flow.src, flow.sport) in self._opened:
+            return True
+        return None
 
     def _is_background(self, flow: FiveTuple, reason: str, location: str, *, opening: bool) -> bool:
         return not self.everything and is_background(
@@ -208,12 +146,11 @@ class DropCorrelator:
         )
 
     def _sample(self, event: PacketDropped) -> None:
-        opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
-        if self._is_background(event.flow, event.reason, event.location, opening=opening):
+        if self._is_background(event.flow, event.reason, event.location, opening=event.opening):
             return
         says = not event.tcp.is_ack if event.tcp is not None and event.tcp.syn else None
         group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location, says)
-        if group is not None and (group.sample is None or (opening and not group.opening)):
+        if group is not None and (group.sample is None or (event.opening and not group.opening)):
             group.sample = event
 
     def _icmp_sample(self, event: IcmpError) -> None:
@@ -227,7 +164,7 @@ class DropCorrelator:
         if is_observers(event.flow):
             self.observers += event.packets
             return
-        kind, reason, location = _kind_of(event)
+        kind, reason, location = kind_of(event)
         if isinstance(event, DropCount) and self._is_background(
             event.flow, event.reason, event.location, opening=event.opening
         ):
@@ -236,13 +173,15 @@ class DropCorrelator:
             return
         if isinstance(event, EstablishedCount) and not self._against_policy(event):
             return
-        group = self._group(kind, event.node, event.netns, event.flow, reason, location, _is_request(event))
+        group = self._group(kind, event.node, event.netns, event.flow, reason, location, is_request(event))
         if group is None:
             return
         if realtime_ns := self.walls.realtime_ns(event.node, event.t_ns):
             group.by_second[realtime_ns // 1_000_000_000] += event.packets
+        if not group.packets:
+            group.since_ns, group.first_ns = self.counting.before(event.node), event.t_ns
         group.packets += event.packets
-        group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
+        group.last_ns = event.t_ns
         group.event = group.event or event
         if isinstance(event, DropCount):
             group.bytes += event.bytes
@@ -292,28 +231,12 @@ class DropCorrelator:
             kinds[group.kind].update(group.by_second)
         return kinds
 
-    def by_pair(self) -> dict[tuple[str, str], list[EventGroup]]:
-        """The counted groups by (client, server) address; a server's address also stands for its Service's."""
-        groups: dict[tuple[str, str], list[EventGroup]] = defaultdict(list)
-        for group in self._counted():
-            for pair in self.pairs(group):
-                groups[pair].append(group)
-        return groups
-
-    def pairs(self, group: EventGroup) -> Iterator[tuple[str, str]]:
-        """(client, server) of the group: by address and, so that both sides of a Service's translation meet, by Service."""
-        request = group.request
-        yield group.pair
-        service = self.ends.service(request.dst, request.dport, request.protocol.value)
-        if service is not None:
-            yield request.src, f"{service.namespace}/{service.name}"
-
-    def case(self, group: EventGroup) -> DropContext:
+    def context_of(self, group: EventGroup) -> DropContext:
         """The drop as `explain` wants it."""
-        event = group.sample or _without_sample(group)
+        event = group.sample or without_sample(group)
         ruleset, error = self.context.rulesets.of(group.node, group.netns)
-        opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
-        established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
+        is_opening = event.opening or group.opening
+        established = group.reply or (group.flow.protocol is Protocol.TCP and not is_opening)
         return DropContext(
             event,
             established,
@@ -325,7 +248,7 @@ class DropCorrelator:
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
-    def case_of_error(self, group: EventGroup) -> DropContext | None:
+    def context_of_error(self, group: EventGroup) -> DropContext | None:
         """An ICMP error that was dropped itself, as a packet of its own; None where no sample of it came. Policies have
         nothing to say of it: connection tracking relates it to the connection that it is about."""
         error = group.error
@@ -349,54 +272,3 @@ class DropCorrelator:
         )
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
         return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
-
-
-def _is_request(event: Tally) -> bool | None:
-    """Whether the counted packets themselves say that they go to the server: those of a handshake do."""
-    match event:
-        case EstablishedCount():
-            return True
-        case DropCount() if event.opening or event.answering:
-            return event.opening
-        case RetransmitCount() if event.state in ("SYN_SENT", "SYN_RECV"):
-            return event.state == "SYN_SENT"
-        case _:
-            return None
-
-
-def _kind_of(event: Tally) -> tuple[GroupKind, str, str]:
-    """(kind, reason, location) of a count."""
-    match event:
-        case DropCount():
-            return GroupKind.DROP, event.reason, event.location
-        case IcmpCount():
-            kind = GroupKind.ICMP_DROPPED if event.reason else GroupKind.ICMP
-            return kind, f"{event.type}/{event.code} {event.reason}".strip(), ""
-        case ResetCount():
-            active, way = "active " if event.active else "", "sent" if event.sent else "received"
-            return GroupKind.RESET, f"{active}{way} {event.reason}", ""
-        case RetransmitCount():
-            return GroupKind.RETRANSMIT, "", ""
-        case _:
-            return GroupKind.ESTABLISHED, "", ""
-
-
-def _without_sample(group: EventGroup) -> PacketDropped:
-    """What the counter alone knows, where no sample came: no device, no stack, no hook."""
-    event = group.event
-    location = event.location if isinstance(event, DropCount) else ""
-    return PacketDropped(
-        node=group.node,
-        t_ns=event.t_ns if event else 0,
-        netns=group.netns,
-        ifindex=0,
-        device="",
-        skb=0,
-        flow=group.flow,
-        length=0,
-        payload=0,
-        ip_id=0,
-        reason=group.reason,
-        reason_derived=isinstance(event, DropCount) and event.reason_derived,
-        location=location,
-    )

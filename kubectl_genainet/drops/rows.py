@@ -9,25 +9,30 @@ import msgspec
 
 from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.counters import CounterRows
-from kubectl_genainet.drops.drops import DropCorrelator, EventGroup, GroupKind
+from kubectl_genainet.drops.drops import DropCorrelator
+from kubectl_genainet.drops.groups import EventGroup, GroupKind
+from kubectl_genainet.drops.outcomes import LAG, causes, how_many_were_told, mtu_text, severity
+from kubectl_genainet.drops.related import Related
+from kubectl_genainet.drops.senders import why_unseen
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.diagnoses import DIAGNOSES, Diagnosis
+from kubectl_genainet.model.diagnoses import DIAGNOSES
 from kubectl_genainet.model.diagnoses.connections import (
     ICMP_DROPPED,
     ICMP_ERROR,
     RESET_BY_APP,
     RESET_BY_KERNEL,
     RESET_FROM_OUTSIDE,
+    RESET_UNATTRIBUTED,
     RETRANSMITS,
     UNACKNOWLEDGED,
 )
 from kubectl_genainet.model.diagnoses.kernel import MTU_BLACKHOLE, PACKET_TOO_BIG
-from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, POLICY_NOT_ENFORCED, REJECTED_BY_RULE, RULE_DROP
-from kubectl_genainet.model.diagnoses.sockets import CLOSED_PORT, REPEATED_SEGMENT
+from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
+from kubectl_genainet.model.diagnoses.sockets import CLOSED_PORT
 from kubectl_genainet.model.events import IcmpCount, ResetCount
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import HARMLESS_REASONS, icmp_meaning
+from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, PolicyView
 from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.policy import PolicyVerdict
@@ -44,9 +49,7 @@ _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
 SEEN_LATE_NS = 3_000_000_000  # until a change of the objects is seen
 COUNTED_LATE_NS = 1_500_000_000  # until the kernel's counts are read
 ALL_COUNTED_NS = 2_500_000_000  # agents empty their counters once a second, and may be late
-_LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
-_OLD = "the connection was established under other policies, or its entry in the connection table is gone"
-_OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
+ALL_REPORTED_NS = 10_000_000_000  # they report their namespaces every two seconds, and less often on busy nodes
 
 
 class Rows:
@@ -87,25 +90,14 @@ class Rows:
         return msgspec.structs.replace(settled, packets=row.packets, bytes=row.bytes, last_time=row.last_time)
 
     def _rows(self) -> list[DropRow]:
-        beside = self._correlator.by_pair()
+        correlator = self._correlator
+        related = Related(correlator.groups, correlator.identity, correlator.ends)
         rows = []
-        for group in self._correlator.groups:
-            others = {
-                id(g): g for pair in self._correlator.pairs(group) for g in beside[pair] if self._related(group, g)
-            }
-            row = self._row(group, list(others.values()))
+        for group in correlator.groups:
+            row = self._row(group, related.to(group))
             if row is not None:
                 rows.append(row)
         return [*rows, *self._counters.rows(self.explained, self._beside)]
-
-    def _related(self, group: EventGroup, other: EventGroup) -> bool:
-        """Whether both are of one client and server. A Service's address and an endpoint of it may be the same server, two
-        endpoints are not."""
-        if other is group or other.pair == group.pair:
-            return other is not group
-        snapshot = self._correlator.identity.snapshot
-        ends = (group.request, other.request)
-        return any(snapshot.service_at(r.dst, r.dport, r.protocol.value) is not None for r in ends)
 
     def _row(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
         match group.kind:
@@ -132,11 +124,13 @@ class Rows:
             id=group.id,
             packets=group.packets,
             bytes=group.bytes,
-            client=identity.party(request.src, None) if request.src else None,
+            client=identity.party(request.src, None if group.oriented else request.sport or None)
+            if request.src
+            else None,
             server=identity.party(request.dst, request.dport or None) if request.dst else None,
             service=self._correlator.ends.service(request.dst, request.dport, request.protocol.value),
             protocol=request.protocol,
-            direction="reply" if group.reply else "request",
+            direction="unknown" if not group.oriented else "reply" if group.reply else "request",
             node=group.node,
             pod=f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else None,
             t_ns=group.first_ns,
@@ -151,13 +145,13 @@ class Rows:
         basis = (id(ruleset), id(self._correlator.identity.snapshot), id(group.sample))
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
-            self._drops[group.id] = known = (basis, explain_drop(self._correlator.case(group)))
+            self._drops[group.id] = known = (basis, explain_drop(self._correlator.context_of(group)))
         return known[1]
 
     def explained_error(self, group: EventGroup) -> Drop | None:
         """The drop of an ICMP error; None where no sample of it came."""
-        case = self._correlator.case_of_error(group)
-        return explain_drop(case) if case is not None else None
+        context = self._correlator.context_of_error(group)
+        return explain_drop(context) if context is not None else None
 
     def _drop(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         drop = self.explained(group)
@@ -167,7 +161,7 @@ class Rows:
         if diagnosis is PACKET_TOO_BIG and blocked is not None:
             diagnosis = MTU_BLACKHOLE
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
-        evidence += _how_many_were_told(group, drop, others)
+        evidence += how_many_were_told(group, drop, others)
         outcome = (
             DropOutcome.REJECTED
             if drop.told
@@ -179,7 +173,7 @@ class Rows:
             group,
             outcome=outcome,
             check=diagnosis.name,
-            severity=_severity(group, diagnosis, others),
+            severity=severity(group, diagnosis, others),
             title=title,
             drop=drop,
             policy=self._policy(group, drop) if diagnosis.policies_judge else None,
@@ -192,13 +186,13 @@ class Rows:
             where = self._where(other)
             match other.kind, other.event:
                 case GroupKind.ICMP, IcmpCount() as icmp:
-                    told = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{_mtu(other)}"
-                    text = f"{other.packets} times {told} reached {where}"
+                    meaning = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{mtu_text(other)}"
+                    text = f"{other.packets} times {meaning} reached {where}"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
                 case GroupKind.ICMP_DROPPED, IcmpCount() as icmp:
-                    told = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{_mtu(other)}"
+                    meaning = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{mtu_text(other)}"
                     hook = f" in {other.error.hook}" if other.error and other.error.hook else ""
-                    text = f"{other.packets} times {told} was dropped in {where}{hook} ({icmp.reason})"
+                    text = f"{other.packets} times {meaning} was dropped in {where}{hook} ({icmp.reason})"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
                     error = self.explained_error(other)
                     if error is not None and error.rule:
@@ -245,17 +239,17 @@ class Rows:
             case PolicyVerdict.DENY:
                 return PolicyView("deny", Agreement.AGREE, isolated)
             case PolicyVerdict.ALLOW:
-                return PolicyView("allow", Agreement.API_ADMITS, (), _causes(group, drop))
+                return PolicyView("allow", Agreement.API_ADMITS, (), causes(group, drop))
             case _:
                 return PolicyView("unknown", Agreement.UNKNOWN)
 
-    def _all_counted(self, group: EventGroup) -> bool:
-        """Whether all nodes have reported what they counted until the group's first packet."""
+    def _all_counted(self, group: EventGroup, within_ns: int) -> bool:
+        """Whether all nodes have reported what they counted until the group's first packet, as they do within so long."""
         if self.is_final:
             return True
         walls, now = self._correlator.walls, self._correlator.now
         since = walls.realtime_ns(group.node, group.first_ns) or 0
-        return all((walls.realtime_ns(node, t_ns) or 0) - since > ALL_COUNTED_NS for node, t_ns in now.items())
+        return all((walls.realtime_ns(node, t_ns) or 0) - since > within_ns for node, t_ns in now.items())
 
     def _explains(self, other: EventGroup) -> bool:
         """Whether a drop is the reason of what came with it, and not itself a consequence."""
@@ -268,27 +262,24 @@ class Rows:
             return None
         if not (event.sent and event.active) and any(self._explains(other) for other in others):
             return None
-        if not event.sent and not self._all_counted(group):
+        unseen = "" if event.sent else why_unseen(group, self._correlator.identity, self._correlator.counting)
+        if not event.sent and not self._all_counted(group, ALL_REPORTED_NS if unseen else ALL_COUNTED_NS):
             return None  # the node that sent it may have yet to report it
         where, reason = self._where(group), event.reason or "no reason"
         if event.sent and event.active:
-            diagnosis, words = RESET_BY_APP, _RESETS.get(event.reason, "its socket was ended")
-            title = f"{where} reset the connection: {words}. No rule and no closed port did"
+            diagnosis, cause = RESET_BY_APP, _RESETS.get(event.reason, "its socket was ended")
+            title = f"{where} reset the connection: {cause}. No rule and no closed port did"
         elif event.sent:
             diagnosis, title = RESET_BY_KERNEL, f"TCP of {where} answered a packet with a reset ({reason})"
+        elif unseen:
+            diagnosis, title = RESET_UNATTRIBUTED, f"a reset reached {where}; what sent it is not known: {unseen}"
         else:
             diagnosis, title = RESET_FROM_OUTSIDE, f"a reset reached {where}; what sent it was not seen"
-        evidence = (
-            Evidence(
-                f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}",
-                Certainty.OBSERVED,
-                node=group.node,
-            ),
-            *self._beside(group, others),
-        )
-        severity = Severity.INFO if diagnosis is RESET_BY_KERNEL else Severity.WARNING
+        tracepoint = f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}"
+        evidence = (Evidence(tracepoint, Certainty.OBSERVED, node=group.node), *self._beside(group, others))
+        level = Severity.INFO if diagnosis is RESET_BY_KERNEL else Severity.WARNING
         return self._base(
-            group, outcome=DropOutcome.RESET, check=diagnosis.name, severity=severity, title=title, evidence=evidence
+            group, outcome=DropOutcome.RESET, check=diagnosis.name, severity=level, title=title, evidence=evidence
         )
 
     def _told(self, group: EventGroup) -> DropRow:
@@ -301,7 +292,7 @@ class Rows:
             outcome=DropOutcome.TOLD,
             check=ICMP_ERROR.name,
             severity=Severity.WARNING,
-            title=f"{self._where(group)} was told{by}: {meaning}{_mtu(group)}; where the packet died was not seen",
+            title=f"{self._where(group)} was told{by}: {meaning}{mtu_text(group)}; where the packet died was not seen",
             evidence=(Evidence(f"ICMP type {event.type} code {event.code}", Certainty.OBSERVED, node=group.node),),
         )
 
@@ -317,7 +308,7 @@ class Rows:
             outcome=DropOutcome.DROPPED,
             check=ICMP_DROPPED.name,
             severity=Severity.ERROR,
-            title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
+            title=f"the ICMP error ({meaning}{mtu_text(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
             evidence=(
                 Evidence(f"{event.reason}{hook}", Certainty.OBSERVED, node=group.node),
                 *(drop.evidence if drop is not None else ()),
@@ -334,8 +325,10 @@ class Rows:
                 f"TCP of {self._where(group)} sent the same again and again ({states}), and nothing acknowledged it; where "
                 "the packets or their acknowledgements were lost was not seen"
             )
-            said = f"{counted(group.in_vain, 'segment')} sent again after three timeouts in a row (icsk_retransmits)"
-            evidence.append(Evidence(said, Certainty.OBSERVED, node=group.node, value=group.in_vain))
+            statement = (
+                f"{counted(group.in_vain, 'segment')} sent again after three timeouts in a row (icsk_retransmits)"
+            )
+            evidence.append(Evidence(statement, Certainty.OBSERVED, node=group.node, value=group.in_vain))
         return self._base(
             group,
             outcome=DropOutcome.RETRANSMITTED,
@@ -351,7 +344,7 @@ class Rows:
         by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
         names = " and ".join(by) or "the policies"
         causes = (
-            _LAG.format(node=group.node),
+            LAG.format(node=group.node),
             "no enforcer of these policies runs on the node",
             "a rule before the enforcer's accepts the packet",
         )
@@ -374,45 +367,5 @@ class Rows:
         )
 
 
-def _severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) -> Severity:
-    """By what came of it: a mild reason is none where it kept a connection from coming about."""
-    if group.reason in HARMLESS_REASONS:
-        return Severity.INFO
-    if diagnosis.mild:
-        waits = any(
-            o.kind is GroupKind.RETRANSMIT and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others
-        )
-        # A repeated SYN is freed where its connection is about to open: that is no fault in itself.
-        fatal = (group.opens or waits) and diagnosis is not REPEATED_SEGMENT
-        return Severity.ERROR if fatal else Severity.INFO
-    return diagnosis.severity
-
-
-def _how_many_were_told(group: EventGroup, drop: Drop, others: list[EventGroup]) -> list[Evidence]:
-    """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
-    if drop.told is None or not drop.told.startswith("icmp"):
-        return []
-    told = max((o.packets for o in others if o.kind is GroupKind.ICMP), default=0)
-    if told >= group.packets:
-        return []
-    text = (
-        f"of {counted(group.packets, 'packet')} the sender was told of {told}: the kernel limits the ICMP errors that it sends "
-        "(net.ipv4.icmp_ratelimit, icmp_msgs_per_sec)"
-    )
-    return [Evidence(text, Certainty.OBSERVED, node=group.node, value=told)]
-
-
 def _has(others: list[EventGroup], *kinds: GroupKind) -> bool:
     return any(other.kind in kinds for other in others)
-
-
-def _mtu(group: EventGroup) -> str:
-    return f", MTU {group.error.mtu}" if group.error is not None and group.error.mtu else ""
-
-
-def _causes(group: EventGroup, drop: Drop) -> tuple[str, ...]:
-    """What may be behind a drop that the policies do not ask for. A rule that is no enforcer's is a cause of its own."""
-    if drop.check in (RULE_DROP.name, REJECTED_BY_RULE.name):
-        return ()
-    lag, old = (_LAG.format(node=group.node),), () if group.opening else (_OLD,)
-    return (*lag, *old) if drop.check == POLICY_DISAGREEMENT.name else (*lag, *old, _OTHER)

@@ -39,4 +39,5 @@ def summary_of(target: str, rows: list[DropRow], correlator: DropCorrelator, acc
         lost=account.lost,
         observers=correlator.observers,
         timeline={kind.value: dict(sorted(counts.items())) for kind, counts in correlator.timeline.items()},
+        agents=account.costs,
     )

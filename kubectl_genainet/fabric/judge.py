@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kubectl_genainet.fabric.pods import Member
+from kubectl_genainet.fabric.pods import WatchedPod
 from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.diagnoses.fabric import NCCL_ON_TCP, RDMA_PORT_NOT_ACTIVE, RDMA_TROUBLE
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, counted
@@ -28,9 +28,9 @@ class _Way:
     reason: str = ""
 
 
-def conclude(members: Sequence[Member], readings: Mapping[str, ReportPair]) -> FabricSummary:
+def conclude(members: Sequence[WatchedPod], readings: Mapping[str, ReportPair]) -> FabricSummary:
     """`readings` are those of the nodes that answered twice."""
-    owners: defaultdict[str, list[Member]] = defaultdict(list)
+    owners: defaultdict[str, list[WatchedPod]] = defaultdict(list)
     for member in members:
         for ip in member.addresses:
             owners[ip].append(member)
@@ -43,7 +43,7 @@ def conclude(members: Sequence[Member], readings: Mapping[str, ReportPair]) -> F
     return FabricSummary(seconds=seconds, pods=pods, devices=devices, findings=findings, nodes=nodes, warnings=warnings)
 
 
-def _pod(member: Member, reading: ReportPair | None, owners: Mapping[str, list[Member]]) -> FabricPod:
+def _pod(member: WatchedPod, reading: ReportPair | None, owners: Mapping[str, list[WatchedPod]]) -> FabricPod:
     way = _Way(None, None, reason="its node did not answer") if reading is None else _way(member, reading, owners)
     return FabricPod(
         namespace=member.namespace,
@@ -71,7 +71,7 @@ def transport_of(rdma: float | None, tcp: float | None) -> Transport:
     return Transport.RDMA if by_rdma else Transport.TCP if by_tcp else Transport.IDLE
 
 
-def _way(member: Member, reading: ReportPair, owners: Mapping[str, list[Member]]) -> _Way:
+def _way(member: WatchedPod, reading: ReportPair, owners: Mapping[str, list[WatchedPod]]) -> _Way:
     inode = next((reading.after.addresses[ip] for ip in member.addresses if ip in reading.after.addresses), None)
     if inode is None:
         return _Way(None, None, reason="no network namespace of its node has its address")
@@ -83,12 +83,12 @@ def _way(member: Member, reading: ReportPair, owners: Mapping[str, list[Member]]
     users = {device.name: device.users for device in reading.after.fabric.devices}
     if not users:
         return _Way(0.0, tcp, peers=peers, reason=reason or "its node has no RDMA device")
-    if any(found is None for found in users.values()):
+    if any(queue_pairs is None for queue_pairs in users.values()):
         rate = reading.rdma_rate()
         still = rate is not None and rate < BULK
         why = "" if still else "which pods use the RDMA devices is not known"
         return _Way(rate if still else None, tcp, peers=peers, reason=reason or why)
-    own = tuple(sorted(name for name, found in users.items() if any(i == inode for i, _ in found or ())))
+    own = tuple(sorted(name for name, queue_pairs in users.items() if any(i == inode for i, _ in queue_pairs or ())))
     shared = any(len(users[name] or ()) > 1 for name in own)
     if not own:
         return _Way(0.0, tcp, peers=peers, reason=reason or "it holds no queue pair on its node's RDMA devices")
@@ -98,7 +98,7 @@ def _way(member: Member, reading: ReportPair, owners: Mapping[str, list[Member]]
 
 
 def _tcp(
-    member: Member, reading: ReportPair, inode: int, owners: Mapping[str, list[Member]]
+    member: WatchedPod, reading: ReportPair, inode: int, owners: Mapping[str, list[WatchedPod]]
 ) -> tuple[float, tuple[str, ...]]:
     """Bytes a second with other pods of its job, and which these are."""
     total, peers = 0.0, set()
@@ -128,9 +128,9 @@ def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, ReportPair], secon
     for pod in pods:
         if pod.gpus and pod.transport is Transport.TCP and _has_active_port(readings[pod.node]):
             jobs[pod.namespace, pod.job].append(pod)
-    for (namespace, job), found in jobs.items():
-        rate = max(pod.tcp_bytes_s or 0.0 for pod in found)
-        nodes = sorted({pod.node for pod in found})
+    for (namespace, job), slow_pods in jobs.items():
+        rate = max(pod.tcp_bytes_s or 0.0 for pod in slow_pods)
+        nodes = sorted({pod.node for pod in slow_pods})
         still = [f"{node}: {len(readings[node].after.fabric.devices)}" for node in nodes]
         evidence = [
             Evidence(
@@ -139,7 +139,7 @@ def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, ReportPair], secon
                 ObjectRef("Pod", pod.name, pod.namespace),
                 node=pod.node,
             )
-            for pod in found[:5]
+            for pod in slow_pods[:5]
         ]
         evidence += [
             Evidence(
@@ -151,10 +151,10 @@ def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, ReportPair], secon
         ]
         evidence.append(Evidence("so the job's collectives run over sockets", Certainty.ASSUMED))
         yield NCCL_ON_TCP.finding(
-            f"{counted(len(found), 'pod')} of {namespace}/{job} move up to {rate_text(rate)} each over kernel TCP; the "
+            f"{counted(len(slow_pods), 'pod')} of {namespace}/{job} move up to {rate_text(rate)} each over kernel TCP; the "
             f"RDMA devices ({'; '.join(still)}) stand still",
             tuple(evidence),
-            ObjectRef("Pod", found[0].name, namespace),
+            ObjectRef("Pod", slow_pods[0].name, namespace),
             detail=f"Measured for {seconds:.1f} s.",
         )
 

@@ -21,7 +21,7 @@ JOB_LABELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class WatchedPod:
     """A pod that is looked at."""
 
     namespace: str
@@ -42,10 +42,10 @@ def job_of(pod: Pod) -> str:
     return next((labels[key] for key in JOB_LABELS if labels.get(key)), "") or workload_of(pod) or pod.metadata.name
 
 
-def members(snapshot: ClusterSnapshot, pods: Iterable[Pod]) -> tuple[Member, ...]:
+def members(snapshot: ClusterSnapshot, pods: Iterable[Pod]) -> tuple[WatchedPod, ...]:
     """The running ones among the pods."""
     gpus = {(o.namespace, o.name): gpus_of(o.raw) for o in snapshot.of("Pod")}
-    found = []
+    chosen = []
     for pod in pods:
         meta = pod.metadata
         if pod.finished or not pod.ips or not pod.spec.node_name:
@@ -53,5 +53,5 @@ def members(snapshot: ClusterSnapshot, pods: Iterable[Pod]) -> tuple[Member, ...
         ips = tuple(map(canonical_ip, pod.ips))
         count = gpus.get((meta.namespace, meta.name), 0)
         host = pod.spec.host_network
-        found.append(Member(meta.namespace, meta.name, pod.spec.node_name, job_of(pod), count, ips, host))
-    return tuple(found)
+        chosen.append(WatchedPod(meta.namespace, meta.name, pod.spec.node_name, job_of(pod), count, ips, host))
+    return tuple(chosen)

@@ -92,10 +92,10 @@ class ReportPair:
         then = {_key(c): c.sent + c.received for n in self.before.namespaces if n.inode == inode for c in n.connections}
         for namespace in self.after.namespaces:
             if namespace.inode == inode:
-                for one in namespace.connections:
-                    grown = one.sent + one.received - then.get(_key(one), 0)
-                    yield one, max(0, grown) / self.seconds
+                for connection in namespace.connections:
+                    grown = connection.sent + connection.received - then.get(_key(connection), 0)
+                    yield connection, max(0, grown) / self.seconds
 
 
-def _key(one: TcpConnection) -> tuple[str, int, str, int]:
-    return one.local, one.local_port, one.remote, one.remote_port
+def _key(connection: TcpConnection) -> tuple[str, int, str, int]:
+    return connection.local, connection.local_port, connection.remote, connection.remote_port

@@ -19,6 +19,7 @@ from enum import IntFlag
 
 import msgspec
 
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.events import Event
 
 MAGIC = b"\x89GNB"
@@ -99,7 +100,7 @@ class Block:
             if len(text) != plain:
                 raise BlockError("a block's records have another length than its header says")
             return _decoder.decode(text)
-        except (zlib.error, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except (zlib.error, *DECODE_ERRORS) as error:
             raise BlockError(f"records that this version can't read: {error}") from None
 
 

@@ -15,6 +15,11 @@ class Journal:
         self._writer, self._boot_id = writer, boot_id
         self._session, self._number, self._failed = secrets.randbits(63), 0, False
 
+    @property
+    def empty(self) -> bool:
+        """Whether no block was written yet."""
+        return self._number == 0
+
     def begin(self, until_ns: int) -> bool:
         """Before each block: whether it begins a segment, and so must hold all that later ones build on."""
         whole = self._writer.needs_state or self._failed or self._writer.is_old(until_ns)

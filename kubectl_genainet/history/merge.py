@@ -19,21 +19,33 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import Block, BlockError, Flag
 from kubectl_genainet.history.objects import CHANGES_NS, ObjectsRange
 from kubectl_genainet.history.ranges import NodeRange
-from kubectl_genainet.history.rules import Rulesets
-from kubectl_genainet.history.select import Part, part_of
+from kubectl_genainet.history.rules import RulesetHistory
+from kubectl_genainet.history.select import RecordPart, part_of
 from kubectl_genainet.model.events import (
     AgentFailed,
     Bye,
     ConnectionCounts,
     Event,
+    FlowCounters,
     Hello,
     LostEvents,
     Progress,
     Sampled,
     Sightings,
+    Tally,
     Tick,
 )
-from kubectl_genainet.model.history import COUNTED, Bucket, Gap, NodeChange, RulesetChange
+from kubectl_genainet.model.history import (
+    COUNTED,
+    ENDS,
+    Bucket,
+    ConnectionEnds,
+    ConnectionKept,
+    Gap,
+    NodeChange,
+    RulesetChange,
+    ends_of,
+)
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.wire.sightings import PACKET
 
@@ -58,21 +70,21 @@ class _Node:
     covered_ns: int = 0
     attached: bool = False
     events: list[Timed] = field(default_factory=list)
-    rules: Rulesets = field(default_factory=Rulesets)
-    sums: dict[tuple[str, str, str, int], list[int]] = field(default_factory=dict)
+    rules: RulesetHistory = field(default_factory=RulesetHistory)
+    sums: dict[ConnectionEnds, list[int]] = field(default_factory=dict)
     received: int = 0
     lost: int = 0
 
-    def take(self, given: NodeRange) -> None:
-        blocks = [b for b in given.blocks if Flag.END not in b.flags]
+    def take(self, node_range: NodeRange) -> None:
+        blocks = [b for b in node_range.blocks if Flag.END not in b.flags]
         if blocks:
             self.boot_id, self.ahead = blocks[-1].boot_id, blocks[-1].covers.ahead
             for block in blocks:
                 self._block(block)
-        for block in given.blocks:
+        for block in node_range.blocks:
             if Flag.END in block.flags:
                 self._gaps(block)
-        if not given.complete:
+        if not node_range.complete:
             why = "the node's answer was cut short"
             self._gap(Gap(node=self.node, since_ns=self.covered_ns or self.since_ns, until_ns=self.until_ns, why=why))
 
@@ -118,17 +130,17 @@ class _Node:
         self.covered_ns = max(self.covered_ns, end)
 
     def _greeting(self, t_ns: int) -> Hello:
-        made = self.hello
+        recorded = self.hello
         return Hello(
             node=self.node,
             protocol=wire.PROTOCOL,
-            version=made.version if made is not None else __version__,
-            kernel=made.kernel if made is not None else "",
-            boot_id=made.boot_id if made is not None else self.boot_id.hex(),
+            version=recorded.version if recorded is not None else __version__,
+            kernel=recorded.kernel if recorded is not None else "",
+            boot_id=recorded.boot_id if recorded is not None else self.boot_id.hex(),
             t_ns=t_ns,
             realtime_ns=t_ns + self.ahead,
-            tier=made.tier if made is not None else "tracepoint",
-            probes=made.probes if made is not None else PROBES,
+            tier=recorded.tier if recorded is not None else "tracepoint",
+            probes=recorded.probes if recorded is not None else PROBES,
         )
 
     def _add(self, at_ns: int, event: Event) -> None:
@@ -137,7 +149,7 @@ class _Node:
     def _see(self, at_ns: int, event: Event) -> None:
         """Blocks reach beyond the range: what happened outside of it is none of its business, as in a live run."""
         if self.since_ns <= at_ns <= self.until_ns:
-            self.received += 1
+            self.received += _is_one_event(event)
             self._add(at_ns, event)
 
     def _record(self, record: Event, begin: int, end: int) -> None:
@@ -145,8 +157,8 @@ class _Node:
             case Hello() | Bye():
                 return
             case Sightings():
-                for seen in wire.expand(record):
-                    self._see(self._wall(getattr(seen, "t_ns", 0)), seen)
+                for packet in wire.expand(record):
+                    self._see(self._wall(getattr(packet, "t_ns", 0)), packet)
             case RulesetDump() | RulesetChange():
                 dump = self.rules.take(record)
                 if dump is not None:
@@ -189,24 +201,18 @@ class _Node:
         for record in self._records(block) or ():
             if isinstance(record, Gap):
                 self._gap(record)
+            elif isinstance(record, NodeReport):  # the last, which has its counters
+                self._state(self._wall(record.t_ns), record)
 
     def _count(self, bucket: Bucket) -> None:
         """The kernel's totals as a trace has them: since its start."""
         for change in bucket.connections:
-            key = (change.side, change.client, change.server, change.port)
-            sums = self.sums.setdefault(key, [0] * len(COUNTED))
+            ends = ends_of(change)
+            sums = self.sums.setdefault(ends, [0] * len(COUNTED))
             for number, name in enumerate(COUNTED):
                 sums[number] += getattr(change, name)
-            counts = ConnectionCounts(
-                node=self.node,
-                t_ns=bucket.until_ns - self.ahead,
-                side=change.side,
-                client=change.client,
-                server=change.server,
-                port=change.port,
-            )
-            totals = dict(zip(COUNTED, sums, strict=True))
-            self._add(bucket.until_ns, msgspec.structs.replace(counts, **totals))
+            fields: dict[str, Any] = dict(zip((*ENDS, *COUNTED), (*ends, *sums), strict=True))
+            self._add(bucket.until_ns, ConnectionCounts(node=self.node, t_ns=bucket.until_ns - self.ahead, **fields))
 
     def end(self) -> None:
         if not self.attached:  # nothing of the range is recorded
@@ -222,6 +228,11 @@ class _Node:
         )
 
 
+def _is_one_event(event: Event) -> bool:
+    """Whether a live agent would count it among its events: totals and what a recorder says of itself are none."""
+    return not isinstance(event, FlowCounters | Tally | Sampled | ConnectionKept)
+
+
 def _shifted(event: Event, shift_ns: int) -> Event:
     """A record with its monotonic times moved: those of an earlier boot go on the clock of the last one."""
     if isinstance(event, Sightings):
@@ -231,7 +242,10 @@ def _shifted(event: Event, shift_ns: int) -> Event:
             data[offset : offset + 8] = min(max(t_ns, 0), _LAST).to_bytes(8, "little")
         return Sightings(node=event.node, data=bytes(data))
     moved = _moved(msgspec.to_builtins(event), shift_ns)
-    result: Event = msgspec.convert(moved, type(event))
+    try:
+        result: Event = msgspec.convert(moved, type(event))
+    except msgspec.ValidationError as error:
+        raise GenainetError(f"a record's time is none: {error}") from None
     return result
 
 
@@ -254,39 +268,39 @@ def merged(
     """The events of a range, of all nodes and in order of time. A node that did not answer is an AgentFailed in it."""
     changes = [(at_ns, event) for at_ns, event in objects.changes if at_ns <= until_ns]
     timed: list[Timed] = [*changes, *((gap.since_ns, gap) for gap in objects.gaps)]
-    for node, given in sorted(nodes.items()):
-        if isinstance(given, GenainetError):
-            timed.append((since_ns, AgentFailed(node=node, message=given.message, hint=given.hint)))
+    for node, answer in sorted(nodes.items()):
+        if isinstance(answer, GenainetError):
+            timed.append((since_ns, AgentFailed(node=node, message=answer.message, hint=answer.hint)))
             continue
-        made = _Node(node, since_ns, until_ns)
+        recorded = _Node(node, since_ns, until_ns)
         try:
-            made.take(given)
+            recorded.take(answer)
         except GenainetError as error:  # the others are still told
             timed.append((since_ns, AgentFailed(node=node, message=error.message, hint=error.hint)))
             continue
-        made.end()
-        timed += made.events
+        recorded.end()
+        timed += recorded.events
     timed.sort(key=itemgetter(0))
     return tuple(event for _, event in timed)
 
 
-def of_verb(events: Iterable[Event], own: Part) -> Iterator[Event]:
+def of_verb(events: Iterable[Event], own: RecordPart) -> Iterator[Event]:
     """Of all events those that a verb's own recording would have."""
     lost: dict[str, int] = defaultdict(int)
-    seen: dict[str, int] = defaultdict(int)
+    sent: dict[str, int] = defaultdict(int)
     for event in events:
         part = part_of(event)
         node = getattr(event, "node", "")
         if isinstance(event, Bye):
-            own_sent, own_lost = seen[node], lost[node]
+            own_sent, own_lost = sent[node], lost[node]
             yield msgspec.structs.replace(event, emitted=own_sent + own_lost, sent=own_sent, lost=own_lost)
             continue
         if part is not None and part is not own:
             continue
-        if isinstance(event, ConnectionCounts) and own is not Part.TRACE:
+        if isinstance(event, ConnectionCounts) and own is not RecordPart.TRACE:
             continue
         if isinstance(event, LostEvents):
             lost[node] += event.count
-        elif part is own and not isinstance(event, Sampled):
-            seen[node] += 1
+        elif part is own and _is_one_event(event):
+            sent[node] += 1
         yield event

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from kubectl_genainet.model.history import Gap, ObjectChanged, ObjectKey, object
 from kubectl_genainet.model.units import rfc3339
 
 CHANGES_NS = 2_000_000_000  # changes of objects within so long come as one
+BEFORE_NS = 20_000_000_000  # nodes' rules are read every 15 s: so long may they be older than a change
+_SERVICE_NAME = "kubernetes.io/service-name"
 
 
 class Objects:
@@ -27,6 +30,16 @@ class Objects:
     @property
     def known(self) -> bool:
         return self._base is not None
+
+    def service_of(self, change: ObjectChanged) -> str:
+        """ "namespace/name" of the Service whose endpoints the change may concern, before it is taken; "" for none."""
+        if change.object_kind == "Service":
+            return f"{change.namespace}/{change.name}"
+        if change.object_kind != "EndpointSlice":
+            return ""
+        raw = change.after or self._objects.get(change.key) or {}
+        service = ((raw.get("metadata") or {}).get("labels") or {}).get(_SERVICE_NAME, "")
+        return f"{change.namespace}/{service}" if service else ""
 
     def take(self, record: ClusterChanged | ObjectChanged) -> None:
         if isinstance(record, ClusterChanged):
@@ -47,21 +60,25 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class ObjectsRange:
-    """The objects at the start of the range, and as they changed in it. `snapshot` is None where none were recorded."""
+    """The objects at the start of the range, and as they changed in it. `snapshot` is None where none were recorded.
+    `just_changed` has the Services ("namespace/name") whose endpoints changed in the last BEFORE_NS before the range, and when.
+    """
 
     snapshot: ClusterSnapshot | None
     changes: tuple[tuple[int, Event], ...]
     gaps: tuple[Gap, ...]
+    just_changed: Mapping[str, int] = field(default_factory=dict)
 
 
-def objects_range(given: NodeRange, since_ns: int, until_ns: int) -> ObjectsRange:
-    """What the recorder of objects gave. Where it began to record within the range only, its first snapshot stands for what was
-    before; a Gap says so."""
-    records, gaps = _records(given, since_ns)
-    if not given.complete:
+def objects_range(node_range: NodeRange, since_ns: int, until_ns: int) -> ObjectsRange:
+    """What the recorder of objects gave for the range, and for BEFORE_NS before it. Where it began to record within the range
+    only, its first snapshot stands for what was before; a Gap says so."""
+    records, gaps = _records(node_range, since_ns)
+    if not node_range.complete:
         why = "the answer of the recorder of the cluster's objects was cut short"
         gaps.append(Gap(node="", since_ns=since_ns, until_ns=until_ns, why=why, partial=True))
     objects, first = Objects(), None
+    just_changed: dict[str, int] = {}
     changes: list[tuple[int, Event]] = []
     snapshots: list[tuple[int, Event]] = []
     for at_ns, record in records:
@@ -69,6 +86,8 @@ def objects_range(given: NodeRange, since_ns: int, until_ns: int) -> ObjectsRang
             continue  # its block reaches beyond the range; what came then must not be folded into a change before
         if first is None and at_ns >= since_ns:
             first = objects.now(rfc3339(since_ns))
+        if isinstance(record, ObjectChanged) and since_ns - BEFORE_NS <= at_ns < since_ns:
+            just_changed[objects.service_of(record)] = at_ns
         objects.take(record)
         if first is None:
             first = objects.now(rfc3339(at_ns)) if at_ns >= since_ns else None
@@ -83,28 +102,33 @@ def objects_range(given: NodeRange, since_ns: int, until_ns: int) -> ObjectsRang
         else:
             snapshots.append((at_ns, now))
     first = first or objects.now(rfc3339(since_ns))
-    return ObjectsRange(first.snapshot if first is not None else None, (*changes, *snapshots), tuple(gaps))
+    just_changed.pop("", None)
+    own_gaps = tuple(gap for gap in gaps if max(gap.until_ns - 1, gap.since_ns) >= since_ns)  # some lie at one moment
+    return ObjectsRange(first.snapshot if first is not None else None, (*changes, *snapshots), own_gaps, just_changed)
 
 
-def _records(given: NodeRange, since_ns: int) -> tuple[list[tuple[int, ClusterChanged | ObjectChanged]], list[Gap]]:
+def _records(
+    node_range: NodeRange, since_ns: int
+) -> tuple[list[tuple[int, ClusterChanged | ObjectChanged]], list[Gap]]:
     records: list[tuple[int, ClusterChanged | ObjectChanged]] = []
     gaps: list[Gap] = []
-    for block in given.blocks:
+    for block in node_range.blocks:
         span = block.covers
         try:
-            found = block.records()
+            readable = block.records()
         except BlockError as error:
             gaps.append(Gap(node="", since_ns=span.wall_from, until_ns=span.wall_until, why=str(error)))
             continue
         is_state = block.number == 0  # of the time before (history/read.py)
-        for record in found:
+        before_ns = min(since_ns, span.wall_from) - 1
+        for record in readable:
             match record:
                 case Gap():
                     gaps.append(msgspec.structs.replace(record, node=""))
                 case ClusterChanged():
-                    records.append((since_ns - 1 if is_state else span.wall_until, record))
+                    records.append((before_ns if is_state else span.wall_until, record))
                 case ObjectChanged():
-                    records.append((min(record.at_ns, since_ns - 1) if is_state else record.at_ns, record))
+                    records.append((min(record.at_ns, before_ns) if is_state else record.at_ns, record))
                 case _:
                     pass
     return records, gaps

@@ -5,13 +5,13 @@ What is missing is never passed over: a time within the range that no readable b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubectl_genainet.history.blocks import NO_FLAGS, Block, BlockError, Damage, Flag, Span, encode_block, scan
-from kubectl_genainet.history.rules import Rulesets
-from kubectl_genainet.history.select import Wanted
+from kubectl_genainet.history.rules import RulesetHistory
+from kubectl_genainet.history.select import Selection, structure_of
 from kubectl_genainet.history.store import Segment, segments
 from kubectl_genainet.model.events import ClusterChanged, Event, Hello, Sampled, Tick
 from kubectl_genainet.model.history import Gap, ObjectChanged, RulesetChange
@@ -34,7 +34,7 @@ NEWER = "the records were written by a newer version"
 class _State:
     """What the records of a range build on, as it was at the start of the range."""
 
-    rules: Rulesets = field(default_factory=Rulesets)
+    rules: RulesetHistory = field(default_factory=RulesetHistory)
     report: NodeReport | None = None
     cluster: ClusterChanged | None = None
     objects: list[Event] = field(default_factory=list)  # changes since `cluster`
@@ -71,6 +71,7 @@ class _Coverage:
     until_ns: int
     gaps: list[Gap] = field(default_factory=list)
     damage: bool = False  # since the last block
+    is_cut: bool = False  # what comes last is no block: it is being written, was never whole, or is damaged
     _blocks: list[tuple[Block, bool]] = field(default_factory=list)  # and whether something damaged came before it
 
     def block(self, block: Block) -> None:
@@ -91,11 +92,11 @@ class _Coverage:
         covered, before = self.since_ns, None
         for block, damage in sorted(self._blocks, key=lambda known: known[0].covers.wall_from):
             span = block.covers
-            if span.wall_from > covered + UNCOVERED_NS:
+            if span.wall_from > covered + (0 if damage else UNCOVERED_NS):
                 self._gap(covered, span.wall_from, DAMAGED if damage else _why(before, block))
             covered = max(covered, span.wall_until)
             before = block
-        if covered + UNCOVERED_NS < self.until_ns:
+        if covered + (0 if self.damage or self.is_cut else UNCOVERED_NS) < self.until_ns:
             why = DAMAGED if self.damage else NOT_RECORDED if before is None else NOT_WRITTEN
             self._gap(covered, self.until_ns, why)
         return self.gaps
@@ -116,15 +117,17 @@ class RangeReader:
     """What of the recording in `folder` lies between two wall-clock times, as blocks: first the state at its start, last one
     with the flag END and the gaps."""
 
-    def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Wanted | None = None) -> None:
+    def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Selection | None = None) -> None:
         self.folder, self.node, self.since_ns, self.until_ns = folder, node, since_ns, until_ns
-        self.wanted = wanted or Wanted()
+        self.wanted = wanted or Selection()
         self._coverage = _Coverage(node, since_ns, until_ns)
         self._gaps: list[Gap] = []
         self._state = _State()
         self._empty: tuple[Block, Block, list[Event]] | None = None
+        self._structure: NodeReport | None = None  # of the last report that was sent
+        self._last_report: NodeReport | None = None  # that was not sent: it tells new counters only
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self) -> Generator[bytes]:
         """Raises OSError where the folder can't be read."""
         kept = list(self._segments())
         if not self.wanted.everything:
@@ -144,17 +147,18 @@ class RangeReader:
         yield from self._pending()
         gaps = [*self._coverage.end(), *self._gaps]
         if self._state.damaged:
-            at = self.since_ns
-            gaps.append(Gap(node=self.node, since_ns=at, until_ns=at, why=STATE_DAMAGED, partial=True))
+            begin = self.since_ns
+            gaps.append(Gap(node=self.node, since_ns=begin, until_ns=begin, why=STATE_DAMAGED, partial=True))
         covers = Span(self.since_ns, self.until_ns, 0, 0)
-        yield encode_block(list(gaps), covers, session=0, number=0, boot_id=bytes(16), flags=Flag.END)
+        last = [self._last_report] if self._last_report is not None else []
+        yield encode_block([*gaps, *last], covers, session=0, number=0, boot_id=bytes(16), flags=Flag.END)
 
     def _segments(self) -> Iterator[Segment]:
         """Those that may hold something of the range. A segment ends where the next begins, unless a clock was set back."""
-        found = segments(self.folder)
+        listed = segments(self.folder)
         before: Segment | None = None  # it tells why there is a hole
-        for number, segment in enumerate(found):
-            following = found[number + 1] if number + 1 < len(found) else None
+        for number, segment in enumerate(listed):
+            following = listed[number + 1] if number + 1 < len(listed) else None
             if following is not None and segment.since_ns < following.since_ns <= self.since_ns:
                 before = segment
                 continue
@@ -172,7 +176,9 @@ class RangeReader:
         for part in scan(data):
             if isinstance(part, Damage):
                 # What is being written now is cut too: it is missing at the end, and nowhere else.
-                self._coverage.damage = self._coverage.damage or not part.cut or self._is_old(segment)
+                is_last = part.cut and not self._is_old(segment)
+                self._coverage.damage = self._coverage.damage or not is_last
+                self._coverage.is_cut = is_last
                 continue
             span = part.covers
             if part.earliest_ns >= self.until_ns and span.wall_from >= self.until_ns:
@@ -215,6 +221,8 @@ class RangeReader:
 
     def _state_block(self, first: Block) -> Iterator[bytes]:
         records = self._state.records()
+        if self._state.report is not None:
+            self._structure = structure_of(self._state.report)
         if records:
             ahead = first.covers.ahead
             covers = Span(self.since_ns, self.since_ns, self.since_ns - ahead, self.since_ns - ahead)
@@ -227,12 +235,24 @@ class RangeReader:
             return
         chosen: list[Event] = []
         if self._may_have(block):
-            chosen = [event for event in map(self.wanted.choose, self._records(block)) if event is not None]
+            chosen = [event for event in map(self._choose, self._records(block)) if event is not None]
         if all(isinstance(event, Tick) for event in chosen):
             yield from self._nothing(block, chosen[-1:])
             return
         yield from self._pending()
         yield _with(block, chosen, block.covers, block.flags & ~Flag.INDEXED)
+
+    def _choose(self, event: Event) -> Event | None:
+        """What is wanted of a record. Of reports in a row that differ in their counters only: the first, and at the end the
+        last."""
+        if not isinstance(event, NodeReport):
+            return self.wanted.choose(event)
+        structure = structure_of(event)
+        if structure == self._structure:
+            self._last_report = event
+            return None
+        self._structure, self._last_report = structure, None
+        return event
 
     def _nothing(self, block: Block, ticks: list[Event]) -> Iterator[bytes]:
         """Blocks in which nothing is wanted become one, as long as they follow each other."""

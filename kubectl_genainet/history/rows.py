@@ -21,11 +21,11 @@ import msgspec
 from msgspec import Meta
 
 from kubectl_genainet import wire
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.history.blocks import Block, BlockError, Flag, Span, encode_block, scan
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
-from kubectl_genainet.history.select import Wanted, addresses_of, flows_of, is_state, part_of
+from kubectl_genainet.history.select import Selection, addresses_of, flows_of, is_state, part_of
 from kubectl_genainet.history.store import segments
 from kubectl_genainet.model.events import Event, Sightings
 from kubectl_genainet.model.history import Bucket, ConnectionKept
@@ -73,7 +73,7 @@ class Cover(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RecordRow:
     """`flow` is the tuple of a record that has one, from client to server where that is known; `outcome` what a connection was
     kept for ("reset", "slow", …). `body` is a Cover, or the record as a line of the wire."""
 
@@ -93,7 +93,7 @@ class Row:
     position: int = 0  # of the record in its block
 
 
-def attributes_of(row: Row) -> dict[str, str | int]:
+def attributes_of(row: RecordRow) -> dict[str, str | int]:
     """The log record's attributes, named by OpenTelemetry's conventions where it has a name; docs/clickhouse.md lists them."""
     values: dict[str, str | int] = {
         "genainet.part": row.part,
@@ -118,7 +118,7 @@ def attributes_of(row: Row) -> dict[str, str | int]:
     return {name: value for name, value in values.items() if value != ""}
 
 
-class Names(Interface):
+class RowNames(Interface):
     """Who is who, for rows to be selected by."""
 
     def service(self, flow: FiveTuple) -> str:
@@ -136,18 +136,18 @@ class Nobody:
         return ""
 
 
-def rows_of(node: str, block: Block, names: Names) -> Iterator[Row]:
+def rows_of(node: str, block: Block, names: RowNames) -> Iterator[RecordRow]:
     """A block's rows. Raises BlockError for records of a newer version."""
     records = block.records()  # first: a row that says what time is covered, without its records, would be believed
     cover = Cover.of(block)
     body = msgspec.json.encode(cover).decode()
-    yield Row(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
+    yield RecordRow(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
     for position, record in enumerate(records):
         for service, part in _apart(record, names):
             yield _row(node, part, service, block, names, position)
 
 
-def _apart(record: Event, names: Names) -> Iterator[tuple[str | None, Event]]:
+def _apart(record: Event, names: RowNames) -> Iterator[tuple[str | None, Event]]:
     """A record of many connections, by connection or Service: (the Service where that is known by now, its part)."""
     match record:
         case Sightings():
@@ -165,7 +165,7 @@ def _apart(record: Event, names: Names) -> Iterator[tuple[str | None, Event]]:
             yield None, record
 
 
-def _buckets_apart(bucket: Bucket, names: Names) -> Iterator[tuple[str, Bucket]]:
+def _buckets_apart(bucket: Bucket, names: RowNames) -> Iterator[tuple[str, Bucket]]:
     """Totals by Service. Losses are of the whole node, so they are in the part without a Service."""
 
     def service(client: str, server: str, port: int, protocol: Protocol = Protocol.TCP) -> str:
@@ -184,7 +184,7 @@ def _buckets_apart(bucket: Bucket, names: Names) -> Iterator[tuple[str, Bucket]]
         yield name, msgspec.structs.replace(bucket, **own, lost=0 if name else bucket.lost)
 
 
-def _row(node: str, record: Event, service: str | None, block: Block, names: Names, position: int) -> Row:
+def _row(node: str, record: Event, service: str | None, block: Block, names: RowNames, position: int) -> RecordRow:
     part = part_of(record)
     where = STATE if is_state(record) else ALL if part is None else part.value
     flow = None if where == STATE or isinstance(record, Bucket) else _flow_of(record)
@@ -197,7 +197,7 @@ def _row(node: str, record: Event, service: str | None, block: Block, names: Nam
     t_ns, at_ns = _time_of(record), getattr(record, "at_ns", 0) or getattr(record, "since_ns", 0)
     tag = type(record).__struct_config__.tag
     begin = block.covers.wall_from  # a row lies in the time that its block covers, whenever its record was made
-    return Row(
+    return RecordRow(
         node,
         max(begin, min(at_ns or (t_ns + block.covers.ahead if t_ns else begin), block.covers.wall_until - 1)),
         where,
@@ -217,7 +217,7 @@ def _row(node: str, record: Event, service: str | None, block: Block, names: Nam
 def _flow_of(record: Event) -> FiveTuple | None:
     if isinstance(record, Sightings):
         ends = record.data[_ENDS]
-        sport, dport = (int.from_bytes(ends[at : at + 2], "little") for at in (32, 34))
+        sport, dport = (int.from_bytes(ends[offset : offset + 2], "little") for offset in (32, 34))
         return five_tuple(ends[:16], ends[16:32], sport, dport, ends[36])
     return next(flows_of(record), None)
 
@@ -251,6 +251,14 @@ class Rebuilt:
     def nodes(self) -> list[str]:
         return sorted(self._covers)
 
+    @property
+    def records(self) -> Iterator[Event]:
+        """All of them, in no order."""
+        for sessions in self._records.values():
+            for blocks in sessions.values():
+                for placed in blocks.values():
+                    yield from placed.values()
+
     def cover(self, node: str, body: str, first: int | None = None) -> None:
         """The header of a block; with `first`, of all blocks from that number on as one.
 
@@ -258,7 +266,7 @@ class Rebuilt:
         """
         try:
             cover = msgspec.json.decode(body, type=Cover)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise GenainetError(f"a row is no block's header: {error}") from None
         self._covers[node][cover.session, cover.number] = (cover.number if first is None else first, cover)
 
@@ -266,7 +274,7 @@ class Rebuilt:
         """Raises GenainetError for a record that this version can't read."""
         self._records[node][session][number][position, at_ns, body] = wire.decode(body.encode(errors="replace"))
 
-    def range(self, node: str, since_ns: int, until_ns: int, wanted: Wanted) -> NodeRange:
+    def range(self, node: str, since_ns: int, until_ns: int, wanted: Selection) -> NodeRange:
         """What the node itself would have given for the range. Raises GenainetError for rows that no block can hold."""
         covers = sorted(self._covers[node].values(), key=lambda placed: (placed[1].wall_from, placed[0]))
         with TemporaryDirectory(prefix="genainet-") as folder:
@@ -290,7 +298,7 @@ class Rebuilt:
             yield from (placed[place] for place in sorted(placed))
 
 
-def rows_of_folder(folder: Path, node: str, names: Names) -> Iterator[Row]:
+def rows_of_folder(folder: Path, node: str, names: RowNames) -> Iterator[RecordRow]:
     """The rows of all segments in a folder; what is damaged has none, and is a gap by what follows it."""
     for segment in segments(folder):
         for part in scan(segment.path.read_bytes()):

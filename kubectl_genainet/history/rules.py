@@ -117,7 +117,7 @@ def _crc(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
-class Rulesets:
+class RulesetHistory:
     """The dumps as they follow each other; `take` turns changes back into dumps. `broken` names the sources of which a change
     could not be applied: until their next dump nothing is known of them."""
 

@@ -47,12 +47,12 @@ from kubectl_genainet.model.history import (
 )
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.wire.sightings import PACKET
+from kubectl_genainet.wire.sightings import PACKET, address
 
 _ENDS = slice(16, 52)  # and their ports
 
 
-class Part(Enum):
+class RecordPart(Enum):
     """What of a recording is asked for: what a verb reads. The state (namespaces, rules, objects) and gaps are always given."""
 
     TRACE = "trace"
@@ -64,7 +64,13 @@ class Part(Enum):
 
 _STATE = (NodeReport, FabricReport, RulesetDump, RulesetChange, NetnsRules, ClusterChanged, ObjectChanged)
 _FOR_ALL = (Gap, LostEvents, NodeChange, Progress, Sampled)
-_PROBES = {"packet": Part.TRACE, "connections": Part.TRACE, "http": Part.TRACE, "drops": Part.DROPS, "dns": Part.DNS}
+_PROBES = {
+    "packet": RecordPart.TRACE,
+    "connections": RecordPart.TRACE,
+    "http": RecordPart.TRACE,
+    "drops": RecordPart.DROPS,
+    "dns": RecordPart.DNS,
+}
 
 
 def is_state(event: Event) -> bool:
@@ -72,13 +78,19 @@ def is_state(event: Event) -> bool:
     return isinstance(event, _STATE)
 
 
-def part_of(event: Event) -> Part | None:
+def structure_of(report: NodeReport) -> NodeReport:
+    """The report without what changes all the time: what is left is worth recording, and reading, when it changes."""
+    namespaces = tuple(msgspec.structs.replace(netns, conntrack_count=None) for netns in report.namespaces)
+    return msgspec.structs.replace(report, t_ns=0, namespaces=namespaces, containers=(), kube_proxy=None, fabric=None)
+
+
+def part_of(event: Event) -> RecordPart | None:
     """The part that a record belongs to; None for what belongs to all."""
     match event:
         case DropSampled() | IcmpSampled() | Tally():
-            return Part.DROPS
+            return RecordPart.DROPS
         case DnsTransaction() | DnsMessageSeen() | DnsDropped() | DnsConnection():
-            return Part.DNS
+            return RecordPart.DNS
         case (
             Sightings()
             | PacketSeen()
@@ -92,11 +104,11 @@ def part_of(event: Event) -> Part | None:
             | RuleHit()
             | CheckConnectionResult()
         ):
-            return Part.TRACE
+            return RecordPart.TRACE
         case Bucket():
-            return Part.TOTALS
+            return RecordPart.TOTALS
         case NodeChange():
-            return Part.CHANGES
+            return RecordPart.CHANGES
         case LostEvents():
             return _PROBES.get(event.probe)
         case _:
@@ -147,6 +159,9 @@ def addresses_of(event: Event) -> Iterator[bytes]:
             for client, server in ((row.client, row.server) for row in rows):
                 yield packed(client)
                 yield packed(server)
+            for backend in {row.backend for row in event.connections} | {row.backend for row in event.times}:
+                if backend:
+                    yield packed(backend)
             for drops in event.drops:
                 yield packed(drops.src)
                 yield packed(drops.dst)
@@ -163,14 +178,14 @@ def index_of(events: list[Event]) -> set[int] | None:
     return {address_key(address) for event in events for address in set(addresses_of(event))}
 
 
-class Wanted:
+class Selection:
     """What is asked for: some parts (all: None), and of those the records that name one of the addresses (all: None).
 
     A connection is wanted as a whole: what carries the address and port of a wanted connection's other end is wanted too,
     under whatever tuple a translation gave it. `learn` is told all records before `choose` is asked.
     """
 
-    def __init__(self, parts: Iterable[Part] | None = None, addresses: Iterable[str] | None = None) -> None:
+    def __init__(self, parts: Iterable[RecordPart] | None = None, addresses: Iterable[str] | None = None) -> None:
         self.parts = frozenset(parts) if parts is not None else None
         self.addresses = frozenset(map(packed, addresses)) if addresses is not None else None
         # As an index has them: these addresses and, once learnt, those of the wanted connections' other ends.
@@ -189,7 +204,7 @@ class Wanted:
             if isinstance(event, Sightings):
                 for offset in range(0, len(event.data), PACKET.size):
                     self._learn(event.data[offset : offset + PACKET.size][_ENDS])
-            elif part_of(event) is Part.TRACE:
+            elif part_of(event) is RecordPart.TRACE:
                 for flow in flows_of(event):
                     self._learn(_ends_of(flow))
 
@@ -206,6 +221,24 @@ class Wanted:
             self._ends.add(other)
             self.keys.add(address_key(other[:16]))
 
+    @property
+    def other_ends(self) -> frozenset[str]:
+        """The addresses of the learnt ends: the clients of a Service, for example."""
+        return frozenset(address(end[:16]) for end in self._ends)
+
+    def elsewhere(self, events: Iterable[Event]) -> set[str]:
+        """Where the wanted connections went beside the addresses that are asked for: rules that are old, for example, send
+        them to what is no endpoint any more."""
+        others = set()
+        for event in events:
+            for flow in flows_of(event) if part_of(event) is RecordPart.TRACE else ():
+                ends = _ends_of(flow)
+                if ends[:16] + ends[32:34] in self._ends:
+                    others.add(flow.dst)
+                elif ends[16:32] + ends[34:36] in self._ends:
+                    others.add(flow.src)
+        return {ip for ip in others if packed(ip) not in (self.addresses or ())}
+
     def _wants(self, ends: bytes) -> bool:
         assert self.addresses is not None
         src, dst, ports = ends[:16], ends[16:32], ends[32:]
@@ -218,7 +251,7 @@ class Wanted:
         part = part_of(event)
         if self.parts is not None and part is not None and part not in self.parts:
             return None
-        if self.addresses is None or part is None or part is Part.CHANGES:
+        if self.addresses is None or part is None or part is RecordPart.CHANGES:
             return event
         match event:
             case Sightings():
@@ -232,20 +265,23 @@ class Wanted:
 
     def _sightings(self, event: Sightings) -> Sightings | None:
         size = PACKET.size
-        each = (event.data[offset : offset + size] for offset in range(0, len(event.data), size))
-        data = b"".join(sighting for sighting in each if self._wants(sighting[_ENDS]))
+        sightings = (event.data[offset : offset + size] for offset in range(0, len(event.data), size))
+        data = b"".join(sighting for sighting in sightings if self._wants(sighting[_ENDS]))
         return Sightings(node=event.node, data=data) if data else None
 
-    def _bucket(self, event: Bucket) -> Bucket:
+    def _bucket(self, event: Bucket) -> Bucket | None:
         assert self.addresses is not None
         wanted = self.addresses
-        return msgspec.structs.replace(
+        own = msgspec.structs.replace(
             event,
-            connections=tuple(c for c in event.connections if {packed(c.client), packed(c.server)} & wanted),
-            times=tuple(t for t in event.times if {packed(t.client), packed(t.server)} & wanted),
+            connections=tuple(
+                c for c in event.connections if {packed(c.client), packed(c.server), packed(c.backend)} & wanted
+            ),
+            times=tuple(t for t in event.times if {packed(t.client), packed(t.server), packed(t.backend)} & wanted),
             drops=tuple(d for d in event.drops if {packed(d.src), packed(d.dst)} & wanted),
             dns=tuple(d for d in event.dns if {packed(d.client), packed(d.server)} & wanted),
         )
+        return own if own.connections or own.times or own.drops or own.dns or own.lost else None
 
 
 def _ends_of(flow: FiveTuple) -> bytes:

@@ -18,7 +18,7 @@ LEAST_SEGMENT = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RecordingLimits:
     """What a recording may take: bytes on the disk, and seconds into the past."""
 
     size: int = 256 << 20
@@ -46,15 +46,15 @@ def segments(folder: Path) -> list[Segment]:
     except FileNotFoundError:
         return []
     matches = filter(None, map(_NAME.fullmatch, names))
-    found = (Segment(folder / match[0], int(match[1]), int(match[2])) for match in matches)
-    return sorted(found, key=lambda segment: segment.number)
+    listed = (Segment(folder / match[0], int(match[1]), int(match[2])) for match in matches)
+    return sorted(listed, key=lambda segment: segment.number)
 
 
 class SegmentWriter:
     """Appends blocks. `full` says why the last one is not on the disk ("": it is), `removed_until_ns` up to which wall-clock
     time the oldest were removed (0: none were)."""
 
-    def __init__(self, folder: Path, bounds: Bounds) -> None:
+    def __init__(self, folder: Path, bounds: RecordingLimits) -> None:
         """Raises OSError where the folder can't be made or read."""
         self.folder, self.bounds = folder, bounds
         self.full = ""
@@ -100,9 +100,9 @@ class SegmentWriter:
             self._open(now_ns)
         assert self._fd is not None
         try:
-            rest = memoryview(block)
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            unwritten = memoryview(block)
+            while unwritten:
+                unwritten = unwritten[os.write(self._fd, unwritten) :]
             os.fdatasync(self._fd)
         except OSError:
             with contextlib.suppress(OSError):
@@ -123,13 +123,13 @@ class SegmentWriter:
 
     def retain(self, now_ns: int, *, room_for: int = 0) -> None:
         """Removes what is too old, and the oldest beyond the size."""
-        found = segments(self.folder)
-        sizes = {s.path: _size(s.path) for s in found}
+        listed = segments(self.folder)
+        sizes = {s.path: _size(s.path) for s in listed}
         total = sum(sizes.values()) + room_for
-        for number, segment in enumerate(found[:-1] if self._fd is not None else found):
+        for number, segment in enumerate(listed[:-1] if self._fd is not None else listed):
             # A segment lasts until the next begins.
-            until = found[number + 1].since_ns if number + 1 < len(found) else segment.since_ns
-            too_old = until < now_ns - self.bounds.age_s * 1e9 and number + 1 < len(found)
+            until = listed[number + 1].since_ns if number + 1 < len(listed) else segment.since_ns
+            too_old = until < now_ns - self.bounds.age_s * 1e9 and number + 1 < len(listed)
             if total <= self.bounds.size and not too_old:
                 return
             if not self._remove(segment, until):
@@ -137,11 +137,11 @@ class SegmentWriter:
             total -= sizes[segment.path]
 
     def _remove_oldest(self) -> bool:
-        found = segments(self.folder)
+        listed = segments(self.folder)
         mine = 1 if self._fd is not None else 0
-        if len(found) <= mine:
+        if len(listed) <= mine:
             return False
-        return self._remove(found[0], found[1].since_ns if len(found) > 1 else found[0].since_ns)
+        return self._remove(listed[0], listed[1].since_ns if len(listed) > 1 else listed[0].since_ns)
 
     def _remove(self, segment: Segment, until_ns: int) -> bool:
         try:

@@ -10,9 +10,11 @@ import logging
 import os
 import queue
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
@@ -21,7 +23,7 @@ import msgspec
 import urllib3
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.failures import api_error, unreachable
+from kubectl_genainet.kube.failures import api_error, decoded_answer, unreachable
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 T = TypeVar("T")
@@ -60,6 +62,23 @@ class KubeClient:
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
         configuration.connection_pool_maxsize = 16
         self._pool = RESTClientObject(configuration).pool_manager
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Whom to trust, and the user's certificate, for connections that are not requests. Raises OSError where a file of it
+        can't be read."""
+        import certifi
+
+        configuration = self.configuration
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = bool(configuration.verify_ssl) and configuration.assert_hostname is not False
+        if configuration.verify_ssl:
+            context.load_verify_locations(configuration.ssl_ca_cert or certifi.where())
+        else:
+            context.verify_mode = ssl.CERT_NONE
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        return context
 
     def headers(self) -> dict[str, str]:
         """The headers that authenticate a request; asks the credential plugin again when a token has expired."""
@@ -101,13 +120,7 @@ class KubeClient:
     def json(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """As `request`, with the answer decoded."""
         text = self.request(method, path, body, **options)
-        try:
-            return msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise GenainetError(
-                f"{self.server} answered {path} with something that is not JSON",
-                "Is this address a Kubernetes API server? A log-in page of a proxy looks like this.",
-            ) from None
+        return decoded_answer(text, Any, options.get("doing") or f"{method} {path}")
 
     def get(self, path: str, **query: str) -> Any:
         return self.json("GET", path, query=query)
@@ -126,11 +139,11 @@ class KubeClient:
             answer.close()  # a half-read connection can't be used again
 
     def _split(self, answer: Any) -> Iterator[bytes]:
-        rest = b""
+        partial_line = b""
         try:
             for chunk in answer.stream(1 << 16, decode_content=True):
-                *whole, rest = (rest + chunk).split(b"\n")
-                if len(rest) > MAX_LINE:
+                *whole, partial_line = (partial_line + chunk).split(b"\n")
+                if len(partial_line) > MAX_LINE:
                     raise GenainetError(f"{self.server} sent an object of more than {MAX_LINE >> 20} MiB")
                 yield from (line for line in whole if line)
         except (urllib3.exceptions.HTTPError, OSError) as error:

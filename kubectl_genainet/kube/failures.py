@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import urllib3.exceptions as http
 
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
+from kubectl_genainet.kube.nesting import MAX_DEPTH, without_deep_values
+
+_DEEPEST = MAX_DEPTH + 10  # of an answer: its objects are members of a list or of an event
 
 
 class ApiError(GenainetError):
@@ -43,10 +47,25 @@ def api_error(status: int, body: bytes, doing: str) -> ApiError:
     """The error for an answer above 299. `doing` says what was attempted ("list pods")."""
     try:
         answer = msgspec.json.decode(body, type=_Status)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         answer = _Status()
     text = answer.message or body[:300].decode("utf-8", "replace").strip() or f"HTTP status {status}"
     return ApiError(f"can't {doing}: {text}", _hint(status, text), status, answer.reason or "")
+
+
+def decoded_answer(text: bytes, shape: Any, doing: str) -> Any:
+    """An answer of the API server as `shape`; what nests deeper than MAX_DEPTH levels within its objects has TOO_DEEP in its
+    place. Raises GenainetError for an answer that is something else. `doing` as above."""
+    try:
+        try:
+            return msgspec.json.decode(text, type=shape)
+        except RecursionError:
+            return msgspec.json.decode(without_deep_values(text, _DEEPEST), type=shape)
+    except DECODE_ERRORS as error:
+        raise GenainetError(
+            f"can't {doing}: the answer is not JSON of the Kubernetes API: {error}",
+            "Is this address a Kubernetes API server? A log-in page of a proxy looks like this.",
+        ) from None
 
 
 def _hint(status: int, text: str) -> str:
@@ -55,6 +74,8 @@ def _hint(status: int, text: str) -> str:
             return "The API server doesn't accept these credentials: log in again, or choose another --context."
         case 403 if "system:anonymous" in text:
             return "The kubeconfig gives no credentials for this context, so the API server saw an anonymous user."
+        case 403 if "impersonate" in text:
+            return "--as and --as-group need the right to impersonate that user and these groups: ask for it, or leave them out."
         case 403:
             return (
                 "Ask for the ClusterRole that the verb needs: genainet-view, genainet-trace or genainet-admin "

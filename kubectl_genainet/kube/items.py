@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
+from kubectl_genainet.kube.nesting import MAX_DEPTH, TOO_DEEP
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.model.kube import KubeObject
 
@@ -36,7 +38,7 @@ def _without_unread_times(conditions: Any) -> Any:
 
 def _without_unread_time(condition: dict[str, Any]) -> dict[str, Any]:
     left_out = {"lastProbeTime", "observedGeneration"}
-    if condition.get("type") not in _TIMED_CONDITIONS:
+    if str(condition.get("type")) not in _TIMED_CONDITIONS:
         left_out.add("lastTransitionTime")
     return {name: value for name, value in condition.items() if name not in left_out}
 
@@ -102,7 +104,15 @@ class ItemDecoder:
         self._flat: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
 
     def object(self, item: Item) -> KubeObject:
-        """An item with its kind, without nulls and without what is heavy and never analysed."""
+        """An item with its kind, without nulls and without what is heavy and never analysed. Raises GenainetError for one
+        that can't be read."""
+        try:
+            return self._object(item)
+        except DECODE_ERRORS as error:
+            kind = self._served.resource.kind
+            raise GenainetError(f"a {kind} in the API server's answer can't be read: {error}") from None
+
+    def _object(self, item: Item) -> KubeObject:
         raw: dict[str, Any] = {"apiVersion": self._served.api_version, "kind": self._served.resource.kind}
         for name, part in item.items():
             if name == "binaryData":
@@ -151,8 +161,9 @@ class ItemDecoder:
             self._remembered[text] = value
         return value
 
-    def _tidied(self, value: Any) -> Any:
-        """The value without null members; of equal strings and of equal flat objects in it there is one.
+    def _tidied(self, value: Any, room: int = MAX_DEPTH) -> Any:
+        """The value without null members; of equal strings and of equal flat objects in it there is one. `room`: levels that
+        it may nest; what is deeper has TOO_DEEP in its place.
 
         The conditions of a pod have the same few times, the endpoints of a slice the same conditions.
         """
@@ -164,7 +175,7 @@ class ItemDecoder:
                 elif member.__class__ is str:
                     value[key] = intern(member)
                 elif member.__class__ is dict or member.__class__ is list:
-                    value[key] = self._tidied(member)
+                    value[key] = self._tidied(member, room - 1) if room else TOO_DEEP
                     flat = False
                 elif member.__class__ is not bool:
                     flat = False  # True == 1: numbers and truth values would be taken for each other
@@ -178,5 +189,7 @@ class ItemDecoder:
                 return known
             return self._compact.of(value)
         if value.__class__ is list:
-            return [self._tidied(member) for member in value if member is not None]
+            if not room:
+                return TOO_DEEP
+            return [self._tidied(member, room - 1) for member in value if member is not None]
         return intern(value) if value.__class__ is str else value

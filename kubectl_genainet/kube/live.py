@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from kubectl_genainet.kube.client import KubeClient
@@ -12,7 +11,6 @@ from kubectl_genainet.kube.resources import ENDPOINT_SLICE, POD, SERVICE, Resour
 from kubectl_genainet.kube.snapshot import Listing, read_listings
 from kubectl_genainet.kube.watch import ObjectWatch, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject
 
 FOLLOWED = (POD, SERVICE, ENDPOINT_SLICE)
 _Kind = tuple[str, str]  # API group and kind
@@ -39,18 +37,18 @@ class LiveCluster:
             snapshot, listings = read_listings(client)
         self.snapshot = snapshot
         self._lock = threading.Lock()
-        self._changed: dict[_Kind, tuple[KubeObject, ...]] = {}
+        self._changed: set[_Kind] = set()
         self._problems: dict[_Kind, str] = {}
         self._on_problem = on_problem
-        followed = [one for one in listings if one.served.resource in kinds and one.version]
-        self._watches = [self._follow(client, one) for one in followed]
+        followed = [listing for listing in listings if listing.served.resource in kinds and listing.version]
+        self._watches = {_kind(listing): self._follow(client, listing) for listing in followed}
 
     def _follow(self, client: KubeClient, listing: Listing) -> ObjectWatch:
-        kind = (listing.served.resource.group, listing.served.resource.kind)
+        kind = _kind(listing)
 
-        def changed(objects: tuple[KubeObject, ...]) -> None:
+        def has_changed() -> None:
             with self._lock:
-                self._changed[kind] = objects
+                self._changed.add(kind)
 
         def has_problem(message: str) -> None:
             with self._lock:
@@ -59,22 +57,20 @@ class LiveCluster:
             self._on_problem(message or remaining)
 
         selection = Selection(listing.served, listing.namespace)
-        return ObjectWatch(client, selection, changed, has_problem, known=listing.objects, version=listing.version)
+        return ObjectWatch(client, selection, has_changed, has_problem, known=listing.objects, version=listing.version)
 
     def newer(self) -> ClusterSnapshot | None:
         """The cluster as it is now, where something has changed since the last call; else None."""
         with self._lock:
-            changed, self._changed = self._changed, {}
+            kinds, self._changed = self._changed, set()
+        changed = {kind: objects for kind in kinds if (objects := self._watches[kind].objects()) is not None}
         if not changed:
             return None
-        unchanged = tuple(o for o in self.snapshot.objects if (o.group, o.kind) not in changed)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        objects = unchanged + tuple(o for objects_of_kind in changed.values() for o in objects_of_kind)
-        self.snapshot = replace(self.snapshot, objects=objects, taken_at=now)
+        self.snapshot = self.snapshot.with_kinds(changed, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         return self.snapshot
 
     def close(self) -> None:
-        for watch in self._watches:
+        for watch in self._watches.values():
             watch.close()
 
     def __enter__(self) -> LiveCluster:
@@ -82,3 +78,7 @@ class LiveCluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _kind(listing: Listing) -> _Kind:
+    return listing.served.resource.group, listing.served.resource.kind

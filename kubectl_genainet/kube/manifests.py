@@ -1,7 +1,8 @@
 """A snapshot from YAML and JSON files, folders or standard input: policies can be judged before they are applied.
 
 Loading is never all or nothing: what is no Kubernetes object is left out and named, an object given twice counts as it
-was given last, and a folder with a kustomization is built. `ClusterSnapshot.notes` says each of these things.
+was given last, a folder with a kustomization is built, and a Helm chart is left out whole. `ClusterSnapshot.notes` says each
+of these things; policies that are known to be in what was left out are in `left_out`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.generated_pods import pods_of_workloads
+from kubectl_genainet.kube.files.charts import Charts, policy_kinds_in
+from kubectl_genainet.kube.files.generated_pods import pods_of_workloads
+from kubectl_genainet.kube.files.places import Places
 from kubectl_genainet.kube.kustomize.build import Kustomizations
-from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
-from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot
+from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
@@ -96,7 +98,13 @@ def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot
             pods.append(pod)
         else:
             loading.notes.append(f"{problem.message}: left out")
-    return ClusterSnapshot((*objects, *pods), notes=tuple(loading.notes))
+    return ClusterSnapshot((*objects, *pods), left_out=tuple(loading.unread.values()), notes=tuple(loading.notes))
+
+
+def _is_patch(obj: KubeObject) -> bool:
+    """Whether a manifest of a workload is a patch in a file of its own: the API server takes no workload without a selector."""
+    spec = obj.raw.get("spec")
+    return obj.group == "apps" and isinstance(spec, dict) and "selector" not in spec
 
 
 class _Loading:
@@ -105,6 +113,7 @@ class _Loading:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.notes: list[str] = []
+        self.unread: dict[str, LeftOut] = {}  # by kind: policies that files hold which are not read
         self.first_problem: InputError | None = None
         self._objects: dict[tuple[str, str, str, str], KubeObject] = {}
 
@@ -120,20 +129,29 @@ class _Loading:
         if not place.is_dir():
             self._text(str(place), _text_of(place))
             return
-        kustomizations = Kustomizations(place, self.notes.append)
+        kustomizations, charts = Kustomizations(place, self.notes.append), Charts(place)
         files = sorted(p for p in place.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
         if not files and not kustomizations.roots:
             raise InputError(f"there is no {', '.join(_SUFFIXES)} file in {path}")
         for root in kustomizations.roots:
             for raw, source in kustomizations.build(root):
                 self._value(raw, source)
+        for note in charts.named(self.namespace):
+            self.notes.append(note)
+            self.first_problem = self.first_problem or InputError(note)
+        for unread in charts.left_out():
+            self.unread.setdefault(unread.kind, unread)
         for file in files:
-            if kustomizations.consumes(file):
+            if kustomizations.consumes(file) or charts.hold(file):
                 continue
+            text = ""
             try:
-                self._text(str(file), _text_of(file))
+                text = _text_of(file)
+                self._text(str(file), text)
             except InputError as error:
                 self._left_out(error)
+                for kind in policy_kinds_in(text):
+                    self.unread.setdefault(kind, LeftOut(kind, f"{file} can't be read", partly=True))
 
     def _left_out(self, error: InputError) -> None:
         self.first_problem = self.first_problem or error
@@ -154,9 +172,12 @@ class _Loading:
                 continue
             key = (obj.group, obj.kind, obj.namespace, obj.name)
             before = self._objects.pop(key, None)
-            if before is not None:
-                said = GIVEN_ALIKE if obj.raw == before.raw else GIVEN_TWICE
-                self.notes.append(f"{obj.ref}{said}{source}{COUNTS}{before.source}")
+            if before is not None and _is_patch(before) != _is_patch(obj):
+                patch, obj = (obj, before) if _is_patch(obj) else (before, obj)
+                self.notes.append(f"{patch.source}: a patch of {obj.ref}, not the object: left out")
+            elif before is not None:
+                note = GIVEN_ALIKE if obj.raw == before.raw else GIVEN_TWICE
+                self.notes.append(f"{obj.ref}{note}{source}{COUNTS}{before.source}")
             self._objects[key] = obj
 
     def _read_objects(self, value: Any, source: str) -> Iterator[KubeObject]:
@@ -176,9 +197,9 @@ class _Loading:
             return
         raw: dict[str, Any] = without_nulls(value)
         metadata = raw.setdefault("metadata", {})
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
             name = metadata.get("generateName") if isinstance(metadata, dict) else None
-            if not isinstance(name, str):
+            if not isinstance(name, str) or not name:
                 self._left_out(InputError("has no name", source=source, obj=raw["kind"], field="metadata.name"))
                 return
             metadata["name"] = name

@@ -23,7 +23,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.incluster import ServiceAccountClient
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, POD, SERVICE, Served, discover
-from kubectl_genainet.kube.watch import Follower, Selection
+from kubectl_genainet.kube.watch import Selection, SelectionFollower
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Pod, Service
 
 SETTLE_S = 1.0  # changes come together: a Deployment's pods, their endpoints
@@ -51,9 +51,9 @@ class Names:
         self._true_at = 0.0
         self._too_many: set[str] = set()
 
-    def follow(self, client: KubeClient, served: Served) -> Follower[Any]:
+    def follow(self, client: KubeClient, served: Served) -> SelectionFollower[Any]:
         kind = served.resource.kind
-        return Follower(
+        return SelectionFollower(
             client,
             Selection(served),
             _reduced,

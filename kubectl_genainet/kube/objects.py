@@ -21,7 +21,7 @@ from kubectl_genainet.agent.objects.server import ObjectsServer, Watch
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import serve_until_stopped
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
@@ -149,7 +149,7 @@ def main() -> None:
         namespace, name = os.environ.get("POD_NAMESPACE", "default"), os.environ.get("POD_NAME", "genainet-objects")
         uid = os.environ.get("POD_UID", "")
         lease = Lease(client, namespace, arguments.lease, name, uid) if arguments.lease else None
-        recorder = ObjectsRecorder(folder, Bounds())
+        recorder = ObjectsRecorder(folder, RecordingLimits())
     except (GenainetError, OSError) as error:
         sys.exit(f"genainet-objects: {error}")
     watch = Watch(recorder, HeldObjects(ClusterObjects(client), lease).newer)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from kubectl_genainet.kube.client import KubeClient
+from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
@@ -15,6 +16,8 @@ class Resource(msgspec.Struct, frozen=True):
     """One kind. `versions` are those the tool understands, best first; empty: the server's preferred one.
 
     `optional` kinds come with an add-on or with newer servers: a cluster without them has none of these objects.
+    `stored_in` is a group that has the same objects under the same plural: where it is offered, it is read instead.
+    `for_checks`: only doctor's checks ask for them, and what builds on these.
     """
 
     kind: str
@@ -24,6 +27,8 @@ class Resource(msgspec.Struct, frozen=True):
     namespaced: bool = True
     optional: bool = False
     query: tuple[tuple[str, str], ...] = ()
+    stored_in: str = ""
+    for_checks: bool = False
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -50,6 +55,30 @@ def _add_on(group: str, *kinds: str, version: str = "", namespaced: bool = True)
     return tuple(Resource(kind, plural, group, versions, namespaced, optional=True) for kind, plural in split)
 
 
+def _checked(group: str, *kinds: str, namespaced: bool = True) -> tuple[Resource, ...]:
+    """Kinds of an add-on that only checks ask for."""
+    return tuple(
+        msgspec.structs.replace(kind, for_checks=True) for kind in _add_on(group, *kinds, namespaced=namespaced)
+    )
+
+
+def _calico(group: str, stored_in: str = "") -> Iterator[Resource]:
+    """Calico's kinds, which are custom resources of one group or (since 3.32) of the other."""
+    for kind, plural in (("NetworkPolicy", "networkpolicies"), ("NetworkSet", "networksets")):
+        yield Resource(kind, plural, group, (), optional=True, stored_in=stored_in)
+    for kind in (
+        "GlobalNetworkPolicy",
+        "GlobalNetworkSet",
+        "Tier",
+        "HostEndpoint",
+        "IPPool",
+        "FelixConfiguration",
+        "ClusterInformation",
+    ):
+        plural = kind.lower().removesuffix("y") + "ies" if kind.endswith("Policy") else f"{kind.lower()}s"
+        yield Resource(kind, plural, group, (), namespaced=False, optional=True, stored_in=stored_in)
+
+
 POD = Resource("Pod", "pods")
 SERVICE = Resource("Service", "services")
 NODE = Resource("Node", "nodes", namespaced=False)
@@ -66,17 +95,21 @@ KINDS: tuple[Resource, ...] = (
     Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
     Resource("ServiceAccount", "serviceaccounts"),  # rules of Calico select by their labels
     Resource("ConfigMap", "configmaps"),  # kube-proxy's, CoreDNS's and the CNI's settings; URLs that workloads call
-    Resource("Event", "events", query=(("fieldSelector", "type=Warning"),)),
+    Resource("Event", "events", query=(("fieldSelector", "type=Warning"),), for_checks=True),
     Resource("Deployment", "deployments", "apps"),
     Resource("StatefulSet", "statefulsets", "apps"),
     Resource("DaemonSet", "daemonsets", "apps"),
     Resource("ReplicaSet", "replicasets", "apps"),  # between a pod and its Deployment
     Resource("Job", "jobs", "batch"),
-    Resource("Ingress", "ingresses", "networking.k8s.io", ("v1", "v1beta1")),
-    Resource("IngressClass", "ingressclasses", "networking.k8s.io", ("v1", "v1beta1"), namespaced=False),
-    Resource("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2", "v2beta2", "v1")),
+    Resource("Ingress", "ingresses", "networking.k8s.io", ("v1", "v1beta1"), for_checks=True),
+    Resource(
+        "IngressClass", "ingressclasses", "networking.k8s.io", ("v1", "v1beta1"), namespaced=False, for_checks=True
+    ),
+    Resource(
+        "HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2", "v2beta2", "v1"), for_checks=True
+    ),
     # Gateway API and its Inference Extension.
-    *_add_on(
+    *_checked(
         "gateway.networking.k8s.io",
         "Gateway/gateways",
         "HTTPRoute/httproutes",
@@ -85,9 +118,9 @@ KINDS: tuple[Resource, ...] = (
         "TLSRoute/tlsroutes",
         "ReferenceGrant/referencegrants",
     ),
-    *_add_on("gateway.networking.k8s.io", "GatewayClass/gatewayclasses", namespaced=False),
-    *_add_on("inference.networking.k8s.io", "InferencePool/inferencepools"),
-    *_add_on("inference.networking.x-k8s.io", "InferencePool/inferencepools", "InferenceModel/inferencemodels"),
+    *_checked("gateway.networking.k8s.io", "GatewayClass/gatewayclasses", namespaced=False),
+    *_checked("inference.networking.k8s.io", "InferencePool/inferencepools"),
+    *_checked("inference.networking.x-k8s.io", "InferencePool/inferencepools", "InferenceModel/inferencemodels"),
     # Policies beyond networking.k8s.io.
     *_add_on(
         "policy.networking.k8s.io",
@@ -100,27 +133,20 @@ KINDS: tuple[Resource, ...] = (
     *_add_on(
         "cilium.io", "CiliumClusterwideNetworkPolicy/ciliumclusterwidenetworkpolicies", version="v2", namespaced=False
     ),
-    *_add_on("crd.projectcalico.org", "NetworkPolicy/networkpolicies", "NetworkSet/networksets"),
-    *_add_on(
-        "crd.projectcalico.org",
-        "GlobalNetworkPolicy/globalnetworkpolicies",
-        "GlobalNetworkSet/globalnetworksets",
-        "IPPool/ippools",
-        "FelixConfiguration/felixconfigurations",
-        namespaced=False,
-    ),
+    *_calico("crd.projectcalico.org"),
+    *_calico("projectcalico.org", stored_in="crd.projectcalico.org"),
     *(
         Resource(kind, other.plural, group, (), other.namespaced, optional=True)
         for (group, kind), other in OTHER_KINDS.items()
     ),
     # Amazon VPC CNI, secondary networks, mesh.
-    *_add_on("crd.k8s.amazonaws.com", "ENIConfig/eniconfigs", namespaced=False),
-    *_add_on("vpcresources.k8s.aws", "CNINode/cninodes", namespaced=False),
+    *_checked("crd.k8s.amazonaws.com", "ENIConfig/eniconfigs", namespaced=False),
+    *_checked("vpcresources.k8s.aws", "CNINode/cninodes", namespaced=False),
     *_add_on("networking.k8s.aws", "PolicyEndpoint/policyendpoints"),
     *_add_on("k8s.cni.cncf.io", "NetworkAttachmentDefinition/network-attachment-definitions"),
     # AWS resources as objects (ACK), certificates that Ingresses wait for.
-    *_add_on("ec2.services.k8s.aws", "Subnet/subnets", "SecurityGroup/securitygroups"),
-    *_add_on("cert-manager.io", "Certificate/certificates"),
+    *_checked("ec2.services.k8s.aws", "Subnet/subnets", "SecurityGroup/securitygroups"),
+    *_checked("cert-manager.io", "Certificate/certificates"),
     # Controllers of training jobs and of models that span pods.
     *_add_on("leaderworkerset.x-k8s.io", "LeaderWorkerSet/leaderworkersets"),
     *_add_on("jobset.x-k8s.io", "JobSet/jobsets"),
@@ -138,37 +164,44 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("orchestration.aibrix.ai", "StormService/stormservices", "RayClusterFleet/rayclusterfleets"),
     *_add_on("argoproj.io", "Rollout/rollouts"),
     # Timeouts and targets of gateways, load balancers and meshes.
-    *_add_on(
-        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "ServiceEntry/serviceentries"
-    ),
-    *_add_on("route.openshift.io", "Route/routes"),
-    *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
-    *_add_on("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
+    *_checked("networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways"),
+    *_add_on("networking.istio.io", "ServiceEntry/serviceentries"),
+    *_checked("route.openshift.io", "Route/routes"),
+    *_checked("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
+    *_checked("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
     *_add_on("serving.knative.dev", "Service/services"),
-    *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies"),
-    *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
-    *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
+    *_checked("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies"),
+    *_checked("cloud.google.com", "BackendConfig/backendconfigs"),
+    *_checked("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
     *_add_on("operator.tigera.io", "Installation/installations", namespaced=False),
     # Nodes that Karpenter makes, virtual functions, GKE's networks.
-    *_add_on("karpenter.k8s.aws", "EC2NodeClass/ec2nodeclasses", namespaced=False),
-    *_add_on("karpenter.sh", "NodePool/nodepools", namespaced=False),
-    *_add_on(
+    *_checked("karpenter.k8s.aws", "EC2NodeClass/ec2nodeclasses", namespaced=False),
+    *_checked("karpenter.sh", "NodePool/nodepools", namespaced=False),
+    *_checked(
         "sriovnetwork.openshift.io",
         "SriovNetwork/sriovnetworks",
         "SriovNetworkNodePolicy/sriovnetworknodepolicies",
         "SriovNetworkPoolConfig/sriovnetworkpoolconfigs",
     ),
-    *_add_on("networking.gke.io", "Network/networks", "GKENetworkParamSet/gkenetworkparamsets", namespaced=False),
+    *_checked("networking.gke.io", "Network/networks", "GKENetworkParamSet/gkenetworkparamsets", namespaced=False),
     # Dynamic resource allocation (v1 since Kubernetes 1.34).
-    *_add_on("resource.k8s.io", "ResourceClaim/resourceclaims", "ResourceClaimTemplate/resourceclaimtemplates"),
-    *_add_on("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),
+    *_checked("resource.k8s.io", "ResourceClaim/resourceclaims", "ResourceClaimTemplate/resourceclaimtemplates"),
+    *_checked("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),
     *_add_on("security.istio.io", "PeerAuthentication/peerauthentications"),
 )
 
+# What a run reads that asks no check.
+COMMON_KINDS = tuple(kind for kind in KINDS if not kind.for_checks)
 
 # Kinds that have the name of another and are another thing: that these could not be read says nothing of the other.
 _NAMESAKES = frozenset(
-    {("serving.knative.dev", "Service"), ("networking.istio.io", "Gateway"), ("batch.volcano.sh", "Job")}
+    {
+        ("serving.knative.dev", "Service"),
+        ("networking.istio.io", "Gateway"),
+        ("batch.volcano.sh", "Job"),
+        ("ec2.services.k8s.aws", "Subnet"),
+        ("ec2.services.k8s.aws", "SecurityGroup"),
+    }
 )
 
 
@@ -206,30 +239,56 @@ def discover(client: KubeClient, wanted: Iterable[Resource] = KINDS) -> tuple[li
     Left out are kinds that the server offers in no version the tool understands; an optional kind that it does not serve
     at all has no objects there, and is not mentioned.
     """
-    groups = {
-        g.name: g
-        for g in msgspec.json.decode(
-            client.request("GET", "/apis", doing="ask which APIs there are"), type=_Groups
-        ).groups
-    }
-    listed: dict[str, frozenset[str]] = {}
+    doing = "ask which APIs there are"
+    offered_groups: _Groups = decoded_answer(client.request("GET", "/apis", doing=doing), _Groups, doing)
+    groups = {group.name: group for group in offered_groups.groups}
+    listed: dict[str, frozenset[str] | ApiError] = {}
     served_resources: list[Served] = []
     missing: list[LeftOut] = []
     for resource in wanted:
-        for version in _versions(resource, groups):
-            served = Served(resource, version)
-            if not resource.group or resource.plural in _resources_of(client, served.api_version, listed):
-                served_resources.append(served)
-                break
-        else:
-            group = groups.get(resource.group, _Group())
-            others = [v.version for v in group.versions if v.version not in resource.versions]
-            offered = [v for v in others if resource.plural in _resources_of(client, f"{group.name}/{v}", listed)]
-            if offered or not resource.optional:
-                reason = f"the server does not offer {resource.group} {' or '.join(resource.versions)}"
-                as_others = f", but {' and '.join(offered)}" if offered else ""
-                missing.append(LeftOut(told_name(resource), reason + as_others))
+        if _is_stored_elsewhere(client, resource, groups, listed):
+            continue
+        served = _served(client, resource, groups, listed)
+        if isinstance(served, Served):
+            served_resources.append(served)
+        elif served is not None:
+            missing.append(served)
     return served_resources, missing
+
+
+def _is_stored_elsewhere(
+    client: KubeClient, resource: Resource, groups: dict[str, _Group], listed: dict[str, frozenset[str] | ApiError]
+) -> bool:
+    """Whether the group in which its objects are stored is served: they are read there."""
+    versions = (v.version for v in groups.get(resource.stored_in, _Group()).versions)
+    offered = (_resources_of(client, f"{resource.stored_in}/{version}", listed) for version in versions)
+    return any(resource.plural in plurals for plurals in offered if isinstance(plurals, frozenset))
+
+
+def _served(
+    client: KubeClient, resource: Resource, groups: dict[str, _Group], listed: dict[str, frozenset[str] | ApiError]
+) -> Served | LeftOut | None:
+    """The kind in the best version that is offered, or why it can't be read. None: there are no objects of it."""
+    failed: ApiError | None = None
+    for version in _versions(resource, groups):
+        served = Served(resource, version)
+        if not resource.group:
+            return served
+        offered = _resources_of(client, served.api_version, listed)
+        if isinstance(offered, ApiError):
+            failed = offered  # an aggregated API that does not answer; another version may
+        elif resource.plural in offered:
+            return served
+    if failed is not None:
+        return LeftOut(told_name(resource), failed.message)
+    group = groups.get(resource.group, _Group())
+    unknown = [v.version for v in group.versions if v.version not in resource.versions]
+    others = {version: _resources_of(client, f"{group.name}/{version}", listed) for version in unknown}
+    offering = [v for v, plurals in others.items() if isinstance(plurals, frozenset) and resource.plural in plurals]
+    if not offering and resource.optional:
+        return None
+    reason = f"the server does not offer {resource.group} {' or '.join(resource.versions)}"
+    return LeftOut(told_name(resource), reason + (f", but {' and '.join(offering)}" if offering else ""))
 
 
 def _versions(resource: Resource, groups: dict[str, _Group]) -> list[str]:
@@ -245,8 +304,19 @@ def _versions(resource: Resource, groups: dict[str, _Group]) -> list[str]:
     return [preferred, *(v for v in offered if v != preferred)]
 
 
-def _resources_of(client: KubeClient, api_version: str, listed: dict[str, frozenset[str]]) -> frozenset[str]:
+def _resources_of(
+    client: KubeClient, api_version: str, listed: dict[str, frozenset[str] | ApiError]
+) -> frozenset[str] | ApiError:
+    """The plurals of a group version; none where it has gone since it was named, or is not served yet (404)."""
     if api_version not in listed:
-        text = client.request("GET", f"/apis/{api_version}", doing=f"ask what {api_version} offers")
-        listed[api_version] = frozenset(r.name for r in msgspec.json.decode(text, type=_ApiResources).resources)
+        doing = f"ask what {api_version} offers"
+        try:
+            text = client.request("GET", f"/apis/{api_version}", doing=doing)
+        except ApiError as error:
+            if error.status == 401:
+                raise
+            listed[api_version] = frozenset() if error.status == 404 else error
+        else:
+            offered: _ApiResources = decoded_answer(text, _ApiResources, doing)
+            listed[api_version] = frozenset(resource.name for resource in offered.resources)
     return listed[api_version]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
 
 from kubectl_genainet.collector import collector_paused
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
-from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.kube.items import Item, ItemDecoder
 from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -20,6 +19,7 @@ from kubectl_genainet.model.kube import KubeObject
 PAGE = 500  # as kubectl
 _PARALLEL = 4
 _NOT_READ = LeftOut("Secret", "never read: no role of this tool includes Secrets")
+NOT_ASKED_FOR = "only doctor and diagnose ask for them"
 
 
 class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,9 +30,6 @@ class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
 class _List(msgspec.Struct, frozen=True):
     items: list[Item] | None = None
     metadata: ListMeta = ListMeta()
-
-
-_list_decoder = msgspec.json.Decoder(_List)
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -49,21 +46,22 @@ def read_listings(
     client: KubeClient,
     *,
     namespace: str | None = None,
-    kinds: Iterable[Resource] = KINDS,
+    kinds: Collection[Resource] = KINDS,
 ) -> tuple[ClusterSnapshot, tuple[Listing, ...]]:
     """All objects of the kinds that the server offers and the user may list, in all namespaces; and the lists they came in.
 
-    A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed; the
-    rest of it, and a kind that can't be read at all, is named in `left_out`. The lists are read one after the other in
-    time, not in one transaction: an object may be newer than another by a second or so. Raises GenainetError where the
-    API server can't be reached.
+    A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed;
+    the rest of it, a kind that can't be read at all, and one that is not among `kinds` are named in `left_out`. The
+    lists are read one after the other in time, not in one transaction: an object may be newer than another by a
+    second or so. Raises GenainetError where the API server can't be reached.
     """
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)
 
     with collector_paused(), ThreadPoolExecutor(_PARALLEL) as pool:
-        listings = tuple(pool.map(lambda one: _read_kind(client, one, namespace or client.namespace), served))
+        listings = tuple(pool.map(lambda resource: _read_kind(client, resource, namespace or client.namespace), served))
     left_out += [listing.missing for listing in listings if listing.missing is not None]
+    left_out += [LeftOut(told_name(kind), NOT_ASKED_FOR) for kind in KINDS if kind.for_checks and kind not in kinds]
     objects = tuple(obj for listing in listings for obj in listing.objects)
     return ClusterSnapshot(objects, (*left_out, _NOT_READ), taken_at), listings
 
@@ -79,13 +77,13 @@ def _read_kind(client: KubeClient, served: Served, namespace: str) -> Listing:
         if error.status == 404:  # a CRD that was removed since discovery
             return Listing(served, "", "", ())
         if error.status != 403 or not served.resource.namespaced:
-            return Listing(served, "", "", (), LeftOut(kind, error.message))
+            return Listing(served, "", "", (), LeftOut(kind, error.message, hint=error.hint))
     try:
         objects, version = list_objects(client, served, namespace)
         missing = LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed", namespace)
         return Listing(served, namespace, version, tuple(objects), missing)
     except ApiError as error:
-        return Listing(served, namespace, "", (), LeftOut(kind, error.message))
+        return Listing(served, namespace, "", (), LeftOut(kind, error.message, hint=error.hint))
 
 
 def list_objects(
@@ -122,7 +120,9 @@ def list_pages(
     first, items = True, ItemDecoder(served)
 
     def read() -> _List:
-        return _decode(client.request("GET", served.path(namespace), query=dict(options), doing=doing), doing)
+        answer = client.request("GET", served.path(namespace), query=dict(options), doing=doing)
+        page: _List = decoded_answer(answer, _List, doing)
+        return page
 
     with ThreadPoolExecutor(1) as ahead:  # the server prepares a page while this one's objects are made
         page: _List | None = read()
@@ -140,10 +140,3 @@ def list_pages(
                     raise
                 options.pop("continue"), options.pop("limit")
                 first, page = True, read()
-
-
-def _decode(text: bytes, doing: str) -> _List:
-    try:
-        return _list_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise GenainetError(f"can't {doing}: the answer is not a list of the Kubernetes API: {error}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -78,12 +77,12 @@ def parse_text(source: str, text: str, warn: Warn) -> list[Any]:
 
 
 # `kubectl cluster-info dump` without a folder writes containers' logs between the objects.
-_LOGS = re.compile(r"^==== START logs for container .*?^==== END logs for container [^\n]*$", re.MULTILINE | re.DOTALL)
+_LOG_BEGINS, _LOG_ENDS = "==== START logs for container ", "==== END logs for container "
 
 
 def _values(source: str, text: str, warn: Warn) -> list[Any]:
-    if "==== START logs for container " in text:
-        text = _LOGS.sub("", text)
+    if _LOG_BEGINS in text:
+        text = _without_logs(text)
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [json.loads(text, parse_int=_fitting)]
@@ -106,6 +105,20 @@ def _values(source: str, text: str, warn: Warn) -> list[Any]:
             "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`" if "{{" in text else ""
         )
         raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
+
+
+def _without_logs(text: str) -> str:
+    """The text without containers' logs; a log that does not end is kept, and is no object."""
+    kept: list[str] = []
+    log: list[str] = []
+    for line in text.split("\n"):
+        if log or line.startswith(_LOG_BEGINS):
+            log.append(line)
+        else:
+            kept.append(line)
+        if log and line.startswith(_LOG_ENDS):
+            log = []
+    return "\n".join(kept + log)
 
 
 def problem_of(value: Any) -> str:

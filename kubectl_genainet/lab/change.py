@@ -47,13 +47,13 @@ class Lab:
 
     def pods_of(self, app: str, label: str = APP) -> list[Object]:
         """The pods of an application, by node and name."""
-        found = [p for p in programs.pods_in(self.objects) if selects(p["metadata"].get("labels", {}), {label: app})]
-        if not found:
+        selected = [p for p in programs.pods_in(self.objects) if selects(p["metadata"].get("labels", {}), {label: app})]
+        if not selected:
             raise GenainetError(
                 f"the lab {self.folder.name!r} has no pod of {app}",
                 "Incidents are made for the application that the tool ships: bring up a lab without --manifests.",
             )
-        return sorted(found, key=lambda p: (p["spec"]["nodeName"], p["metadata"]["name"]))
+        return sorted(selected, key=lambda p: (p["spec"]["nodeName"], p["metadata"]["name"]))
 
     def edit(self, obj: Object, memo: Memo) -> Object:
         """The object, to be changed in place; as it was, it goes into the memo."""
@@ -102,8 +102,11 @@ class Lab:
     def remove_pod(self, pod: Object) -> None:
         """Ends a pod: its servers, its network namespace, its object."""
         self.objects = [o for o in self.objects if key(o) != key(pod)]
+        wire = pod_wire(self.record, pod)
         name = self.record.pods.pop(programs.member_key(pod))
         self.sync()
+        with wires(self.record) as wired:
+            wired.remove_pod(wire)
         netns.remove(name)
 
     def restore_pod(self, pod: Object, namespace: str) -> None:

@@ -19,7 +19,7 @@ from kubectl_genainet.lab.datapath.rules import load_rules
 from kubectl_genainet.lab.datapath.wiring import HAS_IPV6, PodWire, Wires
 from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.programs import start as programs
-from kubectl_genainet.lab.spec import FABRIC, Family, LabSpec, check_name, check_nodes, netns_name, node_name
+from kubectl_genainet.lab.spec import FABRIC, AddressFamily, LabSpec, check_name, check_nodes, netns_name, node_name
 from kubectl_genainet.lab.state import LabFolder, LabRecord, locked
 
 Object = dict[str, Any]
@@ -47,7 +47,7 @@ def up(spec: LabSpec, progress: Callable[[str], None] = lambda _: None) -> LabRe
     """
     check_machine()
     check_nodes(spec.nodes)
-    if Family.IPV6 in spec.families and not HAS_IPV6.exists():
+    if AddressFamily.IPV6 in spec.families and not HAS_IPV6.exists():
         raise GenainetError("this machine has no IPv6", "Bring the lab up with --ip-family ipv4.")
     with locked(check_name(spec.name), create=True) as folder:
         if folder.exists():

@@ -53,10 +53,10 @@ def execute(lab: str, pod: str, command: tuple[str, ...], namespace: str = "defa
     """
     check_machine()
     record: LabRecord = lab_record(lab)
-    found = find_pod(lab_snapshot(lab), pod, namespace)
-    key = f"{found.metadata.namespace}/{found.metadata.name}"
-    if found.spec.host_network:
-        space, conf = record.nodes[found.spec.node_name], None
+    pod_found = find_pod(lab_snapshot(lab), pod, namespace)
+    key = f"{pod_found.metadata.namespace}/{pod_found.metadata.name}"
+    if pod_found.spec.host_network:
+        space, conf = record.nodes[pod_found.spec.node_name], None
     else:
         space, conf = record.pods[key], programs.resolv_path(LabFolder(lab), record.pods[key])
     fd = os.open(netns.RUN_NETNS / space, os.O_RDONLY | os.O_CLOEXEC)

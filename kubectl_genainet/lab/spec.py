@@ -29,7 +29,7 @@ class Overlay(Enum):
     VXLAN = "vxlan"
 
 
-class Family(Enum):
+class AddressFamily(Enum):
     """An address family, with the lab's ranges for it (the ones that kind uses)."""
 
     IPV4 = "IPv4"
@@ -37,19 +37,19 @@ class Family(Enum):
 
     @property
     def underlay(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-        return ipaddress.ip_network("172.18.0.0/16" if self is Family.IPV4 else "fc00:f853:ccd:e793::/64")
+        return ipaddress.ip_network("172.18.0.0/16" if self is AddressFamily.IPV4 else "fc00:f853:ccd:e793::/64")
 
     @property
     def cluster_cidr(self) -> str:
-        return "10.244.0.0/16" if self is Family.IPV4 else "fd00:10:244::/56"
+        return "10.244.0.0/16" if self is AddressFamily.IPV4 else "fd00:10:244::/56"
 
     @property
     def service_cidr(self) -> str:
-        return "10.96.0.0/16" if self is Family.IPV4 else "fd00:10:96::/112"
+        return "10.96.0.0/16" if self is AddressFamily.IPV4 else "fd00:10:96::/112"
 
     @property
     def host_prefix(self) -> int:
-        return 32 if self is Family.IPV4 else 128
+        return 32 if self is AddressFamily.IPV4 else 128
 
     @property
     def fabric_ip(self) -> str:
@@ -60,7 +60,7 @@ class Family(Enum):
         return str(self.underlay[index + 1])
 
     def pod_cidr(self, index: int) -> str:
-        return f"10.244.{index}.0/24" if self is Family.IPV4 else f"fd00:10:244:{index:x}::/64"
+        return f"10.244.{index}.0/24" if self is AddressFamily.IPV4 else f"fd00:10:244:{index:x}::/64"
 
     def gateway(self, index: int) -> str:
         """The address that every pod of the node has as its gateway, on the node's side of each veth."""
@@ -71,8 +71,8 @@ class Family(Enum):
         return str(ipaddress.ip_network(self.pod_cidr(index))[number + 2])
 
 
-def family_of(ip: str) -> Family:
-    return Family.IPV6 if ":" in ip else Family.IPV4
+def family_of(ip: str) -> AddressFamily:
+    return AddressFamily.IPV6 if ":" in ip else AddressFamily.IPV4
 
 
 class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 3
     proxy_mode: ProxyMode = ProxyMode.IPTABLES
     overlay: Overlay = Overlay.NONE
-    families: tuple[Family, ...] = (Family.IPV4,)
+    families: tuple[AddressFamily, ...] = (AddressFamily.IPV4,)
     manifests: str = ""
     record: bool = False  # its nodes and its objects have recorders
 

@@ -13,6 +13,7 @@ from kubectl_genainet.mcp.tools import Outcome, Tool
 from kubectl_genainet.records import schemas_of
 
 MAX_WARNINGS = 50
+MAX_TEXT = 2000  # characters of a warning or an error
 
 
 class AnswerStatus(Enum):
@@ -30,13 +31,18 @@ _OF_EXIT = {
 }
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`records` are as `-o json` prints them; `left_out` of them found no room."""
 
     status: AnswerStatus
     records: list[Any]
     warnings: list[str]
     left_out: int = 0
+
+
+def shortened(text: str) -> str:
+    """An error quotes what it is about, which may be of any length."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +56,15 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         return cls(error=error.message, hint=error.hint)
 
     def __str__(self) -> str:
-        return f"{self.error}\n{self.hint}" if self.hint else self.error
+        return "\n".join(shortened(text) for text in (self.error, self.hint) if text)
 
 
-def bounded_answer(outcome: Outcome, max_bytes: int) -> Answer:
+def bounded_answer(outcome: Outcome, max_bytes: int) -> ToolAnswer:
     """The outcome in at most about `max_bytes` of JSON: what is wrong and the summaries are kept before what is well."""
     values = list(outcome.records)
     records = [msgspec.json.encode(value) for value in values]
     kept = _kept(values, [len(record) for record in records], max_bytes)
-    warnings = list(outcome.warnings)
+    warnings = list(map(shortened, outcome.warnings))
     if len(warnings) > MAX_WARNINGS:
         warnings = [*warnings[:MAX_WARNINGS], f"{len(warnings) - MAX_WARNINGS} more warnings"]
     left_out = len(records) - len(kept)
@@ -67,7 +73,7 @@ def bounded_answer(outcome: Outcome, max_bytes: int) -> Answer:
             f"{left_out} of {len(records)} records found no room in {max_bytes} bytes: ask for less "
             "(a target, a namespace, a verdict, a node)"
         )
-    return Answer(
+    return ToolAnswer(
         status=_OF_EXIT[outcome.status],
         records=[msgspec.Raw(records[number]) for number in kept],
         warnings=warnings,

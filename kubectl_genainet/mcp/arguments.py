@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 MAX_WATCH_S = 120.0
+MAX_LAST = 1_000_000
 
 TargetText = Annotated[
     str, Meta(description="svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]; empty: all of the namespace.")
@@ -19,7 +20,7 @@ NodeName = Annotated[str, Meta(description="Only what this node sees.")]
 PodName = Annotated[str, Meta(description="pod/NAME: only what this client does.")]
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScopeArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every tool takes: where to look."""
 
     namespace: Annotated[str, Meta(description="Namespace to look in; empty: the server's.")] = ""
@@ -33,22 +34,22 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 0.0
 
 
-class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NoArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool that takes no argument."""
 
 
-class Diagnose(Scope, frozen=True, kw_only=True):
+class DiagnoseArguments(ScopeArguments, frozen=True, kw_only=True):
     target: TargetText = ""
     from_pod: PodName = ""
     seconds: WatchSeconds = 15.0
     node: NodeName = ""
 
 
-class Timeline(Scope, frozen=True, kw_only=True):
+class TimelineArguments(ScopeArguments, frozen=True, kw_only=True):
     target: TargetText = ""
 
 
-class Trace(Scope, frozen=True, kw_only=True):
+class TraceArguments(ScopeArguments, frozen=True, kw_only=True):
     target: TargetText = ""
     from_pod: PodName = ""
     seconds: WatchSeconds = 15.0
@@ -57,24 +58,24 @@ class Trace(Scope, frozen=True, kw_only=True):
         tuple[Literal["forwarded", "dropped", "rejected", "unanswered", "reset", "unknown"], ...],
         Meta(description="Only connections with one of these verdicts; empty: all."),
     ] = ()
-    last: Annotated[int, Meta(ge=0, description="Only the last so many connections; 0: all.")] = 0
+    last: Annotated[int, Meta(ge=0, le=MAX_LAST, description="Only the last so many connections; 0: all.")] = 0
 
 
-class Drops(Scope, frozen=True, kw_only=True):
+class DropsArguments(ScopeArguments, frozen=True, kw_only=True):
     target: TargetText = ""
     everything: Annotated[bool, Meta(description="Also frees that lost nothing.")] = False
     seconds: WatchSeconds = 15.0
     node: NodeName = ""
 
 
-class Dns(Scope, frozen=True, kw_only=True):
+class DnsArguments(ScopeArguments, frozen=True, kw_only=True):
     target: TargetText = ""
     as_server: Annotated[bool, Meta(description="The target is a DNS server: who asks it.")] = False
     seconds: WatchSeconds = 15.0
     node: NodeName = ""
 
 
-class Explain(Scope, frozen=True, kw_only=True):
+class ExplainArguments(ScopeArguments, frozen=True, kw_only=True):
     client: Annotated[str, Meta(min_length=1, description="pod/NAME, deploy/NAME, svc/NAME or an IP address.")]
     destination: Annotated[
         str, Meta(min_length=1, description="As the client, with an optional :PORT; also a domain name.")
@@ -82,28 +83,28 @@ class Explain(Scope, frozen=True, kw_only=True):
     protocol: Literal["", "TCP", "UDP", "SCTP"] = ""
 
 
-class Matrix(Scope, frozen=True, kw_only=True):
+class MatrixArguments(ScopeArguments, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="0: the ports that each destination declares.")] = 0
     protocol: Literal["", "TCP", "UDP", "SCTP"] = ""
 
 
-class Rules(Scope, frozen=True, kw_only=True):
+class RulesArguments(ScopeArguments, frozen=True, kw_only=True):
     target: Annotated[str, Meta(description="svc/NAME[:PORT]; empty: every Service.")] = ""
     node: NodeName = ""
     connections: Annotated[bool, Meta(description="Also how many connections conntrack holds.")] = False
 
 
-class Fabric(Scope, frozen=True, kw_only=True):
+class FabricArguments(ScopeArguments, frozen=True, kw_only=True):
     target: Annotated[str, Meta(description="pod/NAME, job/NAME or node/NAME; empty: all GPU pods.")] = ""
     seconds: Annotated[float, Meta(ge=0.5, le=MAX_WATCH_S, description="How long to measure.")] = 5.0
 
 
-class Doctor(Scope, frozen=True, kw_only=True):
+class DoctorArguments(ScopeArguments, frozen=True, kw_only=True):
     only: Annotated[tuple[str, ...], Meta(description="Only these areas or checks; empty: all.")] = ()
     measure_seconds: Annotated[
         float, Meta(ge=0, le=MAX_WATCH_S, description="How long to watch the cluster's DNS; 0: not at all.")
     ] = 0.0
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StatusArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     agents_namespace: Annotated[str, Meta(description="Namespace of the agents; empty: where `deploy` puts them.")] = ""

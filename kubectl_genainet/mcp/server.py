@@ -24,10 +24,11 @@ from mcp.server.stdio import stdio_server
 from kubectl_genainet import __version__
 from kubectl_genainet.mcp.answer import Failure, input_schema, output_schema
 from kubectl_genainet.mcp.tools import TOOLS, Tool
-from kubectl_genainet.mcp.worker import Call
+from kubectl_genainet.mcp.worker import ToolCall
 from kubectl_genainet.run.sources.choice import SourceChoice
 
 MAX_CALLS = 4  # at once
+MAX_ARGUMENTS = 64 << 10  # bytes of JSON
 INSTRUCTIONS = (
     "Reads what the kernels of a Kubernetes cluster report about real packets, and what its API objects say. Changes nothing. "
     "Start with `diagnose` for a symptom, `doctor` for a review. Each statement says how it is known: observed (the kernel "
@@ -84,8 +85,11 @@ class GenainetServer:
     async def _call(self, _: ServerRequestContext[Any], params: types.CallToolRequestParams) -> types.CallToolResult:
         if params.name not in TOOLS:
             return _failed(Failure(error=f"there is no tool {params.name!r}", hint=f"Tools: {', '.join(TOOLS)}."))
+        arguments = params.arguments or {}
+        if len(msgspec.json.encode(arguments)) > MAX_ARGUMENTS:
+            return _failed(Failure(error=f"the arguments of {params.name} have more than {MAX_ARGUMENTS} bytes"))
         async with self._free:
-            text = await self._run(params.name, params.arguments or {})
+            text = await self._run(params.name, arguments)
         answer = msgspec.json.decode(text)
         if "error" in answer:
             return _failed(msgspec.convert(answer, Failure))
@@ -95,7 +99,9 @@ class GenainetServer:
     async def _run(self, name: str, arguments: dict[str, Any]) -> bytes:
         """The answer of a worker, or a Failure where it took too long or died."""
         limits = self._limits
-        call = Call(tool=name, arguments=arguments, choice=self._choice, max_bytes=limits.bytes, max_s=limits.seconds)
+        call = ToolCall(
+            tool=name, arguments=arguments, choice=self._choice, max_bytes=limits.bytes, max_s=limits.seconds
+        )
         worker = await anyio.open_process(
             [sys.executable, "-m", "kubectl_genainet.mcp.worker"],
             stdin=subprocess.PIPE,

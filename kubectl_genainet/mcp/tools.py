@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.registry import area_or_check
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.mcp import arguments as given
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.proxy.ruleset import parse_ruleset
-from kubectl_genainet.records import RECORDS, Record
+from kubectl_genainet.records import RECORDS, RecordType
 from kubectl_genainet.render.doctor.data import records_of
 from kubectl_genainet.render.policy.beyond import beyond_json
 from kubectl_genainet.render.policy.json import explained_json
@@ -69,27 +69,27 @@ class Tool:
     run: Callable[[SourceChoice, Any], Outcome]
 
     @property
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[RecordType, ...]:
         return RECORDS[self.name]
 
 
 def _over_source(run: Callable[[Source, Any, Quiet], Outcome]) -> Callable[[SourceChoice, Any], Outcome]:
     """A tool over the facts of a source, in the scope that its arguments name."""
 
-    def with_source(choice: SourceChoice, asked: given.Scope) -> Outcome:
-        told = Quiet()
-        source = choice.within(asked.namespace, asked.all_namespaces).open(told.warn)
+    def with_source(choice: SourceChoice, asked: given.ScopeArguments) -> Outcome:
+        warnings = Quiet()
+        source = choice.within(asked.namespace, asked.all_namespaces).open(warnings.warn)
         if asked.since_minutes:
-            source = past_of(source, _range(asked), told.warn)
-        outcome = run(source, asked, told)
+            source = past_of(source, _range(asked), warnings.warn)
+        outcome = run(source, asked, warnings)
         missing = [f"the agent on node {node} did not answer" for node in sorted(source.failed_nodes)]
         status = outcome.status.with_failures(bool(missing))
-        return Outcome(status, outcome.records, dict.fromkeys((*told.warnings, *outcome.warnings, *missing)))
+        return Outcome(status, outcome.records, dict.fromkeys((*warnings.warnings, *outcome.warnings, *missing)))
 
     return with_source
 
 
-def _range(asked: given.Scope) -> TimeRange:
+def _range(asked: given.ScopeArguments) -> TimeRange:
     """Raises InputError for a time that ends before it begins."""
     if asked.until_minutes >= asked.since_minutes:
         raise InputError("since_minutes is how long ago the time began: more than until_minutes")
@@ -101,20 +101,20 @@ def _target(text: str) -> Target | None:
     return parse_target(text) if text else None
 
 
-def _diagnose(source: Source, asked: given.Diagnose, _: Quiet) -> Outcome:
+def _diagnose(source: Source, asked: given.DiagnoseArguments, _: Quiet) -> Outcome:
     collected = DiagnoseCollector()
     options = diagnosing.DiagnoseOptions(asked.from_pod, asked.seconds, asked.node)
     status = diagnosing.diagnose(source, _target(asked.target), options, collected.for_target)
     return Outcome(status, (collected.conclusion,), collected.warnings)
 
 
-def _timeline(source: Source, asked: given.Timeline, _: Quiet) -> Outcome:
+def _timeline(source: Source, asked: given.TimelineArguments, _: Quiet) -> Outcome:
     collected = DoctorCollector()
     result = timelines.timeline(source, _target(asked.target), collected)
     return Outcome(timelines.status_of(result), (result,), collected.warnings)
 
 
-def _trace(source: Source, asked: given.Trace, _: Quiet) -> Outcome:
+def _trace(source: Source, asked: given.TraceArguments, _: Quiet) -> Outcome:
     collected = TraceCollector()
     options = TraceOptions(
         asked.from_pod,
@@ -123,28 +123,28 @@ def _trace(source: Source, asked: given.Trace, _: Quiet) -> Outcome:
         only=PathFilterTexts(verdicts=asked.verdicts),
         last=asked.last or None,
     )
-    found = trace(source, _target(asked.target), options, collected.for_target)
+    result = trace(source, _target(asked.target), options, collected.for_target)
     summary = collected.summary
-    return Outcome(found, (*collected.paths, summary, *summary.lost), collected.warnings)
+    return Outcome(result, (*collected.paths, summary, *summary.lost), collected.warnings)
 
 
-def _drops(source: Source, asked: given.Drops, _: Quiet) -> Outcome:
+def _drops(source: Source, asked: given.DropsArguments, _: Quiet) -> Outcome:
     collected = DropsCollector()
     options = DropsOptions(asked.everything, asked.seconds, asked.node)
-    found = drops(source, _target(asked.target), options, collected.for_target)
-    return Outcome(found, (*collected.rows, collected.summary), collected.warnings)
+    result = drops(source, _target(asked.target), options, collected.for_target)
+    return Outcome(result, (*collected.rows, collected.summary), collected.warnings)
 
 
-def _dns(source: Source, asked: given.Dns, _: Quiet) -> Outcome:
+def _dns(source: Source, asked: given.DnsArguments, _: Quiet) -> Outcome:
     collected = DnsCollector()
     options = DnsOptions(asked.as_server, timeout_s=asked.seconds, node=asked.node)
-    found = dns(source, _target(asked.target), options, collected.for_target)
-    return Outcome(found, (*collected.exchanges, collected.summary), collected.warnings)
+    result = dns(source, _target(asked.target), options, collected.for_target)
+    return Outcome(result, (*collected.exchanges, collected.summary), collected.warnings)
 
 
-def _explain(source: Source, asked: given.Explain, told: Quiet) -> Outcome:
+def _explain(source: Source, asked: given.ExplainArguments, collected: Quiet) -> Outcome:
     between = FlowsBetween(source, asked.client, asked.destination, protocol=asked.protocol)
-    warn_of_unevaluated(between.engine, told.warn)
+    warn_of_unevaluated(between.engine, collected.warn)
     enforcer = between.engine.enforcer
     records = [
         explained_json(
@@ -155,35 +155,34 @@ def _explain(source: Source, asked: given.Explain, told: Quiet) -> Outcome:
     return Outcome(ExitStatus.OK if between.all_admitted else ExitStatus.FOUND, records)
 
 
-def _matrix(source: Source, asked: given.Matrix, told: Quiet) -> Outcome:
-    answer = matrix(source, MatrixOptions(asked.port or None, asked.protocol), told.warn)
+def _matrix(source: Source, asked: given.MatrixArguments, collected: Quiet) -> Outcome:
+    answer = matrix(source, MatrixOptions(asked.port or None, asked.protocol), collected.warn)
     return Outcome(ExitStatus.OK, (*grid_json(answer.grid), *beyond_json(answer.beyond)))
 
 
-def _rules(source: Source, asked: given.Rules, told: Quiet) -> Outcome:
+def _rules(source: Source, asked: given.RulesArguments, collected: Quiet) -> Outcome:
     options = RulesOptions(node=asked.node, conntrack=asked.connections)
-    result = rules(source, _target(asked.target), options, told.warn)
+    result = rules(source, _target(asked.target), options, collected.warn)
     rulesets = [parse_ruleset([d for d in dumps if d.source == "ipvs"]) for dumps in result.dumps.values()]
-    found = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
-    return Outcome(found, rules_records(result.report, rulesets))
+    status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
+    return Outcome(status, rules_records(result.report, rulesets))
 
 
-def _fabric(source: Source, asked: given.Fabric, _: Quiet) -> Outcome:
+def _fabric(source: Source, asked: given.FabricArguments, _: Quiet) -> Outcome:
     collected = DoctorCollector()
     summary = fabric(source, FabricOptions(asked.target, asked.seconds), collected)
     return Outcome(fabric_status(summary, failed=False), (summary,), (*collected.warnings, *summary.warnings))
 
 
-def _doctor(source: Source, asked: given.Doctor, _: Quiet) -> Outcome:
-    areas = {area.value: area for area in Area}
-    only = tuple(areas.get(name, name) for name in asked.only)
+def _doctor(source: Source, asked: given.DoctorArguments, _: Quiet) -> Outcome:
+    only = tuple(map(area_or_check, asked.only))
     collected = DoctorCollector()
     report = doctor(source, DoctorOptions(only, measure_s=asked.measure_seconds), collected).report
-    found = ExitStatus.FOUND if report.worst(Severity.WARNING) else ExitStatus.OK
-    return Outcome(found, records_of(report), collected.warnings)
+    status = ExitStatus.FOUND if report.worst(Severity.WARNING) else ExitStatus.OK
+    return Outcome(status, records_of(report), collected.warnings)
 
 
-def _status(choice: SourceChoice, asked: given.Status) -> Outcome:
+def _status(choice: SourceChoice, asked: given.StatusArguments) -> Outcome:
     if choice.lab:
         answer = lab_fleet(choice.lab)
     else:
@@ -194,7 +193,7 @@ def _status(choice: SourceChoice, asked: given.Status) -> Outcome:
     return Outcome(ExitStatus.FOUND if answer.found_something else ExitStatus.OK, answer.nodes, answer.warnings)
 
 
-def _version(choice: SourceChoice, _: given.Nothing) -> Outcome:
+def _version(choice: SourceChoice, _: given.NoArguments) -> Outcome:
     user = Impersonation(choice.user, choice.groups)
     answer, warnings = versions(
         client_only=not choice.is_cluster, context=choice.context, kubeconfig=choice.kubeconfig, user=user
@@ -209,44 +208,51 @@ TOOLS = {
             "diagnose",
             "What is broken, for whom, because of what, and what to do: the paths, drops and DNS of a target together. "
             "Ask this first.",
-            given.Diagnose,
+            given.DiagnoseArguments,
             _over_source(_diagnose),
         ),
         Tool(
             "timeline",
             "What was felt and what changed over a recorded time, when it began, and what changed just before.",
-            given.Timeline,
+            given.TimelineArguments,
             _over_source(_timeline),
         ),
         Tool(
             "trace",
             "The path of real packets through a Service, hop by hop, and where they died and why.",
-            given.Trace,
+            given.TraceArguments,
             _over_source(_trace),
         ),
-        Tool("drops", "What the kernels drop, where and why.", given.Drops, _over_source(_drops)),
-        Tool("dns", "Who waits for DNS, for which names, at which hop.", given.Dns, _over_source(_dns)),
+        Tool("drops", "What the kernels drop, where and why.", given.DropsArguments, _over_source(_drops)),
+        Tool("dns", "Who waits for DNS, for which names, at which hop.", given.DnsArguments, _over_source(_dns)),
         Tool(
             "explain",
             "Whether the policies admit a flow, why, and the smallest change that would admit it. Nothing is applied.",
-            given.Explain,
+            given.ExplainArguments,
             _over_source(_explain),
         ),
-        Tool("matrix", "Who may reach whom by the policies.", given.Matrix, _over_source(_matrix)),
+        Tool("matrix", "Who may reach whom by the policies.", given.MatrixArguments, _over_source(_matrix)),
         Tool(
             "rules",
             "What kube-proxy has programmed for a Service on each node, against what the API says.",
-            given.Rules,
+            given.RulesArguments,
             _over_source(_rules),
         ),
-        Tool("fabric", "Which GPU pods talk by RDMA and which by kernel TCP.", given.Fabric, _over_source(_fabric)),
+        Tool(
+            "fabric",
+            "Which GPU pods talk by RDMA and which by kernel TCP.",
+            given.FabricArguments,
+            _over_source(_fabric),
+        ),
         Tool(
             "doctor",
             "The cluster's network checked against the practice for GenAI workloads.",
-            given.Doctor,
+            given.DoctorArguments,
             _over_source(_doctor),
         ),
-        Tool("status", "The agents, node by node: whether they answer and what they see.", given.Status, _status),
-        Tool("version", "The versions of the client, the API server and the agents.", given.Nothing, _version),
+        Tool(
+            "status", "The agents, node by node: whether they answer and what they see.", given.StatusArguments, _status
+        ),
+        Tool("version", "The versions of the client, the API server and the agents.", given.NoArguments, _version),
     )
 }

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.mcp.answer import Answer, Failure, bounded_answer
+from kubectl_genainet.mcp.answer import Failure, ToolAnswer, bounded_answer
 from kubectl_genainet.mcp.tools import TOOLS
 from kubectl_genainet.run.sources.choice import SourceChoice
 
 _PDEATHSIG = 1  # prctl(2)
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """A tool by name, what it is asked, where the facts come from, and its limits."""
 
     tool: str
@@ -31,7 +31,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     max_s: float
 
 
-def perform(call: Call) -> Answer | Failure:
+def perform(call: ToolCall) -> ToolAnswer | Failure:
     tool = TOOLS[call.tool]
     try:
         asked = msgspec.convert(call.arguments, tool.arguments, strict=False)
@@ -49,7 +49,7 @@ def main() -> None:
             return
     answer_to = os.dup(1)
     os.dup2(2, 1)
-    call = msgspec.json.decode(sys.stdin.buffer.read(), type=Call)
+    call = msgspec.json.decode(sys.stdin.buffer.read(), type=ToolCall)
     signal.alarm(int(call.max_s) + 2)  # where the server can no longer end it
     with os.fdopen(answer_to, "wb") as file:
         file.write(msgspec.json.encode(perform(call)))

@@ -11,6 +11,7 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.units import whole_number
 
 DEFAULT_NDOTS = 1  # resolv.conf(5)
+GOOD_RCODES = ("NOERROR", "NXDOMAIN")  # no such name is an answer
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,13 +98,13 @@ def parse_resolv_conf(text: str) -> ResolvConf:
     servers: list[str] = []
     ndots = DEFAULT_NDOTS
     for line in text.splitlines():
-        word, *rest = line.split() or [""]
+        word, *values = line.split() or [""]
         if word == "nameserver":
-            servers += rest[:1]
+            servers += values[:1]
         elif word in ("search", "domain"):
-            search = tuple(domain.rstrip(".").lower() for domain in rest)
+            search = tuple(domain.rstrip(".").lower() for domain in values)
         elif word == "options":
-            for option in rest:
+            for option in values:
                 name, _, value = option.partition(":")
                 if name == "ndots" and (number := whole_number(value)) is not None:
                     ndots = min(number, 15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.units import Nanoseconds
 
 IPTABLES_TABLES = frozenset({"raw", "mangle", "nat", "filter", "security"})
 
@@ -18,7 +19,7 @@ class RuleHit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     """
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     trace: int
     engine: str  # "nftrace", "TRACE"
     family: int  # 4 or 6

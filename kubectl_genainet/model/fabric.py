@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet.model.units import Nanoseconds
+
 
 class RdmaPort(msgspec.Struct, frozen=True, kw_only=True):
     """A port as /sys/class/infiniband/DEVICE/ports/NUMBER shows it. `counters` are those of counters/ and hw_counters/.
@@ -70,7 +72,7 @@ class FabricReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     """The node's fabric at one moment, and the TCP connections of the namespaces that were asked for."""
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     fabric: Fabric
     namespaces: tuple[NamespaceConnections, ...] = ()
     addresses: dict[str, int] = {}  # of those that were asked for: the inode of the namespace that has each

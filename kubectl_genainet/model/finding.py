@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -9,8 +10,17 @@ import msgspec
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: "1 packet", "2 packets"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """A number of things: "1 packet", "2 packets", "2 queries"."""
+    if number == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+    return f"{number} {plural}"
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class Certainty(Enum):

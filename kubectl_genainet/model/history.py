@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol
+from kubectl_genainet.model.units import Nanoseconds
 
 BUCKET_S = 10
 # A histogram of times: element 4 * l + s counts those in [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs, as the gaps of
@@ -44,8 +45,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="gap"
     """
 
     node: str
-    since_ns: int
-    until_ns: int
+    since_ns: Nanoseconds
+    until_ns: Nanoseconds
     why: str
     partial: bool = False
 
@@ -57,6 +58,8 @@ class ConnectionSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     client: str
     server: str
     port: int
+    backend: str = ""
+    backend_port: int = 0
     opened: int = 0
     established: int = 0
     refused: int = 0
@@ -68,22 +71,34 @@ class ConnectionSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     received: int = 0
 
 
-COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
+ConnectionEnds = tuple[
+    str, str, str, int, str, int
+]  # the fields of a ConnectionSums that are not numbers of connections
+ENDS = ("side", "client", "server", "port", "backend", "backend_port")
+COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ENDS)
+
+
+def ends_of(counts: Any) -> ConnectionEnds:
+    """Of a ConnectionSums or a ConnectionCounts."""
+    return counts.side, counts.client, counts.server, counts.port, counts.backend, counts.backend_port
 
 
 class ConnectionTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How long the followed connections between two ends took, of those that ended in the bucket.
+    """How long the followed connections between two ends took, of those that ended in the bucket with one outcome.
 
-    `followed` is how many they were (the exact number is in ConnectionSums), `troubled` how many of them failed, were slow,
-    were reset or stalled. `connect`: SYN to SYN-ACK, `reply`: first request data to first reply data, `gaps`: silences between
-    two segments of data.
+    `server` is the address that the client asked for, `backend` where the node sent it ("": no other address was seen here).
+    `outcome` is what a connection in trouble is kept for ("reset", "slow", "not answered", …), "" for all others. `followed`
+    is how many they were (the exact number is in ConnectionSums). `connect`: SYN to SYN-ACK, `reply`: first request data to
+    first reply data, `gaps`: silences between two segments of data.
     """
 
     client: str
     server: str
     port: int
+    backend: str = ""
+    backend_port: int = 0
+    outcome: str = ""
     followed: int = 0
-    troubled: int = 0
     connect: Histogram = ()
     reply: Histogram = ()
     gaps: Histogram = ()
@@ -101,8 +116,8 @@ class DropSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     protocol: Protocol
     packets: int
     bytes: int = 0
-    at_first_ns: int = 0
-    at_last_ns: int = 0
+    at_first_ns: Nanoseconds = 0
+    at_last_ns: Nanoseconds = 0
 
 
 class DnsSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,8 +140,8 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     """
 
     node: str
-    since_ns: int
-    until_ns: int
+    since_ns: Nanoseconds
+    until_ns: Nanoseconds
     connections: tuple[ConnectionSums, ...] = ()
     times: tuple[ConnectionTimes, ...] = ()
     drops: tuple[DropSums, ...] = ()
@@ -155,8 +170,8 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     """
 
     node: str
-    at_ns: int
-    since_ns: int
+    at_ns: Nanoseconds
+    since_ns: Nanoseconds
     what: ChangeOf
     subject: str
     before: str = ""
@@ -180,7 +195,7 @@ class RulesetChange(
     that the edits make."""
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     source: str
     edits: tuple[Edit, ...]
     crc: int
@@ -192,7 +207,7 @@ class ConnectionKept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ("reset", "slow", …), and the tuples that it had here."""
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     why: str
     flows: tuple[FiveTuple, ...]
 
@@ -207,7 +222,8 @@ def group_of(api_version: str) -> str:
 
 def object_key(raw: Mapping[str, Any]) -> ObjectKey:
     """Which object of the API it is, in whatever version: two groups may have kinds of one name (NetworkPolicy, Service)."""
-    metadata = raw.get("metadata") or {}
+    metadata = raw.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     namespace, name = str(metadata.get("namespace", "")), str(metadata.get("name", ""))
     return str(raw.get("kind", "")), namespace, name, group_of(str(raw.get("apiVersion", "")))
 
@@ -216,7 +232,7 @@ class ObjectChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     """An object of the API came, changed (`after` is the whole object) or went (`after` is None). Written by the recorder of
     the cluster's objects."""
 
-    at_ns: int
+    at_ns: Nanoseconds
     object_kind: str
     namespace: str
     name: str

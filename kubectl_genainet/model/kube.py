@@ -15,6 +15,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import ObjectRef
 
 T = TypeVar("T")
+SERVICE_LABEL = "kubernetes.io/service-name"  # of an EndpointSlice
 
 
 def without_nulls(value: Any) -> Any:
@@ -68,21 +69,32 @@ class KubeObject(msgspec.Struct, frozen=True):
         return self.api_version.rpartition("/")[0]
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """Empty where it is none: a recording may hold anything."""
+        metadata = self.raw.get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
+
+    @property
     def name(self) -> str:
-        return str(self.raw.get("metadata", {}).get("name", ""))
+        return str(self.metadata.get("name", ""))
 
     @property
     def namespace(self) -> str:
-        return str(self.raw.get("metadata", {}).get("namespace", ""))
+        return str(self.metadata.get("namespace", ""))
+
+    @property
+    def owner_references(self) -> list[dict[str, Any]]:
+        references = self.metadata.get("ownerReferences")
+        return [ref for ref in references if isinstance(ref, dict)] if isinstance(references, list) else []
 
     @property
     def labels(self) -> dict[str, str]:
-        labels = self.raw.get("metadata", {}).get("labels", {})
+        labels = self.metadata.get("labels", {})
         return labels if isinstance(labels, dict) else {}
 
     @property
     def annotations(self) -> dict[str, str]:
-        annotations = self.raw.get("metadata", {}).get("annotations", {})
+        annotations = self.metadata.get("annotations", {})
         return annotations if isinstance(annotations, dict) else {}
 
     @property
@@ -107,52 +119,19 @@ class KubeObject(msgspec.Struct, frozen=True):
             raise InputError(problem, source=self.source, obj=str(self.ref), field=path.rstrip("`")) from None
 
 
-class SharedParts:
-    """Equal parts of decoded objects become one: 50,000 pods have the containers and labels of some thousand templates.
-
-    The parts are frozen; nobody changes a decoded object's labels either.
-    """
-
-    def __init__(self) -> None:
-        self._parts: dict[Any, Any] = {}
-        self._fields: dict[type, tuple[str, ...]] = {}
-
-    def of(self, decoded: T) -> T:
-        """The same object; its members' tuples and mappings are those of an equal object seen before."""
-        for name in self._names(decoded):
-            member = getattr(decoded, name)
-            for part_name in self._names(member):
-                part = getattr(member, part_name)
-                if part and (part.__class__ is tuple or part.__class__ is dict):
-                    msgspec.structs.force_setattr(member, part_name, self._shared(part_name, part))
-        return decoded
-
-    def _shared(self, name: str, part: Any) -> Any:
-        try:
-            return self._parts.setdefault((name, part if part.__class__ is tuple else tuple(part.items())), part)
-        except TypeError:  # mappings inside: it has no hash
-            return part
-
-    def _names(self, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, msgspec.Struct):
-            return ()
-        names = self._fields.get(value.__class__)
-        if names is None:
-            names = self._fields[value.__class__] = tuple(value.__struct_fields__)
-        return names
-
-
 class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
     container_port: int
     name: str = ""
     protocol: str = "TCP"
     host_port: int = 0
+    host_ip: str = msgspec.field(default="", name="hostIP")
 
 
 class Container(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     image: str = ""
     ports: tuple[ContainerPort, ...] = ()
+    restart_policy: str = ""  # Always makes a sidecar of an init container
 
 
 class DnsOption(msgspec.Struct, frozen=True):
@@ -186,12 +165,39 @@ class PodCondition(msgspec.Struct, frozen=True):
     status: str = ""
 
 
-class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
+class PodAddresses(msgspec.Struct, frozen=True, rename="camel"):
+    """Of a pod's status: its phase, and its addresses."""
+
     phase: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
     pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return tuple(p.ip for p in self.pod_ips if p.ip) or ((self.pod_ip,) if self.pod_ip else ())
+
+    @property
+    def finished(self) -> bool:
+        """Succeeded and Failed pods keep their address in status, but it may belong to another pod by now."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+class PodStatus(PodAddresses, frozen=True, rename="camel"):
     host_ip: str = msgspec.field(default="", name="hostIP")
     conditions: tuple[PodCondition, ...] = ()
+
+
+class PodNetwork(msgspec.Struct, frozen=True, rename="camel"):
+    """Of a pod's spec: whose network it uses."""
+
+    host_network: bool = False
+
+
+class PodPlace(msgspec.Struct, frozen=True, rename="camel"):
+    """A pod as far as its addresses are concerned: decoded in a tenth of a Pod's time."""
+
+    spec: PodNetwork = PodNetwork()
+    status: PodAddresses = PodAddresses()
 
 
 class Pod(msgspec.Struct, frozen=True, rename="camel"):
@@ -205,7 +211,7 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def ips(self) -> tuple[str, ...]:
-        return tuple(p.ip for p in self.status.pod_ips if p.ip) or ((self.status.pod_ip,) if self.status.pod_ip else ())
+        return self.status.ips
 
     @property
     def ready(self) -> bool:
@@ -213,13 +219,17 @@ class Pod(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def finished(self) -> bool:
-        """Succeeded and Failed pods keep their address in status, but it may belong to another pod by now."""
-        return self.status.phase in ("Succeeded", "Failed")
+        return self.status.finished
 
     @property
     def ports(self) -> tuple[ContainerPort, ...]:
-        """Declared ports of the containers and of the init containers (sidecars)."""
-        return tuple(p for c in (*self.spec.containers, *self.spec.init_containers) for p in c.ports)
+        """Declared ports of the containers and of the sidecars; those of other init containers end before the pod starts."""
+        return (*(p for c in self.spec.containers for p in c.ports), *self.sidecar_ports)
+
+    @property
+    def sidecar_ports(self) -> tuple[ContainerPort, ...]:
+        """Declared ports of the init containers that keep running."""
+        return tuple(p for c in self.spec.init_containers if c.restart_policy == "Always" for p in c.ports)
 
 
 class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
@@ -334,7 +344,7 @@ class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def service(self) -> str:
         """Name of the Service (in the slice's namespace) that the slice belongs to; empty if none."""
-        return self.metadata.labels.get("kubernetes.io/service-name", "")
+        return self.metadata.labels.get(SERVICE_LABEL, "")
 
 
 class NodeAddress(msgspec.Struct, frozen=True):

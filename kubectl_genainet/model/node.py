@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.fabric import Fabric
+from kubectl_genainet.model.units import Nanoseconds
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +97,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     """The node's network namespaces at one moment."""
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     namespaces: tuple[NetNs, ...]
     unreadable: tuple[str, ...] = ()  # what could not be read, and why
     containers: tuple[ContainerCpu, ...] = ()
@@ -116,16 +117,17 @@ class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     """
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     source: str
     text: str
     error: str = ""  # why it could not be read; `text` is then empty
 
 
 class NetnsRules(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="netns_rules"):
-    """Packet rules of another namespace than the host's: read once a packet died in it where its own rules may be why."""
+    """Packet rules of a namespace, read once a packet has died in it where they may be why. Of the host's only what has changed
+    is sent, as RulesetDump before this, and `dumps` is empty. `t_ns` is when the reading began."""
 
     node: str
-    t_ns: int
+    t_ns: Nanoseconds
     netns: int
     dumps: tuple[RulesetDump, ...]

@@ -54,6 +54,18 @@ def function_of(symbol: str) -> str:
     return symbol.partition("+")[0].partition(".")[0]
 
 
+# Where the kernel looks for the socket that takes a packet; before 5.17 it gives no reason where there is none.
+SOCKET_LOOKUPS = frozenset({"tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv"})
+
+
+def rules_may_explain(reason: str, location: str, *, opening: bool) -> bool:
+    """Whether the packet rules of the namespace in which a packet died may be why: they dropped it, or sent it to a port
+    where nothing listens."""
+    if reason in ("NETFILTER_DROP", "NO_SOCKET"):
+        return True
+    return opening and not reason and function_of(location) in SOCKET_LOOKUPS
+
+
 # Reasons for which the kernel frees packets in the normal course of a connection, at its socket: nothing was lost.
 # Names are the kernel's (include/net/dropreason-core.h); a name that a kernel does not know simply never comes.
 HARMLESS_REASONS = frozenset(
@@ -67,6 +79,7 @@ HARMLESS_REASONS = frozenset(
         "TCP_OLD_DATA",
         "TCP_OLD_ACK",
         "TCP_OLD_SEQUENCE",
+        "TCP_OFOMERGE",
         "TCP_OVERLAP",
         "TCP_ZEROWINDOW",
         "TCP_ACK_UNSENT_DATA",

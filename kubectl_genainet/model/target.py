@@ -95,7 +95,7 @@ def parse_target(text: str) -> Target:
     address = _parse_address(text)
     if address is not None:
         return address
-    kind, slash, rest = text.partition("/")
+    kind, slash, path = text.partition("/")
     if not slash and not text.strip("0123456789.:"):
         raise InputError(
             f"{text!r} is not an IP address", hint="Targets are also svc/NAME[:PORT], pod/NAME and deploy/NAME."
@@ -107,8 +107,8 @@ def parse_target(text: str) -> Target:
             f"{text!r} is not a target",
             hint="Targets are svc/NAME[:PORT], pod/NAME, pod/NAMESPACE/NAME, deploy/NAME (also sts/, ds/, job/, …) or IP[:PORT].",
         )
-    namespace, _, rest = rest.rpartition("/")
-    name, colon, port = rest.partition(":")
+    namespace, _, path = path.rpartition("/")
+    name, colon, port = path.partition(":")
     if not _NAME.fullmatch(name) or (namespace and not _NAME.fullmatch(namespace)):
         raise InputError(
             f"{name or text!r} is not a Kubernetes object name", hint="Names are lower case: a-z, 0-9, - and ."
@@ -169,10 +169,12 @@ def not_found(what: str, name: str, known: Iterable[str], *, namespace: str = ""
 
 
 def must_be_read(snapshot: ClusterSnapshot, kind: str, namespace: str) -> None:
-    """Raises InputError with the reason where the objects of a kind in a namespace were not read: nothing is known of them."""
+    """Raises InputError with the reason where the objects of a kind in a namespace ("": in all) were not read: nothing is known
+    of them."""
+    where = f" in namespace {namespace}" if namespace else ""
     for left_out in snapshot.left_out:
-        if left_out.kind == kind and left_out.namespace != namespace:
-            raise InputError(f"objects of kind {kind} in namespace {namespace} were not read: {left_out.reason}")
+        if left_out.kind == kind and (not left_out.namespace or left_out.namespace != namespace):
+            raise InputError(f"objects of kind {kind}{where} were not read: {left_out.reason}", hint=left_out.hint)
 
 
 def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:

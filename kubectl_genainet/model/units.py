@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+
+# In a record: since the node started (negative in what an earlier start recorded), or since 1970, up to the year 2116. What is
+# later is damage, and would be no date either.
+Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 
 MOST = (1 << 63) - 1  # what a record can carry
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -12,6 +18,7 @@ _DECIMAL = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1
 _SUFFIX = {**_DECIMAL, **{suffix: 2.0 ** (10 * power) for power, suffix in enumerate(_BINARY, start=1)}}
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([eE][+-]?[0-9]+)|([A-Za-z]*))")
 _DURATION = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 64  # characters of a duration
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 
 
@@ -44,6 +51,8 @@ def seconds(value: Any) -> float | None:
     Source: time.ParseDuration of Go.
     """
     text = str(value)
+    if len(text) > _LONGEST:  # digits without end would cost their square
+        return None
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     parts = _PART.findall(text)

@@ -9,20 +9,28 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.admin import compile_admin_policy
 from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico.compiler import CalicoCompiler
+from kubectl_genainet.policy.dialects.calico.hosts import forward_policies, host_policies
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.cilium.names import Lookups
+from kubectl_genainet.policy.dialects.hedged import Hedges
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
 from kubectl_genainet.policy.enforcers.base import UnreadKinds
 from kubectl_genainet.policy.identity import IdentityScheme
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
-from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
-from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
+from kubectl_genainet.policy.left_out.served import SERVED, Doubtful, RefusedBy, all_doubtful, doubtful
+from kubectl_genainet.policy.left_out.unevaluated import (
+    Unevaluated,
+    stand_in_for,
+    stand_in_for_doubtful,
+    unevaluated,
+    unevaluated_policies,
+)
 from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
 from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
@@ -34,21 +42,25 @@ from kubectl_genainet.policy.matching.peers import (
     PodsPeer,
 )
 from kubectl_genainet.policy.matching.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
-from kubectl_genainet.policy.model import Action, Direction, Family, Term
-from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction, Term
+from kubectl_genainet.policy.rules import (
+    ADMIN_TIER,
+    BASELINE_TIER,
+    DEFAULT_TIER,
+    OTHER_TIER,
+    HostPolicy,
+    Policy,
+    PolicyRule,
+    Refused,
+    Tier,
+)
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
 _CILIUM_KINDS = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 _CALICO_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
-_EVALUATED = frozenset(
-    {
-        ("networking.k8s.io", "NetworkPolicy"),
-        *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS),
-        *(("cilium.io", kind) for kind in _CILIUM_KINDS),
-        *((group, kind) for group in CALICO_GROUPS for kind in _CALICO_KINDS),
-    }
-)
+_CALICO_PARTS = ("NetworkSet", "GlobalNetworkSet", "Tier", "HostEndpoint")
+_EVALUATED = frozenset(SERVED)
 
 # Every kind that a snapshot must hold for a verdict not to be wrong: (API group, kind). Those that a cluster does not
 # have are simply not there; those that can't be read belong into the snapshot's left_out.
@@ -56,7 +68,7 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
     ("networking.k8s.io", "NetworkPolicy"),
     *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS),
     *(("cilium.io", kind) for kind in (*_CILIUM_KINDS, "CiliumCIDRGroup")),
-    *((group, kind) for group in CALICO_GROUPS for kind in (*_CALICO_KINDS, "NetworkSet", "GlobalNetworkSet", "Tier")),
+    *((group, kind) for group in CALICO_GROUPS for kind in (*_CALICO_KINDS, *_CALICO_PARTS)),
     ("security.istio.io", "PeerAuthentication"),
     *OTHER_KINDS,
 )
@@ -65,7 +77,7 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 # By which NetworkPolicies select what the nodes of OpenShift send (OpenShift documentation, Network policy).
 HOST_GROUP_LABEL = "policy-group.network.openshift.io/host-network"
 
-Compiler = Callable[[KubeObject], Iterable[Policy]]
+CompilePolicy = Callable[[KubeObject], Iterable[Policy]]
 
 
 @dataclass(slots=True)
@@ -82,22 +94,24 @@ class Compiled:
 
     tiers: tuple[Tier, ...] = ()
     policies: list[Policy] = field(default_factory=list)
-    host_policies: list[ObjectRef] = field(default_factory=list)
+    host_policies: list[HostPolicy] = field(default_factory=list)
     unevaluated: list[Unevaluated] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     identities: IdentityScheme | None = None
     lookups: Lookups | None = None
-    compilers: dict[tuple[str, str], Compiler] = field(default_factory=dict)
+    compilers: dict[tuple[str, str], CompilePolicy] = field(default_factory=dict)
     unread: list[Policy] = field(default_factory=list)
     made: list[tuple[Trait, Policy]] = field(default_factory=list)
     narrowed: dict[int, Policy] = field(default_factory=dict)
     network_policy: Callable[[KubeObject, frozenset[Trait]], Policy] = lambda obj, _: compile_network_policy(obj)
 
     def take(
-        self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy, unread: UnreadKinds | None
+        self, objects: Iterable[KubeObject], compiler: CompilePolicy, by: RefusedBy, unread: UnreadKinds | None
     ) -> None:
         """Compiles objects; one that is not valid is refused by its API or agent, and the others are compiled."""
         for obj in objects:
+            if doubtful(obj) is not None:
+                continue  # take_doubtful has it
             try:
                 if unread is None:
                     self.policies += compiler(obj)
@@ -108,7 +122,28 @@ class Compiled:
                 self.policies.append(stand_in.policy)
                 self.unevaluated.append(stand_in.what)
 
-    def _take_unread(self, obj: KubeObject, compiler: Compiler, unread: UnreadKinds) -> None:
+    def take_doubtful(self, doubtful: Doubtful) -> None:
+        """Compiles a policy that may not be in force as it is written: what hangs on it is not known."""
+        compiler = self.compilers.get((doubtful.meant.group, doubtful.meant.kind))
+        try:
+            compiled = tuple(compiler(doubtful.meant)) if compiler is not None else ()
+        except InputError:
+            compiled = ()
+        if compiled:
+            self.unevaluated.append(unevaluated(doubtful))
+        else:
+            stand_in = stand_in_for_doubtful(doubtful)
+            compiled = (stand_in.policy,)
+            self.unevaluated.append(stand_in.what)
+        for policy in compiled:
+            notes = (*policy.not_evaluated, (doubtful.field, doubtful.problem))
+            self.policies.append(
+                msgspec.structs.replace(
+                    policy, ref=doubtful.written.ref, family=PolicyFamily.OTHER, not_evaluated=notes
+                )
+            )
+
+    def _take_unread(self, obj: KubeObject, compiler: CompilePolicy, unread: UnreadKinds) -> None:
         """A policy that the enforcer does not read is not in force; where that is not certain, it is not known."""
         for policy in compiler(obj):
             if not unread.certain:
@@ -136,39 +171,58 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     """Every policy of a snapshot, as the enforcer takes it. One that can't be compiled is in `unevaluated`."""
     cilium = CiliumCompiler(snapshot, enforces=enforcer.name is EnforcerName.CILIUM)
     calico = CalicoCompiler(snapshot)
-    found = Compiled(identities=cilium.identities if cilium.enforces else None)
-    found.compilers = {
-        ("networking.k8s.io", "NetworkPolicy"): lambda o: [_network_policy(o, enforcer, cilium, frozenset())],
+    hedges = Hedges(enforcer.doubts, snapshot)
+
+    def network_policy(obj: KubeObject, without: frozenset[Trait]) -> Policy:
+        return hedges.applied(_network_policy(obj, enforcer, cilium, snapshot, without))
+
+    compiled = Compiled(identities=cilium.identities if cilium.enforces else None)
+    compiled.compilers = {
+        ("networking.k8s.io", "NetworkPolicy"): lambda o: [network_policy(o, frozenset())],
         **{(ADMIN_GROUP, kind): lambda o: [_admin_policy(o, enforcer, calico)] for kind in _ADMIN_KINDS},
-        **{("cilium.io", kind): cilium.compile_valid for kind in _CILIUM_KINDS},
+        **{("cilium.io", kind): lambda o: hedges.of_cilium(o, cilium.compile_valid(o)) for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }
-    found.network_policy = lambda o, without: _network_policy(o, enforcer, cilium, without)
-    unread = {(one.group, kind): one for one in enforcer.unread for kind in one.kinds}
+    compiled.network_policy = network_policy
+    unread = {
+        (group_of_kinds.group, kind): group_of_kinds
+        for group_of_kinds in enforcer.unread
+        for kind in group_of_kinds.kinds
+    }
     for key in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
-        found.take(snapshot.of(key[1], key[0]), found.compilers[key], RefusedBy.API, unread.get(key))
+        compiled.take(snapshot.of(key[1], key[0]), compiled.compilers[key], RefusedBy.API, unread.get(key))
     for kind in _CILIUM_KINDS:
-        found.take(snapshot.of(kind, "cilium.io"), cilium.compile, RefusedBy.AGENT, unread.get(("cilium.io", kind)))
+        compiled.take(
+            snapshot.of(kind, "cilium.io"),
+            lambda o: hedges.of_cilium(o, cilium.compile(o)),
+            RefusedBy.AGENT,
+            unread.get(("cilium.io", kind)),
+        )
     for obj in calico.policies():
         by = RefusedBy.API if obj.group == CALICO_GROUPS[0] else RefusedBy.AGENT
         key = (obj.group, obj.kind)
-        found.take((obj,), found.compilers[key], by, unread.get(key))
-    found.compilers = {key: compiler for key, compiler in found.compilers.items() if key not in unread}
-    found.lookups = cilium.lookups if cilium.enforces else None
-    found.made += _made(enforcer)
-    found.policies += [policy for _, policy in found.made]
+        compiled.take((obj,), compiled.compilers[key], by, unread.get(key))
+    compiled.compilers = {key: compiler for key, compiler in compiled.compilers.items() if key not in unread}
+    for group_of_kinds in all_doubtful(snapshot):
+        compiled.take_doubtful(group_of_kinds)
+    compiled.lookups = cilium.lookups if cilium.enforces else None
+    compiled.made += _made(enforcer, compiled.policies)
+    compiled.policies += [policy for _, policy in compiled.made]
     if Trait.BASELINE in enforcer.traits:
-        found.policies = list(found.without_selected(found.policies))
+        compiled.policies = list(compiled.without_selected(compiled.policies))
     for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *strict_mutual_tls(snapshot)):
-        found.policies.append(stand_in.policy)
-        found.unevaluated.append(stand_in.what)
-    found.unevaluated = list(dict.fromkeys(found.unevaluated))
-    found.host_policies += cilium.host_policies
-    found.refused += cilium.refused
-    found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
+        compiled.policies.append(stand_in.policy)
+        compiled.unevaluated.append(stand_in.what)
+    compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
+    compiled.host_policies += cilium.host_policies
+    if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
+        compiled.host_policies += host_policies(snapshot)
+        compiled.policies += forward_policies(snapshot)
+    compiled.refused += cilium.refused
+    compiled.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
-    found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
-    return found
+    compiled.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
+    return compiled
 
 
 def _admin_policy(obj: KubeObject, enforcer: Enforcer, calico: CalicoCompiler) -> Policy:
@@ -176,12 +230,14 @@ def _admin_policy(obj: KubeObject, enforcer: Enforcer, calico: CalicoCompiler) -
     return calico.as_enforced(policy) if enforcer.name is EnforcerName.CALICO else policy
 
 
-def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler, without: frozenset[Trait]) -> Policy:
+def _network_policy(
+    obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler, snapshot: ClusterSnapshot, without: frozenset[Trait]
+) -> Policy:
     """A NetworkPolicy as the enforcer takes it, less some of its deviations."""
     every_rule = cilium.enforces and Trait.EVERY_RULE not in without
     policy = cilium.as_enforced(compile_network_policy(obj, every_rule=every_rule), without)
     if enforcer.host_namespace and Trait.HOST_GROUP not in without:
-        policy = _with_host_group(policy, enforcer.host_namespace)
+        policy = _with_host_group(policy, enforcer.host_namespace, snapshot)
     if Trait.ONE_CHAIN in enforcer.traits - without:
         policy = _in_one_chain(policy)
     if not enforcer.owned_pods_only or Trait.OWNED_PODS in without:
@@ -189,11 +245,12 @@ def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler,
     return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))
 
 
-def _with_host_group(policy: Policy, namespace: str) -> Policy:
+def _with_host_group(policy: Policy, namespace: str, snapshot: ClusterSnapshot) -> Policy:
     """With the nodes as peers where a rule selects the namespace that stands for them."""
-    labels = {HOST_GROUP_LABEL: "", NAMESPACE_NAME_LABEL: namespace}
+    known = snapshot.namespace_labels(namespace) if namespace in snapshot.namespaces else {HOST_GROUP_LABEL: ""}
+    labels = {**known, NAMESPACE_NAME_LABEL: namespace}
 
-    def widened(rule: Rule) -> Rule:
+    def widened(rule: PolicyRule) -> PolicyRule:
         chosen = [
             peer
             for peer in rule.peers or ()
@@ -212,7 +269,7 @@ def _in_one_chain(policy: Policy) -> Policy:
     if not (policy.isolates_egress and policy.isolates_ingress):
         return policy
 
-    def mirrored(rule: Rule) -> Rule:
+    def mirrored(rule: PolicyRule) -> PolicyRule:
         own = None if rule.peers is None else AnyOfPeer(rule.peers)
         return msgspec.structs.replace(rule, peers=(policy.subject,), own=own)
 
@@ -223,28 +280,33 @@ def _in_one_chain(policy: Policy) -> Policy:
     )
 
 
-def _made(enforcer: Enforcer) -> Iterator[tuple[Trait, Policy]]:
+def isolating_unselected(made: Policy, policies: Iterable[Policy]) -> Policy:
+    """What an option makes, for pods that none of these policies selects."""
+    selected = AnyOfPeer(tuple(policy.subject for policy in policies if policy.ref != made.ref))
+    others = NotPeer(selected, Term.POD_LABELS, "a pod that no policy selects", "")
+    return msgspec.structs.replace(made, subject=others if selected.parts else AnyPeer())
+
+
+def _made(enforcer: Enforcer, policies: Sequence[Policy]) -> Iterator[tuple[Trait, Policy]]:
     """Policies that no object is, but that an option of the enforcer amounts to."""
-    family = Family.CILIUM if enforcer.name is EnforcerName.CILIUM else Family.NETWORK_POLICY
+    family = PolicyFamily.CILIUM if enforcer.name is EnforcerName.CILIUM else PolicyFamily.NETWORK_POLICY
     if enforcer.isolates_all is not None:
         order = (2, float("inf"), enforcer.isolates_all.name, "")
-        yield (
-            Trait.ALL_ISOLATED,
-            Policy(
-                enforcer.isolates_all,
-                family,
-                DEFAULT_TIER.name,
-                AnyPeer(),
-                order,
-                isolates_egress=True,
-                isolates_ingress=True,
-            ),
+        made = Policy(
+            enforcer.isolates_all,
+            family,
+            DEFAULT_TIER.name,
+            AnyPeer(),
+            order,
+            isolates_egress=True,
+            isolates_ingress=True,
         )
+        yield Trait.ALL_ISOLATED, isolating_unselected(made, policies) if enforcer.isolates_unselected else made
     if enforcer.node_closed is not None:
         field = "spec.defaultEndpointToHostAction"
-        rule = Rule(1, Action.DENY, field, peers=(OwnNodePeer(field),))
+        rule = PolicyRule(1, RuleAction.DENY, field, peers=(OwnNodePeer(field),))
         order = (0, 0.0, enforcer.node_closed.name, "")
         yield (
             Trait.NODE_CLOSED,
-            Policy(enforcer.node_closed, Family.CALICO, OTHER_TIER.name, AnyPeer(), order, egress=(rule,)),
+            Policy(enforcer.node_closed, PolicyFamily.CALICO, OTHER_TIER.name, AnyPeer(), order, egress=(rule,)),
         )

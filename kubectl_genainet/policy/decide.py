@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.rules import Policy, Rule, Tier
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
+from kubectl_genainet.policy.rules import Policy, PolicyRule, Tier
 
 # (policy, rule) -> (certainly matched, possibly matched beyond these)
-Matcher = Callable[[Policy, Rule], tuple[int, int]]
+Matcher = Callable[[Policy, PolicyRule], tuple[int, int]]
 
 
 class Selected(NamedTuple):
@@ -27,7 +27,7 @@ class Selected(NamedTuple):
 class TierOutcome(NamedTuple):
     allow: int  # may be allowed by this tier
     deny: int  # may be denied by this tier
-    rest: int  # may go on to the next tier
+    passed_on: int  # may go on to the next tier
 
 
 def run_tier(
@@ -48,15 +48,15 @@ def run_tier(
                 isolated, maybe_isolated = isolated or certain, True
             open_ = undecided
             for rule in policy.rules(direction):
-                if rule.action is Action.LOG:
+                if rule.action is RuleAction.LOG:
                     continue
                 sure, unsure = match(policy, rule)
                 if not certain:
                     sure, unsure = 0, sure | unsure
                 hit = open_ & (sure | unsure)
-                if rule.action is Action.ALLOW:
+                if rule.action is RuleAction.ALLOW:
                     allow |= hit
-                elif rule.action is Action.DENY:
+                elif rule.action is RuleAction.DENY:
                     deny |= hit
                 else:
                     passed |= hit
@@ -67,7 +67,7 @@ def run_tier(
         undecided &= ~decided
         if not undecided:
             break
-    if maybe_isolated and tier.ends is Action.DENY:
+    if maybe_isolated and tier.ends is RuleAction.DENY:
         deny |= undecided
         if isolated:
             undecided = 0
@@ -77,11 +77,15 @@ def run_tier(
 def by_rank(selected: Sequence[Selected]) -> list[list[Selected]]:
     """Policies in their order, those of equal rank together. Only administrators' policies share ranks."""
     groups: list[list[Selected]] = []
-    for one in selected:
-        if groups and one.policy.family is Family.ADMIN and groups[-1][0].policy.order[0] == one.policy.order[0]:
-            groups[-1].append(one)
+    for ranked in selected:
+        if (
+            groups
+            and ranked.policy.family is PolicyFamily.ADMIN
+            and groups[-1][0].policy.order[0] == ranked.policy.order[0]
+        ):
+            groups[-1].append(ranked)
         else:
-            groups.append([one])
+            groups.append([ranked])
     return groups
 
 
@@ -94,7 +98,7 @@ def run_tiers(
         outcome = run_tier(tier, selected, direction, active, match)
         may_allow |= outcome.allow
         may_deny |= outcome.deny
-        active = outcome.rest
+        active = outcome.passed_on
         if not active:
             break
     return may_allow | active, may_deny

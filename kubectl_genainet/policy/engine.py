@@ -16,27 +16,29 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.compile import compile_policies
+from kubectl_genainet.policy.compile import compile_policies, isolating_unselected
 from kubectl_genainet.policy.decide import Selected
 from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico.compiler import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
+from kubectl_genainet.policy.exemptions import exemption
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
+from kubectl_genainet.policy.left_out.served import doubtful
 from kubectl_genainet.policy.matching.cidr import address_of
-from kubectl_genainet.policy.matching.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.matching.party import Parties, PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.model import (
-    Action,
     Direction,
     DirectionResult,
     Explanation,
-    Family,
     NotEvaluated,
     PolicyEndpoint,
+    PolicyFamily,
     PolicyFlow,
     PolicyVerdict,
     Reason,
+    RuleAction,
     both,
 )
 from kubectl_genainet.policy.reach.classes import Edges, PodClasses
@@ -101,6 +103,10 @@ class PolicyEngine:
             added += compiler(obj)
         refs = {p.ref: p.family for p in added}
         removed = [p for ref, family in refs.items() for p in self._by_ref.get(ref, ()) if p.family is family]
+        if self.enforcer.isolates_unselected:
+            isolating = [policy for policy in self.policies if policy.ref == self.enforcer.isolates_all]
+            removed += isolating
+            added += [isolating_unselected(policy, (*self.policies, *added)) for policy in isolating]
         gone = frozenset(id(p) for p in removed)
         changed = copy.copy(self)
         changed._base, changed._gone, changed._added = self.policies, gone, tuple(added)
@@ -126,14 +132,14 @@ class PolicyEngine:
 
     @cached_property
     def _by_ref(self) -> dict[ObjectRef, list[Policy]]:
-        found: dict[ObjectRef, list[Policy]] = defaultdict(list)
+        by_ref: dict[ObjectRef, list[Policy]] = defaultdict(list)
         if self._before is not None:
-            found |= self._before.engine._by_ref
+            by_ref |= self._before.engine._by_ref
             for policy in self._before.removed:
-                found[policy.ref] = [p for p in found[policy.ref] if p is not policy]
+                by_ref[policy.ref] = [p for p in by_ref[policy.ref] if p is not policy]
         for policy in self.policies if self._before is None else self._added:
-            found[policy.ref] = [*found[policy.ref], policy]
-        return found
+            by_ref[policy.ref] = [*by_ref[policy.ref], policy]
+        return by_ref
 
     def policy_named(self, ref: ObjectRef) -> Policy | None:
         """A policy by its object's name."""
@@ -141,14 +147,14 @@ class PolicyEngine:
 
     @cached_property
     def _objects(self) -> dict[ObjectRef, list[KubeObject]]:
-        found: dict[ObjectRef, list[KubeObject]] = defaultdict(list)
+        objects: dict[ObjectRef, list[KubeObject]] = defaultdict(list)
         if self._before is not None:
-            found |= self._before.engine._objects
+            objects |= self._before.engine._objects
         new = self._snapshot.objects if self._before is None else self._applied[len(self._before.engine._applied) :]
         for obj in (o for o in new if "Policy" in o.kind):
             ref = policy_ref(obj) if obj.group in CALICO_GROUPS else obj.ref
-            found[ref] = [*(o for o in found[ref] if o.group != obj.group), obj]
-        return found
+            objects[ref] = [*(o for o in objects[ref] if o.group != obj.group), obj]
+        return objects
 
     def policy_object(self, ref: ObjectRef, groups: Collection[str]) -> KubeObject | None:
         """The object of a policy, of one of some API groups."""
@@ -161,7 +167,8 @@ class PolicyEngine:
 
     def matrix(self, protocol: str, port: int) -> Matrix:
         """Who may reach whom on a port."""
-        return matrix_of(self.rows, protocol, port)
+        matrix = matrix_of(self.rows, protocol, port)
+        return matrix.doubted if protocol == "SCTP" and self.enforcer.why_no_sctp else matrix
 
     def explain(self, flow: PolicyFlow, *, hairpin: bool = False) -> Explanation:
         """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist.
@@ -173,7 +180,9 @@ class PolicyEngine:
         ingress = self._direction(flow, Direction.INGRESS, destination, source, hairpin)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
 
-    def direction_of(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
+    def direction_of(
+        self, flow: PolicyFlow, direction: Direction, own: PolicyParty, peer: PolicyParty
+    ) -> DirectionResult:
         """What the policies of `own` say of a flow with a party that may be no object of the cluster.
 
         Of `flow` the protocol and the port count.
@@ -183,26 +192,26 @@ class PolicyEngine:
     def without(self, traits: frozenset[Trait], namespace: str) -> PolicyEngine:
         """An engine for the pods of one namespace, as if the enforcer kept to the API in some respects."""
         key = (traits, namespace)
-        found = self._variants.get(key)
-        if found is None:
+        variant = self._variants.get(key)
+        if variant is None:
             changed = copy.copy(self)
             changed._plans = {}
             exempt = self.enforcer.to_own_node_exempt or Trait.OWN_NODE in traits
             changed.enforcer = msgspec.structs.replace(self.enforcer, to_own_node_exempt=exempt)
             policies = list(self._less(traits, namespace))
             changed._by_namespace = defaultdict(list, {"": policies})
-            found = self._variants[key] = changed
-        return found
+            variant = self._variants[key] = changed
+        return variant
 
     def _less(self, traits: frozenset[Trait], namespace: str) -> Iterator[Policy]:
         """The policies that may select pods of a namespace, with some traits of the enforcer undone."""
-        undone = {id(policy) for trait, policy in self._compiled.made if trait in traits}
+        undone = {policy.ref for trait, policy in self._compiled.made if trait in traits}
         for policy in (*self._by_namespace[""], *self._by_namespace[namespace]):
-            network_policy = policy.family is Family.NETWORK_POLICY and policy.ref.kind == "NetworkPolicy"
-            if id(policy) not in undone and not network_policy:
+            network_policy = policy.family is PolicyFamily.NETWORK_POLICY and policy.ref.kind == "NetworkPolicy"
+            if policy.ref not in undone and not network_policy:
                 yield self._compiled.narrowed.get(id(policy), policy) if Trait.BASELINE in traits else policy
         for obj in self.snapshot.of("NetworkPolicy", "networking.k8s.io"):
-            if obj.namespace == namespace:
+            if obj.namespace == namespace and doubtful(obj) is None:
                 with contextlib.suppress(InputError):  # refused: its stand-in is among the others
                     yield self._compiled.network_policy(obj, traits)
         if Trait.UNREAD in traits:
@@ -233,7 +242,8 @@ class PolicyEngine:
     def verdict(self, flow: PolicyFlow) -> PolicyVerdict:
         """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
         source, destination = flow.source, flow.destination
-        if flow.protocol in PROTOCOLS and source.name and destination.name and not (source.ip or destination.ip):
+        by_sets = flow.protocol in PROTOCOLS and not (flow.protocol == "SCTP" and self.enforcer.why_no_sctp)
+        if by_sets and source.name and destination.name and not (source.ip or destination.ip):
             classes = self.rows.classes
             from_class = classes.of_pod.get((source.namespace, source.name))
             to_class = classes.of_pod.get((destination.namespace, destination.name))
@@ -271,7 +281,7 @@ class PolicyEngine:
         """The objects that set an option of the enforcer which acts like a policy."""
         return frozenset(policy.ref for _, policy in self._compiled.made)
 
-    def plan(self, own: Party, direction: Direction) -> Plan:
+    def plan(self, own: PolicyParty, direction: Direction) -> Plan:
         """The tiers, and in each the policies that select a pod, in the order in which they are consulted."""
         if own.kind is not PartyKind.POD:
             return ()
@@ -289,27 +299,27 @@ class PolicyEngine:
 
     def in_tiers(self, selected: Sequence[Selected]) -> Plan:
         by_tier: dict[str, list[Selected]] = defaultdict(list)
-        for one in selected:
-            by_tier[one.policy.tier].append(one)
+        for policy in selected:
+            by_tier[policy.policy.tier].append(policy)
         return tuple(
             (tier, tuple(sorted(by_tier[tier.name], key=lambda s: s.policy.order)))
             for tier in self.tiers
             if tier.name in by_tier
         )
 
-    def ends(self, flow: PolicyFlow) -> tuple[Party, Party]:
+    def ends(self, flow: PolicyFlow) -> tuple[PolicyParty, PolicyParty]:
         """The parties of a flow, both with an address of the family that the flow uses."""
-        given = address_of(flow.destination.ip) or address_of(flow.source.ip)
-        if given is None and flow.destination.name:
+        address = address_of(flow.destination.ip) or address_of(flow.source.ip)
+        if address is None and flow.destination.name:
             first = self.parties.of(flow.destination).address
-            given = first
-        version = given.version if given else 0
+            address = first
+        version = address.version if address else 0
         return self.parties.of(flow.source, version), self.parties.of(flow.destination, version)
 
     def _direction(
-        self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party, hairpin: bool = False
+        self, flow: PolicyFlow, direction: Direction, own: PolicyParty, peer: PolicyParty, hairpin: bool = False
     ) -> DirectionResult:
-        early = self._exempt(own, peer, hairpin)
+        early = exemption(self.enforcer, self.host_policies, own, peer, hairpin=hairpin)
         if early is not None:
             return early
         result = self._judged(flow, direction, own, peer)
@@ -318,11 +328,13 @@ class PolicyEngine:
             for r in self.refused
             if direction in r.directions and r.subject.match(own, own).value is not False
         )
-        if not refused:
-            return result
-        return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, *refused))
+        if refused:
+            result = msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, *refused))
+        if flow.protocol == "SCTP" and self.enforcer.why_no_sctp and result.verdict is PolicyVerdict.ALLOW:
+            return _unknown(result, NotEvaluated(self.enforcer.title, "", self.enforcer.why_no_sctp))
+        return result
 
-    def _judged(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
+    def _judged(self, flow: PolicyFlow, direction: Direction, own: PolicyParty, peer: PolicyParty) -> DirectionResult:
         plan = self.plan(own, direction)
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
         if own_node and direction is Direction.INGRESS:
@@ -339,41 +351,30 @@ class PolicyEngine:
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
         return result
 
-    def _exempt(self, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
-        """The result where no policy is consulted, or None."""
-        if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
-            return DirectionResult(PolicyVerdict.ALLOW, Reason.LOOPBACK)
-        if own.kind is PartyKind.OUTSIDE:
-            return DirectionResult(PolicyVerdict.ALLOW, Reason.OUTSIDE)
-        if self.enforcer.inert:
-            return DirectionResult(PolicyVerdict.ALLOW, Reason.INERT)
-        if own.kind is PartyKind.HOST:
-            reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
-            notes = tuple(
-                NotEvaluated(str(ref), "", "it is about nodes, and policies of nodes are not evaluated")
-                for ref in self.host_policies
-            )
-            if notes:
-                return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
-            return DirectionResult(PolicyVerdict.ALLOW, reason)
-        return None
-
-    def _from_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
+    def _from_own_node(self, flow: PolicyFlow, own: PolicyParty, peer: PolicyParty, plan: Plan) -> DirectionResult:
         """A flow from the node that runs the pod. It passes, whatever isolates the pod; Cilium's deny rules go before that
         (option allow-localhost adds an allow of last resort)."""
         denying = [
-            one
+            policy
             for _, chosen in plan
-            for one in chosen
-            if one.policy.family is Family.CILIUM and any(r.action is Action.DENY for r in one.policy.ingress)
+            for policy in chosen
+            if policy.policy.family is PolicyFamily.CILIUM
+            and any(r.action is RuleAction.DENY for r in policy.policy.ingress)
         ]
         result = explain_direction(flow, Direction.INGRESS, own, peer, self.in_tiers(denying))
-        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+        if result.reason is not Reason.DEFAULT:
+            return result
+        closed = self.enforcer.own_node_closed
+        by_option = all(chosen.policy.ref in self.by_option for _, policies in plan for chosen in policies)
+        if closed is not None and plan and by_option:
+            isolated = explain_direction(flow, Direction.INGRESS, own, peer, plan)
+            return isolated if closed.certain else _unknown(isolated, NotEvaluated("policies", "", closed.why))
+        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE)
 
-    def _to_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
+    def _to_own_node(self, flow: PolicyFlow, own: PolicyParty, peer: PolicyParty, plan: Plan) -> DirectionResult:
         """A flow to the node that runs the pod: "traffic to and from the node where a Pod is running is always allowed"
         is said of NetworkPolicy only (Kubernetes documentation, "Network Policies"), so the other kinds are judged."""
-        others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
+        others = [s for _, chosen in plan for s in chosen if s.policy.family is not PolicyFamily.NETWORK_POLICY]
         result = explain_direction(flow, Direction.EGRESS, own, peer, self.in_tiers(others))
         return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
@@ -395,10 +396,3 @@ def _namespace_of(policy: Policy) -> str:
 def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:
     notes = (*result.not_evaluated, note)
     return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
-
-
-def _loopback(party: Party) -> bool:
-    address = party.address
-    if address is None or party.kind is PartyKind.POD:
-        return False
-    return address.value >> 24 == 127 if address.version == 4 else address.value == 1

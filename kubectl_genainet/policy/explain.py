@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.policy.decide import Selected, TierOutcome, by_rank, run_tier
-from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.model import (
-    Action,
     Direction,
     DirectionResult,
     Effect,
@@ -16,24 +15,25 @@ from kubectl_genainet.policy.model import (
     PolicyResult,
     PolicyVerdict,
     Reason,
+    RuleAction,
     RuleResult,
 )
-from kubectl_genainet.policy.rules import Policy, Rule, Tier
+from kubectl_genainet.policy.rules import Policy, PolicyRule, Tier
 
-_EFFECT_OF = {Action.ALLOW: Effect.ALLOWS, Action.DENY: Effect.DENIES, Action.PASS: Effect.PASSES}
+_EFFECT_OF = {RuleAction.ALLOW: Effect.ALLOWS, RuleAction.DENY: Effect.DENIES, RuleAction.PASS: Effect.PASSES}
 _DECISIVE = frozenset(_EFFECT_OF.values())
 
 
 class _Judge:
     """Judges the rules of policies against one flow in one direction, and notes what could not be evaluated."""
 
-    def __init__(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> None:
+    def __init__(self, flow: PolicyFlow, direction: Direction, own: PolicyParty, peer: PolicyParty) -> None:
         self.flow, self.direction, self.own, self.peer = flow, direction, own, peer
         self.destination = peer if direction is Direction.EGRESS else own
         self._matches: dict[int, tuple[int, int]] = {}
         self.unsure: dict[int, list[NotEvaluated]] = {}  # by id of the policy
 
-    def match(self, policy: Policy, rule: Rule) -> tuple[int, int]:
+    def match(self, policy: Policy, rule: PolicyRule) -> tuple[int, int]:
         """The Matcher of decide.py, after `policy_result` has judged the policy."""
         return self._matches[id(rule)]
 
@@ -58,7 +58,7 @@ class _Judge:
             rules=tuple(results),
         )
 
-    def _rule_result(self, policy: Policy, rule: Rule) -> RuleResult:
+    def _rule_result(self, policy: Policy, rule: PolicyRule) -> RuleResult:
         peers = rule.match_peers(self.peer, self.own)
         ports = rule.match_ports(self.flow.protocol, self.flow.port, self.destination)
         if peers.value is False or ports.value is False:
@@ -81,7 +81,7 @@ def _effect(results: Sequence[RuleResult], certain: bool) -> tuple[Effect, RuleR
 
     The first rule that matches counts; without one, the first that selects the peer but not the port.
     """
-    ruling = [r for r in results if r.action is not Action.LOG]
+    ruling = [r for r in results if r.action is not RuleAction.LOG]
     for result in ruling:
         if result.matches is None or (result.matches and not certain):
             return Effect.UNKNOWN, result
@@ -94,7 +94,11 @@ def _effect(results: Sequence[RuleResult], certain: bool) -> tuple[Effect, RuleR
 
 
 def explain_direction(
-    flow: PolicyFlow, direction: Direction, own: Party, peer: Party, tiers: Sequence[tuple[Tier, Sequence[Selected]]]
+    flow: PolicyFlow,
+    direction: Direction,
+    own: PolicyParty,
+    peer: PolicyParty,
+    tiers: Sequence[tuple[Tier, Sequence[Selected]]],
 ) -> DirectionResult:
     """Runs the tiers that apply to `own` and says which policies decided."""
     judge = _Judge(flow, direction, own, peer)
@@ -104,15 +108,15 @@ def explain_direction(
     may_allow = may_deny = False
     active = 1
     for tier, selected in tiers:
-        results = [(one, judge.policy_result(one)) for one in selected]
+        results = [(chosen, judge.policy_result(chosen)) for chosen in selected]
         outcome = run_tier(tier, selected, direction, active, judge.match)
         bearing, stopped = _bearing(results)
         listed += bearing
         if stopped is None or stopped.isolates:
-            isolating += [r for one, r in results if r.isolates and one.certain]
+            isolating += [r for chosen, r in results if r.isolates and chosen.certain]
         notes += _notes(judge, results, bearing, outcome)
         may_allow, may_deny = may_allow or bool(outcome.allow), may_deny or bool(outcome.deny)
-        active = outcome.rest
+        active = outcome.passed_on
         if not active:
             break
     may_allow = may_allow or bool(active)
@@ -130,17 +134,17 @@ def explain_direction(
 
 
 def _bearing(results: Sequence[tuple[Selected, PolicyResult]]) -> tuple[list[PolicyResult], PolicyResult | None]:
-    """The policies of a tier that bear on its outcome, and the one that decides.
+    """The policies of a tier that bear on its outcome, and the selected that decides.
 
     Where a rule decides, these are it, the unsure ones before it, and the other isolating policies that admit too.
     Where none does, they are all that isolate the pod.
     """
-    by_ref = {id(one): result for one, result in results}
+    by_ref = {id(selected): result for selected, result in results}
     bearing: list[PolicyResult] = []
     decided: PolicyResult | None = None
-    for group in by_rank([one for one, _ in results]):
-        for one in group:
-            result = by_ref[id(one)]
+    for group in by_rank([selected for selected, _ in results]):
+        for selected in group:
+            result = by_ref[id(selected)]
             if result.effect is Effect.UNKNOWN or result.effect in _DECISIVE:
                 bearing.append(result)
         decided = next((by_ref[id(o)] for o in group if by_ref[id(o)].effect in _DECISIVE), None)
@@ -150,9 +154,9 @@ def _bearing(results: Sequence[tuple[Selected, PolicyResult]]) -> tuple[list[Pol
         keep = {id(r) for r in bearing}
         return [r for _, r in results if id(r) in keep or r.isolates], None
     if decided.isolates and decided.effect is Effect.ALLOWS:
-        seen = {id(r) for r in bearing}
+        shown = {id(r) for r in bearing}
         bearing += [
-            r for _, r in results if id(r) not in seen and r.effect is Effect.ALLOWS and r.family is decided.family
+            r for _, r in results if id(r) not in shown and r.effect is Effect.ALLOWS and r.family is decided.family
         ]
     return bearing, decided
 
@@ -164,11 +168,11 @@ def _notes(
     outcome: TierOutcome,
 ) -> list[NotEvaluated]:
     shown = {id(r) for r in bearing}
-    notes = [n for one, r in results if id(r) in shown for n in judge.unsure[id(one.policy)]]
-    if (outcome.allow or outcome.rest) and outcome.deny:
-        for group in by_rank([one for one, _ in results]):
+    notes = [n for selected, r in results if id(r) in shown for n in judge.unsure[id(selected.policy)]]
+    if (outcome.allow or outcome.passed_on) and outcome.deny:
+        for group in by_rank([selected for selected, _ in results]):
             if len(group) > 1:
-                names = " and ".join(one.policy.ref.name for one in group)
+                names = " and ".join(selected.policy.ref.name for selected in group)
                 why = f"{names} have the same priority: which of them wins is not defined"
                 notes.append(NotEvaluated(str(group[0].policy.ref), "spec.priority", why))
     return notes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kubectl_genainet.policy.matching.cidr import Address
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, Match, no
 from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
 from kubectl_genainet.policy.model import Term
@@ -27,12 +27,16 @@ _NODE_KEYS = frozenset({"host", "remote-node"})
 
 
 class LabelTerm(msgspec.Struct, frozen=True):
-    """One requirement of an endpoint selector. `source` is "k8s", "reserved", …, or "any"."""
+    """One requirement of an endpoint selector. `source` is "k8s", "reserved", …, or "any".
+
+    `doubt` says why it is not known which of `values` is required, where the selector gives the label several.
+    """
 
     source: str
     key: str
     operator: Operator
     values: tuple[str, ...] = ()
+    doubt: str = ""
 
     def holds(self, present: bool, value: str) -> bool:
         match self.operator:
@@ -62,7 +66,7 @@ class LabelTerm(msgspec.Struct, frozen=True):
                 return f"{key} absent"
 
 
-class Value(msgspec.Struct, frozen=True):
+class LabelValue(msgspec.Struct, frozen=True):
     """A label of an identity: `present` is None where it can't be told, for the reason `why`."""
 
     present: bool | None
@@ -70,7 +74,7 @@ class Value(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-ABSENT = Value(False)
+ABSENT = LabelValue(False)
 
 
 @dataclass(frozen=True)
@@ -91,49 +95,49 @@ class IdentityScheme:
     version: int = 4  # of addresses, where the cluster has one family only
     node_labels: bool = False
 
-    def label(self, term: LabelTerm, party: Party, own: Party) -> Value:
+    def label(self, term: LabelTerm, party: PolicyParty, own: PolicyParty) -> LabelValue:
         """The label that a requirement asks for."""
         if party.kind is PartyKind.POD:
             return self._of_pod(term.key, party) if term.source in ("k8s", "any") else ABSENT
         if term.source in ("reserved", "any"):
-            found = self.reserved(term.key, party, own)
-            if found.present is not False:
-                return found
+            value = self.reserved(term.key, party, own)
+            if value.present is not False:
+                return value
         if term.source in ("node", "any") and self.node_labels and party.node_labels is not None:
-            return Value(term.key in party.node_labels, party.node_labels.get(term.key, ""))
+            return LabelValue(term.key in party.node_labels, party.node_labels.get(term.key, ""))
         if term.source in ("cidr", "cidrgroup", "fqdn") and party.kind is PartyKind.OUTSIDE:
-            return Value(None, why=f"labels of source {term.source} are not evaluated")
+            return LabelValue(None, why=f"labels of source {term.source} are not evaluated")
         return ABSENT
 
-    def _of_pod(self, key: str, party: Party) -> Value:
-        found = self._set_on_pod(key, party)
-        if not found.present:
-            return found
+    def _of_pod(self, key: str, party: PolicyParty) -> LabelValue:
+        value = self._set_on_pod(key, party)
+        if not value.present:
+            return value
         takes = self.takes(key)
         if takes is None:
-            why = f"label {key} is no part of an identity by default; the agent's option labels was not read"
-            return Value(None, found.value, why)
-        return found if takes else ABSENT
+            why = f"label {key} may be no part of an identity: the agent's option labels was not read"
+            return LabelValue(None, value.value, why)
+        return value if takes else ABSENT
 
-    def _set_on_pod(self, key: str, party: Party) -> Value:
+    def _set_on_pod(self, key: str, party: PolicyParty) -> LabelValue:
         if key == POD_NAMESPACE:
-            return Value(True, party.namespace)
+            return LabelValue(True, party.namespace)
         if key == SERVICE_ACCOUNT:
-            return Value(True, party.service_account)
+            return LabelValue(True, party.service_account)
         if key == CLUSTER:
             if self.cluster_known:
-                return Value(True, self.cluster)
-            return Value(None, why="the agent's option cluster-name was not read")
+                return LabelValue(True, self.cluster)
+            return LabelValue(None, why="the agent's option cluster-name was not read")
         if not key.startswith(NAMESPACE_LABELS):
             owned = key.startswith(_OWNED)
-            return Value(True, party.labels[key]) if key in party.labels and not owned else ABSENT
+            return LabelValue(True, party.labels[key]) if key in party.labels and not owned else ABSENT
         name = key.removeprefix(NAMESPACE_LABELS)
         if not party.namespace_known and name != NAMESPACE_NAME_LABEL:
             why = f"the labels of namespace {party.namespace} are not known: no such Namespace was read"
-            return Value(None, why=why)
-        return Value(name in party.namespace_labels, party.namespace_labels.get(name, ""))
+            return LabelValue(None, why=why)
+        return LabelValue(name in party.namespace_labels, party.namespace_labels.get(name, ""))
 
-    def reserved(self, name: str, party: Party, own: Party) -> Value:
+    def reserved(self, name: str, party: PolicyParty, own: PolicyParty) -> LabelValue:
         """Whether an identity has a reserved label."""
         if party.kind is PartyKind.POD:
             return ABSENT
@@ -145,25 +149,27 @@ class IdentityScheme:
             return ABSENT
         runs = party.runs(own)
         if runs is None:
-            return Value(None, why=f"the node of {own.text} is not known")
-        return Value(runs is (name == "host"))
+            return LabelValue(None, why=f"the node of {own.text} is not known")
+        return LabelValue(runs is (name == "host"))
 
-    def _world(self, name: str, party: Party) -> Value:
+    def _world(self, name: str, party: PolicyParty) -> LabelValue:
         """Whether what is outside has a label of the world: one for all, or under dual stack one for each IP version."""
         if name not in _WORLD:
             return ABSENT
         if (self.dual_stack or not self.families_known) and party.address is None and name != "world":
-            return Value(None, why=f"the addresses of {party.text} are not known")
+            return LabelValue(None, why=f"the addresses of {party.text} are not known")
         single, dual = name == "world", party.address is not None and name == f"world-ipv{party.address.version}"
         if not self.families_known and single is not dual:
-            return Value(None, why="the agent's option enable-ipv6 was not read: the world has other labels with it")
-        return Value(dual if self.dual_stack else single)
+            return LabelValue(
+                None, why="the agent's option enable-ipv6 was not read: the world has other labels with it"
+            )
+        return LabelValue(dual if self.dual_stack else single)
 
-    def _api_server(self, party: Party) -> Value:
+    def _api_server(self, party: PolicyParty) -> LabelValue:
         if self.api_servers is None:
-            return Value(None, why="the addresses of the API servers are not known")
+            return LabelValue(None, why="the addresses of the API servers are not known")
         is_node = party.kind is PartyKind.HOST and bool(party.node) and party.node in self.api_nodes
-        return Value(is_node or (party.address is not None and party.address in self.api_servers))
+        return LabelValue(is_node or (party.address is not None and party.address in self.api_servers))
 
 
 class IdentityPeer(msgspec.Struct, frozen=True):
@@ -178,7 +184,7 @@ class IdentityPeer(msgspec.Struct, frozen=True):
     namespace: str = ""
     unknown_too: bool = False
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if self.unknown_too and party.kind is not PartyKind.HOST:
             return YES
         unsure: Match | None = None
@@ -188,12 +194,14 @@ class IdentityPeer(msgspec.Struct, frozen=True):
                 unsure = unsure or Match(None, why=label.why)
             elif not term.holds(label.present, label.value):
                 return no(*self._failed(term, party, label), self.field, depth)
+            elif term.doubt:
+                unsure = unsure or Match(None, why=term.doubt)
         return unsure or YES
 
     def by_labels(self) -> tuple[Selector, Selector] | None:
         """The terms as selectors of pods by their own labels and by their namespace's, with `namespace` apart; None where
         they are about more."""
-        if self.unknown_too:
+        if self.unknown_too or any(term.doubt for term in self.terms):
             return None
         pods, namespaces = [], []
         for term in self.terms:
@@ -215,7 +223,7 @@ class IdentityPeer(msgspec.Struct, frozen=True):
                 pods.append(Requirement(term.key, term.operator, term.values))
         return Selector(tuple(pods)), Selector(tuple(namespaces))
 
-    def _failed(self, term: LabelTerm, party: Party, label: Value) -> tuple[Term, str, str]:
+    def _failed(self, term: LabelTerm, party: PolicyParty, label: LabelValue) -> tuple[Term, str, str]:
         if party.kind is not PartyKind.POD:
             where = party.text if party.kind is PartyKind.HOST else f"{party.text}, outside the cluster"
             return (Term.ENTITY if term.source == "reserved" else Term.POD), self._wanted(term), where
@@ -247,7 +255,7 @@ class IdentityPeer(msgspec.Struct, frozen=True):
         return any(t.source in ("reserved", "any") and t.key in _NODE_KEYS for t in self.terms)
 
 
-def _shown(key: str, label: Value) -> str:
+def _shown(key: str, label: LabelValue) -> str:
     return f"{key}={label.value}" if label.present else f"no label {key}"
 
 
@@ -263,7 +271,7 @@ class EntityPeer(msgspec.Struct, frozen=True):
     field: str
     identities: IdentityScheme
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if self.entity == "all":
             return YES
         names: tuple[str, ...] = (self.entity,)

@@ -22,7 +22,7 @@ class Direction(Enum):
     INGRESS = "ingress"
 
 
-class Action(Enum):
+class RuleAction(Enum):
     ALLOW = "allow"
     DENY = "deny"
     PASS = "pass"  # leave this tier, go on with the next
@@ -41,7 +41,7 @@ class Effect(Enum):
     UNKNOWN = "unknown"  # a rule may match: it has a term that could not be evaluated
 
 
-class Family(Enum):
+class PolicyFamily(Enum):
     """Whose semantics a policy has."""
 
     NETWORK_POLICY = "NetworkPolicy"
@@ -131,6 +131,10 @@ class FailedTerm(msgspec.Struct, frozen=True):
     actual: str
     field: str
 
+    def __str__(self) -> str:
+        verb = "are" if self.term in (Term.POD_LABELS, Term.NAMESPACE_LABELS) else "is"
+        return f"the {self.term.value} {verb} {self.actual}; the rule requires {self.wanted}"
+
 
 class NotEvaluated(msgspec.Struct, frozen=True):
     """Something that the verdict may depend on and that was not evaluated."""
@@ -148,7 +152,7 @@ class RuleResult(msgspec.Struct, frozen=True):
 
     number: int
     name: str
-    action: Action
+    action: RuleAction
     matches: bool | None
     peer_matches: bool | None
     failed: FailedTerm | None
@@ -158,7 +162,7 @@ class PolicyResult(msgspec.Struct, frozen=True):
     """One policy against one flow. `rule` is the number of the rule that `effect` is about, or None."""
 
     ref: ObjectRef
-    family: Family
+    family: PolicyFamily
     effect: Effect
     rule: int | None
     rule_name: str

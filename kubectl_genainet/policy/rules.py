@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.finding import ObjectRef
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, BlockPeer, Match, Peer, best_match, no
-from kubectl_genainet.policy.model import Action, Direction, Family, Term
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction, Term
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
@@ -24,7 +24,7 @@ class NumberedPorts(msgspec.Struct, frozen=True):
     last: int
     field: str
 
-    def match(self, protocol: str, port: int, destination: Party) -> Match:
+    def match(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         if self.protocol and self.protocol != protocol:
             return no(Term.PROTOCOL, self, protocol, self.field)
         if self.first <= port <= self.last:
@@ -44,18 +44,20 @@ class NamedPortTerm(msgspec.Struct, frozen=True):
     protocol: str
     name: str
     field: str
-    pods_only: bool = False  # Cilium knows no named ports of pods that use their node's network
+    of_hosts: bool = True  # whether pods that use their node's network have named ports
+    of_sidecars: bool = True  # whether init containers that keep running have
     last: int = 0  # Cilium: the range from the named port to this one
 
     def holds(self, named: int, port: int) -> bool:
         """Whether the term selects a port where the name stands for the number `named`."""
         return named <= port <= max(named, self.last)
 
-    def match(self, protocol: str, port: int, destination: Party) -> Match:
+    def match(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         if self.protocol and self.protocol != protocol:
             return no(Term.PROTOCOL, self, protocol, self.field)
-        known = not self.pods_only or destination.kind is PartyKind.POD
-        named = [p for p in destination.ports if p.name == self.name] if known else []
+        known = self.of_hosts or destination.kind is PartyKind.POD
+        ports_known = destination.ports if known else ()
+        named = [p for p in ports_known if p.name == self.name and (self.of_sidecars or not p.sidecar)]
         if any(p.protocol == protocol and self.holds(p.port, port) for p in named):
             return YES
         ports = ", ".join(f"{p.protocol} {p.port}" for p in named)
@@ -74,7 +76,7 @@ class NotPorts(msgspec.Struct, frozen=True):
     ports: tuple[NumberedPorts | NamedPortTerm, ...]
     field: str
 
-    def match(self, protocol: str, port: int, destination: Party) -> Match:
+    def match(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         if any(p.match(protocol, port, destination).value for p in self.ports):
             return no(
                 Term.PORT, "a port other than " + ", ".join(map(str, self.ports)), f"{protocol} {port}", self.field
@@ -88,7 +90,7 @@ class NotProtocol(msgspec.Struct, frozen=True):
     protocol: str
     field: str
 
-    def match(self, protocol: str, port: int, destination: Party) -> Match:
+    def match(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         if protocol == self.protocol:
             return no(Term.PROTOCOL, f"not {self.protocol}", protocol, self.field)
         return YES
@@ -100,14 +102,14 @@ class NoPorts(msgspec.Struct, frozen=True):
     field: str
     why: str
 
-    def match(self, protocol: str, port: int, destination: Party) -> Match:
+    def match(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         return no(Term.PORT, f"no port: {self.why}", f"{protocol} {port}", self.field)
 
 
 Ports = NumberedPorts | NamedPortTerm | NotPorts | NotProtocol | NoPorts
 
 
-class Rule(msgspec.Struct, frozen=True):
+class PolicyRule(msgspec.Struct, frozen=True):
     """One rule. `peers` None selects every peer; `ports` is a conjunction of alternatives (one, but for Calico).
 
     `own` is a further term on the policy's own side. `not_evaluated` names fields of the rule that are not evaluated
@@ -115,7 +117,7 @@ class Rule(msgspec.Struct, frozen=True):
     """
 
     number: int
-    action: Action
+    action: RuleAction
     field: str
     name: str = ""
     peers: tuple[Peer, ...] | None = None
@@ -123,7 +125,7 @@ class Rule(msgspec.Struct, frozen=True):
     own: Peer | None = None
     not_evaluated: tuple[tuple[str, str], ...] = ()
 
-    def match_peers(self, peer: Party, own: Party) -> Match:
+    def match_peers(self, peer: PolicyParty, own: PolicyParty) -> Match:
         if self.own is not None:
             match = self.own.match(own, own)
             if match.value is not True:
@@ -135,12 +137,12 @@ class Rule(msgspec.Struct, frozen=True):
             return YES
         return match
 
-    def _holds_every_address(self, own: Party) -> bool:
+    def _holds_every_address(self, own: PolicyParty) -> bool:
         """Whether blocks of the rule hold every address that the pod can send to, so that any name is admitted."""
         held = {p.block.version for p in self.peers or () if isinstance(p, BlockPeer) and p.holds_all}
         return bool(held) and held >= set(own.versions or (4, 6))
 
-    def match_ports(self, protocol: str, port: int, destination: Party) -> Match:
+    def match_ports(self, protocol: str, port: int, destination: PolicyParty) -> Match:
         for alternatives in self.ports:
             match = best_match([p.match(protocol, port, destination) for p in alternatives])
             if match.value is not True:
@@ -155,17 +157,17 @@ class Policy(msgspec.Struct, frozen=True):
     """
 
     ref: ObjectRef
-    family: Family
+    family: PolicyFamily
     tier: str
     subject: Peer
     order: tuple[float | int | str, ...]
-    egress: tuple[Rule, ...] = ()
-    ingress: tuple[Rule, ...] = ()
+    egress: tuple[PolicyRule, ...] = ()
+    ingress: tuple[PolicyRule, ...] = ()
     isolates_egress: bool = False
     isolates_ingress: bool = False
     not_evaluated: tuple[tuple[str, str], ...] = ()
 
-    def rules(self, direction: Direction) -> tuple[Rule, ...]:
+    def rules(self, direction: Direction) -> tuple[PolicyRule, ...]:
         return self.egress if direction is Direction.EGRESS else self.ingress
 
     def isolates(self, direction: Direction) -> bool:
@@ -173,6 +175,27 @@ class Policy(msgspec.Struct, frozen=True):
 
     def applies(self, direction: Direction) -> bool:
         return self.isolates(direction) or bool(self.rules(direction))
+
+
+class HostPolicy(msgspec.Struct, frozen=True):
+    """A policy of nodes, which is not evaluated for the reason `why`: of one node, or of every one.
+
+    `own_pods`: it is also about the traffic between the node and the pods that it runs.
+    """
+
+    ref: ObjectRef
+    why: str
+    node: str = ""
+    addresses: frozenset[str] = frozenset()
+    own_pods: bool = True
+
+    def concerns(self, host: PolicyParty, peer: PolicyParty) -> bool:
+        """Whether it may stop traffic between a node and somebody."""
+        if not self.own_pods and peer.kind is PartyKind.POD and peer.node and peer.node == host.node:
+            return False
+        if not self.node:
+            return True
+        return host.node == self.node if host.node else str(host.address) in self.addresses
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -195,9 +218,10 @@ class Tier(msgspec.Struct, frozen=True):
 
     name: str
     order: float
-    ends: Action = Action.DENY
+    ends: RuleAction = RuleAction.DENY
 
 
+OTHER_TIER = Tier("other", 0)  # before all tiers that are evaluated
 ADMIN_TIER = Tier("admin", 1_000)
 DEFAULT_TIER = Tier("default", 1_000_000)
 # Calico evaluates a NetworkPolicy as one of its own with order 1000; elsewhere the order among them has no effect.

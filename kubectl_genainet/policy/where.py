@@ -49,12 +49,12 @@ def _unknown(raw: Any, info: Any, field: str) -> list[str]:
         return [path for i, item in enumerate(raw) for path in _unknown(item, info.item_type, f"{field}[{i}]")]
     if isinstance(info, msgspec.inspect.StructType) and isinstance(raw, dict):
         known = {f.encode_name: f.type for f in info.fields}
-        found: list[str] = []
+        unknown: list[str] = []
         for key, value in raw.items():
             path = f"{field}.{key}" if field else str(key)
             if key in known:
-                found += _unknown(value, known[key], path)
+                unknown += _unknown(value, known[key], path)
             else:
-                found.append(path)
-        return found
+                unknown.append(path)
+        return unknown
     return []

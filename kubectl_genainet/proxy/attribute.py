@@ -36,10 +36,10 @@ def attribute_nat(
 
 def attribution_of(rules: Sequence[RuleRef], masquerade: bool | None = None) -> NatAttribution | None:
     """What the rules that a packet passed, in order, say of its translation; None where none of them translates."""
-    at = next((i for i in reversed(range(len(rules))) if translates(rules[i])), None)
-    if at is None:
+    translating = next((i for i in reversed(range(len(rules))) if translates(rules[i])), None)
+    if translating is None:
         return None
-    rule, passed = rules[at], tuple(rules[: at + 1])
+    rule, passed = rules[translating], tuple(rules[: translating + 1])
     if rule.table == "ipvs":
         return NatAttribution("ipvs", rule.chain, rule.text, None, passed, masquerade)
     nft = " " in rule.table

@@ -12,7 +12,8 @@ _CHAINS = (
     ("portmap", re.compile(r"^(?:CNI-HOSTPORT-|CNI-DN-|CNI-SN-)")),
     ("CNI bridge or ptp", re.compile(r"^CNI-[0-9a-f]{20,}")),
     ("CNI firewall", re.compile(r"^CNI-(?:FORWARD|ADMIN|ISOLATION)")),
-    ("Calico", re.compile(r"^(?:filter-|nat-|mangle-|raw-)?cali-")),
+    ("Calico", re.compile(r"^(?:filter-|nat-|mangle-|raw-)?cali-|^felix-")),  # felix-: its first versions
+    ("OVN-Kubernetes", re.compile(r"^OVN-KUBE-")),
     ("Cilium", re.compile(r"^(?:OLD_)?CILIUM_")),
     ("Antrea", re.compile(r"^ANTREA-")),
     ("Weave Net", re.compile(r"^WEAVE")),

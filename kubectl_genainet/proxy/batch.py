@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.errors import DECODE_ERRORS, InputError
 from kubectl_genainet.model.packet import Protocol, split_endpoint
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Part, RulesetVerdict
@@ -92,6 +92,7 @@ _KEYS = {
     "ttl": "ttl",
     "hoplimit": "ttl",
     "length": "length",
+    "transparentsocket": "transparent_socket",
 }
 
 
@@ -106,7 +107,7 @@ def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:
             continue
         try:
             yield _flow(msgspec.json.decode(line))
-        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, *DECODE_ERRORS) as error:
             problem = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(
                 f"this is no flow: {problem}",
@@ -115,30 +116,30 @@ def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:
             ) from None
 
 
-def flow_of_words(words: Sequence[str]) -> FlowRequest:
+def flow_of_words(arguments: Sequence[str]) -> FlowRequest:
     """A flow as users type it: "SRC DST[:PORT][/PROTOCOL]", "DST…" alone (any source), or one JSON object.
 
     Raises InputError where it is none.
     """
-    if words and words[0].lstrip().startswith("{"):
-        return next(read_flows([" ".join(words)], "FLOW"))
-    given: dict[str, Any] = {"destination": "", "protocol": "TCP"}
-    if len(words) == 2 and words[0] != "-":
-        given["source"] = words[0]
-    where, slash, protocol = words[-1].partition("/") if words else ("", "", "")
+    if arguments and arguments[0].lstrip().startswith("{"):
+        return next(read_flows([" ".join(arguments)], "FLOW"))
+    fields: dict[str, Any] = {"destination": "", "protocol": "TCP"}
+    if len(arguments) == 2 and arguments[0] != "-":
+        fields["source"] = arguments[0]
+    where, slash, protocol = arguments[-1].partition("/") if arguments else ("", "", "")
     if slash:
-        given["protocol"] = protocol
+        fields["protocol"] = protocol
     bare = where.count(":") > 1 and not where.startswith("[")
     address, port = (where, "") if bare or ":" not in where else split_endpoint(where)
-    given["destination"] = address.strip("[]")
+    fields["destination"] = address.strip("[]")
     if port:
-        given["port"] = port
+        fields["port"] = port
     try:
-        if not words:
+        if not arguments:
             raise ValueError("there is none")
-        if len(words) > 2:
-            raise ValueError(f"{' '.join(words)} has more than a source and a destination")
-        return _flow(given)
+        if len(arguments) > 2:
+            raise ValueError(f"{' '.join(arguments)} has more than a source and a destination")
+        return _flow(fields)
     except (ValueError, KeyError) as error:
         raise InputError(
             f"this is no flow: {error}",
@@ -149,31 +150,34 @@ def flow_of_words(words: Sequence[str]) -> FlowRequest:
 def _flow(raw: Any) -> FlowRequest:
     if not isinstance(raw, dict):
         raise TypeError("it is not a JSON object")
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in raw.items():
         name = _KEYS.get(key.replace("_", "").replace("-", "").lower())
         if name is not None and value is not None and value != "":
-            given.setdefault(name, value)
+            fields.setdefault(name, value)
     packet = Packet(
-        src=_address(given["src"]) if "src" in given else None,
-        dst=_address(given["dst"]),
-        sport=int(given["sport"]) if "sport" in given else None,
-        dport=int(given["dport"]) if "dport" in given else None,
-        protocol=_protocol(str(given.get("protocol", "TCP"))),
-        mark=int(str(given["mark"]), 0) if "mark" in given else None,
-        ct_state=str(given.get("ct_state", "NEW")),
-        in_device=_name(given.get("in_device")),
-        out_device=_name(given.get("out_device")),
-        bridge_port=_name(given.get("bridge_port")),
-        bridged="bridge_port" in given,
-        uid=_number(given.get("uid")),
-        gid=_number(given.get("gid")),
-        dscp=_number(given.get("dscp")),
-        ttl=_number(given.get("ttl")),
-        length=_number(given.get("length")),
-        icmp=_icmp(given),
+        src=_address(fields["src"]) if "src" in fields else None,
+        dst=_address(fields["dst"]),
+        sport=int(fields["sport"]) if "sport" in fields else None,
+        dport=int(fields["dport"]) if "dport" in fields else None,
+        protocol=_protocol(str(fields.get("protocol", "TCP"))),
+        mark=int(str(fields["mark"]), 0) if "mark" in fields else None,
+        ct_state=str(fields.get("ct_state", "NEW")),
+        in_device=_name(fields.get("in_device")),
+        out_device=_name(fields.get("out_device")),
+        bridge_port=_name(fields.get("bridge_port")),
+        bridged="bridge_port" in fields,
+        uid=_number(fields.get("uid")),
+        gid=_number(fields.get("gid")),
+        dscp=_number(fields.get("dscp")),
+        ttl=_number(fields.get("ttl")),
+        length=_number(fields.get("length")),
+        transparent_socket=None
+        if "transparent_socket" not in fields
+        else fields["transparent_socket"] in (True, "true", 1),
+        icmp=_icmp(fields),
     )
-    nodes = given.get("node_ips")
+    nodes = fields.get("node_ips")
     if isinstance(nodes, str):
         nodes = [nodes]
     return FlowRequest(packet, None if nodes is None else tuple(_address(ip) for ip in nodes))
@@ -187,8 +191,8 @@ def _number(value: Any) -> int | None:
     return None if value is None else int(str(value), 0)
 
 
-def _icmp(given: dict[str, Any]) -> tuple[int, int] | None:
-    kind, code = _number(given.get("icmp_type")), _number(given.get("icmp_code"))
+def _icmp(fields: dict[str, Any]) -> tuple[int, int] | None:
+    kind, code = _number(fields.get("icmp_type")), _number(fields.get("icmp_code"))
     return None if kind is None else (kind, code or 0)
 
 
@@ -221,11 +225,16 @@ def result_of(evaluation: Evaluation, node: str = "") -> FlowResult:
         tuple(map(_line, evaluation.rules)),
         evaluation.unknown,
         node,
-        tuple(map(_part, evaluation.parts)) if evaluation.verdict is RulesetVerdict.MIXED else (),
+        parts_of(evaluation) if evaluation.verdict is RulesetVerdict.MIXED else (),
         _deciding(evaluation),
         _redirected(evaluation),
         evaluation.assumed,
     )
+
+
+def parts_of(evaluation: Evaluation) -> tuple[FlowPart, ...]:
+    """Every way that connections of the flow go, each with its share and the rule that decides it."""
+    return tuple(map(_part, evaluation.parts))
 
 
 def _part(part: Part) -> FlowPart:

@@ -99,7 +99,7 @@ def _router_policies(rule: RuleRef, chain: Chain | None, packet: tuple[str, str]
     Of a packet (source, destination) only those of its own direction.
     """
     refs = [r.ref for r in chain.rules] if chain is not None else [rule]
-    found = []
+    policies = []
     for ref in refs:
         match = _ROUTER_RUN.search(ref.comment)
         side = _ROUTER_SIDE.search(ref.bare_text)
@@ -109,8 +109,8 @@ def _router_policies(rule: RuleRef, chain: Chain | None, packet: tuple[str, str]
             address = packet[0] if side.group(1) in ("-s", "saddr") else packet[1]
             if side.group(2) != address:
                 continue
-        found.append(match.group(1))
-    return found
+        policies.append(match.group(1))
+    return policies
 
 
 def _calico(rule: RuleRef, chain: Chain | None, policies: Iterable[tuple[str, str]]) -> PolicyBehind:
@@ -123,26 +123,26 @@ def _calico(rule: RuleRef, chain: Chain | None, policies: Iterable[tuple[str, st
     else:
         return PolicyBehind("calico")
     known = {calico_policy_chain(ns, policy, direction): f"{ns}/{policy}" for ns, policy in policies}
-    found = [known.get(c) or _unhashed(c) for c in chains]
+    names = [known.get(c) or _unhashed(c) for c in chains]
     return PolicyBehind(
         "calico",
-        tuple(p for p in found if p),
+        tuple(p for p in names if p),
         direction,
-        unnamed=tuple(c for c, p in zip(chains, found, strict=True) if not p),
+        unnamed=tuple(c for c, p in zip(chains, names, strict=True) if not p),
     )
 
 
 def _chains_before(chain: Chain, index: int) -> list[str]:
     """The policy chains that a workload's chain jumps to before rule `index`, from "Start of policies" on."""
-    found: list[str] = []
+    chains: list[str] = []
     for rule in chain.rules[: index or None]:
         ref = rule.ref
         if "Start of policies" in ref.comment or "Start of tier" in ref.comment:
-            found = []
+            chains = []
         target = _TARGET.search(ref.bare_text)
         if target and target.group(1).startswith(("cali-pi-", "cali-po-")):
-            found.append(target.group(1))
-    return found
+            chains.append(target.group(1))
+    return chains
 
 
 def _unhashed(chain: str) -> str | None:

@@ -27,7 +27,7 @@ def exact_paths(ruleset: Ruleset, hits: Iterable[RuleHit]) -> tuple[ExactPath, .
     grouped: dict[int, list[RuleHit]] = {}
     for hit in hits:
         grouped.setdefault(hit.trace, []).append(hit)
-    return tuple(_path(ruleset, trace, found) for trace, found in grouped.items())
+    return tuple(_path(ruleset, trace, hits_of_packet) for trace, hits_of_packet in grouped.items())
 
 
 def _path(ruleset: Ruleset, trace: int, hits: Sequence[RuleHit]) -> ExactPath:
@@ -69,11 +69,11 @@ def exact_counts(dumps: Mapping[str, Sequence[RulesetDump]], hits: Iterable[Rule
     by_node: dict[str, list[RuleHit]] = {}
     for hit in hits:
         by_node.setdefault(hit.node, []).append(hit)
-    found: list[RuleCount] = []
+    rule_counts: list[RuleCount] = []
     for node, node_hits in by_node.items():
         paths = exact_paths(parse_ruleset(dumps.get(node, ())), node_hits)
         counts = Counter(rule for path in paths for rule in path.rules)
-        found += [RuleCount(node, packets, rule) for rule, packets in counts.items()]
+        rule_counts += [RuleCount(node, packets, rule) for rule, packets in counts.items()]
         unknown = sum(path.unknown for path in paths)
-        found += [RuleCount(node, unknown, None)] if unknown else []
-    return tuple(found)
+        rule_counts += [RuleCount(node, unknown, None)] if unknown else []
+    return tuple(rule_counts)

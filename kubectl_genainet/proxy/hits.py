@@ -43,10 +43,10 @@ class ConntrackEntry(msgspec.Struct, frozen=True):
 
 def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
     """Entries of `conntrack -L` or /proc/net/nf_conntrack. Entries without ports are left out."""
-    found: list[ConntrackEntry] = []
+    entries: list[ConntrackEntry] = []
     for line in text.splitlines():
-        words = line.split(maxsplit=7)[:7]
-        protocol = next((_NUMBERS[word] for word in words[:4] if word in _NUMBERS), None)
+        tokens = line.split(maxsplit=7)[:7]
+        protocol = next((_NUMBERS[word] for word in tokens[:4] if word in _NUMBERS), None)
         fields = _FIELD.findall(line)
         if protocol is None or len(fields) < 8:
             continue
@@ -58,9 +58,9 @@ def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
             ]
         except (KeyError, ValueError):
             continue
-        state = next((word for word in words if word.isupper()), "")
-        found.append(ConntrackEntry(tuples[0], tuples[1], state))
-    return tuple(found)
+        state = next((word for word in tokens if word.isupper()), "")
+        entries.append(ConntrackEntry(tuples[0], tuples[1], state))
+    return tuple(entries)
 
 
 BackendKey = tuple[str, str, int, str, int]  # protocol, Service address and port, backend address and port

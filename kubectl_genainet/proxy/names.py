@@ -108,9 +108,9 @@ def service_of(rules: Iterable[RuleRef]) -> str | None:
         parsed = parse_nftables_chain(rule.chain)
         if parsed is not None:
             return parsed.service_port
-        found = service_in_comment(rule.comment) if rule.table != "ipvs" else None
-        if found is not None:
-            return found
+        service = service_in_comment(rule.comment) if rule.table != "ipvs" else None
+        if service is not None:
+            return service
     return None
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.cluster import Backend, ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.finding import Finding, NotChecked, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import Target, TargetKind, not_found
 from kubectl_genainet.proxy.drift import comparison
 from kubectl_genainet.proxy.drift.connections import stale_connections
+from kubectl_genainet.proxy.drift.expected import Slices, expected
+from kubectl_genainet.proxy.drift.node_rules import NodeRules
+from kubectl_genainet.proxy.drift.ways import ServiceWay, ways_to
 from kubectl_genainet.proxy.hits import ConntrackEntry, begun, connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import parse_ruleset
@@ -25,7 +28,8 @@ from kubectl_genainet.wire import FilterEntry
 class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rules"):
     """One address of a Service port on one node.
 
-    `expected` is the number of ready endpoints in the API, None where it was not read; `conntrack` the connections
+    `expected` is the number of endpoints that the API leaves to this node for the address, by the Service's traffic
+    policies and topology hints; None where it is not known. `conntrack` are the connections
     to this address that conntrack holds, `begun` those of them that an earlier reading did not have, None where it was
     not dumped. `state`: "in step", or what is not.
     """
@@ -49,6 +53,7 @@ class RulesReport:
     rows: tuple[RulesRow, ...]
     findings: tuple[Finding, ...]
     not_checked: tuple[NotChecked, ...]
+    ways: tuple[ServiceWay, ...] = ()  # of a Service that was asked for
 
     @property
     def found_something(self) -> bool:
@@ -68,48 +73,58 @@ def rules_report(
 
     `snapshot` None: there is no API to compare with. Raises InputError where the target does not exist.
     """
-    rulesets = {
-        node: parse_ruleset(found, node_ips=(node_ips or {}).get(node)) for node, found in dumps.items() if found
-    }
+    nodes = [
+        NodeRules(node, parse_ruleset(node_dumps, node_ips=(node_ips or {}).get(node)))
+        for node, node_dumps in dumps.items()
+        if node_dumps
+    ]
     services = None if snapshot is None or target is None else services_of(snapshot, target, namespace)
-    compared = [] if snapshot is None else comparison(snapshot, rulesets, services=services)
+    ways = None
+    if snapshot is not None and services is not None:  # of all Services they are only looked at
+        ways = {of_node.node: list(ways_to(snapshot, of_node, services)) for of_node in nodes}
+    compared = [] if snapshot is None else comparison(snapshot, nodes, services=services, ways=ways)
     findings = [item for item in compared if isinstance(item, Finding)]
     silent = [item for item in compared if isinstance(item, NotChecked)]
     if snapshot is not None:
-        for node, of_node in dumps.items():
-            findings += stale_connections(snapshot, node, _connections(of_node) or (), services)
+        for node, node_dumps in dumps.items():
+            findings += stale_connections(snapshot, node, _connections(node_dumps) or (), services)
     wanted = _wanted(snapshot, services, target, namespace)
+    has_slices = snapshot is not None and snapshot.of("EndpointSlice", "discovery.k8s.io")
+    slices = Slices(snapshot) if snapshot is not None and has_slices else None
     rows: list[RulesRow] = []
-    for node, ruleset in rulesets.items():
-        rules = service_rules(ruleset)
+    for of_node in nodes:
+        node, rules = of_node.node, of_node.rules
         now = _connections(dumps[node])
         new: tuple[ConntrackEntry, ...] | None = None
         if earlier and node in earlier:
             rules = since(service_rules(parse_ruleset(earlier[node])), rules)
             then = _connections(earlier[node])
             new = begun(then, now) if now is not None and then is not None else None
-        rows += _rows(node, rules, snapshot, wanted, findings, (_by_address(now), _by_address(new)), target)
+        counts = (_by_address(now), _by_address(new))
+        rows += _rows(node, rules, snapshot, slices, wanted, findings, counts, target)
+    rulesets = {of_node.node: of_node.ruleset for of_node in nodes}
     silent += [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
-    said = {item.reason for item in silent}
+    reasons = {item.reason for item in silent}
     silent += [
         NotChecked(f"rules of node {n}" if n else "the rules", str(part))
         for n, r in rulesets.items()
         for part in r.unread
-        if str(part) not in said
+        if str(part) not in reasons
     ]
     if snapshot is None and target is not None and any(r.virtual_servers for r in rulesets.values()):
         silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
     silent += [NotChecked(f"rules of node {node}", "no dump came from it") for node in dumps if node not in rulesets]
-    return RulesReport(tuple(rows), tuple(findings), tuple(silent))
+    statements = tuple(way.told() for of_node in (ways or {}).values() for way in of_node)
+    return RulesReport(tuple(rows), tuple(findings), tuple(silent), statements)
 
 
 def services_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
     if target.kind is TargetKind.ADDRESS:
-        at = [s for s in snapshot.services if target.name in _addresses(s)]
-        if not at:
+        addressed = [s for s in snapshot.services if target.name in _addresses(s)]
+        if not addressed:
             known = [ip for s in snapshot.services for ip in _addresses(s)]
             raise not_found("Service with the address", target.name, known)
-        return at
+        return addressed
     where = target.namespace or namespace
     service = snapshot.service(where, target.name) if target.kind is TargetKind.SERVICE else None
     if service is None:
@@ -124,7 +139,7 @@ def _addresses(service: Service) -> list[str]:
 
 def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> tuple[FilterEntry, ...]:
     """What to trace for a Service: each of its addresses with each port, and its node ports on every node."""
-    found: dict[tuple[str, int, str], FilterEntry] = {}
+    entries: dict[tuple[str, int, str], FilterEntry] = {}
     node_ips = [ip for node in snapshot.nodes for ip in node.ips]
     for service in services_of(snapshot, target, namespace):
         for port in service.spec.ports:
@@ -133,17 +148,17 @@ def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> t
             places = [(ip, port.port) for ip in _addresses(service)]
             places += [(ip, port.node_port) for ip in node_ips if port.node_port]
             for ip, number in places:
-                found[(ip, number, port.protocol)] = FilterEntry(ip, number, port.protocol)
-    return tuple(found.values())
+                entries[(ip, number, port.protocol)] = FilterEntry(ip, number, port.protocol)
+    return tuple(entries.values())
 
 
-Counts = Mapping[tuple[str, str, int], int]  # connections by protocol, address and port
-Wanted = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]
+ConnectionsTo = Mapping[tuple[str, str, int], int]  # connections by protocol, address and port
+WantedPorts = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]
 
 
 def _wanted(
     snapshot: ClusterSnapshot | None, services: Sequence[Service] | None, target: Target | None, namespace: str
-) -> Wanted | None:
+) -> WantedPorts | None:
     """Service ports by (name, protocol) that the rows are limited to; None: all."""
     if snapshot is None:
         if target is None or target.kind is not TargetKind.SERVICE:
@@ -162,9 +177,10 @@ def _rows(
     node: str,
     rules: Sequence[ServiceRules],
     snapshot: ClusterSnapshot | None,
-    wanted: Wanted | None,
+    slices: Slices | None,
+    wanted: WantedPorts | None,
     findings: Sequence[Finding],
-    connections: tuple[Counts | None, Counts | None],
+    connections: tuple[ConnectionsTo | None, ConnectionsTo | None],
     target: Target | None,
 ) -> list[RulesRow]:
     rows = []
@@ -173,11 +189,10 @@ def _rows(
         service, port = _match(wanted, name, entry.protocol)
         if wanted is not None and service is None and not _wanted_without_api(wanted, name):
             continue
-        expected = None
-        has_slices = snapshot is not None and bool(snapshot.of("EndpointSlice", "discovery.k8s.io"))
-        if snapshot is not None and service is not None and port is not None and has_slices:
+        known: list[Backend] | None = None
+        if snapshot is not None and service is not None and port is not None and slices is not None:
             families = {":" in a.ip for a in entry.addresses if a.ip}
-            expected = sum(1 for b in snapshot.backends(service, port) if b.ready and (":" in b.ip) in families)
+            known = [b for b in snapshot.backends(service, port) if (":" in b.ip) in families]
         for address in entry.addresses:
             if snapshot is None and target is not None and not _is_at(address, target):
                 continue
@@ -189,15 +204,26 @@ def _rows(
                     mode=entry.mode,
                     source=entry.source,
                     address=address,
-                    expected=expected,
+                    expected=None
+                    if known is None or service is None or slices is None
+                    else _expected(service, address, known, node, slices),
                     conntrack=_count(connections[0], entry.protocol, address),
                     begun=_count(connections[1], entry.protocol, address),
-                    state=_state(node, name, findings, address.unread, has_slices=has_slices)
+                    state=_state(node, name, findings, address.unread, has_slices=slices is not None)
                     if snapshot is not None
                     else "",
                 )
             )
     return rows
+
+
+def _expected(
+    service: Service, address: RuleAddress, known: Sequence[Backend], node: str, slices: Slices
+) -> int | None:
+    options = expected(service, address, known, node, slices)
+    programmed = {(b.ip, b.port) for b in address.backends}
+    matching = [wanted for wanted in options if {(b.ip, b.port) for b in wanted} == programmed]
+    return next((len(wanted) for wanted in (*matching, *options)), None)
 
 
 def _is_at(address: RuleAddress, target: Target) -> bool:
@@ -207,20 +233,20 @@ def _is_at(address: RuleAddress, target: Target) -> bool:
 
 
 def _connections(dumps: Sequence[RulesetDump]) -> tuple[ConntrackEntry, ...] | None:
-    texts = [d.text for d in dumps if d.source == "conntrack" and not d.error]
-    return tuple(c for text in texts for c in parse_conntrack(text)) if texts else None
+    listings = [d.text for d in dumps if d.source == "conntrack" and not d.error]
+    return tuple(c for text in listings for c in parse_conntrack(text)) if listings else None
 
 
-def _by_address(connections: Sequence[ConntrackEntry] | None) -> Counts | None:
+def _by_address(connections: Sequence[ConntrackEntry] | None) -> ConnectionsTo | None:
     if connections is None:
         return None
-    found: Counter[tuple[str, str, int]] = Counter()
+    counts: Counter[tuple[str, str, int]] = Counter()
     for (protocol, ip, port, *_), count in connections_by_backend(connections).items():
-        found[(protocol, ip, port)] += count
-    return found
+        counts[(protocol, ip, port)] += count
+    return counts
 
 
-def _count(connections: Counts | None, protocol: str, address: RuleAddress) -> int | None:
+def _count(connections: ConnectionsTo | None, protocol: str, address: RuleAddress) -> int | None:
     if connections is None:
         return None
     if address.ip:
@@ -230,17 +256,17 @@ def _count(connections: Counts | None, protocol: str, address: RuleAddress) -> i
 
 def _name_by_address(snapshot: ClusterSnapshot | None, entry: ServiceRules) -> str:
     for address in entry.addresses:
-        found = snapshot.service_at(address.ip, address.port, entry.protocol) if snapshot is not None else None
-        if found is not None:
-            return service_port_name(found.service.metadata.namespace, found.service.metadata.name, found.port.name)
+        served = snapshot.service_at(address.ip, address.port, entry.protocol) if snapshot is not None else None
+        if served is not None:
+            return service_port_name(served.service.metadata.namespace, served.service.metadata.name, served.port.name)
     return ""
 
 
-def _match(wanted: Wanted | None, name: str, protocol: str) -> tuple[Service | None, ServicePort | None]:
+def _match(wanted: WantedPorts | None, name: str, protocol: str) -> tuple[Service | None, ServicePort | None]:
     return (None, None) if wanted is None else wanted.get((name, protocol), (None, None))
 
 
-def _wanted_without_api(wanted: Wanted, name: str) -> bool:
+def _wanted_without_api(wanted: WantedPorts, name: str) -> bool:
     return (name.partition(":")[0], "") in wanted
 
 

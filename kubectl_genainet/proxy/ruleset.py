@@ -15,6 +15,7 @@ from kubectl_genainet.proxy.dumps.repeats import (
     distinct_servers,
     distinct_sets,
 )
+from kubectl_genainet.proxy.dumps.whole import is_proven_whole, servers_left_out
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table
 from kubectl_genainet.proxy.evaluator.packet.state import Env, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
@@ -25,7 +26,7 @@ from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, EXCERPT, parse_ipt
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
 from kubectl_genainet.proxy.nftables.language.text import parse_nft_text
 from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
-from kubectl_genainet.proxy.unread import Scope, Unread
+from kubectl_genainet.proxy.unread import Affects, Unread
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Ruleset:
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
     unread: tuple[Unread, ...] = ()
     t_ns: int = 0
+    servers_left_out: frozenset[tuple[str, int, int]] = frozenset()  # that sets of kube-proxy name, by key
+    lists_all_servers: bool = True  # whether a virtual server that is not listed is known not to be there
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
     _envs: dict[tuple[str, ...] | None, Env] = field(default_factory=dict, repr=False, compare=False)
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
@@ -55,8 +58,8 @@ class Ruleset:
         the order of their making. Legacy tables stand in no such order: they come last, or first with `reverse_ties`.
         """
         key = (family, hook, reverse_ties)
-        found = self._hooks.get(key)
-        if found is None:
+        chains_found = self._hooks.get(key)
+        if chains_found is None:
             chains = [
                 (*_order(chain), _is_legacy(chain) is not reverse_ties, -table.number, -number, chain)
                 for table in self.tables
@@ -64,9 +67,9 @@ class Ruleset:
                 for number, chain in enumerate(table.chains.values())
                 if chain.hook is hook
             ]
-            found = tuple(entry[-1] for entry in sorted(chains, key=lambda e: e[:-1]))
-            self._hooks[key] = found
-        return found
+            chains_found = tuple(entry[-1] for entry in sorted(chains, key=lambda e: e[:-1]))
+            self._hooks[key] = chains_found
+        return chains_found
 
     def translates(self, family: int) -> bool:
         """Whether any chain translates: NAT then decides about every connection of the family (nf_nat_register_fn)."""
@@ -132,10 +135,10 @@ class Ruleset:
         return self._envs[key]
 
     def _make_env(self, node_ips: tuple[str, ...] | None) -> Env:
-        always = {address for _, address, _ in self.ipvs_by_key}
+        always = {address for _, address, _ in (*self.ipvs_by_key, *self.servers_left_out)}
         for table in self.tables:
             accepting = table.declared("nodeport-ips") if isinstance(table, NftTable) else None
-            always |= {int(str(key[0])) for key in accepting.exact} if accepting else set()
+            always |= {key[0] for key in accepting.exact if isinstance(key[0], int)} if accepting else set()
         local = None if node_ips is None else frozenset(map(address_number, node_ips))
         return Env(local, frozenset(always))
 
@@ -144,9 +147,9 @@ class Ruleset:
         return next((t for t in self.tables if t.title == name and t.family in (0, family)), None)
 
     def chain(self, table: str, name: str, family: int = 4) -> Chain | None:
-        for found in self.tables:
-            if found.title == table and found.family in (0, family) and name in found.chains:
-                return found.chains[name]
+        for candidate in self.tables:
+            if candidate.title == table and candidate.family in (0, family) and name in candidate.chains:
+                return candidate.chains[name]
         return None
 
 
@@ -183,8 +186,8 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
             try:
-                found, parts = parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
-                native += found
+                ruleset, parts = parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+                native += ruleset
                 unread += [Unread(dump.source, part) for part in parts]
             except InputError as error:
                 errors.append(f"{dump.source}: {error.problem}")
@@ -196,8 +199,13 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
     native, of_nft = distinct_nft(native)
     servers, of_ipvs = distinct_servers(servers)
     tables: list[Table] = [*saved_tables]
+    is_saved = not any(dump.t_ns for dump in dumps)  # an agent knows whether ipvsadm came to its end
+    left_out = servers_left_out(sets, servers) if is_saved else frozenset()
+    if left_out:
+        what = f"an excerpt, or cut short: it lacks {len(left_out)} virtual servers whose addresses a set of kube-proxy has"
+        of_ipvs.append(Unread("ipvs", what, scope=Affects.NOTHING))
     unread += [*of_iptables, *of_nft, *of_ipvs]
-    unread += [Unread("ipset", s.unread, s.name, Scope.SET) for s in sets if s.unread]
+    unread += [Unread("ipset", s.unread, s.name, Affects.SET) for s in sets if s.unread]
     if dumps and all(d.source.startswith(("ipset", "conntrack")) for d in dumps):
         unread.append(Unread("dumps", "no rules are among them; save `iptables-save -c` or `nft -j list ruleset`"))
     own = [t for t in native if _is_iptables_own(t)]
@@ -217,11 +225,13 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         errors=tuple(errors),
         unread=tuple(unread),
         t_ns=min((d.t_ns for d in dumps), default=0),
+        lists_all_servers=not (is_saved and servers) or (is_proven_whole(sets) and not left_out),
+        servers_left_out=left_out,
     )
 
 
 def _part(dump: RulesetDump, what: str) -> Unread:
-    return Unread(dump.source, what, scope=Scope.EXCERPT if what == EXCERPT else Scope.EVERYTHING)
+    return Unread(dump.source, what, scope=Affects.EXCERPT if what == EXCERPT else Affects.EVERYTHING)
 
 
 def _is_iptables_own(table: NftTable) -> bool:
@@ -245,4 +255,4 @@ def _lossy(table: NftTable) -> Unread:
         "these are rules of iptables-nft, of which nft leaves out what it can't print (comments, random matches and "
         "others); save them with `iptables-save -c`"
     )
-    return Unread("nft", what, table.title, Scope.RULE)
+    return Unread("nft", what, table.title, Affects.RULE)

@@ -30,8 +30,8 @@ class RuleAddress(msgspec.Struct, frozen=True):
     """An address of a Service port that the rules take.
 
     `via`: clusterIP, externalIP, loadBalancer, nodePort, external (one of the two before), ipvs (any).
-    `ip` is empty for a node port. `verdict` is DNAT, or what happens instead: REJECT, DROP. `chain` is where the
-    rules send the packet (for IPVS: the scheduler).
+    `ip` is empty for a node port; `node_ips` are then the node's addresses that alone take it (empty: all of them). `verdict` is
+    DNAT, or what happens instead: REJECT, DROP. `chain` is where the rules send the packet (for IPVS: the scheduler).
     """
 
     ip: str
@@ -42,10 +42,18 @@ class RuleAddress(msgspec.Struct, frozen=True):
     packets: int | None = None
     backends: tuple[RuleBackend, ...] = ()
     unread: str = ""  # why the endpoints are not all known
+    node_ips: tuple[str, ...] = ()
+
+    def uncounted(self) -> RuleAddress:
+        """The same without its counters."""
+        backends = tuple(msgspec.structs.replace(backend, connections=None) for backend in self.backends)
+        return msgspec.structs.replace(self, packets=None, backends=backends)
 
     @property
     def address(self) -> str:
-        return address_text(self.ip or "*", self.port)
+        """As "IP:PORT"; a node port as "*:PORT", or with each address that takes it."""
+        ips = (self.ip,) if self.ip else self.node_ips or ("*",)
+        return ", ".join(address_text(ip, self.port) for ip in ips)
 
 
 class ServiceRules(msgspec.Struct, frozen=True):
@@ -60,11 +68,11 @@ class ServiceRules(msgspec.Struct, frozen=True):
     @property
     def backends(self) -> tuple[RuleBackend, ...]:
         """The endpoints over all addresses, each once."""
-        found: dict[tuple[str, int | None], RuleBackend] = {}
+        by_address: dict[tuple[str, int | None], RuleBackend] = {}
         for address in self.addresses:
             for backend in address.backends:
-                found.setdefault((backend.ip, backend.port), backend)
-        return tuple(found.values())
+                by_address.setdefault((backend.ip, backend.port), backend)
+        return tuple(by_address.values())
 
     @property
     def unread(self) -> str:
@@ -78,10 +86,10 @@ class ServiceRules(msgspec.Struct, frozen=True):
         return None if not counts or None in counts else sum(c for c in counts if c is not None)
 
 
-Entry = tuple[str, str, RuleAddress]  # Service port, protocol, address
+RuleEntry = tuple[str, str, RuleAddress]  # Service port, protocol, address
 
 
-def grouped(entries: Iterable[Entry], mode: str, source: str) -> list[ServiceRules]:
+def grouped(entries: Iterable[RuleEntry], mode: str, source: str) -> list[ServiceRules]:
     """The addresses of each Service port and protocol together."""
     by_port: dict[tuple[str, str], list[RuleAddress]] = {}
     for service, protocol, address in entries:

@@ -20,14 +20,14 @@ __all__ = ["RuleAddress", "RuleBackend", "ServiceRules", "proxy_modes", "service
 
 def service_rules(ruleset: Ruleset) -> tuple[ServiceRules, ...]:
     """Every Service port that the node's rules know, of every mode present."""
-    found: list[ServiceRules] = []
+    rules: list[ServiceRules] = []
     for table in ruleset.tables:
         if isinstance(table, IptablesTable):
-            found += grouped(iptables_entries(table), "iptables", table.source)
+            rules += grouped(iptables_entries(table), "iptables", table.source)
         elif isinstance(table, NftTable) and table.name == "kube-proxy":
-            found += grouped(nftables_entries(table), "nftables", f"nft {table.family_name}")
-    found += [_ipvs(server) for server in ruleset.virtual_servers if server.fwmark is None]
-    return tuple(_merged(found))
+            rules += grouped(nftables_entries(table), "nftables", f"nft {table.family_name}")
+    rules += [_ipvs(server) for server in ruleset.virtual_servers if server.fwmark is None]
+    return tuple(_merged(rules))
 
 
 def _merged(rules: list[ServiceRules]) -> Iterator[ServiceRules]:
@@ -57,19 +57,19 @@ def _ipvs(server: VirtualServer) -> ServiceRules:
 
 def proxy_modes(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
     """The modes of which the node has rules, each with the dumps they are in. An empty mode's chains don't count."""
-    found: dict[str, set[str]] = {}
+    modes: dict[str, set[str]] = {}
     for table in ruleset.tables:
         if isinstance(table, NftTable) and table.name == "kube-proxy":
-            found.setdefault("nftables", set()).add(f"nft {table.family_name}")
+            modes.setdefault("nftables", set()).add(f"nft {table.family_name}")
         elif isinstance(table, IptablesTable) and table.name == "nat":
             chain = table.chains.get("KUBE-SERVICES")
             for raw in chain.raw if chain is not None else ():
                 if any(f" {prefix}" in raw for prefix in SERVICE_CHAINS):
-                    found.setdefault("iptables", set()).add(table.source)
+                    modes.setdefault("iptables", set()).add(table.source)
                     break
                 if "--match-set KUBE-" in raw:
-                    found.setdefault("ipvs", set()).add(table.source)
+                    modes.setdefault("ipvs", set()).add(table.source)
                     break
     if ruleset.virtual_servers:
-        found.setdefault("ipvs", set()).add("ipvs")
-    return {mode: tuple(sorted(sources)) for mode, sources in sorted(found.items())}
+        modes.setdefault("ipvs", set()).add("ipvs")
+    return {mode: tuple(sorted(sources)) for mode, sources in sorted(modes.items())}

@@ -7,7 +7,7 @@ from enum import Enum
 import msgspec
 
 
-class Scope(Enum):
+class Affects(Enum):
     """What an unread part may change."""
 
     EVERYTHING = "everything"  # any packet's way: rules or whole tables are missing
@@ -23,11 +23,11 @@ class Unread(msgspec.Struct, frozen=True):
     source: str
     what: str
     where: str = ""
-    scope: Scope = Scope.EVERYTHING
+    scope: Affects = Affects.EVERYTHING
 
     @property
     def anywhere(self) -> bool:
-        return self.scope is Scope.EVERYTHING
+        return self.scope is Affects.EVERYTHING
 
     def __str__(self) -> str:
         return f"{self.source}: {self.where + ': ' if self.where else ''}{self.what}"

@@ -10,11 +10,16 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy.authors import author_of
 from kubectl_genainet.proxy.batch import FlowRequest
 from kubectl_genainet.proxy.evaluator.evaluate import walk_of
-from kubectl_genainet.proxy.evaluator.model import Evaluation, RulesetVerdict, WalkOutcome, masquerades, translates
+from kubectl_genainet.proxy.evaluator.model import (
+    REFUSALS,
+    Evaluation,
+    RulesetVerdict,
+    WalkOutcome,
+    masquerades,
+    translates,
+)
 from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset
-
-_REFUSALS = (RulesetVerdict.DROP, RulesetVerdict.REJECT)
 
 
 class WalkRule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,12 +141,12 @@ class _Node:
 
 def _chains(outcome: WalkOutcome) -> tuple[WalkChain, ...]:
     """The rules that a way passed, each below the rule that jumped to its chain."""
-    found: list[tuple[RuleRef, list[_Node]]] = []
+    chains: list[tuple[RuleRef, list[_Node]]] = []
     open_chains: list[tuple[str, list[_Node]]] = []
     for number, rule in enumerate(outcome.rules):
-        if rule.index == ENTERED or not found:
+        if rule.index == ENTERED or not chains:
             nodes: list[_Node] = []
-            found.append((rule, nodes))
+            chains.append((rule, nodes))
             open_chains = [(rule.chain, nodes)]
             if rule.index == ENTERED:
                 continue
@@ -150,7 +155,7 @@ def _chains(outcome: WalkOutcome) -> tuple[WalkChain, ...]:
         if open_chains[-1][0] != rule.chain and open_chains[-1][1]:  # a jump to a chain that is not open yet
             open_chains.append((rule.chain, open_chains[-1][1][-1].below))
         open_chains[-1][1].append(_Node(rule, _decides(outcome, rule, number)))
-    return tuple(_chain(visit, nodes) for visit, nodes in found)
+    return tuple(_chain(visit, nodes) for visit, nodes in chains)
 
 
 def _chain(visit: RuleRef, nodes: list[_Node]) -> WalkChain:
@@ -160,7 +165,7 @@ def _chain(visit: RuleRef, nodes: list[_Node]) -> WalkChain:
 
 def _decides(outcome: WalkOutcome, rule: RuleRef, number: int) -> str:
     last = number == len(outcome.rules) - 1
-    if last and outcome.verdict in _REFUSALS:
+    if last and outcome.verdict in REFUSALS:
         return "drops" if outcome.verdict is RulesetVerdict.DROP else "rejects"
     if outcome.backend is not None and translates(rule):
         return "translates"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kubectl_genainet.render.text import printable, tell
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.deployment import AppliedObject
     from kubectl_genainet.kube.agents.progress import Rollout
 
 
@@ -19,7 +19,7 @@ class StepLines:
         self._suffix = " (dry run)" if dry_run else ""
         self._said: set[str] = set()
 
-    def step(self, step: Step) -> None:
+    def step(self, step: AppliedObject) -> None:
         if step.outcome == "waiting":
             tell(printable(f"{step.object}: {step.note}; waiting"))
             return

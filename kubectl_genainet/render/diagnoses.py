@@ -25,10 +25,14 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _row(one: Diagnosis) -> str:
-    severity = f"{one.severity.value}, info while connections are established" if one.mild else one.severity.value
-    source = f" Source: {one.source}" if one.source else ""
-    cells = (f"`{one.name}`", severity, one.observed, one.meaning, f"{one.todo}{source}")
+def _row(diagnosis: Diagnosis) -> str:
+    severity = (
+        f"{diagnosis.severity.value}, info while connections are established"
+        if diagnosis.mild
+        else diagnosis.severity.value
+    )
+    source = f" Source: {diagnosis.source}" if diagnosis.source else ""
+    cells = (f"`{diagnosis.name}`", severity, diagnosis.observed, diagnosis.meaning, f"{diagnosis.todo}{source}")
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
@@ -44,7 +48,7 @@ def diagnoses_markdown() -> str:
     parts = [_HEAD]
     _import_all()
     for topic in Topic:
-        rows = [_row(one) for one in DIAGNOSES.values() if one.topic is topic]
+        rows = [_row(diagnosis) for diagnosis in DIAGNOSES.values() if diagnosis.topic is topic]
         table = ["| check | severity | observed | meaning | what to do |", "|---|---|---|---|---|", *rows]
         parts.append(f"## {topic.value}\n\n" + "\n".join(table) + "\n")
     return "\n".join(parts)

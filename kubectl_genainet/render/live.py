@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -16,8 +16,11 @@ from rich.text import Text
 
 from kubectl_genainet.context.account import losses_text, warning_of
 from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, NameLookup, Progress
+from kubectl_genainet.model.finding import counted, listed
 from kubectl_genainet.render.screen.frame import Frame
 from kubectl_genainet.render.text import duration, make_console, printable
+
+LOADING = "loading the probes"
 
 
 def write_json(value: object) -> None:
@@ -63,16 +66,11 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
-        self._made = time.monotonic()
         self._next = 0.0  # when it is to be drawn on again
 
     @property
     def on(self) -> bool:
         return self._live.is_started
-
-    @property
-    def age_s(self) -> int:
-        return int(time.monotonic() - self._made)
 
     def start(self) -> None:
         self._live.start()
@@ -97,15 +95,45 @@ class Screen:
         console.print(text, soft_wrap=True)
 
 
+class ProgressClock:
+    """When a run without a screen says how far it is: after 5 s, and then after twice as long each time, up to a minute."""
+
+    FIRST_S, LONGEST_S = 5.0, 60.0
+    SETTLED_S = 1.0  # agents attach one after the other: the nodes are named once none has come for so long
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self._pause_s, self._next = self.FIRST_S, now + self.FIRST_S
+        self._attached, self._attached_at = 0, now
+
+    def settled(self, attached: int) -> bool:
+        now = time.monotonic()
+        if attached != self._attached:
+            self._attached, self._attached_at = attached, now
+        return now - self._attached_at >= self.SETTLED_S
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._pause_s = min(self.LONGEST_S, 2 * self._pause_s)
+        self._next = now + self._pause_s
+        return True
+
+
 class LiveView:
     """The base of a verb's renderers: data goes to stdout; progress, warnings and losses to stderr.
 
     One that is `in_place` has a `screen` while it is entered, where stdout is a terminal and the packets are live: at most
-    every `every_s` it shows what is `drawn`, or, on a screen with keys, the `frame`.
+    every `every_s` it shows what is `drawn`, or, on a screen with keys, the `frame`. Without a screen, one that does not
+    print its records `as_known` says on stderr, now and then, how far it is.
     """
 
     in_place: bool = False
+    as_known: bool = False
     every_s: float = 0.25
+    length_s: float = 0.0  # of the run, where it is known
+    write: Callable[[object], None] = staticmethod(write_json)  # of a view that shows records
 
     def __init__(self, target: str, *, live: bool) -> None:
         self.target, self.live = target, live
@@ -113,6 +141,8 @@ class LiveView:
         self.messages = make_console(stderr=True)
         self.screen = Screen(self.console)
         self._attached: set[str] = set()
+        self._since = time.monotonic()  # of the state: of the view, and then of the first agent's probes
+        self._progress = ProgressClock()
         self._told: Counter[str] = Counter()
         self._lost: Counter[tuple[str, str, str]] = Counter()  # by node, probe and place
 
@@ -141,13 +171,20 @@ class LiveView:
         """The same as rows, for a screen with keys."""
         return Frame((), (), (), (), self.state())
 
-    def state(self, *counts: str) -> Text:
+    def counts(self) -> tuple[str, ...]:
+        """What was seen so far, as parts of the state."""
+        return ()
+
+    def state(self) -> Text:
         """The line below what is drawn in place."""
-        nodes = len(self._attached)
-        doing = f"watching {self.target} on {nodes} nodes" if nodes else "loading the probes"
-        lost = (f"{self._lost.total()} events lost",) if self._lost else ()
-        line = ", ".join((doing, f"{self.screen.age_s} s", *counts, *lost))
-        return Text(printable(f"{line} (Ctrl-C ends)"), style="dim")
+        return Text(printable(f"{self._state()} (Ctrl-C ends)"), style="dim")
+
+    def _state(self) -> str:
+        doing = f"watching {self.target} on {counted(len(self._attached), 'node')}" if self._attached else LOADING
+        lost = (f"{counted(self._lost.total(), 'event')} lost",) if self._lost else ()
+        length = f" of {self.length_s:g}" if self.length_s and self._attached else ""
+        age = f"{int(time.monotonic() - self._since)}{length} s"
+        return ", ".join((doing, age, *self.counts(), *lost))
 
     def warn(self, text: str) -> None:
         self.screen.say(self.messages, Text(f"warning: {printable(text)}", style="yellow"), stays=True)
@@ -164,6 +201,10 @@ class LiveView:
             return
         self.note(f"replaying a bundle recorded {created} by version {tool}: this is not live traffic")
 
+    def shortened(self, seconds: float) -> None:
+        self.length_s = round(seconds)
+        self.note(f"the agents took long to start: watching for {self.length_s} s")
+
     def event(self, event: Event) -> None:
         if warning := warning_of(event):
             self.warn(warning)
@@ -173,17 +214,17 @@ class LiveView:
             case Progress(stage="compiling") if self.live:
                 self.note(f"node {event.node}: {event.detail}")
             case Progress(stage="attached"):
+                if not self._attached:
+                    self._since, self._progress = time.monotonic(), ProgressClock()
                 self._attached.add(event.node)
-                if self.live and self.messages.is_terminal:
-                    self.note(f"watching on {', '.join(sorted(self._attached))}")
             case CheckConnectionResult():
                 took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
                 if event.lookup is not None:
                     self.note(lookup_text(event.lookup))
                 self.note(f"check {event.url}: {event.outcome}{took}")
-            case Hello() if self.live and self.messages.is_terminal and not self._told["hello"]:
+            case Hello() if self.live and not self.screen.on and not self._told["hello"]:
                 self._told["hello"] += 1
-                self.note("loading the probes")
+                self.note(LOADING)
             case _:
                 pass
 
@@ -191,3 +232,26 @@ class LiveView:
         """Called a few times a second."""
         if self.screen.due(self.every_s):
             self.screen.show(self)
+        elif self.live and not self.screen.on:
+            self._say_progress()
+
+    def _say_progress(self) -> None:
+        """Where nothing is drawn in place: which nodes are watched, and now and then how far the run is."""
+        attached = len(self._attached)
+        if self._told["attached"] != attached and self._progress.settled(attached):
+            self._told["attached"] = attached
+            self.note(f"watching on {listed(sorted(self._attached))}")
+        elif not self.as_known and self._progress.due():
+            self.note(self._state())
+
+
+V = TypeVar("V", bound=LiveView)
+
+
+def make_view(views: Mapping[str, Callable[..., V]], output: str, target: str, *, live: bool, **options: Any) -> V:
+    """The view for `output`; that of "json" shows records in every format for programs."""
+    write = record_writer(output)
+    view = views[output if write is None else "json"](target, live=live, **options)
+    if write is not None:
+        view.write = write
+    return view

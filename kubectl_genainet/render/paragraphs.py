@@ -15,14 +15,19 @@ LEAST = 20  # columns of text, however narrow the terminal
 
 
 def hanging(text: Text, width: int, *, indent: int = 0, hang: int = 0) -> Iterator[Text]:
-    """`text` wrapped at words to `width`, `indent` blanks before each line and `hang` more before each but the first."""
+    """`text` wrapped at words to `width`, `indent` blanks before each line and `hang` more before each but the first.
+
+    Its first `hang` characters stand in that margin: a mark, a label, or the begin of the first word.
+    """
     room = max(LEAST, width - indent)
     if cell_len(text.plain) <= room and "\n" not in text.plain:
         yield Text(" " * indent, no_wrap=True).append_text(text)
         return
-    for number, line in enumerate(text.wrap(Console(width=width), max(LEAST, room - hang))):
+    margin, body = text.divide([hang])
+    for number, line in enumerate(body.wrap(Console(width=width), max(LEAST, room - hang))):
         line.rstrip()
-        yield Text(" " * (indent + (hang if number else 0)), no_wrap=True).append_text(line)
+        before = Text(" " * (indent + (hang if number else 0)), no_wrap=True)
+        yield (before if number else before.append_text(margin)).append_text(line)
 
 
 def command_lines(command: str, width: int, *, indent: int = 0, style: str = "cyan") -> Iterator[Text]:
@@ -33,13 +38,18 @@ def command_lines(command: str, width: int, *, indent: int = 0, style: str = "cy
         tokens = []
     plain = printable(command)
     if "\n" in command or any(c in command for c in "|<>;&$`") or not tokens:
-        yield Text(" " * indent + plain, style=style, overflow="fold")
+        yield _whole_line(" " * indent + plain, style)
         return
     line, lead = "", " " * indent
     for token in map(printable, tokens):
         if line and cell_len(f"{lead}{line} {token} \\") > width:
-            yield Text(f"{lead}{line} \\", style=style, overflow="fold")
+            yield _whole_line(f"{lead}{line} \\", style)
             line, lead = token, " " * (indent + 2)
         else:
             line = f"{line} {token}" if line else token
-    yield Text(f"{lead}{line}", style=style, overflow="fold")
+    yield _whole_line(f"{lead}{line}", style)
+
+
+def _whole_line(text: str, style: str) -> Text:
+    """A line that the terminal breaks where it must: what is copied from there is still one line."""
+    return Text(text, style=style, no_wrap=True, overflow="ignore")

@@ -95,11 +95,11 @@ class FittedTable(Generic[T]):
         yield _joined([Text(c.title, style="bold") for c in columns], columns, widths, gap)
         for row in self._rows:
             cells = [Text(printable(c.cell(row)), style=c.style(row) if c.style else "") for c in columns]
-            rest: list[Text] = []
+            further_lines: list[Text] = []
             if room:
-                cells[-1], *rest = _wrapped(cells[-1], room) or [Text()]
+                cells[-1], *further_lines = _wrapped(cells[-1], room) or [Text()]
             yield _joined(cells, columns, widths, gap)
-            for part in rest:
+            for part in further_lines:
                 yield Text(" " * (sum(widths[:-1]) + gap * (len(widths) - 1)), no_wrap=True).append_text(part)
 
     def _paragraphs(self, columns: Sequence[Column[T]], width: int) -> Iterator[Text]:

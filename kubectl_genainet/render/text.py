@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 import unicodedata
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -46,6 +46,11 @@ def markup_safe(text: str) -> str:
 
 
 class _Console(Console):
+    """Prints lines that are wider than the terminal whole: half a command can't be run, and half a name is none."""
+
+    def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
+        super().print(*objects, crop=crop, **options)
+
     def on_broken_pipe(self) -> None:
         """rich would end the program with 1: what a reader that has gone means is the command line's to say."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -23,8 +23,8 @@ class AsUsed:
         """One command; "" stays ""."""
         if not text.startswith(PLUGIN) or "\n" in text or text.startswith(f"{PLUGIN}lab "):
             return text
-        words = text.split()
-        missing = [option for option in self._options if option[0] not in words]
+        arguments = text.split()
+        missing = [option for option in self._options if option[0] not in arguments]
         return " ".join((text, *(word for option in missing for word in option)))
 
     def remedy(self, remedy: Remedy | None) -> Remedy | None:

@@ -43,6 +43,9 @@ class Quiet:
     def say(self, text: str) -> None:
         pass
 
+    def shortened(self, seconds: float) -> None:
+        pass
+
     def replaying(self, header: Header) -> None:
         pass
 

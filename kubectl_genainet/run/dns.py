@@ -66,7 +66,7 @@ def dns_run(
     """The run, and how it watches. `context` may be shared with other runs over the same records."""
     redaction = _redaction(source, wanted=options.redact)
     name = str(target) if target else "the cluster"
-    snapshot, namespace = source.snapshot(), source.default_namespace
+    snapshot, namespace = source.snapshot(whole=bool(options.record)), source.default_namespace
 
     def scope_now(now: ClusterSnapshot) -> DnsScope:
         return dns_scope(target, now, namespace, as_server=options.as_server)
@@ -109,7 +109,7 @@ def _redaction(source: Source, *, wanted: bool) -> Redaction:
             raise InputError(
                 "--redact hides names as they are recorded: a bundle recorded without it has them in clear"
             )
-        return Redaction(renamed=header.arguments.get("search", {}), on=header.redacted)
+        return Redaction(renamed=header.renamed_domains, on=header.redacted)
     if not wanted:
         return Redaction()
     from kubectl_genainet.agent.dns.redact import Redactor, new_key

@@ -56,7 +56,7 @@ def drops_run(
         raise InputError("a TARGET and -A exclude each other")
     namespace = source.scope_namespace
     name = str(target) if target else f"namespace {namespace}" if namespace else "all"
-    snapshot = source.snapshot()
+    snapshot = source.snapshot(whole=bool(options.record))
     scope = scope_of(target, namespace, snapshot)
     view = make_view(name, live=source.live)
     held = HeldTarget(name, lambda now: scope_of(target, namespace, now), snapshot, view.warn)

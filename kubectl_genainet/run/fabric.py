@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.errors import ExitStatus, GenainetError, InputError
 from kubectl_genainet.fabric.judge import conclude
-from kubectl_genainet.fabric.pods import Member, members
+from kubectl_genainet.fabric.pods import WatchedPod, members
 from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.fabric import FabricReport
@@ -54,7 +54,7 @@ def fabric(source: Source, options: FabricOptions, reporter: Reporter) -> Fabric
 class Begun:
     """The first of the two readings; `addresses` are those asked of each node."""
 
-    members: tuple[Member, ...]
+    members: tuple[WatchedPod, ...]
     addresses: Mapping[str, Sequence[str]]
     before: Mapping[str, FabricReport]
 
@@ -66,7 +66,7 @@ class Begun:
 
 
 def begin(
-    source: Source, chosen: Sequence[Member], addresses: Mapping[str, Sequence[str]], warn: Callable[[str], None]
+    source: Source, chosen: Sequence[WatchedPod], addresses: Mapping[str, Sequence[str]], warn: Callable[[str], None]
 ) -> Begun:
     """Reads the nodes of `addresses` that have agents. Raises GenainetError where none answers."""
     return Begun(tuple(chosen), addresses, read_fabrics(source.agents(), addresses, warn, source.failed_nodes))
@@ -81,7 +81,7 @@ def begin_with_gpu_pods(source: Source, warn: Callable[[str], None]) -> Begun | 
     return begin(source, chosen, _addresses(chosen), warn) if chosen else None
 
 
-def _addresses(chosen: Sequence[Member], nodes: Sequence[str] = ()) -> dict[str, list[str]]:
+def _addresses(chosen: Sequence[WatchedPod], nodes: Sequence[str] = ()) -> dict[str, list[str]]:
     """What each node is asked about: an address of each of its pods, up to a number."""
     by_node: dict[str, list[str]] = {node: [] for node in nodes}
     for member in chosen:
@@ -96,7 +96,7 @@ def status_of(summary: FabricSummary, *, failed: bool) -> ExitStatus:
     return (ExitStatus.FOUND if summary.findings else ExitStatus.OK).with_failures(failed)
 
 
-def _chosen(source: Source, snapshot: ClusterSnapshot, target: str) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+def _chosen(source: Source, snapshot: ClusterSnapshot, target: str) -> tuple[tuple[WatchedPod, ...], tuple[str, ...]]:
     """The pods to look at, and nodes that are looked at whether they have any."""
     kind, _, name = target.partition("/")
     if kind in NODE_WORDS and name:
@@ -115,5 +115,5 @@ def _chosen(source: Source, snapshot: ClusterSnapshot, target: str) -> tuple[tup
     return _gpu_pods(snapshot, [p for p in snapshot.pods if scope in ("", p.metadata.namespace)]), ()
 
 
-def _gpu_pods(snapshot: ClusterSnapshot, pods: Sequence[Pod]) -> tuple[Member, ...]:
+def _gpu_pods(snapshot: ClusterSnapshot, pods: Sequence[Pod]) -> tuple[WatchedPod, ...]:
     return tuple(member for member in members(snapshot, pods) if member.gpus)

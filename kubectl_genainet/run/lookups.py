@@ -21,7 +21,7 @@ LOST = frozenset({Verdict.DROPPED, Verdict.REJECTED})
 def callers_of(resolved: Resolved, snapshot: ClusterSnapshot) -> frozenset[str]:
     """Addresses of the pods that are configured to call the target, a Service; empty where they are very many."""
     service = snapshot.service(resolved.namespace, resolved.target.name)
-    if resolved.target.kind is not TargetKind.SERVICE or service is None or len(snapshot.pods) > MOST_PODS:
+    if resolved.target.kind is not TargetKind.SERVICE or service is None or len(snapshot.of("Pod", "")) > MOST_PODS:
         return frozenset()
     if any(port.port == DNS_PORT for port in service.spec.ports):
         return frozenset()  # the target is a DNS server itself

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.objects import BEFORE_NS
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol, address_text
@@ -20,10 +21,9 @@ from kubectl_genainet.proxy.drift.ways import OUTSIDE, packets_to
 from kubectl_genainet.proxy.dumps.forms import dumps_of
 from kubectl_genainet.proxy.evaluator.model import Packet
 from kubectl_genainet.proxy.exact import RuleCount, exact_counts
-from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, host_firewall
+from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, admitted, host_firewall
 from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report, services_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
-from kubectl_genainet.proxy.services import proxy_modes, service_rules
 from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
@@ -45,14 +45,14 @@ class RulesOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class RulesResult:
+class RulesRun:
     """The report, and the dumps that it was made from."""
 
     report: RulesReport
     dumps: Dumps
 
 
-def rules(source: Source | None, target: Target | None, options: RulesOptions, warn: Warn) -> RulesResult:
+def rules(source: Source | None, target: Target | None, options: RulesOptions, warn: Warn) -> RulesRun:
     """The rules of every node against the API. Without a source the saved dumps are read by themselves."""
     if options.hits_s and (options.saved is not None or source is None or not source.live):
         raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
@@ -66,15 +66,38 @@ def rules(source: Source | None, target: Target | None, options: RulesOptions, w
         namespace = options.namespace
     else:
         namespace = source.default_namespace if target is not None else source.namespace or "default"
+    if source is not None:
+        _warn_of_older_rules(source, target, namespace, warn)
     report = rules_report(
         source.snapshot() if source is not None else None,
         dumps,
         target,
         namespace=namespace,
         earlier=earlier,
-        node_ips=_node_addresses(source) if source is not None else {},
+        node_ips=_node_addresses(source, dumps, warn),
     )
-    return RulesResult(report, dumps)
+    return RulesRun(report, dumps)
+
+
+def programmed(result: RulesRun) -> tuple[object, ...]:
+    """What a result says besides its counters, which every packet changes."""
+    report = result.report
+    rows = [msgspec.structs.replace(r, conntrack=None, begun=None, address=r.address.uncounted()) for r in report.rows]
+    return rows, [(f.check, f.title, f.object) for f in report.findings], report.not_checked, report.ways
+
+
+def _warn_of_older_rules(source: Source, target: Target | None, namespace: str, warn: Warn) -> None:
+    """Of a time that has passed nodes told their rules up to 20 s before: what differs may be a change that they had not read."""
+    changed = set(source.endpoints_just_changed())
+    if changed and target is not None:
+        asked = services_of(source.snapshot(), target, namespace)
+        changed &= {f"{service.metadata.namespace}/{service.metadata.name}" for service in asked}
+    if changed:
+        services = ", ".join(sorted(changed)[:3]) + (" …" if len(changed) > 3 else "")
+        warn(
+            f"the endpoints of {services} changed within {BEFORE_NS // 1_000_000_000} s before that time: nodes' rules may be as "
+            "they were before it, and a difference is no finding then"
+        )
 
 
 def evaluate_lines(
@@ -83,7 +106,7 @@ def evaluate_lines(
     """Evaluates one flow a line, in JSON, through every node's rules. Raises InputError that names the line."""
     dumps = _dumps(source, options, warn)
     requests = list(read_flows(lines, name))
-    addresses = source.node_addresses() if source is not None and options.saved is None else {}
+    addresses = _node_addresses(source, dumps, warn)
     for node, of_node in dumps.items():
         ruleset = parse_ruleset(of_node)
         for error in ruleset.errors:
@@ -96,7 +119,7 @@ def walked(source: Source | None, words: Sequence[str], options: RulesOptions, w
     """One flow's walk through every node's rules. Raises InputError for no flow, GenainetError for a name unknown."""
     dumps = _dumps(source, options, warn)
     request = flow_of_words([_address_of(source, word, options.namespace) for word in words])
-    addresses = source.node_addresses() if source is not None and options.saved is None else {}
+    addresses = _node_addresses(source, dumps, warn)
     for node, of_node in dumps.items():
         ruleset = parse_ruleset(of_node)
         for error in ruleset.errors:
@@ -113,7 +136,7 @@ def host_firewalls(source: Source | None, target: Target, options: RulesOptions,
     if source is None and (target.kind is not TargetKind.ADDRESS or not isinstance(target.port, int)):
         raise GenainetError("--host-firewall needs a cluster or --manifests for a name", hint="Give IP:PORT.")
     snapshot = source.snapshot() if source is not None else None
-    addresses = _node_addresses(source) if source is not None else {}
+    addresses = _node_addresses(source, dumps, warn)
     pod_nets = (
         [net for n in snapshot.nodes for net in (n.spec.pod_cidrs or (n.spec.pod_cidr,)) if net] if snapshot else []
     )
@@ -135,11 +158,14 @@ def host_firewalls(source: Source | None, target: Target, options: RulesOptions,
 def _packets(
     snapshot: ClusterSnapshot, node: str, ruleset: Ruleset, target: Target, namespace: str
 ) -> dict[str, list[ServicePacket]]:
-    rules = NodeRules(node, ruleset, service_rules(ruleset), proxy_modes(ruleset))
+    rules = NodeRules(node, ruleset)
     by_service = {}
     for service in services_of(snapshot, target, namespace):
-        ways = packets_to(snapshot, rules, service)
-        asked = [ServicePacket(c, p) for c, p in ways if target.kind is not TargetKind.ADDRESS or p.dst == target.name]
+        asked = [
+            ServicePacket(client, admitted(ruleset, snapshot, packet) if client == "pod" else packet)
+            for client, packet in packets_to(snapshot, rules, service)
+            if target.kind is not TargetKind.ADDRESS or packet.dst == target.name
+        ]
         by_service[f"{service.metadata.namespace}/{service.metadata.name}"] = asked
     return by_service
 
@@ -180,20 +206,24 @@ def exact_rules(source: Source, target: Target, seconds: float, reporter: Report
     return list(exact_counts(source.rulesets(reporter.warn), hits))
 
 
-def saved_dumps(texts: Sequence[tuple[str, str]], found: Sequence[RulesetDump] = ()) -> Dumps:
+def saved_dumps(texts: Sequence[tuple[str, str]], of_folders: Sequence[RulesetDump] = ()) -> Dumps:
     """(name, text) of saved dumps, and those found in folders, as one node's. Raises GenainetError for one that can't be read."""
     empty = [name for name, text in texts if not text.strip()]
     texts = [(name, text) for name, text in texts if text.strip() or len(empty) == len(texts)]
-    dumps = [*found, *(dump for name, text in texts for dump in dumps_of(text, name=name))]
+    dumps = [*of_folders, *(dump for name, text in texts for dump in dumps_of(text, name=name))]
     if errors := parse_ruleset(dumps).errors:
         raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
     return {"": dumps}
 
 
-def _node_addresses(source: Source) -> Mapping[str, Sequence[str]]:
+def _node_addresses(source: Source | None, dumps: Dumps, warn: Warn) -> Mapping[str, Sequence[str]]:
     """Each node's addresses; those of the only node are also those of a node without a name, as saved dumps are."""
-    addresses = source.node_addresses()
-    return {**addresses, "": next(iter(addresses.values()))} if len(addresses) == 1 else addresses
+    addresses = source.node_addresses() if source is not None else {}
+    if len(addresses) == 1:
+        return {**addresses, "": next(iter(addresses.values()))}
+    if addresses and set(dumps) == {""}:
+        warn("which node the saved rules are of is not known, so none of its addresses: --node NAME says so")
+    return addresses
 
 
 def _dumps(source: Source | None, options: RulesOptions, warn: Warn) -> Dumps:

@@ -17,6 +17,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
+from kubectl_genainet.model.finding import listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.priority import giving_way
@@ -28,6 +29,7 @@ from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
+REFRESH_SHARE = 0.2  # of the time, at most, is spent on that: a change in 50,000 pods takes a second to take in
 LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
 # Stages that an agent reports every few seconds until its probes are attached.
 PREPARING = frozenset({"loading", "compiling"})
@@ -35,8 +37,12 @@ POLL_S = 0.05
 GRACE_S = 10.0  # and to say goodbye
 GOODBYE_S = 5.0  # and to send their accounts at the end, since their last record
 LAST_S = 30.0  # and for all that
+WIND_UP_S = 2.5  # before a run's answer is due, for the agents' last records and what is made of them, at least
+WIND_UP_SHARE = 0.5  # of the time that the agents took to start: where that is slow, the end is as well
+LEAST_WATCH_S = 8.0  # a run whose answer is due watches at least so long, however long its agents took to start
 EVENTS_PER_SECOND = 15_000  # of all nodes, that a client keeps up with
 LEAST_EVENTS = 500  # of a node
+MANY_NODES = 50  # beyond, a node describes itself with its first packet: rules of 5,000 Services are megabytes a node
 
 
 class Correlator(Protocol):
@@ -71,7 +77,8 @@ class Watching:
 
     `request` makes each node's request. `timeout_s` counts on the agents. `node`: only what this node sees; `nodes`: those
     that host an end of what is watched (empty: any may). `enough` may say, at a record, for how many seconds more to watch.
-    `record` is the file of a bundle, `arguments` what its header says of the run.
+    `record` is the file of a bundle, `arguments` what its header says of the run. `due` is when the answer is (by
+    time.monotonic(); 0: whenever it is there): where the agents took long to start, the run watches for a shorter time.
     """
 
     command: str
@@ -83,6 +90,7 @@ class Watching:
     enough: Callable[[Event], float | None] = lambda _: None
     record: str = ""
     redacted: bool = False
+    due: float = 0.0
 
 
 def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
@@ -137,6 +145,8 @@ def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
         session.watch()
         status = run.finish(live=True)
     session.check()
+    if session.interrupted and status is ExitStatus.TIMED_OUT:
+        return ExitStatus.INTERRUPTED
     return ExitStatus.FAILED if session.problem else status.with_failures(bool(session.failed))
 
 
@@ -152,6 +162,9 @@ class LiveSession:
         self.run, self.source, self.watching = run, source, watching
         self.failed: list[AgentFailed] = []  # nodes whose agent could not go on
         self.problem = ""  # of the recording
+        self._begun = time.monotonic()
+        self.interrupted = False
+        self._attached: set[str] = set()
         self._interrupts = Interrupts()
         self._nodes = 0
 
@@ -160,17 +173,17 @@ class LiveSession:
         self._nodes = len(agents.dials)
         with self._writer() as writer, self._interrupts, giving_way():
             rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
-            requests = {
-                node: msgspec.structs.replace(self.watching.request(node), events_per_second=rate)
-                for node in agents.dials
-            }
+            own = {"events_per_second": rate, "node_when_seen": self._nodes > MANY_NODES}
+            requests = {node: msgspec.structs.replace(self.watching.request(node), **own) for node in agents.dials}
             streams = Streams(agents.dials, requests, agents.token)
             try:
                 with closing(self.source.follow(self.source.snapshot(), self.run.view.warn)) as follower:
                     for event in self._records(streams, follower):
                         self._take(event, writer)
             except KeyboardInterrupt:
-                self.run.view.warn("stopped")
+                self.interrupted = True
+                missed = listed(sorted(agents.dials.keys() - self._attached))
+                self.run.view.warn(f"stopped before the probes were loaded on {missed}" if missed else "stopped")
             try:
                 for event in self._last_records(streams):
                     self._take(event, writer)
@@ -207,12 +220,14 @@ class LiveSession:
             return nullcontext()
         created = datetime.now(UTC).isoformat()
         header = new_header(watching.command, watching.arguments, created, redacted=watching.redacted)
-        return BundleWriter(watching.record, header, self.source.snapshot())
+        return BundleWriter(watching.record, header, self.source.snapshot(whole=True))
 
     def _take(self, event: Event, writer: BundleWriter | None) -> None:
         with self._interrupts.held():  # half a record would spoil a bundle, and what is made of the records
             if writer is not None:
                 writer.write(event)
+            if isinstance(event, AgentFailed) and self.interrupted and event.node not in self._attached:
+                return  # it was still loading its probes, and was told to stop
             if isinstance(event, AgentFailed):
                 self.failed.append(event)
                 self.source.failed_nodes.add(event.node)
@@ -220,7 +235,6 @@ class LiveSession:
 
     def _records(self, streams: Streams, follower: Follower) -> Iterator[Event]:
         """The agents' records, and the cluster's changes in between."""
-        attached: set[str] = set()
         refresh_at = time.monotonic() + REFRESH_S
         deadline = time.monotonic() + LOAD_S + self.watching.timeout_s
         while not streams.done and time.monotonic() < deadline:
@@ -230,20 +244,31 @@ class LiveSession:
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
-                if isinstance(event, Progress) and event.stage in PREPARING and len(attached) < self._nodes:
+                if isinstance(event, Progress) and event.stage in PREPARING and len(self._attached) < self._nodes:
                     # It is at work, however slow: the agent itself has a limit.
                     deadline = max(deadline, time.monotonic() + LOAD_S + self.watching.timeout_s)
                 if isinstance(event, Progress) and event.stage == "attached":
-                    attached.add(event.node)
-                    if len(attached) == self._nodes:
-                        deadline = time.monotonic() + self.watching.timeout_s + GRACE_S
+                    self._attached.add(event.node)
+                    if len(self._attached) == self._nodes:
+                        deadline = self._end()
                 more = self.watching.enough(event)
                 if more is not None:
                     deadline = min(deadline, time.monotonic() + more)
             self.run.view.refresh()
-            if time.monotonic() >= refresh_at:
+            if (begun := time.monotonic()) >= refresh_at:
                 yield from self._changes(streams, follower)
-                refresh_at = time.monotonic() + REFRESH_S
+                took = time.monotonic() - begun
+                refresh_at = begun + took + max(REFRESH_S, took / REFRESH_SHARE - took)
+
+    def _end(self) -> float:
+        """When to end (time.monotonic()), now that all agents watch: they end by themselves, unless the answer is due before."""
+        now, watching = time.monotonic(), self.watching
+        wind_up_s = max(WIND_UP_S, WIND_UP_SHARE * (now - self._begun))
+        left_s = max(LEAST_WATCH_S, watching.due - wind_up_s - now)
+        if not watching.due or left_s >= watching.timeout_s:
+            return now + watching.timeout_s + GRACE_S
+        self.run.view.shortened(left_s)
+        return now + left_s
 
     def _changes(self, streams: Streams, follower: Follower) -> Iterator[Event]:
         try:

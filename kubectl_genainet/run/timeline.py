@@ -29,16 +29,20 @@ from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.timeline import SeriesName, Timeline
 from kubectl_genainet.model.target import Target
+from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.run.collect import DnsCollector, TraceCollector
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.recorded import HISTORY
 from kubectl_genainet.run.trace import TraceOptions, trace
 from kubectl_genainet.run.view import Reporter
 from kubectl_genainet.timeline import build
 from kubectl_genainet.timeline.changes import Changes
 from kubectl_genainet.timeline.circle import Circle
-from kubectl_genainet.timeline.series import Felt, Grid, is_loss
+from kubectl_genainet.timeline.series import Buckets, SeriesBuilder, is_loss
 
+_DAY_NS = 86_400 * 1_000_000_000
+LONGEST_NS = 31 * _DAY_NS
 _READS = "changes"  # what of a recording is read beside the packets and the queries
 _WITHOUT_DROPS = "dns"  # the command whose bundles have no drops
 
@@ -56,7 +60,7 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
         )
     clock = _Clock.of(bundle)
     members = _Members(source, target)
-    members.learn(source.snapshot())
+    members.learn(source.snapshot(whole=True))
     for event in bundle.events:
         if isinstance(event, ClusterChanged):
             members.learn(event.snapshot)
@@ -64,8 +68,8 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
     if bundle.header.command == _WITHOUT_DROPS:
         watched.missing("drops", f"the bundle was recorded by `{_WITHOUT_DROPS}`", SeriesName.DROPS)
     members.called_by(_clients_seen(bundle, watched.paths, members))
-    grid = Grid(clock.since_ns, clock.until_ns)
-    felt = Felt(grid, members.concerns)
+    grid = Buckets.of(clock.since_ns, clock.until_ns)
+    felt = SeriesBuilder(grid, members.concerns)
     for path in watched.paths:
         if (at_ns := _wall(path.time)) is not None:
             felt.path(at_ns, path)
@@ -82,9 +86,15 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
     return build.timeline(named, grid, felt.series(unread), changes, members.circle, gaps, watched.notes)
 
 
+def timeline_of_recording(source: Source, target: Target | None, reporter: Reporter) -> Timeline | None:
+    """Where the source is a range that recorders kept; None for others. Raises GenainetError as `timeline` does."""
+    header = source.recorded_header
+    return timeline(source, target, reporter) if header is not None and header.command == HISTORY else None
+
+
 def _clients_seen(bundle: Bundle, paths: Iterable[PacketPath], members: _Members) -> set[str]:
-    sums = (one for event in bundle.events if isinstance(event, Bucket) for one in event.connections)
-    return {path.flow.client.ip for path in paths} | {one.client for one in sums if members.has(one.server)}
+    totals = (sums for event in bundle.events if isinstance(event, Bucket) for sums in event.connections)
+    return {path.flow.client.ip for path in paths} | {sums.client for sums in totals if members.has(sums.server)}
 
 
 def status_of(result: Timeline) -> ExitStatus:
@@ -139,7 +149,7 @@ class _Clock:
 
     @classmethod
     def of(cls, bundle: Bundle) -> _Clock:
-        """Raises GenainetError where no record has a time."""
+        """Raises GenainetError where no record has a time, and where the times are further apart than a timeline is long."""
         ahead: dict[str, int] = {}
         times: list[int] = []
         for event in bundle.events:
@@ -148,12 +158,18 @@ class _Clock:
             node, t_ns = getattr(event, "node", ""), getattr(event, "t_ns", 0)
             if isinstance(event, Progress | Tick) and t_ns and node in ahead:
                 times.append(t_ns + ahead[node])
-        given = bundle.header.arguments
-        since, until = _wall(str(given.get("since", ""))), _wall(str(given.get("until", "")))
+        arguments = bundle.header.arguments
+        since, until = _wall(str(arguments.get("since", ""))), _wall(str(arguments.get("until", "")))
         if since is None or until is None:
             if not times:
                 raise GenainetError("no record of the recording has a wall-clock time", hint="Record it anew.")
             since, until = min(times), max(times)
+        if until - since > LONGEST_NS:
+            raise GenainetError(
+                f"the recording goes from {rfc3339(since)} to {rfc3339(until)}: "
+                f"a timeline shows {LONGEST_NS // _DAY_NS} days at most",
+                hint="Ask for a shorter time. A bundle whose times are so far apart is damaged.",
+            )
         return cls(since, max(until, since + BUCKET_S * 1_000_000_000), ahead)
 
     def wall(self, event: Event) -> int | None:
@@ -239,7 +255,7 @@ class _Members:
 class _Reading:
     """One pass over the records: totals, drops, what was watched and what changed."""
 
-    def __init__(self, bundle: Bundle, clock: _Clock, grid: Grid, felt: Felt, members: _Members) -> None:
+    def __init__(self, bundle: Bundle, clock: _Clock, grid: Buckets, felt: SeriesBuilder, members: _Members) -> None:
         self._bundle, self._clock, self._grid, self._felt, self._members = bundle, clock, grid, felt, members
         self._attached: dict[str, int] = {}
         self._last_ns = clock.since_ns
@@ -270,7 +286,7 @@ class _Reading:
                 taken_ns = _wall(event.taken_at)
                 self.changes.all_objects(taken_ns if taken_ns is not None else at_ns, event.objects)
             case RulesetDump() if not self._are_rules_told:
-                self.changes.rules(at_ns, event.node, event.source, event.text)
+                self.changes.rules(at_ns, event)
             case DropCount():
                 self._drop(event.reason, event.location, event.flow, at_ns, event.packets, opening=event.opening)
             case PacketDropped() if not self._are_counted:

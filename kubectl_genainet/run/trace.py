@@ -72,7 +72,7 @@ class TraceOptions:
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
-    """Tells the view the paths of the target's packets; without one, of the source's namespace.
+    """Tells the view the paths of the target's packets; without one, of the source's namespace, or of all.
 
     FOUND where something was dropped, refused or slow.
 
@@ -90,9 +90,9 @@ def trace_run(
     context: Context | None = None,
 ) -> tuple[TraceRun, Watching]:
     """The run, and how it watches. `context` may be shared with other runs over the same records."""
-    snapshot = source.snapshot()
-    resolved = _resolved(target, snapshot, source.default_namespace)
-    client = client_pod(options.from_pod, snapshot, resolved.namespace)
+    snapshot = source.snapshot(whole=bool(options.record))
+    resolved = _resolved(target, snapshot, source.scope_namespace if target is None else source.default_namespace)
+    client = client_pod(options.from_pod, snapshot, resolved.namespace or source.default_namespace)
     request = TraceRequest(
         filters=resolved.filters,
         probes=("packet", "connections"),
@@ -143,7 +143,7 @@ def _check_request(
         return None
     if client is None:
         candidates = [
-            p for p in snapshot.pods if p.metadata.namespace == resolved.namespace and p.ips and not p.finished
+            p for p in snapshot.pods if resolved.namespace in ("", p.metadata.namespace) and p.ips and not p.finished
         ]
         names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
         raise InputError(
@@ -220,7 +220,7 @@ class TraceRun:
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection
-        self._not_shown = 0
+        self._not_shown = self._other_verdicts = 0  # how many the filters left out, and how many --verdict alone did
         self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
@@ -262,16 +262,20 @@ class TraceRun:
             return False
         if not self._is_asked_for(path):
             self._not_shown += 1
+            self._other_verdicts += self._is_between(path)
             return False
         return True
 
     def _is_asked_for(self, path: PacketPath) -> bool:
+        return self.only.has_verdict(path) and self._is_between(path)
+
+    def _is_between(self, path: PacketPath) -> bool:
         client = path.flow.client
         if self.client is not None:
             only_client = self.client.metadata
             if (client.namespace, client.pod) != (only_client.namespace, only_client.name):
                 return False
-        return self.only.admits(path, self.correlator.identity.snapshot)
+        return self.only.is_between(path, self.correlator.identity.snapshot)
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish(self.summary.account.unfinished))
@@ -287,6 +291,6 @@ class TraceRun:
         self.view.finish(summary)
         if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
-        if summary.connections:
+        if summary.connections or self._other_verdicts:
             return ExitStatus.OK
         return ExitStatus.TIMED_OUT if live else ExitStatus.OK

@@ -45,6 +45,9 @@ class View(Protocol):
     def replaying(self, header: Header) -> None:
         """The records come from a bundle."""
 
+    def shortened(self, seconds: float) -> None:
+        """A live run watches for that long only, since its agents took long to start."""
+
     def event(self, event: Event) -> None:
         """Every record, before what is made of it."""
 

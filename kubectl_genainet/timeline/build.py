@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.model.history import BUCKET_S, Gap
-from kubectl_genainet.model.results.timeline import Change, Hole, Onset, Series, SeriesName, Suspect, Timeline
+from kubectl_genainet.model.results.timeline import (
+    EarlierChange,
+    Hole,
+    Onset,
+    Series,
+    SeriesName,
+    Timeline,
+    TimelineChange,
+)
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.timeline.changes import Noted
 from kubectl_genainet.timeline.circle import Circle
 from kubectl_genainet.timeline.onset import LEAST_BUCKETS, METHOD, Episode, episodes
-from kubectl_genainet.timeline.series import Grid
+from kubectl_genainet.timeline.series import Buckets
 
 BEFORE_S = 600.0  # a change that came earlier than that before an onset is not named beside it
 MAX_SUSPECTS = 12
@@ -21,7 +29,7 @@ NOT_INSTALLED = "when it began was not looked for: pip install 'kubectl-genainet
 
 def timeline(
     target: str,
-    grid: Grid,
+    grid: Buckets,
     series: Sequence[Series],
     noted: Sequence[Noted],
     circle: Circle,
@@ -29,10 +37,10 @@ def timeline(
     notes: Sequence[str] = (),
 ) -> Timeline:
     inside = sorted((n for n in noted if grid.since_ns <= n.at_ns < grid.until_ns), key=lambda n: n.at_ns)
-    told = list(notes)
-    found = _episodes(grid, series, told)
+    all_notes = list(notes)
+    begun = _episodes(grid, series, all_notes)
     if len(inside) > MAX_CHANGES:
-        told.append(f"{len(inside) - MAX_CHANGES} changes found no room: the first {MAX_CHANGES} are listed")
+        all_notes.append(f"{len(inside) - MAX_CHANGES} changes found no room: the first {MAX_CHANGES} are listed")
     return Timeline(
         target=target,
         since=rfc3339(grid.since_ns),
@@ -40,16 +48,16 @@ def timeline(
         bucket_s=BUCKET_S,
         seconds=round((grid.until_ns - grid.since_ns) / 1e9, 1),
         series=tuple(series),
-        onsets=tuple(_onset(grid, episode, inside, circle) for episode in found or ()),
-        changes=tuple(_change(grid, one, circle, frozenset()) for one in inside[:MAX_CHANGES]),
-        method=METHOD if found is not None else "",
+        onsets=tuple(_onset(grid, episode, inside, circle) for episode in begun or ()),
+        changes=tuple(_change(grid, change, circle, frozenset()) for change in inside[:MAX_CHANGES]),
+        method=METHOD if begun is not None else "",
         holes=tuple(_hole(grid, gap) for gap in gaps[:MAX_HOLES]),
-        notes=tuple(told),
+        notes=tuple(all_notes),
     )
 
 
-def _episodes(grid: Grid, series: Sequence[Series], notes: list[str]) -> list[Episode] | None:
-    """None where they can't be looked for; `notes` is told why."""
+def _episodes(grid: Buckets, series: Sequence[Series], notes: list[str]) -> list[Episode] | None:
+    """None where they can't be looked for; `notes` is all_notes why."""
     if grid.buckets < LEAST_BUCKETS:
         notes.append(f"{grid.buckets * BUCKET_S} s are too short to tell when something began")
         return None
@@ -60,7 +68,7 @@ def _episodes(grid: Grid, series: Sequence[Series], notes: list[str]) -> list[Ep
         return None
 
 
-def _onset(grid: Grid, episode: Episode, noted: Sequence[Noted], circle: Circle) -> Onset:
+def _onset(grid: Buckets, episode: Episode, noted: Sequence[Noted], circle: Circle) -> Onset:
     begin_s = episode.begin * BUCKET_S
     rose = frozenset(rise.series for rise in episode.rises)
     strongest = episode.rises[0]
@@ -76,30 +84,30 @@ def _onset(grid: Grid, episode: Episode, noted: Sequence[Noted], circle: Circle)
 
 
 def _suspects(
-    grid: Grid, begin_s: int, rose: frozenset[SeriesName], noted: Sequence[Noted], circle: Circle
-) -> list[Suspect]:
+    grid: Buckets, begin_s: int, rose: frozenset[SeriesName], noted: Sequence[Noted], circle: Circle
+) -> list[EarlierChange]:
     """What came just before: what touches the target first, the nearest first."""
     ranked = []
-    for one in noted:
-        before_s = begin_s - _at_s(grid, one)
+    for change in noted:
+        before_s = begin_s - _at_s(grid, change)
         if -BUCKET_S < before_s <= BEFORE_S:
-            nearness, _ = circle.touch(one, rose)
-            ranked.append((nearness, abs(before_s), one))
+            nearness, _ = circle.touch(change, rose)
+            ranked.append((nearness, abs(before_s), change))
     ranked.sort(key=lambda entry: entry[:2])
     return [
-        Suspect(change=_change(grid, one, circle, rose), before_s=round(begin_s - _at_s(grid, one), 1))
-        for _, _, one in ranked[:MAX_SUSPECTS]
+        EarlierChange(change=_change(grid, change, circle, rose), before_s=round(begin_s - _at_s(grid, change), 1))
+        for _, _, change in ranked[:MAX_SUSPECTS]
     ]
 
 
-def _at_s(grid: Grid, noted: Noted) -> float:
+def _at_s(grid: Buckets, noted: Noted) -> float:
     return (noted.at_ns - grid.since_ns) / 1e9
 
 
-def _change(grid: Grid, noted: Noted, circle: Circle, rose: frozenset[SeriesName]) -> Change:
+def _change(grid: Buckets, noted: Noted, circle: Circle, rose: frozenset[SeriesName]) -> TimelineChange:
     _, touches = circle.touch(noted, rose)
     what = f"{noted.what} ({noted.times} times)" if noted.times > 1 else noted.what
-    return Change(
+    return TimelineChange(
         at_s=round(_at_s(grid, noted), 3),
         time=rfc3339(noted.at_ns),
         kind=noted.kind,
@@ -111,7 +119,7 @@ def _change(grid: Grid, noted: Noted, circle: Circle, rose: frozenset[SeriesName
     )
 
 
-def _hole(grid: Grid, gap: Gap) -> Hole:
+def _hole(grid: Buckets, gap: Gap) -> Hole:
     def inside(at_ns: int) -> float:
         return round(max(0, min(at_ns, grid.until_ns) - grid.since_ns) / 1e9, 1)
 

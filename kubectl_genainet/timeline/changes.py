@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_genainet.model.finding import ObjectRef, counted
+from kubectl_genainet.history.rules import sizes, without_counters
+from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.history import ChangeOf, NodeChange, ObjectChanged, ObjectKey, object_key
-from kubectl_genainet.model.node import STATISTICS
-from kubectl_genainet.model.results.timeline import ChangeKind
+from kubectl_genainet.model.node import STATISTICS, RulesetDump
+from kubectl_genainet.model.results.timeline import TimelineChangeKind
 
 Raw = Mapping[str, Any]
 
@@ -32,7 +33,7 @@ class Noted:
     """A change as it was noted, before it is placed on a timeline. `workload` is "namespace/name" of what owns a pod."""
 
     at_ns: int
-    kind: ChangeKind
+    kind: TimelineChangeKind
     what: str
     object: ObjectRef | None = None
     node: str = ""
@@ -47,7 +48,7 @@ class Changes:
 
     def __init__(self, objects: Iterable[Raw]) -> None:
         self._objects: dict[ObjectKey, Raw] = {object_key(raw): raw for raw in objects}
-        self._rules: dict[tuple[str, str], str] = {}
+        self._rules: dict[tuple[str, str], RulesetDump] = {}
         self.noted: list[Noted] = []
 
     def object_changed(self, change: ObjectChanged) -> None:
@@ -72,24 +73,24 @@ class Changes:
             self._note(noted)
 
     def node_changed(self, change: NodeChange) -> None:
-        kind = {ChangeOf.RULES: ChangeKind.RULES, ChangeOf.COUNTER: ChangeKind.COUNTER}.get(
-            change.what, ChangeKind.NODE
+        kind = {ChangeOf.RULES: TimelineChangeKind.RULES, ChangeOf.COUNTER: TimelineChangeKind.COUNTER}.get(
+            change.what, TimelineChangeKind.NODE
         )
-        if change.what is ChangeOf.POD or (change.pod_uid and kind is ChangeKind.NODE):
+        if change.what is ChangeOf.POD or (change.pod_uid and kind is TimelineChangeKind.NODE):
             return  # the pod itself is told
         self._note(Noted(change.at_ns, kind, _node_text(change), node=change.node))
 
-    def rules(self, at_ns: int, node: str, source: str, text: str) -> None:
+    def rules(self, at_ns: int, dump: RulesetDump) -> None:
         """A node's rules as they are now; the first are none that changed."""
-        if source in STATISTICS:
+        if dump.source in STATISTICS:
             return
-        lines = _without_counters(text)
-        before = self._rules.get((node, source))
-        self._rules[node, source] = lines
-        if before is not None and before != lines:
-            old, new = set(before.splitlines()), set(lines.splitlines())
-            what = f"{source}: {counted(len(new - old), 'line')} new, {len(old - new)} gone"
-            self._note(Noted(at_ns, ChangeKind.RULES, what, node=node))
+        now = without_counters(dump)
+        before = self._rules.get((dump.node, dump.source))
+        self._rules[dump.node, dump.source] = now
+        if before is not None and before.text != now.text:
+            self._note(
+                Noted(at_ns, TimelineChangeKind.RULES, f"{dump.source}: {sizes(before, now)[1]}", node=dump.node)
+            )
 
     def _note(self, noted: Noted) -> None:
         noted.last_ns = noted.at_ns
@@ -103,8 +104,8 @@ class Changes:
         self.noted.append(noted)
 
 
-def _same(one: Noted, other: Noted) -> bool:
-    return (one.kind, one.what, one.workload) == (other.kind, other.what, other.workload)
+def _same(noted: Noted, other: Noted) -> bool:
+    return (noted.kind, noted.what, noted.workload) == (other.kind, other.what, other.workload)
 
 
 def _of_object(at_ns: int, key: ObjectKey, before: Raw | None, after: Raw | None) -> Iterator[Noted]:
@@ -121,26 +122,26 @@ def _of_object(at_ns: int, key: ObjectKey, before: Raw | None, after: Raw | None
     if kind == "Node":
         yield from _node(at_ns, object_ref, before, after)
         return
-    told = _kind_of(key)
+    change_kind = _kind_of(key)
     if before is None or after is None:
-        yield Noted(at_ns, told, "removed" if after is None else "created", object_ref)
+        yield Noted(at_ns, change_kind, "removed" if after is None else "created", object_ref)
         return
     fields = tuple(_differences(before, after))
     if fields:
-        yield Noted(at_ns, told, _configured(fields, before, after), object_ref, fields=fields[:_MOST_FIELDS])
+        yield Noted(at_ns, change_kind, _configured(fields, before, after), object_ref, fields=fields[:_MOST_FIELDS])
 
 
-def _kind_of(key: ObjectKey) -> ChangeKind:
+def _kind_of(key: ObjectKey) -> TimelineChangeKind:
     kind, namespace, name, _ = key
     if namespace == "kube-system" and name in _DNS_NAMES:
-        return ChangeKind.COREDNS
+        return TimelineChangeKind.COREDNS
     if kind in _ROLLED:
-        return ChangeKind.ROLLOUT
+        return TimelineChangeKind.ROLLOUT
     if "Policy" in kind or kind in ("NetworkSet", "GlobalNetworkSet", "CiliumCIDRGroup", "Tier"):
-        return ChangeKind.POLICY
+        return TimelineChangeKind.POLICY
     if kind == "Service":
-        return ChangeKind.SERVICE
-    return ChangeKind.GATEWAY if kind in _GATEWAYS else ChangeKind.OTHER
+        return TimelineChangeKind.SERVICE
+    return TimelineChangeKind.GATEWAY if kind in _GATEWAYS else TimelineChangeKind.OTHER
 
 
 def _configured(fields: tuple[str, ...], before: Raw, after: Raw) -> str:
@@ -196,7 +197,7 @@ def _pod(at_ns: int, object_ref: ObjectRef, before: Raw | None, after: Raw | Non
     node = str((raw.get("spec") or {}).get("nodeName", ""))
 
     def noted(what: str) -> Noted:
-        return Noted(at_ns, ChangeKind.POD, what, object_ref, node, workload=_workload(raw))
+        return Noted(at_ns, TimelineChangeKind.POD, what, object_ref, node, workload=_workload(raw))
 
     if before is None or after is None:
         yield noted("removed" if after is None else "created")
@@ -242,7 +243,7 @@ def _endpoints(at_ns: int, namespace: str, before: Raw | None, after: Raw | None
         if addresses:
             shown = ", ".join(sorted(addresses)[:3]) + (" …" if len(addresses) > 3 else "")
             parts.append(f"{word}: {shown}")
-    yield Noted(at_ns, ChangeKind.ENDPOINTS, "; ".join(parts), ObjectRef("Service", service, namespace))
+    yield Noted(at_ns, TimelineChangeKind.ENDPOINTS, "; ".join(parts), ObjectRef("Service", service, namespace))
 
 
 def _ready_addresses(raw: Raw | None) -> set[str]:
@@ -257,16 +258,18 @@ def _ready_addresses(raw: Raw | None) -> set[str]:
 def _node(at_ns: int, object_ref: ObjectRef, before: Raw | None, after: Raw | None) -> Iterator[Noted]:
     name = object_ref.name
     if before is None or after is None:
-        yield Noted(at_ns, ChangeKind.NODE, "removed" if after is None else "joined", object_ref, name)
+        yield Noted(at_ns, TimelineChangeKind.NODE, "removed" if after is None else "joined", object_ref, name)
         return
     old, new = _conditions(before), _conditions(after)
     for condition in sorted(old.keys() | new.keys()):
         if old.get(condition) != new.get(condition):
             what = f"{condition}: {old.get(condition, 'none')} → {new.get(condition, 'none')}"
-            yield Noted(at_ns, ChangeKind.NODE, what, object_ref, name)
+            yield Noted(at_ns, TimelineChangeKind.NODE, what, object_ref, name)
     fields = tuple(_differences(before, after))
     if fields:
-        yield Noted(at_ns, ChangeKind.NODE, f"changed: {_listed(fields)}", object_ref, name, fields[:_MOST_FIELDS])
+        yield Noted(
+            at_ns, TimelineChangeKind.NODE, f"changed: {_listed(fields)}", object_ref, name, fields[:_MOST_FIELDS]
+        )
 
 
 def _conditions(raw: Raw) -> dict[str, str]:
@@ -282,15 +285,3 @@ def _node_text(change: NodeChange) -> str:
 def _short(text: str, most: int = 60) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def _without_counters(text: str) -> str:
-    """A dump's rules without packet counters, comments and times: these differ with every reading."""
-    kept = []
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        head, bracket, rest = line.partition("[")
-        is_counter = bracket and rest[:1].isdigit() and ":" in rest.partition("]")[0]
-        kept.append((head + rest.partition("]")[2]).strip() if is_counter else line.rstrip())
-    return "\n".join(kept)

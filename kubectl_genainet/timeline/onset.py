@@ -58,7 +58,7 @@ class Episode:
 
 def episodes(series: Sequence[Series]) -> list[Episode]:
     """In order of time. Raises ModuleNotFoundError where ruptures is not installed."""
-    rises = sorted((rise for one in series for rise in _rises(one)), key=lambda rise: rise.begin)
+    rises = sorted((rise for values in series for rise in _rises(values)), key=lambda rise: rise.begin)
     groups: list[list[Rise]] = []
     for rise in rises:
         if groups and rise.begin <= max(groups[-1][0].begin + TOGETHER, _end(groups[-1])):
@@ -113,8 +113,8 @@ def _change_points(values: Sequence[float]) -> list[int]:
     # Of differences of normal noise; where most buckets are alike it is none, and a tenth stands for it.
     sigma = max(float(numpy.median(steps)) / 0.954, 0.1)
     penalty = 3.0 * sigma**2 * math.log(len(values))
-    found = ruptures.KernelCPD(kernel="linear", min_size=1).fit(signal).predict(pen=penalty)
-    return [int(point) for point in found]
+    points = ruptures.KernelCPD(kernel="linear", min_size=1).fit(signal).predict(pen=penalty)
+    return [int(point) for point in points]
 
 
 def _scale(values: Sequence[float]) -> float:

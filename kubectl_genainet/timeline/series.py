@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kubectl_genainet.model.dns import GOOD_RCODES
 from kubectl_genainet.model.history import BUCKET_S, Bucket, Histogram, histogram_bounds
 from kubectl_genainet.model.packet import is_multicast
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, function_of, is_background
@@ -12,6 +13,7 @@ from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath
 from kubectl_genainet.model.results.timeline import Series, SeriesName
 
+BUCKET_NS = BUCKET_S * 1_000_000_000
 STALL_S = 1.0  # a reply that says nothing for so long has stalled
 SLOW_DNS_S = 1.0
 _FAILED = {
@@ -20,7 +22,6 @@ _FAILED = {
     ConnectionOutcome.RESET,
     ConnectionOutcome.DROPPED,
 }
-_GOOD_RCODES = ("NOERROR", "NXDOMAIN")  # NXDOMAIN is an answer
 
 
 def is_loss(reason: str, location: str, dst: str, *, opening: bool = False) -> bool:
@@ -30,37 +31,43 @@ def is_loss(reason: str, location: str, dst: str, *, opening: bool = False) -> b
 
 
 @dataclass(slots=True)
-class Grid:
+class Buckets:
     """Buckets from `since_ns` on, wall-clock. A bucket is known once something says so."""
 
     since_ns: int
     until_ns: int
     known: set[int] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, since_ns: int, until_ns: int) -> Buckets:
+        """Of a time, in the buckets that recorders count in: in others, what they counted would lie up to a bucket before what
+        caused it."""
+        return cls(since_ns // BUCKET_NS * BUCKET_NS, until_ns)
+
     @property
     def buckets(self) -> int:
-        return max(1, -(-(self.until_ns - self.since_ns) // (BUCKET_S * 1_000_000_000)))
+        return max(1, -(-(self.until_ns - self.since_ns) // BUCKET_NS))
 
-    def at(self, wall_ns: int) -> int | None:
+    def bucket_of(self, wall_ns: int) -> int | None:
         """The bucket of a time; None outside."""
-        number = (wall_ns - self.since_ns) // (BUCKET_S * 1_000_000_000)
+        number = (wall_ns - self.since_ns) // BUCKET_NS
         return number if 0 <= number < self.buckets else None
 
     def cover(self, since_ns: int, until_ns: int) -> None:
         """A node was watched in that time."""
-        first = max(0, (since_ns - self.since_ns) // (BUCKET_S * 1_000_000_000))
-        last = min(self.buckets - 1, (until_ns - 1 - self.since_ns) // (BUCKET_S * 1_000_000_000))
+        first = max(0, (since_ns - self.since_ns) // BUCKET_NS)
+        last = min(self.buckets - 1, (until_ns - 1 - self.since_ns) // BUCKET_NS)
         self.known.update(range(first, last + 1))
 
 
-class Felt:
+class SeriesBuilder:
     """Feed it buckets, paths and exchanges; `series` is what they amount to.
 
     `concerns` says whether a pair of addresses is about the target. Where a bucket of time has both totals and single records
     of a kind, the larger counts.
     """
 
-    def __init__(self, grid: Grid, concerns: Callable[[str, str], bool]) -> None:
+    def __init__(self, grid: Buckets, concerns: Callable[[str, str], bool]) -> None:
         self._grid, self._concerns = grid, concerns
         self._totals: dict[SeriesName, dict[int, float]] = {name: {} for name in SeriesName}
         self._single: dict[SeriesName, dict[int, float]] = {name: {} for name in SeriesName}
@@ -69,66 +76,69 @@ class Felt:
         self.has_totals = False
 
     def bucket(self, bucket: Bucket) -> None:
-        at = self._grid.at(bucket.since_ns)
-        if at is None:
+        number = self._grid.bucket_of(bucket.since_ns)
+        if number is None:
             return
         self.has_totals = True
         self._grid.cover(bucket.since_ns, bucket.until_ns)
         for name in (SeriesName.FAILURES, SeriesName.DNS, SeriesName.STALLS, SeriesName.DROPS):
-            self._totals[name].setdefault(at, 0.0)
+            self._totals[name].setdefault(number, 0.0)
         for sums in bucket.connections:
             if sums.side == "client" and self._concerns(sums.client, sums.server):
                 self._add(
-                    self._totals, SeriesName.FAILURES, at, sums.refused + sums.timed_out + sums.given_up + sums.reset
+                    self._totals,
+                    SeriesName.FAILURES,
+                    number,
+                    sums.refused + sums.timed_out + sums.given_up + sums.reset,
                 )
         for times in bucket.times:
             if self._concerns(times.client, times.server):
-                self._reply(at, times.reply or times.connect)
-                self._add(self._totals, SeriesName.STALLS, at, _above(times.gaps, STALL_S))
+                self._reply(number, times.reply or times.connect)
+                self._add(self._totals, SeriesName.STALLS, number, _above(times.gaps, STALL_S))
         for drops in bucket.drops:
             if is_loss(drops.reason, drops.location, drops.dst) and self._concerns(drops.src, drops.dst):
-                self._add(self._totals, SeriesName.DROPS, at, drops.packets)
+                self._add(self._totals, SeriesName.DROPS, number, drops.packets)
         for dns in bucket.dns:
             if self._concerns(dns.client, ""):
-                bad = 0 if dns.rcode in _GOOD_RCODES else dns.count
-                self._add(self._totals, SeriesName.DNS, at, bad or _above(dns.times, SLOW_DNS_S))
+                bad = 0 if dns.rcode in GOOD_RCODES else dns.count
+                self._add(self._totals, SeriesName.DNS, number, bad or _above(dns.times, SLOW_DNS_S))
 
     def path(self, wall_ns: int, path: PacketPath) -> None:
         """A connection of the target."""
-        at = self._grid.at(wall_ns)
-        if at is None:
+        number = self._grid.bucket_of(wall_ns)
+        if number is None:
             return
         if path.outcome in _FAILED or path.drop is not None:
-            self._add(self._single, SeriesName.FAILURES, at, 1)
+            self._add(self._single, SeriesName.FAILURES, number, 1)
         replied = path.response_ns if path.response_ns is not None else path.handshake_ns
         if replied is not None:
-            self._slowest.setdefault(at, []).append(replied / 1e9)
+            self._slowest.setdefault(number, []).append(replied / 1e9)
         silence = path.stream.silence if path.stream is not None else None
         if silence is not None and silence.length_ns >= STALL_S * 1e9 and silence.waited_for != "client":
-            stalled = self._grid.at(wall_ns + silence.at_ns)
-            self._add(self._single, SeriesName.STALLS, at if stalled is None else stalled, 1)
+            stalled = self._grid.bucket_of(wall_ns + silence.at_ns)
+            self._add(self._single, SeriesName.STALLS, number if stalled is None else stalled, 1)
 
     def drop(self, wall_ns: int, packets: int) -> None:
-        at = self._grid.at(wall_ns)
-        if at is not None:
-            self._add(self._single, SeriesName.DROPS, at, packets)
+        number = self._grid.bucket_of(wall_ns)
+        if number is not None:
+            self._add(self._single, SeriesName.DROPS, number, packets)
 
     def exchange(self, wall_ns: int, exchange: DnsExchange) -> None:
-        at = self._grid.at(wall_ns)
-        if at is None:
+        number = self._grid.bucket_of(wall_ns)
+        if number is None:
             return
         slow = exchange.latency_ns is not None and exchange.latency_ns >= SLOW_DNS_S * 1e9
-        failed = exchange.rcode is not None and exchange.rcode not in _GOOD_RCODES
+        failed = exchange.rcode is not None and exchange.rcode not in GOOD_RCODES
         if exchange.outcome is QueryOutcome.TIMEOUT or slow or failed:
-            self._add(self._single, SeriesName.DNS, at, 1)
+            self._add(self._single, SeriesName.DNS, number, 1)
 
     @staticmethod
-    def _add(kind: dict[SeriesName, dict[int, float]], name: SeriesName, at: int, amount: float) -> None:
+    def _add(kind: dict[SeriesName, dict[int, float]], name: SeriesName, number: int, amount: float) -> None:
         if amount:
-            kind[name][at] = kind[name].get(at, 0.0) + amount
+            kind[name][number] = kind[name].get(number, 0.0) + amount
 
-    def _reply(self, at: int, histogram: Histogram) -> None:
-        sums = self._replies.setdefault(at, [])
+    def _reply(self, number: int, histogram: Histogram) -> None:
+        sums = self._replies.setdefault(number, [])
         sums.extend([0] * (len(histogram) - len(sums)))
         for index, count in enumerate(histogram):
             sums[index] += count
@@ -163,8 +173,8 @@ class Felt:
     def _latency(self, number: int) -> float | None:
         if any(self._replies.get(number, ())):
             return _quantile(self._replies[number], 0.99)
-        seen = sorted(self._slowest.get(number, ()))
-        return round(seen[min(len(seen) - 1, int(len(seen) * 0.99))], 6) if seen else None
+        times = sorted(self._slowest.get(number, ()))
+        return round(times[min(len(times) - 1, int(len(times) * 0.99))], 6) if times else None
 
 
 def _above(histogram: Histogram, seconds: float) -> int:
@@ -173,9 +183,9 @@ def _above(histogram: Histogram, seconds: float) -> int:
 
 def _quantile(histogram: Sequence[int], share: float) -> float:
     """The upper bound of the element in which the quantile lies."""
-    wanted, seen = share * sum(histogram), 0
+    wanted, passed = share * sum(histogram), 0
     for index, count in enumerate(histogram):
-        seen += count
-        if count and seen >= wanted:
+        passed += count
+        if count and passed >= wanted:
             return histogram_bounds(index)[1]
     return 0.0

@@ -31,13 +31,14 @@ from kubectl_genainet.trace.hops import (
     response_ns,
     translation_of,
 )
-from kubectl_genainet.trace.joining.connection import Connection, Direction, Dropped, Place, place_of
+from kubectl_genainet.trace.joining.connection import Connection, Dropped, PacketDirection, Place, place_of
 from kubectl_genainet.trace.nat import nat_of
 from kubectl_genainet.trace.streaming.findings import stream_findings
 from kubectl_genainet.trace.streaming.http import http_of
 from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.missed import missed_by
 from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.watches import Watches
 from kubectl_genainet.why.drop_context import DropContext
@@ -88,12 +89,13 @@ class PathBuilder:
         opens = connection.protocol is Protocol.TCP and not connection.mid_stream
         nat = nat_of(translation, self._context.rulesets, self._exact, opens=opens) if translation is not None else None
         service = self._identity.service(original)
-        backend = self._backend(original, final, service is not None)
+        at_host = self._answered_by_host(connection, ordered, final)
+        backend = at_host or self._backend(original, final, service is not None)
         lost = self._coverage.lost_records(connection)
         outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
-        if lost and outcome in (ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED) and fate.drop is None:
+        if missed := missed_by(connection, fate, lost):
             outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
-            waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
+            waited = f"{waited or fate.outcome.value}; but records of {', '.join(sorted(lost))} were lost meanwhile: {missed}"
         t_ns, time = self._watches.earliest(connection.moments)
         path = PacketPath(
             t_ns=t_ns,
@@ -117,7 +119,7 @@ class PathBuilder:
         stream = stream_of(connection, around)
         http = http_of(connection.heads, stream, self._watches.wall_clock)
         path = msgspec.structs.replace(path, stream=stream, back=self._way_back(connection), http=http)
-        findings = (*symptoms(path, connection, self._identity), *stream_findings(path, self._slow_ns))
+        findings = (*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns))
         return msgspec.structs.replace(path, findings=findings)
 
     def open_stream(self, connection: Connection) -> OpenStream | None:
@@ -176,6 +178,17 @@ class PathBuilder:
             return None
         return self._identity.party(final.dst, final.dport or None)
 
+    def _answered_by_host(self, connection: Connection, ordered: list[PacketSeen], final: FiveTuple) -> Party | None:
+        """The node itself, where its own namespace has the address and answered: NodeLocal DNSCache has that of the DNS
+        Service. With IPVS every node has every Service's address, so that having it alone tells nothing."""
+        if not (connection.answer or connection.first_reply):
+            return None
+        for seen in reversed(ordered):
+            is_arrival = seen.point is Point.RX and seen.flow.dst == final.dst
+            if is_arrival and self._identity.owns_as_host(seen.node, seen.netns, final.dst):
+                return self._identity.party_at(seen.node, seen.netns, final.dst, final.dport or None)
+        return None
+
     def _explain(self, dropped: Dropped, asked: FiveTuple, entered: FiveTuple | None) -> Drop:
         event, established = dropped.event, not dropped.first_packet
         ruleset, error = self._context.rulesets.of(event.node, event.netns)
@@ -189,7 +202,7 @@ class PathBuilder:
             self._context.engine,
             self._remedies,
             named,
-            request=event.flow.reversed if dropped.direction is Direction.REPLY else event.flow,
+            request=event.flow.reversed if dropped.direction is PacketDirection.REPLY else event.flow,
             asked=asked,
             entered=entered,
             earlier=partial(self._context.rulesets.earlier, event.node, event.netns),

@@ -54,9 +54,9 @@ class ExactHits:
         """The rules that translated the packet which had the tuple `before` on the node; None where none was named."""
         for hits in self._of(node, before):
             for path in exact_paths(ruleset, hits):
-                found = attribution_of(path.rules)
-                if found is not None:
-                    return found
+                attribution = attribution_of(path.rules)
+                if attribution is not None:
+                    return attribution
         return None
 
     def dropping_rule(self, ruleset: Ruleset, node: str, flow: FiveTuple) -> RuleRef | None:

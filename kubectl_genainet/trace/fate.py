@@ -15,7 +15,7 @@ from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, function_of
 from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
-from kubectl_genainet.trace.joining.connection import Connection, Counted, Direction, Dropped, place_of
+from kubectl_genainet.trace.joining.connection import Connection, Counted, Dropped, PacketDirection, place_of
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
 ANSWERED_AT_ONCE_NS = 50_000_000  # a TCP frees what it answers with a reset in one go
@@ -89,7 +89,7 @@ def _waited(connection: Connection, around: Around, what: str) -> str:
 
 
 def _refused(connection: Connection) -> bool:
-    return any(direction is Direction.REPLY for _, direction in connection.resets)
+    return any(direction is PacketDirection.REPLY for _, direction in connection.resets)
 
 
 def _told(connection: Connection) -> bool:
@@ -113,15 +113,15 @@ def _unopened(connection: Connection, around: Around) -> Fate:
 
 def _is_syn_ack(dropped: Dropped) -> bool:
     tcp = dropped.event.tcp
-    return dropped.direction is Direction.REPLY and tcp is not None and tcp.syn and is_loss(dropped)
+    return dropped.direction is PacketDirection.REPLY and tcp is not None and tcp.syn and is_loss(dropped)
 
 
 def _accepted(connection: Connection, around: Around) -> bool:
     """Whether the SYN-ACK got to the client: it was seen in the client's namespace (or, where that is not known, left for
     it), no reset came back, and neither side tried again afterwards."""
     starts = [attempt[0] for attempt in connection.attempts if attempt]
-    if any(direction is Direction.REQUEST for _, direction in connection.resets) and not connection.fins:
-        return not any(d.direction is Direction.REPLY for d in connection.drops)
+    if any(direction is PacketDirection.REQUEST for _, direction in connection.resets) and not connection.fins:
+        return not any(d.direction is PacketDirection.REPLY for d in connection.drops)
     if connection.fins:
         return True
     first_answer = min(around.wall(a.node, a.t_ns) for a in connection.answer)
@@ -140,8 +140,8 @@ def _seen_at_home(connection: Connection, starts: list[PacketSeen]) -> bool:
 
 def _half_open(connection: Connection, around: Around) -> Fate:
     """A SYN-ACK was sent, and the client did not get it, or had no use for it."""
-    drop = telling((d for d in connection.drops if d.direction is Direction.REPLY), around)
-    if any(direction is Direction.REQUEST for _, direction in connection.resets):
+    drop = telling((d for d in connection.drops if d.direction is PacketDirection.REPLY), around)
+    if any(direction is PacketDirection.REQUEST for _, direction in connection.resets):
         return Fate(ConnectionOutcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
     waited = _waited(connection, around, "the SYN-ACK did not reach the client")
     if drop is not None and is_loss(drop):
@@ -151,7 +151,7 @@ def _half_open(connection: Connection, around: Around) -> Fate:
 
 def _opened(connection: Connection, around: Around) -> Fate:
     """The connection came about: it failed only by a reset before its end, or by a loss that it did not get over."""
-    for direction in Direction:
+    for direction in PacketDirection:
         lost = _lost_for_good(connection, direction, around)
         if lost is not None:
             return lost
@@ -159,7 +159,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
     recovered = sum(map(is_loss, connection.drops))
     if broken is not None:
         event, direction = broken
-        side = "client" if direction is Direction.REQUEST else "server"
+        side = "client" if direction is PacketDirection.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
         since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its start"
         waited = f"a reset from the {side}'s side {after} after {since}"
@@ -170,7 +170,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
     return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
 
 
-def _answered_by_reset(connection: Connection, direction: Direction, around: Around) -> Dropped | None:
+def _answered_by_reset(connection: Connection, direction: PacketDirection, around: Around) -> Dropped | None:
     """The packet that the resetting TCP had no connection for, and freed just before it sent the reset."""
     for drop in connection.drops:
         event = drop.event
@@ -191,7 +191,7 @@ def _began(connection: Connection, around: Around) -> int:
     return min(began, default=0)
 
 
-def broken_by(connection: Connection, around: Around) -> tuple[PacketSeen, Direction] | None:
+def broken_by(connection: Connection, around: Around) -> tuple[PacketSeen, PacketDirection] | None:
     """The reset that ended the connection before its end: neither side had said FIN. A client that says nothing and
     resets at once has only looked whether the port is open."""
     if not connection.resets:
@@ -200,11 +200,11 @@ def broken_by(connection: Connection, around: Around) -> tuple[PacketSeen, Direc
     when = around.wall(first[0].node, first[0].t_ns)
     if any(around.wall(event.node, event.t_ns) <= when for event, _ in connection.fins):
         return None
-    looked = first[1] is Direction.REQUEST and not connection.request_data and not connection.mid_stream
+    looked = first[1] is PacketDirection.REQUEST and not connection.request_data and not connection.mid_stream
     return None if looked else first
 
 
-def _lost_for_good(connection: Connection, direction: Direction, around: Around) -> Fate | None:
+def _lost_for_good(connection: Connection, direction: PacketDirection, around: Around) -> Fate | None:
     """Packets of this direction were lost, and nothing new arrived afterwards, in either."""
     progress = last_progress(connection, around)
     again = [r for r in connection.again if r.direction is direction and around.wall(r.node, r.t_ns) > progress]
@@ -220,7 +220,7 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
     if not connection.closing and around.until_ns - max(moments) < FRESH_NS and len(again) < RESENT_TELLS:
         return None
     silence = seconds(around.until_ns - progress) if progress else ""
-    what = "request" if direction is Direction.REQUEST else "reply"
+    what = "request" if direction is PacketDirection.REQUEST else "reply"
     waited = f"nothing new of the {what} arrived{f' for {silence}' if silence else ''}"
     if drops:
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops, around), waited)
@@ -235,7 +235,7 @@ def _receiver_had_reset(connection: Connection, dropped: Dropped, around: Around
     )
 
 
-def _all_arrived(connection: Connection, direction: Direction, around: Around) -> bool:
+def _all_arrived(connection: Connection, direction: PacketDirection, around: Around) -> bool:
     """Whether all data of this direction, and its FIN, were seen at the device of the end that they were for: what was lost, or
     sent again, had arrived by then."""
     counts = [(place, count.latest) for (place, _), count in connection.counts.items() if count.direction is direction]
@@ -264,7 +264,10 @@ def last_progress(connection: Connection, around: Around) -> int:
     That is where data of a direction was last seen coming in (a pod's device, or a node's where the end has no agent).
     """
     moments = [around.wall(a.node, a.t_ns) for a in connection.answer] or [0]
-    for direction, seen in ((Direction.REQUEST, connection.request_data), (Direction.REPLY, connection.reply_data)):
+    for direction, seen in (
+        (PacketDirection.REQUEST, connection.request_data),
+        (PacketDirection.REPLY, connection.reply_data),
+    ):
         incoming = {place: around.wall(place[0], t) for place, t in seen.items() if place[3] == Point.RX.value}
         if not incoming:
             continue
@@ -284,29 +287,43 @@ def _tells(count: Counted, around: Around) -> bool:
     return bool(latest.last_ns) or around.owns(latest.node, latest.netns, latest.flow.dst)
 
 
+def _answered_later(connection: Connection, lost: list[Dropped], around: Around) -> bool:
+    """Whether answers went on to arrive at the client: only a flow's first datagrams are seen one by one, the others are
+    counted."""
+    last = max(around.wall(d.event.node, d.event.t_ns) for d in lost)
+    return any(
+        around.wall(count.latest.node, count.grown_ns) > last
+        for (place, _), count in connection.counts.items()
+        if count.direction is PacketDirection.REPLY
+        and place[3] == Point.RX.value
+        and around.owns(place[0], place[1], count.latest.flow.dst)
+    )
+
+
 def _of_datagrams(connection: Connection, around: Around) -> Fate:
     """Datagrams need no answer: those that arrived have arrived."""
     lost = [d for d in connection.drops if is_loss(d)]
-    requests = [d for d in lost if d.direction is Direction.REQUEST]
+    requests = [d for d in lost if d.direction is PacketDirection.REQUEST]
     answered = bool(connection.answer)
     if not answered and (_told(connection) or connection.icmp or requests):
-        told = _told(connection)
-        verdict = Verdict.REJECTED if told else Verdict.DROPPED
+        error = _told(connection)
+        verdict = Verdict.REJECTED if error else Verdict.DROPPED
         return Fate(
-            ConnectionOutcome.REFUSED if told else ConnectionOutcome.DROPPED, verdict, telling(requests, around)
+            ConnectionOutcome.REFUSED if error else ConnectionOutcome.DROPPED, verdict, telling(requests, around)
         )
     if answered:
         last_answer = max(around.wall(a.node, a.t_ns) for a in connection.answer)
         after = [d for d in lost if around.wall(d.event.node, d.event.t_ns) > last_answer]
-        if after:
-            return Fate(
-                ConnectionOutcome.DROPPED,
-                Verdict.DROPPED,
-                telling(after, around),
-                "datagrams after the last answer were dropped",
+        if after and not _answered_later(connection, after, around):
+            requests_only = all(d.direction is PacketDirection.REQUEST for d in after)
+            waited = (
+                "datagrams after the last answer were dropped"
+                if requests_only
+                else "answers were dropped on their way back"
             )
-        return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
-    back = telling((d for d in lost if d.direction is Direction.REPLY), around)
+            return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(after, around), waited)
+        return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, telling(lost, around), "", len(lost))
+    back = telling((d for d in lost if d.direction is PacketDirection.REPLY), around)
     if back is not None:
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, back)
     waited = f"no datagram back in {seconds(_span(connection, around))}; none may be meant to come"

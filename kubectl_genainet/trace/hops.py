@@ -30,19 +30,19 @@ def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str |
 
 
 def _next_node(
-    left: Mapping[str, Sequence[PacketSeen]], last: PacketSeen | None, clocks: Clocks, client_node: str | None
+    by_node: Mapping[str, Sequence[PacketSeen]], last: PacketSeen | None, clocks: Clocks, client_node: str | None
 ) -> str:
     if last is None:
-        leaving = {seen[-1].flow: node for node, seen in left.items()}
-        starts = [n for n, seen in left.items() if leaving.get(seen[0].flow, n) == n]
-        candidates = [client_node] if client_node in left else starts or list(left)
+        leaving = {seen[-1].flow: node for node, seen in by_node.items()}
+        starts = [n for n, seen in by_node.items() if leaving.get(seen[0].flow, n) == n]
+        candidates = [client_node] if client_node in by_node else starts or list(by_node)
     else:
-        candidates = [n for n, seen in left.items() if seen[0].flow == last.flow] or list(left)
-    reference = last.node if last is not None else next(iter(left))
+        candidates = [n for n, seen in by_node.items() if seen[0].flow == last.flow] or list(by_node)
+    reference = last.node if last is not None else next(iter(by_node))
 
     def when(node: str) -> tuple[int, int]:
         offset = clocks.offset(node, reference)
-        first = left[node][0].t_ns
+        first = by_node[node][0].t_ns
         return (0, first + offset.add_ns) if offset is not None else (1, first)
 
     return min((n for n in candidates if n is not None), key=when)
@@ -95,8 +95,8 @@ def translation_of(
     for i in range(len(flows) - 1):
         before, after = flows[i][0], flows[i + 1][0]
         if (before.dst, before.dport) != (after.dst, after.dport):
-            final = flows[-1][0]
-            masqueraded = (before.src, before.sport) != (final.src, final.sport)
+            first, final = flows[0][0], flows[-1][0]  # the node before may have given it another source
+            masqueraded = (first.src, first.sport) != (final.src, final.sport)
             return Translation(before, after, i, flows[i + 1][1], masqueraded)
     return None
 

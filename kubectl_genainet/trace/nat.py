@@ -17,15 +17,15 @@ def nat_of(translation: Translation, rulesets: Rulesets, exact: ExactHits, *, op
     node, before, after = translation.node, translation.before, translation.after
     ruleset, _ = rulesets.of(node)
     observed = exact.translation(ruleset, node, before) if ruleset is not None else None
-    found = observed or _attributed(ruleset, before, after)
-    for earlier in rulesets.earlier(node) if found is None else ():
-        found = found or attribute_nat(earlier, before, after)
-    by_entry = found is None and not opens and ruleset is not None and _lead_elsewhere(ruleset, before)
-    certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if found or by_entry else Certainty.UNKNOWN
+    attributed = observed or _attributed(ruleset, before, after)
+    for earlier in rulesets.earlier(node) if attributed is None else ():
+        attributed = attributed or attribute_nat(earlier, before, after)
+    by_entry = attributed is None and not opens and ruleset is not None and _lead_elsewhere(ruleset, before)
+    certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if attributed or by_entry else Certainty.UNKNOWN
     return Nat(
-        mode=found.mode if found else BY_ENTRY if by_entry else "unknown",
-        service_chain=found.service_chain if found else None,
-        endpoint_chain=found.endpoint_chain if found else None,
+        mode=attributed.mode if attributed else BY_ENTRY if by_entry else "unknown",
+        service_chain=attributed.service_chain if attributed else None,
+        endpoint_chain=attributed.endpoint_chain if attributed else None,
         certainty=certainty,
         hop=translation.hop,
         before=before.destination,
@@ -40,5 +40,5 @@ def _attributed(ruleset: Ruleset | None, before: FiveTuple, after: FiveTuple) ->
 
 def _lead_elsewhere(ruleset: Ruleset, before: FiveTuple) -> bool:
     """Whether the rules are known to translate such a packet, all of their ways to other ends than it was seen to go."""
-    found = evaluate(ruleset, Packet.of(before))
-    return bool(found.backends) and not found.unknown
+    outcome = evaluate(ruleset, Packet.of(before))
+    return bool(outcome.backends) and not outcome.unknown

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.context import Context
-from kubectl_genainet.context.ends import Ends
+from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -43,6 +43,7 @@ from kubectl_genainet.trace.watching.watches import Watches
 
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 LASTS_NS = 2_000_000_000  # a connection with data that goes on for so long is a stream
+OTHER_PROBES = ("dns", "drops", "exact", "http")  # which a path's fate does not rest on
 MOST_LOOKED_AT = 200  # open connections, the oldest, for those that last: a view asks several times a second
 
 
@@ -72,7 +73,7 @@ class PathCorrelator:
         self._progress = NodeProgress()
         self._coverage = Coverage(self.identity, self._watches, self._progress)
         self.sampling = self._coverage.sampling
-        self.connections = Connections(servers, self._clocks, Ends(snapshot), self._absorbed)
+        self.connections = Connections(servers, self._clocks, KnownServers(snapshot), self._absorbed)
         self._builder = PathBuilder(
             self.context, self._clocks, self._watches, self._progress, self._coverage, self.exact, slow_ns
         )
@@ -106,7 +107,7 @@ class PathCorrelator:
                 self.context.learn(event)
             case ClusterChanged():
                 self.context.learn(event)
-                self.connections.ends = Ends(event.snapshot)
+                self.connections.ends = KnownServers(event.snapshot)
                 self._builder.seek_remedies()
                 return
             case RuleHit():
@@ -116,7 +117,8 @@ class PathCorrelator:
                 self.sampling.learn(event, self._progress.ticked.get(event.node, 0))
                 return
             case LostEvents():
-                self._progress.lost(event.node)
+                if event.probe not in OTHER_PROBES:
+                    self._progress.lost(event.node)
                 return
             case Tick():
                 self._progress.tick(event)
@@ -149,8 +151,8 @@ class PathCorrelator:
         """The connections that go on and carry data, the longest first."""
         lasting = [c for c in self._open.values() if c.counts and not c.closing][:MOST_LOOKED_AT]
         streams = [stream for c in lasting if (stream := self._builder.open_stream(c)) is not None]
-        streams = [one for one in streams if one.stream.lasted_ns >= LASTS_NS]
-        return sorted(streams, key=lambda one: -one.stream.lasted_ns)[:most]
+        streams = [open_stream for open_stream in streams if open_stream.stream.lasted_ns >= LASTS_NS]
+        return sorted(streams, key=lambda open_stream: -open_stream.stream.lasted_ns)[:most]
 
     def _settled(self) -> Iterator[PacketPath]:
         at_least_ns = EXACT_NS if self.exact else 0

@@ -6,23 +6,26 @@ from collections.abc import Callable
 from math import inf
 
 from kubectl_genainet.context.context import Context
-from kubectl_genainet.model.events import Point
-from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.events import PacketSeen, PacketSighting, Point
 from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.reasons import rules_may_explain
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.trace.joining.connection import Connection
+from kubectl_genainet.trace.resets import sender_unseen
 from kubectl_genainet.trace.watching.coverage import Coverage
 from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.watches import Watches
+from kubectl_genainet.why.explain import lacks_explanation
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again
 FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298); each next takes twice as long
 LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying
-RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
+RULES_NS = 8_000_000_000  # how long rules are waited for, where a packet died by them
 COUNTERS_NS = 30_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
 COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
 HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
+NAMESPACES_NS = 5_000_000_000  # how long a node's namespaces are waited for
 DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once it has been silent for so long
 
 
@@ -48,7 +51,11 @@ class Settling:
         way = self._coverage.way(connection)
         if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
             return False
-        return not self._waits_for_counters(connection) and self._counted_all(connection)
+        if self._waits_for_namespaces(connection) or self._waits_for_counters(connection):
+            return False
+        if not self._counted_all(connection):
+            return False
+        return not self._waits_for_rules(connection) or all(self._quiet(connection, node) > RULES_NS for node in way)
 
     def cut_short(self, connection: Connection) -> bool:
         """Whether the trace ended before anything could be said of the connection's end."""
@@ -65,11 +72,11 @@ class Settling:
         of it, until the others' last."""
         latest = max((self._watches.wall_clock(n, t) for n, t in connection.last.items()), default=0)
         for node in way & self._progress.ticked.keys():
-            told = self._progress.ticked[node]
+            ticked = self._progress.ticked[node]
             if node in connection.last:
-                if told < connection.last[node]:
+                if ticked < connection.last[node]:
                     return False
-            elif self._watches.wall_clock(node, told) < latest:
+            elif self._watches.wall_clock(node, ticked) < latest:
                 return False
         return True
 
@@ -79,8 +86,8 @@ class Settling:
         if connection.protocol is not Protocol.TCP or not (connection.request_data or connection.reply_data):
             return True
         for node, last in connection.last.items():
-            told = self._progress.counted.get(node, 0)
-            if 0 < told < last and self._progress.now.get(node, 0) - last < COUNTERS_NS:
+            counted = self._progress.counted.get(node, 0)
+            if 0 < counted < last and self._progress.now.get(node, 0) - last < COUNTERS_NS:
                 return False
         return True
 
@@ -95,8 +102,6 @@ class Settling:
 
     def _patience(self, connection: Connection) -> float:
         """How long the connection must have been quiet before its fate is told."""
-        if self._waits_for_rules(connection):
-            return RULES_NS
         if connection.ended:
             return COUNTED_NS if connection.again or connection.drops else SETTLED_NS
         if connection.closing:
@@ -122,28 +127,53 @@ class Settling:
             return FIRST_RESEND_NS
         return max(FIRST_RESEND_NS, 2 * (began[-1] - began[-2]))
 
+    def _waits_for_namespaces(self, connection: Connection) -> bool:
+        """Whether nobody was seen to send its reset, and the nodes have not said since which namespaces they have: one may be
+        new."""
+        opened = connection.answer or connection.request_data or connection.reply_data or connection.mid_stream
+        unseen = sender_unseen(connection, self._context.identity) if opened and not connection.fins else None
+        if unseen is None or self._progress.now.get(unseen.node, 0) - unseen.t_ns > NAMESPACES_NS:
+            return False
+        when = self._watches.wall_clock(unseen.node, unseen.t_ns)
+        reported = self._context.identity.reported_ns
+        return any(
+            self._watches.wall_clock(node, reported.get(node, 0)) < when for node in self._coverage.way(connection)
+        )
+
     def _waits_for_rules(self, connection: Connection) -> bool:
-        """Whether a packet died in a pod's namespace whose own rules are on their way, or, where those that were read before do
-        not explain it, are read anew."""
+        """Whether a packet died by rules that are on their way, or, where those that were read before do not explain it, are read
+        anew."""
         rulesets = self._context.rulesets
-        dying = [drop.event for drop in connection.drops if drop.event.hook]
-        if any(not rulesets.known(event.node, event.netns) for event in dying):
+        drops = [drop.event for drop in connection.drops]
+        if any(not rulesets.known(event.node, event.netns) for event in drops if event.hook):
             return True
+        dying = [e for e in drops if e.hook or rules_may_explain(e.reason, e.location, opening=e.opening)]
         unread = any(not rulesets.read_since(event.node, event.netns, event.t_ns) for event in dying)
         return unread and self._unexplained(connection)
 
     def _unexplained(self, connection: Connection) -> bool:
-        """Whether no rule explained the connection's drop when it was first looked at."""
+        """Whether no rule explained the connection's drop when that was first looked at."""
         if connection.unexplained is None:
             drop = self._path_of(connection).drop
-            connection.unexplained = drop is not None and drop.certainty is Certainty.UNKNOWN
+            connection.unexplained = drop is not None and lacks_explanation(drop)
         return connection.unexplained
 
     def _waits_for_counters(self, connection: Connection) -> bool:
-        """Whether no rule explains a drop, and the node has not told since what its connection table counted."""
+        """Whether no rule explains a drop, or a SYN got no answer where it arrived, and the node has not told since what its
+        connection table and its listening sockets' queues counted."""
+        unanswered = self._arrived_unanswered(connection)
         dying = [d.event for d in connection.drops if d.event.reason == "NETFILTER_DROP"]
-        if not any(self._context.identity.reported_ns.get(e.node, e.t_ns) < e.t_ns for e in dying):
+        events: list[PacketSighting] = [*unanswered, *dying]
+        if not any(self._context.identity.reported_ns.get(e.node, e.t_ns) < e.t_ns for e in events):
             return False
-        if all(self._progress.now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
+        if all(self._progress.now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in events):
             return False
-        return self._unexplained(connection)
+        return bool(unanswered) or self._unexplained(connection)
+
+    def _arrived_unanswered(self, connection: Connection) -> list[PacketSeen]:
+        """The last SYN where it reached its destination, if nothing came of it."""
+        became = connection.answer or connection.drops or connection.icmp or connection.resets
+        if connection.protocol is not Protocol.TCP or connection.mid_stream or became:
+            return []
+        last = max((s for attempt in connection.attempts for s in attempt), key=lambda s: s.t_ns, default=None)
+        return [last] if last and self._context.identity.owns(last.node, last.netns, last.flow.dst) else []

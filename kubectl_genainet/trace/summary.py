@@ -111,23 +111,23 @@ class SummaryBuilder:
 def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
     """Backends whose responses take many times what the others take: the network delivered, the application is slow."""
     measured = [b for b in backends if b.backend is not None and b.response.p50 is not None]
-    found = []
-    for one in measured:
-        others = sorted(b.response.p50 or 0 for b in measured if b is not one)
-        if not others or one.response.p50 is None or one.backend is None:
+    findings = []
+    for backend in measured:
+        others = sorted(b.response.p50 or 0 for b in measured if b is not backend)
+        if not others or backend.response.p50 is None or backend.backend is None:
             continue
         median = others[len(others) // 2]
-        if one.response.p50 < max(SLOW_LEAST_NS, SLOW_FACTOR * median):
+        if backend.response.p50 < max(SLOW_LEAST_NS, SLOW_FACTOR * median):
             continue
-        party = one.backend
+        party = backend.backend
         name = party.pod or address_text(party.ip, party.port)
-        found.append(
+        findings.append(
             SLOW_BACKEND.finding(
                 f"{name} answers slowly: the packets arrive, the application takes its time",
                 (
                     Evidence(
-                        f"median time from request in to response out: {one.response.p50 / 1e6:.1f} ms "
-                        f"({one.response.count} requests), of the other backends {median / 1e6:.1f} ms",
+                        f"median time from request in to response out: {backend.response.p50 / 1e6:.1f} ms "
+                        f"({backend.response.count} requests), of the other backends {median / 1e6:.1f} ms",
                         Certainty.OBSERVED,
                         node=party.node or "",
                     ),
@@ -135,7 +135,7 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
                 object=ObjectRef("Pod", party.pod, party.namespace or "") if party.pod else None,
             )
         )
-    return found
+    return findings
 
 
 def something_wrong(summary: TraceSummary) -> bool:

@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterator
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.diagnoses.connections import (
     CONNECTION_MOVED,
+    DATAGRAMS_LOST,
+    DETOUR,
     ICMP_DROPPED,
     ICMP_ERROR,
-    RESET_BY_APP,
-    RESET_BY_CLIENT,
-    RESET_BY_KERNEL,
-    RESET_ON_PATH,
     ROUTING_LOOP,
-    SENT_AFTER_CLOSE,
     STALE_ENDPOINT,
     STOPPED_ARRIVING,
     UNANSWERED,
@@ -23,19 +20,16 @@ from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
 from kubectl_genainet.model.diagnoses.sockets import (
     LISTEN_OVERFLOW,
-    REPLY_NOT_TRANSLATED,
     SYN_QUEUE_FULL,
-    UNKNOWN_CONNECTION,
 )
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity, counted
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, counted
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.trace.fate import seconds
-from kubectl_genainet.trace.joining.connection import Connection, Direction
-
-GOODBYE_NS = 100_000_000  # so soon after the server's FIN the client still says goodbye
+from kubectl_genainet.trace.fate import Around
+from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
+from kubectl_genainet.trace.resets import reset, sent_after_close
 
 
 def icmp_name(event: IcmpError) -> str:
@@ -74,62 +68,6 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
     )
 
 
-def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
-    """The connection was reset before its end: by a pod's TCP, or by a packet that was made on the way."""
-    if path.outcome is not ConnectionOutcome.RESET or not connection.resets or connection.moved:
-        return None
-    first, direction = min(connection.resets, key=lambda r: r[0].t_ns)
-    pod = identity.pod_in(first.node, first.netns)
-    seen = f"RST first seen on {first.device or 'no device'} ({first.point.value})"
-    evidence = [Evidence(seen, Certainty.OBSERVED, node=first.node)]
-    if path.waited:
-        evidence.append(Evidence(path.waited, Certainty.OBSERVED))
-    host = identity.namespaces.get((first.node, first.netns))
-    at_an_end = first.point is Point.TX and (pod is not None or (host is not None and host.host))
-    if not (at_an_end and identity.owns(first.node, first.netns, first.flow.src)):
-        where = f"it was first seen on {first.node}"
-        title = f"the connection was reset by a packet that neither end's pod was seen to send: {where}"
-        return RESET_ON_PATH.finding(title, tuple(evidence))
-    name = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {first.node}"
-    ref = pod.ref if pod is not None else None
-    if path.drop is not None and path.drop.check == UNKNOWN_CONNECTION.name:
-        title = f"TCP of {name} answered with a reset: it knows no such connection"
-        return RESET_BY_KERNEL.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
-    if direction is Direction.REPLY:
-        when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
-        return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
-    if path.drop is not None and path.drop.check == REPLY_NOT_TRANSLATED.name:
-        title = f"{name} reset the connection: the answer came from another address than the one that it had asked"
-        return RESET_BY_CLIENT.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
-    when = "midway through the answer" if connection.reply_data else "before it had an answer"
-    title = f"the client, {name}, reset the connection {when}"
-    return RESET_BY_CLIENT.finding(title, tuple(evidence), object=ref)
-
-
-def sent_after_close(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
-    """The server had said FIN, the client sent more all the same, and got a reset: a pool that did not notice. What follows at
-    once, or before the client's own FIN, is no request but a protocol's goodbye (TLS close_notify)."""
-    closed = min((fin for fin, way in connection.fins if way is Direction.REPLY), key=lambda e: e.t_ns, default=None)
-    refused = [seen for seen, way in connection.resets if way is Direction.REPLY]
-    if closed is None or not refused or any(way is Direction.REQUEST for _, way in connection.fins):
-        return None
-    there = (closed.node, closed.netns)
-    later = [
-        counted.grown_ns - closed.t_ns
-        for (place, _), counted in connection.counts.items()
-        if counted.direction is Direction.REQUEST and place[:2] == there
-    ]
-    after_ns = max(later, default=0)
-    if after_ns < GOODBYE_NS or not any((seen.node, seen.netns) == there for seen in refused):
-        return None
-    place = identity.place(*there)
-    title = f"the client sent data {seconds(after_ns)} after {place} had closed the connection: it was answered with a reset"
-    evidence = (
-        Evidence(f"FIN on {closed.device}, then data of the client, then RST", Certainty.OBSERVED, node=closed.node),
-    )
-    return SENT_AFTER_CLOSE.finding(title, evidence)
-
-
 def moved(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """Later packets of the connection were translated to another end than its first: its entry in a connection table was
     gone, and the Service's rules chose anew."""
@@ -150,6 +88,35 @@ def moved(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     return None
 
 
+def datagrams_lost(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """A flow of datagrams was answered, but not all of it."""
+    if connection.protocol is Protocol.TCP or path.outcome is not ConnectionOutcome.ANSWERED or path.drop is None:
+        return None
+    number = path.recovered_drops
+    title = (
+        f"{counted(number, 'datagram')} of the flow {'was' if number == 1 else 'were'} dropped: {path.drop.explanation}"
+    )
+    return DATAGRAMS_LOST.finding(title, path.drop.evidence)
+
+
+def detour(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """A connection failed at a node that neither end is on, and that it was not sent to."""
+    drop, backend, client = path.drop, path.backend, path.flow.client
+    if drop is None or drop.pod is not None or backend is None or not (backend.node and client.node and drop.node):
+        return None
+    asked = path.hops[0].dst.rpartition(":")[0].strip("[]") if path.hops else ""
+    if drop.node in (backend.node, client.node) or identity.party(asked, None).node == drop.node:
+        return None
+    title = (
+        f"packets for {backend.pod or backend.ip} on {backend.node} came to {drop.node} and died there: another node answers for "
+        "the address of the next hop (used twice, or a stale neighbour entry), or a route leads there"
+    )
+    evidence = Evidence(
+        f"a packet to {backend.ip} on {drop.device or 'a device'} of {drop.node}", Certainty.OBSERVED, node=drop.node
+    )
+    return DETOUR.finding(title, (evidence,))
+
+
 def circling(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The first packet came by the same place again and again."""
     if not connection.passed_again:
@@ -160,8 +127,8 @@ def circling(path: PacketPath, connection: Connection, identity: Identity) -> Fi
     title = (
         f"a packet goes in a circle: it passed {device} of {identity.place(node, netns)} ({point}) {times + 1} times"
     )
-    seen = Evidence("the same IP id and sequence number, with the same tuple", Certainty.OBSERVED, node=node)
-    return ROUTING_LOOP.finding(title, (seen,))
+    evidence = Evidence("the same IP id and sequence number, with the same tuple", Certainty.OBSERVED, node=node)
+    return ROUTING_LOOP.finding(title, (evidence,))
 
 
 def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -169,18 +136,18 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     service, backend = path.flow.service, path.backend
     if service is None or backend is None or path.nat is None:
         return None
-    found = identity.snapshot.service(service.namespace, service.name)
-    if found is None:
+    current = identity.snapshot.service(service.namespace, service.name)
+    if current is None:
         return None
-    port = next((p for p in found.spec.ports if p.port == service.port and p.name == service.port_name), None)
+    port = next((p for p in current.spec.ports if p.port == service.port and p.name == service.port_name), None)
     if port is None or any(
-        (b.ip, b.port) == (backend.ip, backend.port) for b in identity.snapshot.backends(found, port)
+        (b.ip, b.port) == (backend.ip, backend.port) for b in identity.snapshot.backends(current, port)
     ):
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
     if path.nat.mode == BY_ENTRY:
         return _stale_entry(path, service, backend, ref)
-    sender = path.nat.endpoint_chain or "a rule"
+    sender = f"{path.nat.endpoint_chain or 'a rule'}{_of_node(path)}"
     if path.nat.certainty is Certainty.UNKNOWN:
         sender = "a rule or an entry of the connection table, which one is not known,"
     return STALE_ENDPOINT.finding(
@@ -193,11 +160,15 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     )
 
 
+def _of_node(path: PacketPath) -> str:
+    """ " of node-1", which translated the packet."""
+    return f" of {path.hops[path.nat.hop or 0].node}" if path.nat is not None and path.hops else ""
+
+
 def _stale_entry(path: PacketPath, service: ServiceRef, backend: Party, ref: ObjectRef) -> Finding:
     """No rule sends the packets there, so an entry does that was made before: the kernel asks it first."""
     client, protocol = path.flow.client, path.flow.protocol.value
-    hop = path.hops[max(path.nat.hop or 0, 0)] if path.nat is not None and path.hops else None
-    where = f"node {hop.node}" if hop is not None else "its node"
+    where = f"node {_of_node(path).removeprefix(' of ')}" if path.hops else "its node"
     to = address_text(backend.ip, backend.port)
     command = f"conntrack -D -p {protocol.lower()} --orig-src {client.ip} --orig-dst {service.ip} --orig-port-dst {service.port}"
     command += f" --orig-port-src {client.port}" if client.port else ""
@@ -218,11 +189,15 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     service = path.flow.service
     if service is None or path.backend is not None:
         return None
-    found = identity.snapshot.service(service.namespace, service.name)
-    if found is None:
+    current = identity.snapshot.service(service.namespace, service.name)
+    if current is None:
         return None
     ready = [
-        b for p in found.spec.ports if p.port == service.port for b in identity.snapshot.backends(found, p) if b.ready
+        b
+        for p in current.spec.ports
+        if p.port == service.port
+        for b in identity.snapshot.backends(current, p)
+        if b.ready
     ]
     if ready:
         return None
@@ -275,7 +250,7 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
         return None
     waited = Evidence(path.waited, Certainty.OBSERVED)
     if connection.answer or connection.reply_data or connection.mid_stream:
-        direction = Direction.REPLY if _stuck_in_reply(connection) else Direction.REQUEST
+        direction = PacketDirection.REPLY if _stuck_in_reply(connection) else PacketDirection.REQUEST
         lost = lost_between(connection, direction, identity)
         title = f"the {direction.value} stopped arriving, and no drop was seen: {lost}"
         return STOPPED_ARRIVING.finding(title, (waited,))
@@ -295,15 +270,15 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
 
 def _stuck_in_reply(connection: Connection) -> bool:
     if connection.again:
-        return connection.again[-1].direction is Direction.REPLY
+        return connection.again[-1].direction is PacketDirection.REPLY
     return bool(connection.answer) and not connection.request_data
 
 
-def lost_between(connection: Connection, direction: Direction, identity: Identity) -> str:
+def lost_between(connection: Connection, direction: PacketDirection, identity: Identity) -> str:
     """Between which two places the packets of a direction went missing, by how many each counted."""
-    first = connection.request_data if direction is Direction.REQUEST else connection.reply_data
+    first = connection.request_data if direction is PacketDirection.REQUEST else connection.reply_data
     reached = sorted(connection.answer, key=lambda e: e.t_ns) if not first else []
-    if reached and direction is Direction.REPLY:
+    if reached and direction is PacketDirection.REPLY:
         last = reached[-1]
         return f"last seen on {last.device} of {identity.place(last.node, last.netns)} ({last.point.value})"
     counts = [c.latest for (place, _), c in connection.counts.items() if c.direction is direction and place in first]
@@ -330,18 +305,20 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     stale_endpoint,
     told_by_icmp,
     icmp_dropped,
-    reset,
     sent_after_close,
     moved,
+    datagrams_lost,
+    detour,
     circling,
     listen_queue_full,
     unanswered,
 )
 
 
-def symptoms(path: PacketPath, connection: Connection, identity: Identity) -> Iterator[Finding]:
+def symptoms(path: PacketPath, connection: Connection, identity: Identity, around: Around) -> Iterator[Finding]:
     """Every symptom that the path shows."""
-    for symptom in SYMPTOMS:
-        found = symptom(path, connection, identity)
-        if found is not None:
-            yield found
+    findings = (
+        reset(path, connection, identity, around),
+        *(symptom(path, connection, identity) for symptom in SYMPTOMS),
+    )
+    yield from (finding for finding in findings if finding is not None)

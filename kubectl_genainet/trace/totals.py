@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.events import ConnectionCounts, Event, Hello
-from kubectl_genainet.model.history import COUNTED
+from kubectl_genainet.model.history import COUNTED, ConnectionEnds, ends_of
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Party, ServiceRef
 from kubectl_genainet.model.results.trace import ConnectionTotals
@@ -23,14 +23,14 @@ class Totals:
     """Feed it every record. `complete`: all nodes count; else no totals are told."""
 
     def __init__(self) -> None:
-        self._latest: dict[tuple[str, str, str, str, int], ConnectionCounts] = {}
+        self._latest: dict[tuple[str, ConnectionEnds], ConnectionCounts] = {}
         self._nodes: set[str] = set()
         self._counting: set[str] = set()
 
     def event(self, event: Event) -> None:
         match event:
             case ConnectionCounts():
-                key = (event.node, event.side, event.client, event.server, event.port)
+                key = (event.node, ends_of(event))
                 if len(self._latest) < MAX_ENDS or key in self._latest:
                     self._latest[key] = event
             case Hello():
@@ -92,10 +92,16 @@ def _row(counts: ConnectionCounts, identity: Identity, asked: ServicesAsked) -> 
     at_client = counts.side == "client"
     service = identity.service(_flow(counts)) if at_client else asked.service(counts)
     backend = None
-    if service is None or not at_client:
-        party = identity.party(counts.server, counts.port)
-        backend = f"{party.namespace}/{party.pod}" if party.pod else (party.node or party.ip)
+    if counts.backend:
+        backend = _name(identity.party(counts.backend, counts.backend_port))
+    elif service is None or not at_client:
+        backend = _name(identity.party(counts.server, counts.port))
     return counts.side, client, service, backend
+
+
+def _name(party: Party) -> str:
+    """ "namespace/pod", or the node, the address, whichever is known."""
+    return f"{party.namespace}/{party.pod}" if party.pod else (party.node or party.ip)
 
 
 def _workload(party: Party) -> str:

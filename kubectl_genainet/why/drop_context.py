@@ -44,7 +44,15 @@ class DropContext:
 
     @property
     def flow(self) -> FiveTuple:
-        return self.event.flow
+        """The packet's tuple as rules and routes see it: the tunnel's, where it died inside one."""
+        return self.event.tunnel or self.event.flow
+
+    @property
+    def what(self) -> str:
+        """The packet in a sentence."""
+        if self.event.tunnel is None:
+            return "it"
+        return f"the tunnel's packet from {self.flow.src} to {self.flow.destination} that carries it"
 
     @property
     def place(self) -> str:

@@ -13,6 +13,7 @@ from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.diagnoses.kernel import (
     DATA_PLANE,
     EBPF_DROP,
+    FORWARDING_OFF,
     NEIGHBOUR_FAILED,
     NO_ROUTE,
     PACKET_TOO_BIG,
@@ -21,6 +22,7 @@ from kubectl_genainet.model.diagnoses.kernel import (
     TTL_EXPIRED,
     UNEXPLAINED,
 )
+from kubectl_genainet.model.diagnoses.rules import REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.diagnoses.sockets import (
     CLOSED_PORT,
     LATE_ANSWER,
@@ -31,7 +33,7 @@ from kubectl_genainet.model.diagnoses.sockets import (
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import NO_REASON, function_of
+from kubectl_genainet.model.reasons import NO_REASON, SOCKET_LOOKUPS, function_of
 from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.netfilter import netfilter
@@ -42,11 +44,11 @@ from kubectl_genainet.why.redirect import own_redirect
 def no_socket(context: DropContext) -> DropExplanation:
     """The packet arrived and no socket takes it: a closed port, a connection that is not known here, or an answer that
     its client does not wait for (any more)."""
-    if context.request is not None and context.request != context.flow:
+    if context.request is not None and context.request != context.event.flow:
         return _unwanted_answer(context)
-    if context.established and context.flow.protocol is Protocol.TCP:
+    if context.established and context.flow.protocol is Protocol.TCP and context.event.tunnel is None:
         return unknown_connection(context)
-    words = f"nothing listens on {context.flow.protocol.value} port {context.flow.dport} in {context.place}"
+    statement = f"nothing listens on {context.flow.protocol.value} port {context.flow.dport} in {context.place}"
     evidence = [observed(f"kernel reason {context.event.reason}", context.event.node)]
     redirected = own_redirect(context)
     if redirected is not None:
@@ -56,44 +58,47 @@ def no_socket(context: DropContext) -> DropExplanation:
         declared = sorted({p.container_port for p in pod.ports if p.protocol == context.flow.protocol.value})
         if declared and context.flow.dport not in declared:
             listed = ", ".join(map(str, declared))
-            words += f"; its containers declare {listed}: is the Service's targetPort right?"
+            statement += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(assumed(f"containerPorts of the pod: {listed}"))
-    return DropExplanation(CLOSED_PORT, words, Certainty.OBSERVED, evidence=tuple(evidence))
+    return DropExplanation(CLOSED_PORT, statement, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
 def _unwanted_answer(context: DropContext) -> DropExplanation:
     """An answer reached its client's namespace, and no socket there waits for it."""
     answer = f"an answer from {context.flow.source} reached {context.place}, where no socket waits for it"
-    seen: tuple[Evidence, ...] = (observed(f"kernel reason {context.event.reason}", context.event.node),)
+    evidence: tuple[Evidence, ...] = (observed(f"kernel reason {context.event.reason}", context.event.node),)
     asked = context.asked
     if asked is not None and (asked.dst, asked.dport) != (context.flow.src, context.flow.sport):
-        words = (
+        statement = (
             f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
         )
         host = context.identity.host_of(context.event.node)
         invalid = context.identity.grown(context.event.node, host.inode, "conntrack_invalid") if host is not None else 0
         if invalid > 0:
-            words += "; connection tracking translates no packet that it takes for INVALID (outside the window, a bad checksum)"
-            seen = (*seen, observed(f"conntrack -S: invalid grew by {invalid}", context.event.node))
-        return DropExplanation(REPLY_NOT_TRANSLATED, words, Certainty.DERIVED, evidence=seen)
+            statement += (
+                "; connection tracking translates no packet that it takes for INVALID"
+                " (outside the window, a bad checksum)"
+            )
+            evidence = (*evidence, observed(f"conntrack -S: invalid grew by {invalid}", context.event.node))
+        return DropExplanation(REPLY_NOT_TRANSLATED, statement, Certainty.DERIVED, evidence=evidence)
     if asked is None and context.identity.is_endpoint(context.flow.src, context.flow.sport, context.flow.protocol):
-        words = (
+        statement = (
             f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
         )
     else:
-        words = f"{answer}: the client had closed it"
-    return DropExplanation(LATE_ANSWER, words, Certainty.DERIVED, evidence=seen)
+        statement = f"{answer}: the client had closed it"
+    return DropExplanation(LATE_ANSWER, statement, Certainty.DERIVED, evidence=evidence)
 
 
 def unknown_connection(context: DropContext) -> DropExplanation:
     """A segment of a connection reached a namespace that has no such connection."""
-    words = (
+    statement = (
         f"a segment of a running connection reached {context.place}, whose TCP has no such connection: it was closed or lost "
         "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
     )
     return DropExplanation(
         UNKNOWN_CONNECTION,
-        words,
+        statement,
         Certainty.DERIVED,
         evidence=(observed(f"kernel reason {context.event.reason}, no SYN", context.event.node),),
     )
@@ -101,7 +106,7 @@ def unknown_connection(context: DropContext) -> DropExplanation:
 
 def out_of_place(context: DropContext) -> DropExplanation | None:
     """TCP_FLAGS in the server's namespace: a segment without SYN met the listening socket (tcp_rcv_state_process)."""
-    towards_server = context.request is None or context.request == context.flow
+    towards_server = context.request is None or context.request == context.event.flow
     pod = context.identity.pod_in(context.event.node, context.event.netns)
     if context.established and towards_server and pod is not None and context.flow.dst in pod.ips:
         return unknown_connection(context)
@@ -113,11 +118,11 @@ def bad_header(context: DropContext) -> DropExplanation | None:
     (ip_forward, ip6_forward; ip_rcv_core)."""
     if function_of(context.event.location) not in ("ip_forward", "ip6_forward"):
         return sentence(context)
-    words = (
+    statement = (
         f"the packet's TTL (hop limit) ran out in {context.place}: nodes or routers send it in a circle, or it came a longer "
         f"way than its sender allowed"
     )
-    return DropExplanation(TTL_EXPIRED, words, Certainty.OBSERVED)
+    return DropExplanation(TTL_EXPIRED, statement, Certainty.OBSERVED)
 
 
 def no_socket_perhaps(context: DropContext) -> DropExplanation | None:
@@ -131,15 +136,19 @@ def no_socket_perhaps(context: DropContext) -> DropExplanation | None:
     if context.event.reason:
         if context.flow.protocol is not Protocol.TCP:
             return None
-        words = (
+        statement = (
             f"TCP of {context.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
             "is half open: its SYN-ACK was lost, or is late"
         )
-        return DropExplanation(REPEATED_SEGMENT, words, Certainty.DERIVED)
+        return DropExplanation(REPEATED_SEGMENT, statement, Certainty.DERIVED)
     certain = no_socket(context)
-    words = f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(context.event.location)} frees "
-    words += "packets with a wrong checksum, or by an IPsec policy, as well"
-    return DropExplanation(certain.diagnosis, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
+    statement = (
+        f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(context.event.location)}"
+        " frees packets with a wrong checksum, or by an IPsec policy, as well"
+    )
+    return DropExplanation(
+        certain.diagnosis, statement, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:])
+    )
 
 
 def rp_filter(context: DropContext) -> DropExplanation:
@@ -149,24 +158,26 @@ def rp_filter(context: DropContext) -> DropExplanation:
     set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
     device = context.event.device or "the device it came in by"
     way_back = f"the way back to {context.flow.src} does not go out by {device}"
-    words = f"the reverse path filter of {context.place} dropped it: {way_back}"
+    statement = f"the reverse path filter of {context.place} dropped it: {way_back}"
     evidence = tuple(observed(f"{name} = {value}", context.event.node) for name, value in set_to.items())
-    return DropExplanation(RP_FILTER, words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(RP_FILTER, statement, Certainty.OBSERVED, evidence=evidence)
 
 
 def peer_refused(context: DropContext) -> DropExplanation:
     """A veth's other end takes no packet that is larger than its MTU, nor any while it is down (is_skb_forwardable)."""
     device = context.event.device or "a device"
-    words = (
+    statement = (
         f"the other end of {device} in {context.place} did not take the packet ({context.event.length} bytes): it is larger than "
         "that end's MTU, or that end is down; the sender is not told"
     )
-    return DropExplanation(PEER_REFUSED, words, Certainty.DERIVED)
+    return DropExplanation(PEER_REFUSED, statement, Certainty.DERIVED)
 
 
 def too_big(context: DropContext) -> DropExplanation:
     """The packet is larger than the next device's MTU and may not be fragmented."""
-    words = f"the packet ({context.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
+    statement = (
+        f"the packet ({context.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
+    )
     netns = context.identity.namespaces.get((context.event.node, context.event.netns))
     devices = [d for d in netns.devices if d.name != "lo" and d.up] if netns is not None else []
     least = min(devices, key=lambda d: d.mtu, default=None)
@@ -175,48 +186,80 @@ def too_big(context: DropContext) -> DropExplanation:
         if least
         else ()
     )
-    return DropExplanation(PACKET_TOO_BIG, words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(PACKET_TOO_BIG, statement, Certainty.OBSERVED, evidence=evidence)
 
 
 def unreachable(context: DropContext) -> DropExplanation:
     """There is no neighbour, or no route, for the address."""
     pod = context.identity.snapshot.pod_at(context.flow.dst)
     known = "the API knows no pod with that address" if pod is None else f"the API has it as {context.destination}'s"
-    if context.event.reason.startswith("NEIGH_"):
+    if context.event.reason.startswith("NEIGH_") or function_of(context.event.location) in _NEIGHBOUR_LOCATIONS:
         return _neighbour_failed(context, known)
-    words = (
+    statement = (
         f"{context.place} has no route to {context.flow.dst}, or one that refuses it (unreachable, prohibit, blackhole)"
     )
-    return DropExplanation(NO_ROUTE, words, Certainty.OBSERVED, evidence=(assumed(known),))
+    return DropExplanation(NO_ROUTE, statement, Certainty.OBSERVED, evidence=(assumed(known),))
+
+
+def bad_address(context: DropContext) -> DropExplanation | None:
+    """IP_INADDRERRORS in ip_error: the packet is for another host, and the device by which it came does not forward."""
+    if function_of(context.event.location) != "ip_error":
+        return sentence(context)
+    return _forwarding_off(context, Certainty.OBSERVED)
+
+
+def not_forwarded(context: DropContext) -> DropExplanation | None:
+    """ip6_forward gives no reason where IPv6 forwarding is off, nor for other things."""
+    netns = context.identity.namespaces.get((context.event.node, context.event.netns))
+    if netns is not None and netns.sysctls.get("net.ipv6.conf.all.forwarding") == "0":
+        return _forwarding_off(context, Certainty.DERIVED)
+    if context.event.reason not in NO_REASON:
+        return sentence(context)
+    statement = (
+        f"{context.place} did not forward it, and the kernel gives no reason: an IPsec policy (`ip xfrm policy`), a frame for "
+        "another link address, or an address that does not leave its link"
+    )
+    return DropExplanation(UNEXPLAINED, statement, Certainty.UNKNOWN)
+
+
+def _forwarding_off(context: DropContext, certainty: Certainty) -> DropExplanation:
+    netns = context.identity.namespaces.get((context.event.node, context.event.netns))
+    sysctl = "net.ipv6.conf.all.forwarding" if ":" in context.flow.dst else "net.ipv4.ip_forward"
+    value = netns.sysctls.get(sysctl) if netns is not None else None
+    evidence = (observed(f"{sysctl} = {value}", context.event.node),) if value is not None else ()
+    statement = (
+        f"{context.place} does not forward packets that come in by {context.event.device or 'that device'}: "
+        f"forwarding is off ({sysctl}, or the device's own setting)"
+    )
+    return DropExplanation(FORWARDING_OFF, statement, certainty, evidence=evidence)
 
 
 def _neighbour_failed(context: DropContext, known: str) -> DropExplanation:
     """The kernel asks for the next hop's link address: the gateway's, where the route has one."""
     device = f" on {context.event.device}" if context.event.device else ""
     tail = ", and more packets wait for it than there is room for" if context.event.reason == "NEIGH_QUEUEFULL" else ""
-    seen = observed(
-        f"kernel reason {context.event.reason}{device}: no link address of the next hop", context.event.node
-    )
+    reason = context.event.reason or "none"
+    evidence = observed(f"kernel reason {reason}{device}: no link address of the next hop", context.event.node)
     hop = context.identity.next_hop(context.event.node, context.event.netns, context.flow.dst)
     if hop is None:
-        words = (
+        statement = (
             f"{context.place} gets no answer{device} to who has the next hop towards {context.flow.dst} (ARP, ND){tail}"
         )
-        return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.OBSERVED, evidence=(seen,))
+        return DropExplanation(NEIGHBOUR_FAILED, statement, Certainty.OBSERVED, evidence=(evidence,))
     way = f", the next hop towards {context.flow.dst}" if hop != context.flow.dst else ""
-    words = f"{context.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
+    statement = f"{context.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
     about = assumed(known) if hop == context.flow.dst else derived(f"its route to {context.flow.dst} goes by {hop}")
-    return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.DERIVED, evidence=(seen, about))
+    return DropExplanation(NEIGHBOUR_FAILED, statement, Certainty.DERIVED, evidence=(evidence, about))
 
 
 def ebpf(context: DropContext) -> DropExplanation:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
     policy = policy_statement(context)
     reason = context.event.reason if context.event.reason in REASONS else "XDP"
-    words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
+    statement = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return DropExplanation(
         EBPF_DROP,
-        f"{words}. {policy.said}" if policy.said else words,
+        f"{statement}. {policy.said}" if policy.said else statement,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
         policy.policies,
@@ -230,23 +273,23 @@ def sentence(context: DropContext) -> DropExplanation | None:
     if known is None:
         return None
     diagnosis, text = known
-    said = text.format(place=context.place, device=context.event.device or "a device")
-    return DropExplanation(diagnosis, said, Certainty.OBSERVED)
+    statement = text.format(place=context.place, device=context.event.device or "a device")
+    return DropExplanation(diagnosis, statement, Certainty.OBSERVED)
 
 
 def subsystem(context: DropContext) -> DropExplanation:
     """A data plane with reasons of its own: Open vSwitch (OVN-Kubernetes, Antrea), or another."""
     name, _, number = context.event.reason.rpartition("_")
-    words = (
+    statement = (
         f"the {name.replace('_', ' ').lower()} subsystem dropped it (its reason {number}): this data plane decides here"
     )
-    return DropExplanation(DATA_PLANE, words, Certainty.OBSERVED)
+    return DropExplanation(DATA_PLANE, statement, Certainty.OBSERVED)
 
 
 def _unknown(context: DropContext) -> DropExplanation:
     reason = context.event.reason or "no reason"
-    words = f"the kernel says {reason} in {context.event.location}; what caused it is not known"
-    return DropExplanation(UNEXPLAINED, words, Certainty.UNKNOWN)
+    statement = f"the kernel says {reason} in {context.event.location}; what caused it is not known"
+    return DropExplanation(UNEXPLAINED, statement, Certainty.UNKNOWN)
 
 
 REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
@@ -255,13 +298,13 @@ REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
     "IP_RPFILTER": rp_filter,
     "PKT_TOO_BIG": too_big,
     "IP_INHDR": bad_header,
+    "IP_INADDRERRORS": bad_address,
     "TCP_FLAGS": out_of_place,
     **dict.fromkeys(
         (
             "NEIGH_FAILED",
             "NEIGH_DEAD",
             "NEIGH_QUEUEFULL",
-            "NEIGH_CREATEFAIL",
             "NEIGH_HH_FILLFAIL",
             "IP_OUTNOROUTES",
             "IP_INNOROUTES",
@@ -272,15 +315,21 @@ REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
 }
 
 
+# IPv6 gives no reason where neighbour discovery fails (ndisc_error_report, net/ipv6/ndisc.c; inlined in neigh_invalidate).
+_NEIGHBOUR_LOCATIONS = ("neigh_invalidate", "ndisc_error_report", "arp_error_report")
+
 # Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c; generic
 # XDP in net/core/dev.c).
 LOCATIONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
     **dict.fromkeys(
-        ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
+        ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard", "dst_discard_out"),
+        unreachable,
     ),
+    **dict.fromkeys(_NEIGHBOUR_LOCATIONS, unreachable),
+    "ip6_forward": not_forwarded,
     **dict.fromkeys(("__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"), peer_refused),
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
-    **dict.fromkeys(("tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv"), no_socket_perhaps),
+    **dict.fromkeys(SOCKET_LOOKUPS, no_socket_perhaps),
 }
 
 
@@ -290,6 +339,11 @@ def _freed(event: PacketDropped) -> Evidence:
             f"{event.reason}: what {event.location} frees packets for (this kernel gives no reasons)", event.node
         )
     return observed(f"{event.reason or 'no reason'} in {event.location}", event.node)
+
+
+def lacks_explanation(drop: Drop) -> bool:
+    """Whether more of the node's rules may explain the drop: why is not known, or which rule sent it there."""
+    return drop.certainty is Certainty.UNKNOWN or (drop.check == REDIRECT_WITHOUT_LISTENER.name and drop.rule is None)
 
 
 def explain_drop(context: DropContext) -> Drop:

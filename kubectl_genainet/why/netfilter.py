@@ -19,6 +19,7 @@ from kubectl_genainet.model.diagnoses.rules import (
     NO_SUCH_PORT,
     POLICY_DISAGREEMENT,
     POLICY_DROP,
+    REDIRECT_WITHOUT_LISTENER,
     REJECTED_BY_RULE,
     RULE_DROP,
     SNAT_PORTS_EXHAUSTED,
@@ -54,13 +55,14 @@ def netfilter(context: DropContext) -> DropExplanation:
         )
         note = f"a netfilter rule dropped it; which one is not known ({why})"
         return _unnamed(note, policy)
-    rule = next(iter(_evaluated(context, context.ruleset, _usual_state(context)).dropping_rules), None)
+    rule = _dropping_rule(context, context.ruleset, _usual_state(context))
     if rule is not None:
-        return _named_rule(context, rule, policy)
+        return _given_to_nobody(context, rule) or _named_rule(context, rule, policy)
     known = (
-        _conntrack_full(context)
+        _invalid(context, context.ruleset)
+        or _not_for_granted(context, context.ruleset, policy)
+        or _conntrack_full(context)
         or _failed_insertion(context)
-        or _invalid(context, context.ruleset)
         or _gone(context, policy)
     )
     if known is not None:
@@ -79,7 +81,7 @@ def netfilter(context: DropContext) -> DropExplanation:
 def _gone(context: DropContext, policy: PolicyStatement) -> DropExplanation | None:
     """A rule that drops the packet was there before, and is gone now."""
     for ruleset in context.earlier():
-        rule = next(iter(_evaluated(context, ruleset, _usual_state(context)).dropping_rules), None)
+        rule = _dropping_rule(context, ruleset, _usual_state(context))
         if rule is not None:
             reading = _named_rule(context, rule, policy)
             return dataclasses.replace(reading, explanation=f"{reading.explanation} (the rule is gone now)")
@@ -98,34 +100,78 @@ def _unnamed(note: str, policy: PolicyStatement) -> DropExplanation:
 
 
 def _usual_state(context: DropContext) -> str:
+    """The packet's connection tracking state: the one that the kernel gave it, else the one that such packets have. What is
+    INVALID is no part of a connection, so what rules do with such a packet is looked for apart (`_invalid`)."""
+    if context.event.ct_state not in ("", "INVALID"):
+        return context.event.ct_state
+    if context.event.tunnel is not None:
+        return "NEW"
     if context.icmp is not None:
         return "RELATED"
     return "ESTABLISHED" if context.established else "NEW"
 
 
-def _evaluated(context: DropContext, ruleset: Ruleset, state: str) -> Evaluation:
+def _evaluated(context: DropContext, ruleset: Ruleset, state: str, *, strict: bool = False) -> Evaluation:
     packet = msgspec.structs.replace(Packet.of(context.flow, ct_state=state), icmp=context.icmp)
-    return evaluate_hook(ruleset, packet, context.event.hook)
+    return evaluate_hook(ruleset, packet, context.event.hook, strict=strict)
+
+
+def _dropping_rule(context: DropContext, ruleset: Ruleset, state: str) -> RuleRef | None:
+    """The first rule of the hook that drops the packet, or may have: it was dropped."""
+    return next(iter(_evaluated(context, ruleset, state).dropping_rules), None)
 
 
 def _invalid(context: DropContext, ruleset: Ruleset) -> DropExplanation | None:
-    """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection."""
-    rule = next(iter(_evaluated(context, ruleset, "INVALID").dropping_rules), None)
+    """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection. Where the
+    kernel does not say what it took this packet for, the node's counter must have grown."""
+    if context.event.ct_state not in ("", "INVALID"):
+        return None
+    rule = _dropping_rule(context, ruleset, "INVALID")
     if rule is None:
         return None
     grown = context.identity.grown(context.event.node, context.event.netns, "conntrack_invalid")
     host = context.identity.host_of(context.event.node)
-    if grown <= 0 and host is not None and "conntrack_invalid" in host.counters:
+    if not context.event.ct_state and grown <= 0 and host is not None and "conntrack_invalid" in host.counters:
         return None  # nothing was INVALID
     counted = (observed(f"conntrack -S: invalid grew by {grown}", context.event.node),) if grown > 0 else ()
-    words = (
+    if context.event.ct_state:
+        counted = (observed("the packet has no connection tracking entry (INVALID)", context.event.node), *counted)
+    statement = (
         f"connection tracking in {context.place} took it for INVALID (outside the window, a wrong checksum, or no connection "
         "that it knows), and a rule drops what is INVALID"
     )
     met = derived(f"no rule drops it as {_usual_state(context)}; rule {rule.index} of {rule.chain} drops INVALID")
-    return DropExplanation(CONNTRACK_INVALID, words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
+    return DropExplanation(CONNTRACK_INVALID, statement, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
 
 
+def _not_for_granted(context: DropContext, ruleset: Ruleset, policy: PolicyStatement) -> DropExplanation | None:
+    """Rules that drop only what exceeds a limit, or meets another condition that packets seldom do."""
+    ways = _evaluated(context, ruleset, _usual_state(context), strict=True).outcomes
+    rules = list(dict.fromkeys(way.final_rule for way in ways if way.final_rule is not None))
+    if not rules:
+        return None
+    named = _named_rule(context, rules[0], policy)
+    others = "".join(f"; {rule_text(rule)} may have as well" for rule in rules[1:3])
+    condition = derived(f"the rule has a condition that can't be read afterwards, such as a limit{others}")
+    return dataclasses.replace(named, evidence=(*named.evidence, condition))
+
+
+def _given_to_nobody(context: DropContext, rule: RuleRef) -> DropExplanation | None:
+    """TPROXY gives the packet to a socket of the proxy, and drops it where there is none (net/netfilter/xt_TPROXY.c)."""
+    if not _TPROXY.search(rule.bare_text):
+        return None
+    port = _TPROXY_PORT.search(rule.bare_text)
+    to = f" on port {port[1] or port[2]}" if port else ""
+    statement = (
+        f"{context.place} gives packets for {context.flow.protocol.value} port {context.flow.dport} to a transparent proxy{to}, "
+        "and no socket takes them there: the proxy (a sidecar) does not run"
+    )
+    met = derived(f"rule {rule.index} of {rule.chain} ends the walk in {context.event.hook}", context.event.node)
+    return DropExplanation(REDIRECT_WITHOUT_LISTENER, statement, Certainty.DERIVED, rule_text(rule), evidence=(met,))
+
+
+_TPROXY = re.compile(r"-j TPROXY\b|\btproxy\b")
+_TPROXY_PORT = re.compile(r"--on-port (\d+)|tproxy(?: ip6?)? to \S*:(\d+)")
 _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
 
 
@@ -133,8 +179,8 @@ def told_by(rule: RuleRef) -> str | None:
     """How a rule answers the sender of what it takes: "icmp-port-unreachable", "tcp reset"; None for one that drops."""
     if "reject" not in rule.bare_text.lower():
         return None
-    found = _REJECT_WITH.search(rule.bare_text)
-    return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
+    match = _REJECT_WITH.search(rule.bare_text)
+    return (match[1] or match[2]).strip() if match else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
 
 
 def rule_text(rule: RuleRef) -> str:
@@ -145,7 +191,7 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
     text = rule_text(rule)
     known = [(o.namespace, o.name) for o in context.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, context.ruleset, known, (context.flow.src, context.flow.dst))
-    told = told_by(rule)
+    reply = told_by(rule)
     certainty = Certainty.DERIVED if context.named is None else Certainty.OBSERVED
     how = (
         f"ends the walk in {context.event.hook}"
@@ -154,12 +200,12 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
     )
     met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=context.event.node)
 
-    def reading(diagnosis: Diagnosis, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
-        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
+    def reading(diagnosis: Diagnosis, statement: str, policies: tuple[str, ...] = ()) -> DropExplanation:
+        return DropExplanation(diagnosis, statement, Certainty.DERIVED, text, policies, (met, *policy.evidence), reply)
 
     if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
-        diagnosis, words = _refused_by_kube_proxy(context, rule)
-        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, (), (met,), told)
+        diagnosis, statement = _refused_by_kube_proxy(context, rule)
+        return DropExplanation(diagnosis, statement, Certainty.DERIVED, text, (), (met,), reply)
     if policy.said:
         return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
@@ -169,27 +215,30 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
             return reading(POLICY_DROP, whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading(POLICY_DISAGREEMENT, note, behind.policies)
-    verb = "rejects" if told else "drops"
-    words = f"{context.where} {verb} it by a rule: {rule.comment or rule.text}"
+    verb = "rejects" if reply else "drops"
+    statement = f"a rule of {context.where} {verb} {context.what}: {rule.comment or rule.text}"
     if policy.admits:
-        words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return reading(REJECTED_BY_RULE if told else RULE_DROP, words)
+        statement += "; the policies admit the flow, so no NetworkPolicy is behind it"
+    return reading(REJECTED_BY_RULE if reply else RULE_DROP, statement)
 
 
 def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:
     """What a rule of kube-proxy's own means for the address that the packet was sent to."""
     snapshot, flow = context.identity.snapshot, context.flow
-    found = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
-    if found is not None and not any(b.ready for b in snapshot.backends(found.service, found.port)):
-        meta = found.service.metadata
-        words = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
-        return NO_ENDPOINTS, words
-    service = snapshot.service_with(flow.dst) if found is None else None
+    service_port = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
+    if service_port is not None and not any(
+        b.ready for b in snapshot.backends(service_port.service, service_port.port)
+    ):
+        meta = service_port.service.metadata
+        statement = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+        return NO_ENDPOINTS, statement
+    service = snapshot.service_with(flow.dst) if service_port is None else None
     if service is not None:
         meta = service.metadata
         has = ", ".join(f"{p.port}/{p.protocol}" for p in service.spec.ports)
-        words = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {flow.dport}/{flow.protocol.value}; it has {has}"
-        return NO_SUCH_PORT, words
+        wanted = f"{flow.dport}/{flow.protocol.value}"
+        statement = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {wanted}; it has {has}"
+        return NO_SUCH_PORT, statement
     verb = "rejects" if told_by(rule) else "drops"
     return KUBE_PROXY_DROP, f"kube-proxy's rule on {context.where} {verb} it: {rule.comment or rule.text}"
 
@@ -223,12 +272,12 @@ def _failed_insertion(context: DropContext) -> DropExplanation | None:
     )
     rule = _source_rule(context) if event.hook == "POST_ROUTING" else None
     if context.flow.protocol is Protocol.TCP and event.hook == "POST_ROUTING":
-        words = (
+        statement = (
             f"{context.place} found no free source port for a connection to {context.flow.destination}: the addresses and ports "
             "that its source NAT may use are all taken for this destination"
         )
         text = rule_text(rule) if rule is not None else None
-        return DropExplanation(SNAT_PORTS_EXHAUSTED, words, Certainty.DERIVED, text, evidence=evidence)
+        return DropExplanation(SNAT_PORTS_EXHAUSTED, statement, Certainty.DERIVED, text, evidence=evidence)
     race = f"two packets of one flow raced for its entry in the connection table of {context.place}, and this one lost"
     if context.flow.protocol is Protocol.UDP and context.flow.dport == _DNS_PORT:
         race += ": typical of A and AAAA queries from one socket"
@@ -241,7 +290,7 @@ def _source_rule(context: DropContext) -> RuleRef | None:
     """The rule that translates the packet's source on its way out; None where that is not known."""
     if context.ruleset is None:
         return None
-    for outcome in evaluate(context.ruleset, Packet.of(context.flow)).outcomes:
+    for outcome in evaluate(context.ruleset, Packet.of(context.asked or context.flow)).outcomes:
         for rule in outcome.rules:
             if masquerades(rule):
                 return rule

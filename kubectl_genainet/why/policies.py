@@ -16,14 +16,14 @@ def _names(result: DirectionResult) -> tuple[str, ...]:
 
 def _first_failures(result: DirectionResult) -> list[Evidence]:
     """For each rule of the isolating policies, the first term that the flow does not meet."""
-    found = []
+    failures = []
     for policy in result.policies:
         for rule in policy.rules:
             if rule.failed is not None:
                 failed = rule.failed
-                found.append(
+                failures.append(
                     Evidence(
-                        f"{policy.name} rule {rule.number}: {failed.term.value} is {failed.actual}, wanted {failed.wanted}",
+                        f"{policy.name} rule {rule.number}: {failed}",
                         Certainty.ASSUMED,
                         object=policy.ref,
                         field=failed.field,
@@ -31,8 +31,10 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
                     )
                 )
         if not policy.rules:
-            found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
-    return found
+            failures.append(
+                Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref)
+            )
+    return failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +49,16 @@ class PolicyStatement:
 
 def policy_statement(context: DropContext) -> PolicyStatement:
     """The flow judged, once."""
-    if context.icmp is not None:
-        return PolicyStatement()  # policies know connections, and an error belongs to one
+    if context.icmp is not None or context.event.tunnel is not None:
+        return PolicyStatement()  # policies know connections: no error that belongs to one, no tunnel that carries it
     if context.engine is None:
         return PolicyStatement(evidence=(assumed("the policies could not be evaluated"),))
     answer = context.engine.explain(policy_flow(context.judged, context.identity))
     denied = denied_of(answer)
     if not denied:
         open_points = _not_known(answer)
-        said = (assumed(f"the policies' verdict is not known: {point}") for point in open_points)
-        return PolicyStatement(evidence=tuple(said), admits=not open_points)
+        statements = (assumed(f"the policies' verdict is not known: {point}") for point in open_points)
+        return PolicyStatement(evidence=tuple(statements), admits=not open_points)
     sentences: list[str] = []
     policies: list[str] = []
     evidence: list[Evidence] = []

@@ -20,20 +20,35 @@ def own_redirect(context: DropContext) -> DropExplanation | None:
     pod = context.identity.pod_in(context.event.node, context.event.netns)
     if pod is None:
         return None
-    port, entered = context.flow.dport, context.entered
-    came_by = f"port {entered.dport}" if entered is not None and entered.dport != port else ""
+    port, entered, asked = context.flow.dport, context.entered, context.asked
+    redirected = ""
+    evidence = [observed(f"kernel reason {context.event.reason} on port {port}", context.event.node)]
+    if context.event.device == "lo" and asked is not None and (asked.dst, asked.dport) != (context.flow.dst, port):
+        redirected = f"its connections to {asked.destination}"
+        evidence.append(derived(f"the pod's socket had asked for {asked.destination}", context.event.node))
+    elif entered is not None and entered.dport != port:
+        redirected = f"port {entered.dport}"
+        evidence.append(derived(f"the packet came in for {entered.destination}", context.event.node))
     rule = redirecting_rule(context.ruleset, port)
-    if not came_by and rule is None:
+    if rule is None and redirected:  # by a rule that may be gone
+        earlier = (redirecting_rule(ruleset, port) for ruleset in context.earlier())
+        rule = next((rule for rule in earlier if rule is not None), None)
+    if not redirected and rule is None:
         return None
-    words = (
+    statement = (
         f"nothing listens on {context.flow.protocol.value} port {port} in {context.place}, to which the pod's own rules redirect "
-        f"{came_by or 'what comes in'}: its proxy (a sidecar) does not run"
+        f"{redirected or 'what comes in'}: its proxy (a sidecar) does not run"
     )
-    seen = observed(f"kernel reason {context.event.reason} on port {port}", context.event.node)
-    how = derived(f"the packet came in for {entered.destination}", context.event.node) if came_by and entered else None
-    evidence = (seen, *((how,) if how else ()))
+    if rule is None:
+        statement += f"; which rule is not known ({_why_unknown(context)})"
     text = rule_text(rule) if rule is not None else None
-    return DropExplanation(REDIRECT_WITHOUT_LISTENER, words, Certainty.DERIVED, text, evidence=evidence)
+    return DropExplanation(REDIRECT_WITHOUT_LISTENER, statement, Certainty.DERIVED, text, evidence=tuple(evidence))
+
+
+def _why_unknown(context: DropContext) -> str:
+    if context.ruleset is None:
+        return context.ruleset_error or f"the rules of {context.place} were not read"
+    return f"none that was read in {context.place} redirects to the port"
 
 
 def redirecting_rule(ruleset: Ruleset | None, port: int) -> RuleRef | None:

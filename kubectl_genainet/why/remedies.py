@@ -25,18 +25,18 @@ class Remedies:
         key = (self._kind(flow.source), self._kind(flow.destination), flow.protocol, flow.port)
         if key not in self._known and len(self._known) < MAX_TRIED:
             self._known[key] = self._sought(flow)
-        found = self._known.get(key)
-        return None if found is None else msgspec.structs.replace(found, command=explain_command(flow))
+        known = self._known.get(key)
+        return None if known is None else msgspec.structs.replace(known, command=explain_command(flow))
 
     def _kind(self, end: PolicyEndpoint) -> object:
         pod = self._identity.snapshot.pod(end.namespace, end.name) if end.name else None
         return (end.namespace, tuple(sorted(pod.metadata.labels.items()))) if pod else end.ip
 
     def _sought(self, flow: PolicyFlow) -> Remedy | None:
-        found = patch(self._engine, flow)
-        if found is None:
+        fix = patch(self._engine, flow)
+        if fix is None:
             return None
-        option = found.smallest
+        option = fix.smallest
         changes = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
         others = f"; it also admits {len(option.also_admits)} other pairs of pods" if option.also_admits else ""
         return Remedy(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kubectl_genainet import __version__
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import Event, Hello, Sightings
 from kubectl_genainet.wire import sightings
 
@@ -59,6 +59,7 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_events: int = 1_000_000
     max_bytes: int = 1 << 30
     rulesets: bool = True
+    node_when_seen: bool = False  # the node's namespaces and rules come before its first packet, else at the start
     exact: bool = False  # have the kernel tell which rules the packets to `filters` meet (changes the node meanwhile)
     check: CheckRequest | None = msgspec.field(default=None, name="probe")
     options: dict[str, str] = {}
@@ -90,7 +91,7 @@ def decode(line: bytes) -> Event:
     """One line as a record. Raises GenainetError for a line that is none (damaged, or from a newer agent)."""
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise GenainetError(f"the stream holds a record that this version can't read: {error}") from None
 
 
@@ -103,8 +104,8 @@ def skew(node: str, agent_version: str) -> tuple[str, str]:
     """What to say, and what to do, of an agent of another version ("": it did not say); ("", "") of the same."""
     if agent_version == __version__:
         return "", ""
-    said = f"the agent on node {node} is version {agent_version or 'unknown'}, this client {__version__}"
-    return said, _SAME_VERSION
+    versions = f"the agent on node {node} is version {agent_version or 'unknown'}, this client {__version__}"
+    return versions, _SAME_VERSION
 
 
 def check_hello(hello: Hello) -> None:

@@ -16,7 +16,7 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
 _OUTER = "16s16sHHBB2x"  # a tuple whose first byte of padding says that it is the socket's
-PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sII")  # struct packet_event
+PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sIHBx")  # struct packet_event
 assert PACKET.size == 160
 KIND_AT = 126  # the byte that says what kind of event it is
 SIGHTING = 1  # EVENT_PACKET
@@ -59,6 +59,7 @@ class PacketEvent(NamedTuple):
     device: bytes
     cpu: int
     later: int
+    ttl: int
 
     @property
     def flow(self) -> FiveTuple:
@@ -89,6 +90,7 @@ class PacketEvent(NamedTuple):
             tunnel=None if self.is_sockets else outer,
             asked=outer if self.is_sockets else None,
             cpu=self.cpu,
+            ttl=self.ttl,
             point=self.where,
         )
 

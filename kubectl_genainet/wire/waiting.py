@@ -41,9 +41,9 @@ class WaitingRecords:
         deadline = time.monotonic() + timeout_s
         with self._more:
             while not self._records:
-                if (left := deadline - time.monotonic()) <= 0:
+                if (remaining_s := deadline - time.monotonic()) <= 0:
                     raise TimeoutError
-                self._more.wait(left)
+                self._more.wait(remaining_s)
             record, size = self._records.popleft()
             self._bytes -= size
             self._room.notify_all()

@@ -56,9 +56,27 @@
 struct end {
 	__u64 location;
 	__u32 reason;
-	__u32 depth; /* entries of stack that are valid */
+	__u16 depth; /* entries of stack that are valid */
+	__u16 tracked; /* enum tracked */
 	__u64 stack[STACK_DEPTH];
 };
+
+/* What connection tracking made of a packet. NONE: it has no entry, as before tracking; rules match it as INVALID. What follows
+ * is enum ip_conntrack_info, counted from TRACKED_AS. */
+enum tracked { TRACKED_UNKNOWN = 0, TRACKED_NONE = 1, TRACKED_AS = 2 };
+#define CONNTRACK_INFO 7 /* the low bits of skb->_nfct (NFCT_INFOMASK); the rest is the entry's address */
+
+static __always_inline __u16 tracked_as(__u64 skb)
+{
+#ifdef HAS_skb_conntrack
+	struct skb_conntrack entry = {};
+
+	READ_VIEW(entry, skb_conntrack, skb);
+	return entry._nfct ? TRACKED_AS + (entry._nfct & CONNTRACK_INFO) : TRACKED_NONE;
+#else
+	return TRACKED_UNKNOWN;
+#endif
+}
 
 /* From skb:kfree_skb(skb, location, reason). */
 static __always_inline void fill_end(struct end *e, struct bpf_raw_tracepoint_args *ctx)
@@ -69,11 +87,28 @@ static __always_inline void fill_end(struct end *e, struct bpf_raw_tracepoint_ar
 #else
 	e->reason = 0;
 #endif
+	e->tracked = tracked_as(ctx->args[0]);
 	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
 	e->depth = size > 0 ? (__u32)size / 8 : 0;
 }
 
 enum point { POINT_RX = 0, POINT_TX = 1, POINT_DROP = 2 };
+
+/* Where a SYN went: it is named by what translation leaves alone (a masqueraded source port as far as the kernel can), and the
+ * last destination that it was sent to is the backend. The packet probe notes, the connections probe asks: one map of both. */
+struct way_key {
+	__u32 seq;
+	__u16 sport; /* host byte order */
+	__u16 pad;
+};
+
+struct way {
+	__u8 daddr[16];
+	__u16 dport;
+	__u16 pad[3];
+};
+
+#define WAYS 16384 /* each is asked for, and removed, when its handshake is over */
 
 struct tuple {
 	__u8 saddr[16]; /* IPv4 as ::ffff:a.b.c.d */
@@ -125,7 +160,8 @@ struct packet {
 	__u8 icmp_code;
 	__u32 icmp_rest; /* bytes 4 to 7 of the ICMP header, as on the wire */
 	__u8 later;	 /* a later fragment: its ports are the first one's */
-	__u8 pad[3];
+	__u8 ttl;	 /* or hop limit */
+	__u8 pad[2];
 };
 
 /* What became of the events: one slot a cause. */
@@ -366,10 +402,12 @@ static __always_inline void parse(struct packet *p, struct headers *h, __u64 l3)
 	p->tcp_flags = p->tcp_doff = p->icmp_type = p->icmp_code = 0;
 	if (h->version == 4) {
 		p->ip_id = be16(h->ip + 4);
+		p->ttl = h->ip[8];
 		map_ipv4(p->t.saddr, h->ip + 12);
 		map_ipv4(p->t.daddr, h->ip + 16);
 	} else {
 		p->ip_id = 0;
+		p->ttl = h->ip[7];
 		__builtin_memcpy(p->t.saddr, h->ip + 8, 16);
 		__builtin_memcpy(p->t.daddr, h->ip + 24, 16);
 	}
@@ -403,6 +441,7 @@ struct ports {
 	__u8 known;
 	__u8 from_server; /* a filter names the source port */
 	__u8 to_server;
+	__u8 opens; /* a SYN, and no answer to one */
 };
 
 /* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
@@ -412,7 +451,7 @@ static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *p
 #ifdef TYPED_LOADS
 	struct skb_head sh; /* only what is used is loaded */
 	__u16 fragment, sport, dport;
-	__u8 first, proto;
+	__u8 first, proto, flags;
 	__u64 l3, l4;
 
 	READ_VIEW(sh, skb_head, skb);
@@ -427,6 +466,7 @@ static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *p
 		l4 = TYPED(l3 + 16, BTF_in6_addr);
 		TYPED_LOAD(sport, 16, l4, 4);
 		TYPED_LOAD(dport, 16, l4, 6);
+		TYPED_LOAD(flags, 8, TYPED(l3 + 32, BTF_in6_addr), 1);
 	} else {
 		TYPED_LOAD(proto, 8, ip, 6);
 		if (first >> 4 != 6 || proto != P_TCP)
@@ -434,10 +474,12 @@ static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *p
 		l4 = TYPED(l3 + 40, BTF_in6_addr);
 		TYPED_LOAD(sport, 16, l4, 0);
 		TYPED_LOAD(dport, 16, l4, 2);
+		TYPED_LOAD(flags, 8, l4, 13);
 	}
 	ports->dport = __builtin_bswap16(dport);
 	ports->sport = __builtin_bswap16(sport);
 	ports->known = 1;
+	ports->opens = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	ports->to_server = port_wanted(ports->dport);
 	ports->from_server = port_wanted(ports->sport);
 	return !ports->to_server && !ports->from_server;

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.kube_router import enforcing
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.processes import wait_for
 
@@ -38,26 +38,8 @@ def enforced(deployed: Cluster) -> Iterator[Cluster]:
     """The cluster with kube-router's policy controller on each node."""
     if deployed.plane is None:
         pytest.skip("runs an enforcer on the nodes: not on another's cluster")
-    kubeconfig = deployed.plane.kubeconfig(inside=True)
-    flags = ["--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--metrics-port=0"]
-    flags += ["--health-port=0", "--service-cluster-ip-range=10.96.0.0/16", f"--kubeconfig={kubeconfig}", "--v=1"]
-    running = [
-        node.daemon("kube-router", "kube-router", f"--hostname-override={node.name}", *flags) for node in deployed.nodes
-    ]
-    try:
+    with enforcing(deployed):
         yield deployed
-    finally:
-        for node, daemon in zip(deployed.nodes, running, strict=True):
-            daemon.kill()
-            node.daemons.remove(daemon)
-            remove_rules(node)
-
-
-def remove_rules(node: KubeNode) -> None:
-    """What `kube-router --cleanup-config` would do, which needs a kernel with IPVS: all but its chains stays."""
-    ours = re.compile(r"KUBE-(ROUTER|POD-FW|NWPLCY)")
-    kept = [line for line in node.run("iptables-save").splitlines() if not ours.search(line)]
-    node.run("bash", "-c", 'iptables-restore <<< "$1"', "restore", "\n".join(kept) + "\n")
 
 
 def pods(cluster: Cluster) -> dict[str, dict[str, Any]]:

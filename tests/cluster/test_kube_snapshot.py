@@ -1,6 +1,7 @@
 """Reading a real API server: what is listed, what is refused and named, how a watch goes on."""
 
 import queue
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,11 @@ from kubectl_genainet.kube.failures import Unreachable
 from kubectl_genainet.kube.live import LiveCluster
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, NODE, POD, SERVICE, discover
 from kubectl_genainet.kube.resources import NAMESPACE as NAMESPACES
-from kubectl_genainet.kube.snapshot import list_objects, read_listings
-from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, ObjectWatch, Selection, watch_once
+from kubectl_genainet.kube.snapshot import NOT_ASKED_FOR, list_objects, read_listings
+from kubectl_genainet.kube.watch import Expired, ObjectChange, ObjectChangeKind, ObjectWatch, Selection, watch_once
+from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.run.sources.cluster import ClusterSource
 from tests.cluster.harness.api import ApiError
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.controlplane import ControlPlane
@@ -25,6 +28,7 @@ from tests.cluster.harness.processes import wait_for
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "snapshots"
+LISTS_OF_INGRESSES = r'^apiserver_request_total\{.*resource="ingresses".*verb="LIST".*\} (\d+)$'
 SETUP = f"""
 apiVersion: v1
 kind: Namespace
@@ -83,6 +87,34 @@ def test_a_snapshot_holds_services_and_endpoints_of_both_families(plane: Control
     assert {o.api_version for o in cluster.of("EndpointSlice")} <= {"discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"}
     assert [left.kind for left in cluster.left_out] == ["Secret"]
     assert not any("managedFields" in o.raw["metadata"] for o in cluster.objects)
+
+
+def test_kinds_that_only_checks_ask_for_are_listed_for_checks_and_recordings_alone(plane: ControlPlane) -> None:
+    backend = {"service": {"name": "my-llama-svc", "port": {"number": 80}}}
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "public", "namespace": NAMESPACE},
+        "spec": {"defaultBackend": backend},
+    }
+    plane.api().apply([ingress])
+    source = ClusterSource(kubeconfig=kubeconfig(plane))
+    before = lists_of_ingresses(plane)
+    assert not source.snapshot().of("Ingress")
+    assert lists_of_ingresses(plane) == before
+    assert LeftOut("Ingress", NOT_ASKED_FOR) in source.snapshot().left_out
+    assert source.snapshot().services
+    whole = source.snapshot(whole=True)
+    assert "public" in {o.name for o in whole.of("Ingress") if o.namespace == NAMESPACE}
+    assert lists_of_ingresses(plane) > before
+    assert [left.kind for left in whole.left_out] == ["Secret"]
+    assert source.snapshot() is whole
+
+
+def lists_of_ingresses(plane: ControlPlane) -> int:
+    """As the API server counts them."""
+    metrics = plane.api().get("/metrics")
+    return sum(int(count) for count in re.findall(LISTS_OF_INGRESSES, metrics, re.MULTILINE))
 
 
 def test_lists_are_read_page_by_page(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,16 +195,27 @@ def gone(plane: ControlPlane, path: str, token: str) -> bool:
     return False
 
 
+def newer(watch: ObjectWatch, changed: queue.Queue[None]) -> tuple[KubeObject, ...]:
+    """The objects after the next change."""
+    changed.get(timeout=10)
+    objects = watch.objects()
+    assert objects is not None
+    return objects
+
+
+def names(watch: ObjectWatch, changed: queue.Queue[None]) -> list[str]:
+    return [obj.name for obj in newer(watch, changed)]
+
+
 @pytest.mark.timeout(90)
 def test_a_watch_lists_again_after_410_and_survives_a_restart(forgetful: tuple[ControlPlane, KubeClient]) -> None:
     plane, client = forgetful
     served, _ = discover(client, [SERVICE])
-    seen: queue.Queue[list[str]] = queue.Queue()
+    changed: queue.Queue[None] = queue.Queue()
     problems: queue.Queue[str] = queue.Queue()
-    with ObjectWatch(
-        client, Selection(served[0], "default"), lambda found: seen.put([o.name for o in found]), problems.put
-    ):
-        assert seen.get(timeout=10) == ["kubernetes"]
+    selection = Selection(served[0], "default")
+    with ObjectWatch(client, selection, lambda: changed.put(None), problems.put) as watch:
+        assert names(watch, changed) == ["kubernetes"]
         plane.daemons["kube-apiserver"].kill()
         assert "API server" in problems.get(timeout=10)
         plane.daemons["kube-apiserver"].start()
@@ -180,7 +223,7 @@ def test_a_watch_lists_again_after_410_and_survives_a_restart(forgetful: tuple[C
         assert problems.get(timeout=20) == ""  # by then the version it had is compacted away: it listed again
         service = {"metadata": {"name": "after"}, "spec": {"ports": [{"port": 80}]}}
         plane.api().apply([{"apiVersion": "v1", "kind": "Service", **service}])
-        assert seen.get(timeout=10) == ["after", "kubernetes"]
+        assert names(watch, changed) == ["after", "kubernetes"]
 
 
 def test_a_watch_follows_a_service(plane: ControlPlane) -> None:
@@ -188,15 +231,16 @@ def test_a_watch_follows_a_service(plane: ControlPlane) -> None:
     served, _ = discover(client, [ENDPOINT_SLICE])
     selection = Selection(served[0], NAMESPACE, "kubernetes.io/service-name=other")
     port = {"name": "http", "port": 8080, "protocol": "TCP"}
-    seen: queue.Queue[tuple[KubeObject, ...]] = queue.Queue()
-    with ObjectWatch(client, selection, seen.put):
-        assert seen.get(timeout=10) == ()
+    changed: queue.Queue[None] = queue.Queue()
+    with ObjectWatch(client, selection, lambda: changed.put(None)) as watch:
+        assert newer(watch, changed) == ()
         plane.api().apply([endpoint_slice("other", ["10.244.1.20"], [port], namespace=NAMESPACE)])
-        assert seen.get(timeout=10)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.20"]
+        assert newer(watch, changed)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.20"]
         plane.api().apply([endpoint_slice("other", ["10.244.1.21"], [port], namespace=NAMESPACE)])
-        assert seen.get(timeout=10)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.21"]
+        assert newer(watch, changed)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.21"]
         plane.api().delete(f"{served[0].path(NAMESPACE)}/other-1")
-        assert seen.get(timeout=10) == ()
+        assert newer(watch, changed) == ()
+        assert watch.objects() is None
 
 
 def test_a_live_cluster_follows_endpoints_without_reading_everything_again(plane: ControlPlane) -> None:
@@ -223,6 +267,6 @@ def test_a_watch_gives_changes_with_their_kind(plane: ControlPlane) -> None:
     _, version = list_objects(client, served[0], NAMESPACE)
     plane.api().patch(f"{served[0].path(NAMESPACE)}/my-llama-svc", {"metadata": {"labels": {"touched": "yes"}}})
     for item in watch_once(client, Selection(served[0], NAMESPACE), version):
-        if isinstance(item, Change):
-            assert (item.kind, item.object.labels) == (ChangeKind.MODIFIED, {"touched": "yes"})
+        if isinstance(item, ObjectChange):
+            assert (item.kind, item.object.labels) == (ObjectChangeKind.MODIFIED, {"touched": "yes"})
             return

@@ -13,7 +13,7 @@ from kubectl_genainet.lab.datapath.iptables import Tables
 from kubectl_genainet.lab.datapath.kube_proxy import write_iptables
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
-from kubectl_genainet.lab.spec import Family
+from kubectl_genainet.lab.spec import AddressFamily
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
 from tests.cluster.harness.binaries import Binaries
@@ -25,8 +25,8 @@ from tests.proxy_services import NODE
 
 pytestmark = pytest.mark.cluster
 
-CLUSTER_CIDR = {Family.IPV4: "10.244.0.0/16", Family.IPV6: "fd44::/64"}
-SERVICE_CIDR = dict(zip((Family.IPV4, Family.IPV6), SERVICE_CIDRS.split(","), strict=True))
+CLUSTER_CIDR = {AddressFamily.IPV4: "10.244.0.0/16", AddressFamily.IPV6: "fd44::/64"}
+SERVICE_CIDR = dict(zip((AddressFamily.IPV4, AddressFamily.IPV6), SERVICE_CIDRS.split(","), strict=True))
 # Chains and maps with an entry a Service, which kube-proxy writes in no certain order.
 UNORDERED = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL")
 
@@ -61,8 +61,8 @@ def lab_node() -> Iterator[NetNs]:
     namespace.delete()
 
 
-def described(node: KubeProxy, family: Family) -> ProxyNode:
-    ip = node.ip if family is Family.IPV4 else node.ip6
+def described(node: KubeProxy, family: AddressFamily) -> ProxyNode:
+    ip = node.ip if family is AddressFamily.IPV4 else node.ip6
     return ProxyNode(NODE, family, (ip,), CLUSTER_CIDR[family], SERVICE_CIDR[family])
 
 
@@ -113,11 +113,11 @@ def differences(real: dict[str, Any], lab: dict[str, Any]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+@pytest.mark.parametrize("family", [AddressFamily.IPV4, AddressFamily.IPV6])
 def test_iptables_rules_are_kube_proxys(
-    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
+    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: AddressFamily
 ) -> None:
-    v6 = family is Family.IPV6
+    v6 = family is AddressFamily.IPV6
     with KubeProxy(plane, NODE, {"mode": "iptables"}) as proxy:
         real = proxy.wait_for_rules("dual-empty:http has no endpoints", ipv6=v6)
         tables = Tables()
@@ -128,13 +128,13 @@ def test_iptables_rules_are_kube_proxys(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
+@pytest.mark.parametrize("family", [AddressFamily.IPV4, AddressFamily.IPV6])
 def test_nftables_rules_are_kube_proxys(
-    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
+    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: AddressFamily
 ) -> None:
-    ip = "ip6" if family is Family.IPV6 else "ip"
+    ip = "ip6" if family is AddressFamily.IPV6 else "ip"
     with KubeProxy(plane, NODE, {"mode": "nftables"}) as proxy:
-        proxy.wait_for_rules("dual-empty", ipv6=family is Family.IPV6)
+        proxy.wait_for_rules("dual-empty", ipv6=family is AddressFamily.IPV6)
         real = proxy.netns.run("nft", "--json", "list", "table", ip, "kube-proxy")
         text = write_nftables(snapshot, described(proxy, family))
     lab_node.run("nft", "-f", "-", stdin=text)

@@ -166,7 +166,11 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     backends = {pod_on(own, node.name, "my-llama-finetuned")["status"]["podIP"] for node in own.nodes}
     done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     assert done.status == 0, done.out + done.err
-    found = rows(done.out)
+    found = [r for r in rows(done.out) if r["kind"] == "rules"]
+    assert {(r["client"], r["verdict"]) for r in rows(done.out) if r["kind"] == "way"} == {
+        ("pod", "DNAT"),
+        ("node", "DNAT"),
+    }
     assert [(r["node"], r["mode"], r["state"]) for r in found] == [
         ("node-1", own.proxy_mode, "in step"),
         ("node-2", own.proxy_mode, "in step"),

@@ -12,7 +12,7 @@ from typing import Any
 import dpkt
 import pytest
 
-from kubectl_genainet.agent.dns.stream import Streams, TcpDirection
+from kubectl_genainet.agent.dns.stream import TcpDirection, TcpStreams
 from kubectl_genainet.agent.dns.wire import decode_message, message_id
 from kubectl_genainet.model.dns import DnsMessage
 
@@ -44,7 +44,7 @@ def address(ip: Any) -> tuple[str, str]:
 def messages(name: str) -> tuple[Found, list[tuple[tuple[Any, ...], TcpDirection]]]:
     """UDP messages with their frame, TCP messages, and the TCP streams that did not end whole."""
     found: Found = []
-    streams = Streams()
+    streams = TcpStreams()
     frames: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number, ip in packets(name):
         layer = ip.data

@@ -14,7 +14,7 @@ import pytest
 
 from kubectl_genainet.lab.datapath.enforcer import write_policies
 from kubectl_genainet.lab.datapath.iptables import Tables
-from kubectl_genainet.lab.spec import Family
+from kubectl_genainet.lab.spec import AddressFamily
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
 
@@ -77,8 +77,8 @@ def inside(ip: str, network: str | None) -> bool:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c["id"])
 def test_enforcer_gives_the_expected_verdicts(case: dict[str, Any]) -> None:
     snapshot = snapshot_of(case)
-    chains: dict[Family, dict[str, list[list[str]]]] = {}
-    for family in Family:
+    chains: dict[AddressFamily, dict[str, list[list[str]]]] = {}
+    for family in AddressFamily:
         tables = Tables()
         write_policies(tables, snapshot, NODE, family)
         found: dict[str, list[list[str]]] = {}
@@ -90,7 +90,7 @@ def test_enforcer_gives_the_expected_verdicts(case: dict[str, Any]) -> None:
     wrong = []
     for probe in case["probes"]:
         source, target = address(snapshot, probe["from"]), address(snapshot, probe["to"])
-        family = Family.IPV6 if ":" in target else Family.IPV4
+        family = AddressFamily.IPV6 if ":" in target else AddressFamily.IPV4
         got = admits(chains[family], source, target, probe["protocol"].lower(), probe["port"])
         if got != (probe["expected"] == "allow"):
             wrong.append(probe)

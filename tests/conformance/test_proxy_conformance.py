@@ -80,7 +80,7 @@ def test_listing_transaction_and_json_give_the_same_rules(path: Path) -> None:
         for t in r.tables
         for c in t.chains.values()
         for rule in c.rules
-        for check, label in zip(rule.checks, rule.labels, strict=True)
+        for check, label in zip(rule.conditions, rule.labels, strict=True)
         if check.__name__ == "always_unknown"
     ]
     assert unknown == []

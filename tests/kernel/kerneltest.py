@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,8 +22,8 @@ from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent.bpf.btf import Btf
-from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.session.job import Job
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import (
     Bye,
@@ -161,7 +162,9 @@ class Watch:
         request = TraceRequest(cpu_percent=400.0, filters=filters, timeout_s=timeout_s, rulesets=False)
         self.row = row
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.session.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdin is not None
         job = Job(request, "node", str(netns.RUN_NETNS / row.router), str(cache_folder()), budget)
@@ -287,6 +290,69 @@ def udp_sink(row: Row, family: int = 4, port: int = PORT) -> Iterator[socket.soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 64 << 20)
         sock.bind((ADDRESSES[family][1], port))
         yield sock
+
+
+@contextlib.contextmanager
+def frames(name: str, device: str, to: bytes = b"\xff" * 6) -> Iterator[Callable[[bytes, int, int], None]]:
+    """Sends frames from a device of a namespace to a hardware address: the first bytes of a packet, of an Ethernet type. What
+    lies in memory behind them is the rest of that packet: a frame with all of it, which nobody takes, was there just before."""
+    with netns.inside(name):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.bind((device, 0))
+    addresses = to + bytes(6)
+
+    def send(packet: bytes, length: int, kind: int = 0x0800) -> None:
+        sock.send(addresses + struct.pack("!H", 0x88B5) + packet)  # for experiments (IEEE 802)
+        sock.send(addresses + struct.pack("!H", kind) + packet[:length])
+
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})  # what a CPU frees is what it allocates next
+    try:
+        yield send
+    finally:
+        os.sched_setaffinity(0, cpus)
+        sock.close()
+
+
+def in_ip(source: str, destination: str, protocol: int, data: bytes) -> bytes:
+    """An IPv4 packet, its checksum left out."""
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 7, 0, 64, protocol, 0) + ends + data
+
+
+def in_udp(port: int, data: bytes) -> bytes:
+    """A datagram without a checksum."""
+    return struct.pack("!HHHH", 40000, port, 8 + len(data), 0) + data
+
+
+def in_vxlan(packet: bytes) -> bytes:
+    """What a datagram of VXLAN has: its header, an Ethernet header, the packet."""
+    return bytes(8) + bytes(12) + b"\x08\x00" + packet
+
+
+def syn(port: int) -> bytes:
+    """A TCP header."""
+    return struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, 2, 1000, 0, 0)
+
+
+def send_cut_packets(send: Callable[[bytes, int, int], None], outside: tuple[str, str], inside: str, port: int) -> None:
+    """Packets that end before what a careless reader reads: each is a SYN to `port` where memory behind its end is believed. One
+    has all that it takes to be told, to port + 1, and no flags: it ends behind its sequence number."""
+    ends_early = [in_ip("10.9.9.9", inside, socket.IPPROTO_TCP, syn(n)) for n in (port, port + 1)]
+    no_header = struct.pack("!BBH", 0x40, 0, port) + ends_early[0][4:]  # its transport header is where it begins
+    v6 = struct.pack("!IHBB", 6 << 28, 20, socket.IPPROTO_TCP, 64) + 2 * socket.inet_pton(
+        socket.AF_INET6, f"::ffff:{inside}"
+    )
+    tunnelled = [
+        in_ip(*outside, socket.IPPROTO_UDP, in_udp(8472, in_vxlan(p))) for p in (*ends_early, no_header, v6 + syn(port))
+    ]
+    outer = 20 + 8 + 8 + 14
+    send(tunnelled[0], 20 + 8 + 1, 0x0800)  # a byte after UDP's header
+    send(tunnelled[1], outer + 20 + 8, 0x0800)
+    send(tunnelled[2], outer + 8, 0x0800)
+    send(tunnelled[3], outer + 40 + 2, 0x0800)
+    send(no_header, 8, 0x0800)
+    send(v6 + syn(port), 40 + 2, 0x86DD)
 
 
 def send_datagrams(row: Row, count: int, family: int = 4, port: int = PORT, pause: float = 0.0) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_genainet.agent.exact.node import COMMENT
 from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.datapath import netns
@@ -86,6 +87,17 @@ def test_a_killed_worker_leaves_no_rule_and_the_log_says_whose_it_was(agent: Leg
     assert agent.backend() == before
     (session,) = agent.audit("session")
     assert {line["session"] for line in agent.audit("removed")} == {session["session"]}
+    client.close()
+
+
+def test_what_others_left_goes_with_the_next_session_which_says_whose_it_was(agent: LegacyAgent) -> None:
+    """Rules of an agent that was killed after this one's start."""
+    left = ("PREROUTING", "-d", "192.0.2.1", "-m", "comment", "--comment", f"{COMMENT} session=ab12", "-j", "TRACE")
+    agent.row.run(agent.row.router, "iptables-legacy", "-t", "raw", "-A", *left)
+    client = agent.tracing()  # has its own rules, and no other
+    wait_for(lambda: agent.audit("removed"), "the log")
+    (removed,) = agent.audit("removed")
+    assert "session=ab12" in str(removed["what"])
     client.close()
 
 

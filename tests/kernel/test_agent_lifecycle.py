@@ -192,7 +192,9 @@ def test_session_ends_in_time(agent: Agent) -> None:
 def test_session_ends_with_its_agent(
     agent: Agent, session: tuple[Client, int, dict[str, set[int]]], sign: signal.Signals
 ) -> None:
+    """Even one that hangs."""
     _, worker, objects = session
+    os.kill(worker, signal.SIGSTOP)
     agent.process.send_signal(sign)
     assert gone(objects) < SOON_S * SLACK
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end", 10)

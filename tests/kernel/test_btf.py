@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.bpf.btf import VMLINUX, Btf, Field
+from kubectl_genainet.agent.bpf.btf import VMLINUX, Btf, StructMember
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import GenainetError
 from tests.kernel.kerneltest import RELEASES, other_kernel
@@ -98,7 +98,7 @@ def test_field_lies_where_bpftool_says(kernel: Path, types: dict[int, Type], str
             assert Btf(kernel).field(struct, path) is None
             return
         bits, number = bits + found[0], found[1]
-    assert Btf(kernel).field(struct, path) == Field(bits // 8, size_of(types, number))
+    assert Btf(kernel).field(struct, path) == StructMember(bits // 8, size_of(types, number))
 
 
 @pytest.mark.parametrize("name", ["skb_drop_reason", "bpf_prog_type", "nf_inet_hooks"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
@@ -23,7 +22,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs.stub_resolver import encode_query
 from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event, PacketSeen
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import here
+from tests.kernel.kerneltest import frames, here, in_ip, in_udp
 
 pytestmark = [
     pytest.mark.kernel,
@@ -54,7 +53,7 @@ def namespaces() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=10)
 
 
-class Watch:
+class DnsWatch:
     """The probe, with what it has reported."""
 
     def __init__(self, probe: LoadedProbe) -> None:
@@ -76,11 +75,11 @@ class Watch:
 
 
 @pytest.fixture
-def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsWatch]:
     with LoadedProbe(
         PROBES["dns"], "node", Path("/tmp/kubectl-genainet"), budget=Budget(events_per_second=1_000_000)
     ) as probe:
-        yield Watch(probe)
+        yield DnsWatch(probe)
 
 
 def udp(namespace: str, address: tuple[str, int]) -> socket.socket:
@@ -89,6 +88,12 @@ def udp(namespace: str, address: tuple[str, int]) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     sock.bind(address)
     return sock
+
+
+def raw_in(namespace: str) -> socket.socket:
+    """For whole packets, whatever their source."""
+    with netns.inside(namespace):
+        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
 class Responder(threading.Thread):
@@ -126,7 +131,7 @@ class Responder(threading.Thread):
         self.sock.close()
 
 
-def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
+def test_an_exchange_is_one_record_with_both_ways(watch: DnsWatch) -> None:
     with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.sendto(encode_query(77, "model.example", 28), (SERVER_IP, 53))
         sock.settimeout(2)
@@ -147,7 +152,7 @@ def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
     assert event.answer.rcode == "NOERROR"
 
 
-def test_ten_thousand_queries_are_ten_thousand_records_or_counted_losses(watch: Watch) -> None:
+def test_ten_thousand_queries_are_ten_thousand_records_or_counted_losses(watch: DnsWatch) -> None:
     kinds = ("answered", "nothere", "silent")
     sent: Counter[str] = Counter()
     with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
@@ -177,7 +182,7 @@ def test_ten_thousand_queries_are_ten_thousand_records_or_counted_losses(watch: 
     assert lost or found == sent
 
 
-def test_latency_is_that_of_the_server_within_five_percent(watch: Watch) -> None:
+def test_latency_is_that_of_the_server_within_five_percent(watch: DnsWatch) -> None:
     delay = 0.05
     with Responder(delay) as server, udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.settimeout(2)
@@ -194,7 +199,18 @@ def test_latency_is_that_of_the_server_within_five_percent(watch: Watch) -> None
     assert sorted(errors)[10] < max(0.05 * delay * 1e9, 200_000)
 
 
-def test_repetition_expiry_drop_and_what_is_no_dns(watch: Watch) -> None:
+def test_nothing_is_read_behind_the_end_of_a_message(watch: DnsWatch) -> None:
+    message = encode_query(5, "model.example", 1)
+    packet = in_ip(CLIENT_IP, SERVER_IP, socket.IPPROTO_UDP, in_udp(53, message))
+    with frames(CLIENT, "eth0") as send:
+        for length in (12, 20):
+            send(packet, 20 + 8 + length, 0x0800)
+    watch.settle()
+    events = [*watch.events, *watch.probe.sweep(time.monotonic_ns(), final=True)]
+    assert len(events) >= 2 and "model" not in str(events)
+
+
+def test_repetition_expiry_drop_and_what_is_no_dns(watch: DnsWatch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock:
         query = encode_query(5, "silent.example", 1)
         for _ in range(2):
@@ -216,12 +232,14 @@ def test_repetition_expiry_drop_and_what_is_no_dns(watch: Watch) -> None:
     assert list(watch.probe.sweep(time.monotonic_ns(), final=True)) == []
 
 
-def test_an_unanswered_flood_hides_no_other_clients_exchange(watch: Watch) -> None:
-    """The flood comes from the server's namespace, with more queries than the table of open exchanges holds."""
-    with udp(SERVER, (SERVER_IP, 0)) as flood, udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(CLIENT, (CLIENT_IP, 53)):
+def test_an_unanswered_flood_hides_no_other_clients_exchange(watch: DnsWatch) -> None:
+    """The flood comes from the server's namespace, with more queries than the table of open exchanges holds, each from a source
+    address that it made up."""
+    with raw_in(SERVER) as flood, udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(CLIENT, (CLIENT_IP, 53)):
         for number in range(20_000):
-            with contextlib.suppress(BlockingIOError):
-                flood.sendto(encode_query(number, "silent.example", 1), (CLIENT_IP, 53))
+            query = in_udp(53, encode_query(number, "silent.example", 1))
+            source = f"10.80.{number >> 8}.{number & 255}"
+            flood.sendto(in_ip(source, CLIENT_IP, socket.IPPROTO_UDP, query), (CLIENT_IP, 0))
         assert watch.probe.accounts()["flow table"] > 0
         with Responder():
             for number in range(50):
@@ -237,7 +255,7 @@ def test_an_unanswered_flood_hides_no_other_clients_exchange(watch: Watch) -> No
     assert sum(1 for t in ended if isinstance(t, DnsTransaction)) + watch.probe.accounts()["flow table"] == 20_000
 
 
-def test_the_budget_of_events_is_shared_by_clients(watch: Watch) -> None:
+def test_the_budget_of_events_is_shared_by_clients(watch: DnsWatch) -> None:
     watch.probe.budget = Budget(events_per_second=40)
     watch.probe.configure(ALL, {netns.inode(CLIENT), netns.inode(SERVER)})
     with udp(SERVER, (SERVER_IP, 0)) as flood, udp(CLIENT, (CLIENT_IP, 0)) as sock:
@@ -252,7 +270,7 @@ def test_the_budget_of_events_is_shared_by_clients(watch: Watch) -> None:
     assert [t.id for t in watch.transactions() if t.end is DnsEnd.ANSWERED] == [7]
 
 
-def test_each_query_beyond_the_budget_is_counted_once_and_its_response_is_no_lone_one(watch: Watch) -> None:
+def test_each_query_beyond_the_budget_is_counted_once_and_its_response_is_no_lone_one(watch: DnsWatch) -> None:
     watch.probe.limit_events(40)
     asked = 2000
     with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
@@ -268,7 +286,7 @@ def test_each_query_beyond_the_budget_is_counted_once_and_its_response_is_no_lon
     assert accounts["emitted"] == asked
 
 
-def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: Watch) -> None:
+def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: DnsWatch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(SERVER, (SERVER_IP, 53)):
         for number in range(30):
             sock.sendto(encode_query(number, "silent.example", 1), (SERVER_IP, 53))
@@ -282,7 +300,7 @@ def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: Watch) -> None
     assert dict(watch.probe.pairs("open_by_client", 24, 8)) == {}
 
 
-def test_other_ports_and_other_namespaces_leave_nothing(watch: Watch) -> None:
+def test_other_ports_and_other_namespaces_leave_nothing(watch: DnsWatch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.sendto(encode_query(5, "name.example", 1), (SERVER_IP, 5353))
         watch.probe.configure(ALL, {1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.node.netns import inside
+from kubectl_genainet.agent.node.tunnels import Tunnels
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.model.events import (
     DropCount,
@@ -25,7 +27,17 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import here, missing_here, tells_every_reset
+from tests.kernel.kerneltest import (
+    PORT,
+    frames,
+    here,
+    in_ip,
+    in_vxlan,
+    missing_here,
+    send_cut_packets,
+    syn,
+    tells_every_reset,
+)
 
 CLIENT, SERVER = "gndrops-client", "gndrops-server"
 SERVER_IPS = {4: "10.78.0.2", 6: "fd00:78::2"}
@@ -78,7 +90,7 @@ def namespaces() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False, timeout=30)
 
 
-class Watch:
+class DropsWatch:
     """A loaded probe that looks at the two namespaces only."""
 
     def __init__(self, probe: LoadedProbe) -> None:
@@ -86,9 +98,9 @@ class Watch:
         self.samples: list[Event] = []
         self._memory: dict[bytes, int] = {}
 
-    def clear(self, *filters: FilterEntry) -> None:
+    def clear(self, *filters: FilterEntry, tunnels: Tunnels = Tunnels()) -> None:  # noqa: B008 - frozen
         own = [os.stat(f"/run/netns/{name}").st_ino for name in (CLIENT, SERVER)]
-        self.probe.configure(filters, own)
+        self.probe.configure(filters, own, tunnels)
         self.counts()
         self.samples.clear()
 
@@ -101,14 +113,33 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropsWatch]:
     with LoadedProbe(PROBES["drops"], "node-1", tmp_path_factory.mktemp("cache")) as probe:
-        found = Watch(probe)
+        found = DropsWatch(probe)
         probe.on_event(found.samples.append)
         found.clear()
         probe.attach()
         assert {text.rpartition(": ")[0] for text in probe.missing} == missing_here("drops")
         yield found
+
+
+def socket_in(name: str) -> socket.socket:
+    sock = in_netns(name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    assert isinstance(sock, socket.socket)
+    return sock
+
+
+def index_of(name: str, device: str) -> int:
+    index = in_netns(name, lambda: socket.if_nametoindex(device))
+    assert isinstance(index, int)
+    return index
+
+
+def mac_of(name: str, device: str) -> bytes:
+    shown = subprocess.run(
+        ["ip", "-n", name, "-j", "link", "show", device], check=True, capture_output=True, text=True, timeout=30
+    )
+    return bytes.fromhex(json.loads(shown.stdout)[0]["address"].replace(":", ""))
 
 
 def send(count: int, family: int, *, port: int = BLOCKED, ports: range | None = None, pause_every: int = 0) -> None:
@@ -137,7 +168,7 @@ def drops(counts: list[Tally], *, port: int = BLOCKED) -> list[DropCount]:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_every_dropped_datagram_is_counted_once(watch: Watch, family: int) -> None:
+def test_every_dropped_datagram_is_counted_once(watch: DropsWatch, family: int) -> None:
     watch.clear()
     send(500, family)
     (count,) = drops(watch.counts())
@@ -147,7 +178,7 @@ def test_every_dropped_datagram_is_counted_once(watch: Watch, family: int) -> No
     assert count.bytes == 500 * (40 + 8 + (20 if family == 4 else 40))
 
 
-def test_first_packet_carries_the_stack_and_its_hook(watch: Watch) -> None:
+def test_first_packet_carries_the_stack_and_its_hook(watch: DropsWatch) -> None:
     watch.clear()
     send(3, 4, ports=range(3001, 3004))
     watch.counts()
@@ -157,7 +188,7 @@ def test_first_packet_carries_the_stack_and_its_hook(watch: Watch) -> None:
     assert all(any(frame.startswith("ip_local_deliver") for frame in e.stack) for e in samples)
 
 
-def test_flood_is_counted_and_not_reported_one_by_one(watch: Watch) -> None:
+def test_flood_is_counted_and_not_reported_one_by_one(watch: DropsWatch) -> None:
     watch.clear()
     send(30_000, 4)
     assert sum(c.packets for c in drops(watch.counts())) == 30_000
@@ -166,7 +197,7 @@ def test_flood_is_counted_and_not_reported_one_by_one(watch: Watch) -> None:
     assert watch.probe.accounts()["ring buffer"] == 0
 
 
-def test_full_table_keeps_the_sum_and_leaves_the_source_out(watch: Watch) -> None:
+def test_full_table_keeps_the_sum_and_leaves_the_source_out(watch: DropsWatch) -> None:
     watch.clear()
     send(20_000, 4, ports=range(20_000, 40_000), pause_every=50)
     found = drops(watch.counts())
@@ -178,14 +209,47 @@ def test_full_table_keeps_the_sum_and_leaves_the_source_out(watch: Watch) -> Non
     assert watch.probe.accounts()["flow table"] == 0
 
 
-def test_filter_counts_only_what_it_names(watch: Watch) -> None:
+def test_filter_counts_only_what_it_names(watch: DropsWatch) -> None:
     watch.clear(FilterEntry(SERVER_IPS[4], BLOCKED, "UDP"))
     send(10, 4)
     send(10, 6)
     assert [(c.flow.dst, c.packets) for c in drops(watch.counts())] == [(SERVER_IPS[4], 10)]
 
 
-def test_refused_connection_is_a_drop_and_a_reset_that_a_packet_provoked(watch: Watch) -> None:
+def test_what_a_pod_sends_to_a_tunnels_port_is_no_drop_of_what_is_inside(watch: DropsWatch) -> None:
+    """Whether the node has a tunnel on another device, or between other ends."""
+    forged = in_vxlan(in_ip(CLIENT_IPS[4], "10.9.9.9", socket.IPPROTO_TCP, syn(BLOCKED)))
+    place = os.stat(f"/run/netns/{SERVER}").st_ino, index_of(SERVER, "eth0")
+    for tunnels in (
+        Tunnels(),
+        Tunnels(frozenset({place}), frozenset({"10.9.9.8"})),
+        Tunnels(frozenset({(place[0], place[1] + 1)}), frozenset({SERVER_IPS[4]})),
+    ):
+        watch.clear(tunnels=tunnels)
+        with socket_in(CLIENT) as sock:
+            sock.sendto(forged, (SERVER_IPS[4], 8472))
+        counts = watch.counts()
+        assert [c.packets for c in drops(counts, port=8472)] == [1]
+        assert drops(counts) == []
+    watch.clear(tunnels=Tunnels(frozenset({place}), frozenset({SERVER_IPS[4]})))
+    with socket_in(CLIENT) as sock:
+        sock.sendto(forged, (SERVER_IPS[4], 8472))
+    assert [(c.flow.dst, c.packets) for c in drops(watch.counts())] == [("10.9.9.9", 1)]
+
+
+def test_nothing_is_read_behind_the_end_of_a_packet(watch: DropsWatch) -> None:
+    place = os.stat(f"/run/netns/{SERVER}").st_ino, index_of(SERVER, "eth0")
+    inside = "10.66.0.2"
+    watch.clear(FilterEntry(inside, 0, "TCP"), tunnels=Tunnels(frozenset({place}), frozenset({SERVER_IPS[4]})))
+    with frames(CLIENT, "eth0", mac_of(SERVER, "eth0")) as send:
+        for _ in range(50):
+            send_cut_packets(send, (CLIENT_IPS[4], SERVER_IPS[4]), inside, PORT)
+    counts = watch.counts()
+    assert {(c.flow.dport, c.opening) for c in counts if isinstance(c, DropCount)} == {(PORT + 1, False)}
+    assert {e.flow.dport for e in watch.samples if isinstance(e, PacketDropped)} == {PORT + 1}
+
+
+def test_refused_connection_is_a_drop_and_a_reset_that_a_packet_provoked(watch: DropsWatch) -> None:
     watch.clear()
 
     def connect() -> None:
@@ -201,7 +265,7 @@ def test_refused_connection_is_a_drop_and_a_reset_that_a_packet_provoked(watch: 
     assert [(c.flow.src, c.flow.sport, c.active) for c in sent] == told
 
 
-def test_reset_of_an_application_is_told_and_has_its_port(watch: Watch) -> None:
+def test_reset_of_an_application_is_told_and_has_its_port(watch: DropsWatch) -> None:
     watch.clear()
     listener = in_netns(SERVER, lambda: socket.create_server((SERVER_IPS[4], 5555)))
     assert isinstance(listener, socket.socket)
@@ -219,7 +283,7 @@ def test_reset_of_an_application_is_told_and_has_its_port(watch: Watch) -> None:
     listener.close()
 
 
-def test_unanswered_syn_is_counted_as_sent_again(watch: Watch) -> None:
+def test_unanswered_syn_is_counted_as_sent_again(watch: DropsWatch) -> None:
     watch.clear()
     rule = ("INPUT", "-p", "tcp", "--dport", "6666", "-j", "DROP")
     run("nsenter", f"--net=/run/netns/{SERVER}", "iptables", "-A", *rule)
@@ -240,7 +304,7 @@ def test_unanswered_syn_is_counted_as_sent_again(watch: Watch) -> None:
     assert [(c.packets, c.opening) for c in drops(counts, port=6666)] == [(2, True)]
 
 
-def test_nothing_stays_behind(watch: Watch) -> None:
+def test_nothing_stays_behind(watch: DropsWatch) -> None:
     """The tables are empty after they were read: what was counted is reported once."""
     watch.clear()
     send(5, 4)

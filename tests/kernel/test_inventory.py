@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
+from pyroute2 import IPRoute
 
+from kubectl_genainet.agent.node import inventory
 from kubectl_genainet.agent.node import namespace as looked_into
+from kubectl_genainet.agent.node.cpu_time import spent_s
 from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.node import NetNs
 
@@ -67,3 +72,62 @@ def test_a_new_namespace_is_not_taken_for_an_old_one_of_the_same_name_or_inode(n
         now = looked_at(node)
         assert now.addresses == (f"10.99.0.{number}",)
         inodes.add(now.inode)
+
+
+@pytest.fixture
+def two_nodes(namespace: str) -> Iterator[tuple[str, str]]:
+    """Two nodes' namespaces on one kernel, beside `namespace`, which has no link yet."""
+    nodes = f"{NAME}-a", f"{NAME}-b"
+    netns.create(list(nodes))
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            netns.remove(node)
+
+
+def links_to(node: str) -> None:
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", f"v{NAME[-8:]}", "netns", node)
+
+
+def test_another_nodes_pod_is_told_from_ones_own_and_looked_at_once(
+    two_nodes: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = two_nodes
+    node = Inventory("node", f"/run/netns/{own}")
+    inode = os.stat(f"/run/netns/{NAME}").st_ino
+    assert node.shared and inode not in node.own_inodes()
+    links_to(other)
+    assert inode not in node.own_inodes()
+    read: list[int] = []
+
+    def reader() -> IPRoute:
+        read.append(os.stat("/proc/thread-self/ns/net").st_ino)
+        return IPRoute()
+
+    monkeypatch.setattr(inventory, "IPRoute", reader)
+    assert inode not in node.own_inodes() and inode not in read
+    ip("link", "add", "eth1", "type", "veth", "peer", "name", "other")
+    assert inode not in node.own_inodes() and inode in read
+
+
+def test_a_pod_with_the_inode_number_of_another_nodes_is_ones_own(two_nodes: tuple[str, str]) -> None:
+    own, other = two_nodes
+    node = Inventory("node", f"/run/netns/{own}")
+    links_to(other)
+    assert os.stat(f"/run/netns/{NAME}").st_ino not in node.own_inodes()
+    netns.remove(NAME)
+    netns.create([NAME])  # the kernel gives the lowest number that is free
+    links_to(own)
+    assert os.stat(f"/run/netns/{NAME}").st_ino in node.own_inodes()
+
+
+def test_what_looking_into_namespaces_takes_is_counted(namespace: str) -> None:
+    def work() -> None:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+
+    before = spent_s()
+    inside_path(f"/run/netns/{NAME}", work)
+    assert spent_s() - before >= 0.02

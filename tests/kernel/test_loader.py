@@ -80,8 +80,11 @@ def one_connection(row: Row) -> None:
 
 
 def wanted(event: Event) -> bool:
-    """Not the middle of the connection, of which only the first data is reported."""
-    return isinstance(event, PacketSeen | PacketDropped) and (event.tcp is None or event.tcp.flags & 7 != 0)
+    """Not the middle of the connection, of which only the first data is reported; nor what a closed socket held unread, which
+    the kernel frees in no namespace once RCU lets it."""
+    if not isinstance(event, PacketSeen | PacketDropped) or not event.netns:
+        return False
+    return event.tcp is None or event.tcp.flags & 7 != 0
 
 
 def what(event: Event) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -27,8 +26,13 @@ from tests.kernel.kerneltest import (
     Row,
     Watch,
     cache_folder,
+    frames,
+    in_ip,
+    in_vxlan,
     places,
+    send_cut_packets,
     send_datagrams,
+    syn,
     three_namespaces,
     udp_sink,
     udp_socket,
@@ -63,6 +67,7 @@ def test_each_datagram_is_one_event_at_each_place(row: Row, family: int) -> None
         assert places(row, events) == way(row)
         assert len({e.skb for e in events}) == 1 and len({e.sig for e in events}) == 1
         assert {e.payload for e in events} == {17} and {e.node for e in events} == {"node"}
+        assert [e.ttl for e in sorted(events, key=lambda e: e.t_ns)] == [64, 64, 63, 63]  # one router
     assert len({events[0].sig for events in by_packet.values()}) == DATAGRAMS  # each payload is another
     assert (bye.emitted, bye.sent, bye.lost) == (4 * DATAGRAMS, 4 * DATAGRAMS, 0) and balanced(bye, watch)
 
@@ -336,11 +341,7 @@ def test_packets_inside_a_tunnel_of_the_nodes_are_matched_and_name_it(row: Row) 
 
 
 def test_what_a_pod_sends_to_a_tunnels_port_is_not_taken_for_a_tunnel(row: Row) -> None:
-    inner = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 40, 7, 0, 64, 6, 0, socket.inet_aton("10.1.1.1"), socket.inet_aton(SERVER_IP)
-    )
-    syn = struct.pack("!HHIIBBHHH", 40000, PORT, 1, 0, 5 << 4, 2, 1000, 0, 0)
-    forged = bytes(8) + bytes(12) + b"\x08\x00" + inner + syn
+    forged = in_vxlan(in_ip("10.1.1.1", SERVER_IP, socket.IPPROTO_TCP, syn(PORT)))
     with tunnel_to_another_node(row), watching(row, FilterEntry(SERVER_IP, PORT, "TCP")) as watch:
         with udp_socket(row, row.client, 4) as sock:
             for destination in (SERVER_IP, "10.88.1.1", "10.88.2.1"):
@@ -352,17 +353,17 @@ def test_what_a_pod_sends_to_a_tunnels_port_is_not_taken_for_a_tunnel(row: Row) 
 
 
 def test_nothing_is_read_behind_the_end_of_a_packet(row: Row) -> None:
+    inside = "10.66.0.2"
     with (
         tunnel_to_another_node(row),
-        watching(row, FilterEntry("10.66.0.2", 0, ""), FilterEntry("0.0.0.0", 0, "")) as watch,
+        watching(row, FilterEntry(inside, 0, "TCP")) as watch,
+        frames(row.router, "to-server") as send,
     ):
-        with udp_socket(row, row.router, 4) as sock, udp_socket(row, row.client, 4) as pod:
-            for _ in range(200):
-                sock.sendto(b"x", (SERVER_IP, 8472))  # from the tunnel's own end, with nothing inside
-                pod.sendto(b"x", ("10.88.2.1", 8472))
+        for _ in range(50):
+            send_cut_packets(send, ("10.88.2.1", SERVER_IP), inside, PORT)
         watch.settle()
         watch.end()
-    assert [e for e in watch.seen if e.tcp or e.tunnel] == []
+    assert {(e.flow.dport, e.tcp.flags) for e in watch.seen if e.tcp} == {(PORT + 1, 0)}
 
 
 def test_other_nodes_namespaces_are_not_reported(row: Row) -> None:

@@ -26,7 +26,7 @@ from kubectl_genainet.agent.dns.once import HELD_NS
 from kubectl_genainet.context.identities import identities_of
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs.start import netns_files
-from kubectl_genainet.lab.spec import Family, LabSpec
+from kubectl_genainet.lab.spec import AddressFamily, LabSpec
 from kubectl_genainet.lab.state import LabFolder
 from kubectl_genainet.model.kube import Pod
 from tests.lab.labtest import RunningLab, broken, fresh_name, running
@@ -187,7 +187,7 @@ def test_a_query_that_the_node_masquerades_is_counted_once(scraped: Scraped) -> 
     labels = {"namespace": "default", "workload": "my-llama-finetuned"}
     name = "genainet_dns_duration_seconds_count"
     before, nodes_own = scraped.total(name, **labels), scraped.total(name, namespace="none")
-    fabric = Family.IPV4.fabric_ip
+    fabric = AddressFamily.IPV4.fabric_ip
     with netns.inside(scraped.lab.pod_netns(scraped.backend)):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sock:
@@ -232,7 +232,7 @@ def test_the_agents_own_cost_is_measured(scraped: Scraped) -> None:
 def test_a_session_that_is_killed_is_started_again_and_its_counters_go_on(scraped: Scraped) -> None:
     connections, cpu = scraped.total("genainet_connections_total"), scraped.total("genainet_agent_cpu_seconds_total")
     children = Path(f"/proc/{scraped.process.pid}/task/{scraped.process.pid}/children").read_text().split()
-    (worker,) = [c for c in children if b"serve.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    (worker,) = [c for c in children if b"session.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
     os.kill(int(worker), signal.SIGKILL)
     scraped.wait(lambda: scraped.total("genainet_session_restarts_total", reason="died") == 1, "the end is noticed")
     scraped.wait(lambda: scraped.total("genainet_session_up") == 1, "it is up again", ATTACHED_S)

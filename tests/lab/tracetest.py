@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.lab.datapath.wiring import vxlan_device
-from kubectl_genainet.lab.spec import Family, Overlay, ProxyMode, veth_name
+from kubectl_genainet.lab.spec import AddressFamily, Overlay, ProxyMode, veth_name
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import address_text
 from tests.lab.labtest import RunningLab
@@ -152,8 +152,8 @@ def connect(lab: RunningLab, pod: Pod, ip: str, port: int, count: int) -> list[i
     return [int(line) for line in done.stdout.split()]
 
 
-def address(ips: tuple[str, ...], family: Family) -> str:
-    return next(ip for ip in ips if (":" in ip) == (family is Family.IPV6))
+def address(ips: tuple[str, ...], family: AddressFamily) -> str:
+    return next(ip for ip in ips if (":" in ip) == (family is AddressFamily.IPV6))
 
 
 def hops_of(path: Record) -> list[tuple[str, str | None, str, str, str]]:
@@ -162,7 +162,7 @@ def hops_of(path: Record) -> list[tuple[str, str | None, str, str, str]]:
 
 
 def expected_hops(
-    lab: RunningLab, client: Pod, backend: Pod, service: str, family: Family
+    lab: RunningLab, client: Pod, backend: Pod, service: str, family: AddressFamily
 ) -> list[tuple[str, str | None, str, str, str]]:
     """The way of a first packet by the lab's wiring; the translation is made when its node has received it."""
     here, there = client.spec.node_name, backend.spec.node_name
@@ -183,16 +183,18 @@ def expected_hops(
     ]
 
 
-def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) -> tuple[str, dict[str, str | None]]:
+def programmed_chains(
+    lab: RunningLab, node: str, family: AddressFamily, service: str
+) -> tuple[str, dict[str, str | None]]:
     """(chain of my-llama-svc, chain of each endpoint's address) as the system's own tools print the node's rules; None for an
     endpoint in a map of the Service's own chain."""
     if lab.record.spec.proxy_mode is ProxyMode.IPTABLES:
-        text = lab.node_output(node, "iptables-save" if family is Family.IPV4 else "ip6tables-save", "-t", "nat")
+        text = lab.node_output(node, "iptables-save" if family is AddressFamily.IPV4 else "ip6tables-save", "-t", "nat")
         dispatch = re.search(rf"-A KUBE-SERVICES -d {re.escape(service)}/\d+ .*--dport 80 .*-j (KUBE-SVC-\w+)", text)
         found = re.findall(r"-A (KUBE-SEP-\w+) .*-j DNAT --to-destination \[?([0-9a-f.:]+?)\]?:8080\b", text)
         assert dispatch is not None
         return dispatch[1], {ip: chain for chain, ip in found}
-    text = lab.node_output(node, "nft", "list", "table", "ip" if family is Family.IPV4 else "ip6", "kube-proxy")
+    text = lab.node_output(node, "nft", "list", "table", "ip" if family is AddressFamily.IPV4 else "ip6", "kube-proxy")
     dispatch = re.search(rf"{re.escape(service)} \. tcp \. 80 : goto (service-[^\s,]+)", text)
     assert dispatch is not None, text
     endpoints: dict[str, str | None] = {}
@@ -202,13 +204,17 @@ def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) 
     return dispatch[1], endpoints
 
 
-def chain_counts(lab: RunningLab, node: str, family: Family) -> Counter[str]:
+def chain_counts(lab: RunningLab, node: str, family: AddressFamily) -> Counter[str]:
     """Packets that each endpoint chain's DNAT rule has counted (iptables): one a connection."""
-    text = lab.node_output(node, "iptables-save" if family is Family.IPV4 else "ip6tables-save", "-c", "-t", "nat")
+    text = lab.node_output(
+        node, "iptables-save" if family is AddressFamily.IPV4 else "ip6tables-save", "-c", "-t", "nat"
+    )
     return Counter({chain: int(n) for n, chain in re.findall(r"\[(\d+):\d+\] -A (KUBE-SEP-\w+) .*-j DNAT", text)})
 
 
-def tracked_backends(lab: RunningLab, node: str, family: Family, service: str, ports: set[int]) -> dict[int, str]:
+def tracked_backends(
+    lab: RunningLab, node: str, family: AddressFamily, service: str, ports: set[int]
+) -> dict[int, str]:
     """The backend of each connection, by the client's port, as the node's connection tracking has it."""
     text = lab.node_output(node, "conntrack", "-L", "-f", family.value.lower(), "-p", "tcp", "--orig-dst", service)
     found = {}

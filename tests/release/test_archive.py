@@ -51,3 +51,31 @@ def test_an_archive_is_the_same_twice(tmp_path: Path) -> None:
     assert "client" in json.loads(done.stdout)
     names = {p["name"] for p in json.loads(first[".spdx.json"])["packages"]}
     assert {"kubectl-genainet", "click", "msgspec", "kubernetes", "rich"} <= names
+    signed_and_verified(first, tmp_path)
+
+
+def signed_and_verified(release: dict[str, bytes], folder: Path) -> None:
+    """As docs/security.md has a maintainer do it once, the release workflow each time, and then whoever wants to know."""
+    dist, signers = folder / "dist", folder / "release-signers"
+    dist.mkdir()
+    for ending, data in release.items():
+        (dist / f"{NAME}{ending}").write_bytes(data)
+    signers.write_text((ROOT / "scripts/release-signers").read_text())
+    once = (
+        "ssh-keygen -q -t ed25519 -N '' -f release-key && "
+        'echo "release namespaces=\\"kubectl-genainet\\" $(cut -d \' \' -f 1,2 release-key.pub)" >>release-signers'
+    )
+    subprocess.run(["bash", "-c", once], cwd=folder, check=True, timeout=60)
+    scripts = ROOT / "scripts"
+    subprocess.run(
+        ["bash", str(scripts / "sign-release.sh"), str(dist), str(folder / "release-key")], check=True, timeout=60
+    )
+
+    def verify() -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(scripts / "verify-release.sh"), str(dist), str(signers)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert verify().stdout == "verified: 3 files, signed\n"
+    archive = dist / f"{NAME}.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    assert "not the one that was signed" in verify().stderr

@@ -3,6 +3,8 @@
 import errno
 import gzip
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +98,31 @@ def test_a_full_disk_leaves_a_bundle_that_can_be_read(tmp_path: Path, monkeypatc
     assert bundle.problem == f"the bundle {tmp_path / 'b'} ends early: No space left on device"
     found = read_bundle(tmp_path / "b")
     assert found.snapshot.objects == (POD,) and 0 < len(found.events) < 100
+
+
+FILL = """
+import sys, tests.unit.test_bundle as these
+from kubectl_genainet.bundle import *
+folder = sys.argv[1]
+with BundleWriter(f"{folder}/b", new_header("trace", {}, ""), these.ClusterSnapshot((these.POD,))) as bundle:
+    for number in range(40_000):
+        bundle.write(these.msgspec.structs.replace(these.LOST, where=str(hash((number, "x")))))
+print(bundle.problem, len(read_bundle(f"{folder}/b").events), oct(these.os.stat(f"{folder}/b").st_mode & 0o777))
+"""
+
+
+def test_a_real_file_system_that_is_full_leaves_a_bundle_that_can_be_read(tmp_path: Path) -> None:
+    mounted = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$0" -c "$1" {tmp_path}'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, sys.executable, FILL],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+    )
+    problem, _, rest = done.stdout.partition(" ends early: No space left on device ")
+    count, mode = rest.split()
+    assert problem == f"the bundle {tmp_path}/b" and 0 < int(count) < 40_000 and mode == "0o600", done.stderr
 
 
 def test_a_bundle_that_unpacks_without_end_is_refused_at_once(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import pytest
 from rich.console import Console
 
 from kubectl_genainet.diagnose.causes import MAX_CAUSES, Gathering
-from kubectl_genainet.diagnose.felt import Felt, of_path, of_row
+from kubectl_genainet.diagnose.felt import LOOKUPS_FAIL, Felt, of_finding, of_path, of_row
+from kubectl_genainet.model.diagnoses import DIAGNOSES
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
 from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Flow, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.render.diagnose.text import MarkdownView, TextView
-from kubectl_genainet.render.diagnose.words import headline
+from kubectl_genainet.render.diagnose.words import headline, the_same_in
 
 UI, LLM = "default/ui", "default/llm"
+SERVICE = ServiceRef("default", "llm-svc", 80, "http", "10.96.0.9")
 
 
 def felt(
@@ -56,6 +58,43 @@ def test_a_consequence_is_folded_under_the_cause_of_the_same_flow() -> None:
     ]
 
 
+def test_what_a_client_feels_of_a_service_follows_from_a_fault_of_its_backend() -> None:
+    """The client's socket knows the Service's address only: it was a second cause beside the full listen queue."""
+    sent_again = felt("unacknowledged", server=f"{SERVICE.namespace}/{SERVICE.name}", place="default/ui-0")
+    (queue,) = of_path(path(None, Finding("listen-overflow", "full", Severity.ERROR, ())))
+    gathering = Gathering()
+    for one in (sent_again, queue):
+        gathering.add(one)
+    (cause,) = gathering.causes()
+    assert (cause.check, [s.check for s in cause.symptoms]) == ("listen-overflow", ["unacknowledged"])
+
+
+def test_a_policy_that_is_bypassed_loses_nothing_so_no_symptom_comes_of_it() -> None:
+    """The slow backend was folded under the policy that nobody enforces, and so was not named."""
+    assert causes_of(felt("policy-not-enforced"), felt("slow-backend", severity=Severity.WARNING)) == [
+        ("policy-not-enforced", []),
+        ("slow-backend", []),
+    ]
+
+
+def test_a_server_that_accepts_nothing_does_not_reply_either() -> None:
+    waiting = felt("no-reply", severity=Severity.WARNING, place=LLM)
+    assert causes_of(felt("listen-overflow", place="default/llm-0"), waiting) == [("listen-overflow", ["no-reply"])]
+
+
+def test_a_backend_has_one_name() -> None:
+    """Of the same connections some were seen to reach a backend: the Service stood beside it, as another one."""
+    service = f"{SERVICE.namespace}/{SERVICE.name}"
+    called = frozenset({(UI, service)})
+    gathering = Gathering()
+    for server in (service, LLM):
+        gathering.add(felt("conntrack-full", server=server, called=called))
+    assert gathering.causes()[0].backends == (LLM,)
+    alone = Gathering()
+    alone.add(felt("conntrack-full", server=service, called=called))
+    assert alone.causes()[0].backends == (service,)
+
+
 def test_a_consequence_of_another_flow_stays_a_cause_of_its_own() -> None:
     other = felt("unanswered", client="default/batch", server="default/qdrant", place="node node-9")
     assert causes_of(felt("rp-filter"), other) == [("rp-filter", []), ("unanswered", [])]
@@ -80,6 +119,77 @@ def test_a_full_connection_table_explains_lookups_that_get_no_answer() -> None:
     ]
 
 
+def test_the_same_in_several_pods_is_one_cause_that_counts_them_all() -> None:
+    """One of three pods stood for all, and "11 connections" for 29."""
+    gathering = Gathering()
+    for pod, count in (("llm-cdvlk54g9-9xw2h", 11), ("llm-cdvlk54g9-w6p6s", 10), ("llm-2", 8)):
+        title = f"nothing listens on TCP port 8081 in pod default/{pod}"
+        gathering.add(felt("closed-port", place=f"default/{pod}", count=count, title=title))
+    (cause,) = gathering.causes()
+    assert (cause.count, cause.symptoms) == (29, ())
+    assert cause.elsewhere == ("default/llm-2", "default/llm-cdvlk54g9-w6p6s")
+    assert the_same_in(cause) == "the same in default/llm-2, default/llm-cdvlk54g9-w6p6s"
+
+
+def test_findings_that_name_no_place_are_told_one_by_one() -> None:
+    titles = [f"coredns-7d4b9-{pod} waits for its upstream" for pod in ("c9q7k", "cml8t")]
+    gathering = Gathering()
+    for title in titles:
+        gathering.add(of_finding(Finding("dns-slow-upstream", title, Severity.WARNING, ()), client=UI))
+    (cause,) = gathering.causes()
+    assert (cause.elsewhere, [s.title for s in cause.symptoms]) == ((), titles[1:])
+
+
+def test_a_fault_that_hits_more_than_lookups_is_not_told_as_one_of_lookups() -> None:
+    lookup = felt("conntrack-full", title=f"{LOOKUPS_FAIL}the table is full", dns=True, unit="queries")
+    connection = felt("conntrack-full", title="the table is full")
+    for things in ((lookup, connection), (connection, lookup)):
+        gathering = Gathering()
+        for one in things:
+            gathering.add(one)
+        assert [cause.title for cause in gathering.causes()] == ["the table is full"]
+
+
+def test_another_port_of_the_same_pod_is_not_said_to_be_the_same() -> None:
+    titles = [f"nothing listens on port {name} in the pod" for name in ("8081", "8082")]
+    gathering = Gathering()
+    for title in titles:
+        gathering.add(felt("closed-port", title, place="default/llm-0", title=title))
+    (cause,) = gathering.causes()
+    assert {cause.title, *(symptom.title for symptom in cause.symptoms)} == set(titles)
+    assert (cause.count, cause.elsewhere) == (1, ())
+
+
+def test_a_cause_without_a_remedy_of_its_own_has_the_usual_one() -> None:
+    own = Remedy("scale it", "kubectl scale deploy/llm --replicas 2")
+    for remedy, text in ((None, DIAGNOSES["no-endpoints"].todo), (own, own.text)):
+        gathering = Gathering()
+        gathering.add(felt("no-endpoints", remedy=remedy))
+        (cause,) = gathering.causes()
+        assert cause.remedy is not None and cause.remedy.text == text
+
+
+def test_a_server_that_waits_for_calls_of_its_own_is_no_cause_beside_what_broke_those() -> None:
+    """rag-app's lookups were dropped: that it was slow, and that its clients gave up, were causes 2 to 5."""
+    lookups = felt("rule-drop", "rule", "block udp", client="default/rag", server="kube-system/coredns", dns=True)
+    slow = felt("slow-first-reply", server="default/rag", place="default/rag-0", severity=Severity.WARNING)
+    slowest = felt("slow-backend", place="default/rag-0", severity=Severity.WARNING, client="?", server="?")
+    gave_up = felt("reset-by-client", server="default/rag", place="default/ui-0", severity=Severity.WARNING)
+    assert causes_of(gave_up, slow, slowest, lookups) == [
+        ("rule-drop", ["reset-by-client", "slow-first-reply", "slow-backend"])
+    ]
+    elsewhere = felt("slow-first-reply", place="default/llm-0", severity=Severity.WARNING)
+    assert [check for check, _ in causes_of(elsewhere, lookups)] == ["rule-drop", "slow-first-reply"]
+
+
+def test_a_reset_in_the_clients_own_pod_is_the_clients() -> None:
+    client = Party("10.244.1.2", None, "default", "ui-abc", "node-1", "ui")
+    fields = {"check": "reset-by-app", "drop": None, "client": client}
+    by_client, by_server = of_row(row(pod="default/ui-abc", **fields)), of_row(row(pod="default/llm-abc", **fields))
+    assert by_client is not None and by_server is not None
+    assert (by_client.check, by_server.check) == ("reset-by-client", "reset-by-app")
+
+
 def test_errors_come_before_warnings_and_then_what_was_felt_most() -> None:
     warning = felt("slow-upstream", severity=Severity.WARNING, count=900, client="a/b", server="a/c", place="p")
     assert [
@@ -89,6 +199,29 @@ def test_errors_come_before_warnings_and_then_what_was_felt_most() -> None:
         "rp-filter",
         "slow-upstream",
     ]
+
+
+def test_what_is_no_fault_comes_last_and_names_no_fault() -> None:
+    aside = felt(
+        "reset-by-client", client="default/job", server="default/other", place="p", severity=Severity.INFO, title="old"
+    )
+    slow = felt("slow-backend", severity=Severity.WARNING)
+    assert [check for check, _ in causes_of(aside, slow)] == ["slow-backend", "reset-by-client"]
+    of_the_same_flow = felt("reset-by-client", severity=Severity.INFO)
+    assert [check for check, _ in causes_of(of_the_same_flow, slow)] == ["slow-backend", "reset-by-client"]
+    gathering = Gathering()
+    gathering.add(aside)
+    gathering.add(
+        felt(
+            "reset-by-client",
+            client="default/job",
+            server="default/other",
+            place="p",
+            severity=Severity.WARNING,
+            title="reset midway",
+        )
+    )
+    assert [(c.title, c.severity) for c in gathering.causes()] == [("reset midway", Severity.WARNING)]
 
 
 def test_counts_of_one_cause_add_up_and_keep_the_first_and_last_time() -> None:
@@ -122,8 +255,7 @@ DROP = Drop(
 
 
 def path(drop: Drop | None = None, *findings: Finding) -> PacketPath:
-    service = ServiceRef("default", "llm", 80, "http", "10.96.0.9")
-    flow = Flow(party("ui", "10.244.1.2"), service, Protocol.TCP)
+    flow = Flow(party("ui", "10.244.1.2"), SERVICE, Protocol.TCP)
     return PacketPath(
         flow=flow,
         backend=party("llm", "10.244.2.3", 8080),
@@ -222,10 +354,10 @@ def test_nothing_wrong_and_nothing_seen_are_two_answers() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_cause_comes_first_and_every_line_fits(width: int) -> None:
-    long = felt("rule-drop", title="node-1 drops it by a rule: " + "load test, remove after " * 5)
+    long = felt("rule-drop", title="a rule of node-1 drops it: " + "load test, remove after " * 5)
     text = shown(conclusion(long), width)
     assert max(map(len, text.splitlines())) <= width
-    assert text.index("✗ 1. node-1 drops it") < text.index("? dns")
+    assert text.index("✗ 1. a rule of node-1") < text.index("? dns")
     assert "first seen 4 s" in " ".join(text.split())
     assert "next: kubectl genainet trace svc/llm --exact" in " ".join(text.replace("\\\n", "").split())
 

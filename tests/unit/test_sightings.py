@@ -17,7 +17,7 @@ CONTEXT = DecodeContext("node-1", {}, lambda _: "")
 
 def record(kind: int = 1, proto: int = 6, point: int = 1, outer_proto: int = 0, is_sockets: int = 0) -> bytes:
     tuples = (CLIENT, SERVER, 40000, 80, proto, ZERO, SERVER, 7, 8, outer_proto, is_sockets)
-    numbers = (3, 2, 1000, 2000, 60, 5, 99, 7, kind, point, 2, 0, 0, 0, 0, b"eth0".ljust(16, b"\0"), 1, 0)
+    numbers = (3, 2, 1000, 2000, 60, 5, 99, 7, kind, point, 2, 0, 0, 0, 0, b"eth0".ljust(16, b"\0"), 1, 0, 64)
     return PACKET.pack(5, 6, *tuples, *numbers)
 
 

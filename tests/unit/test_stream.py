@@ -3,117 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from kubectl_genainet import __version__, stream, wire
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
+from kubectl_genainet.model.events import AgentFailed, Bye, Hello, LostEvents, Progress, Tick
 from kubectl_genainet.stream import AgentConnection, Streams, ask_all
 from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
-
-REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80),))
-RECORDS = 20  # by each agent, besides the first and the last
-Talk = Callable[[socket.socket, str], None]
-
-
-def hello(node: str, protocol: int = wire.PROTOCOL) -> Hello:
-    return Hello(
-        node=node, protocol=protocol, version="9.9", kernel="6", boot_id=node, t_ns=0, realtime_ns=0, tier="tracepoint"
-    )
-
-
-def send(sock: socket.socket, *events: Event) -> None:
-    data = b"".join(map(wire.encode, events))
-    sock.sendall(b"%x\r\n%s\r\n" % (len(data), data))
-
-
-def asked(sock: socket.socket) -> None:
-    """Reads the whole request: a socket closed with bytes unread resets the connection, and the answer may be lost."""
-    text = b""
-    while b"\r\n\r\n" not in text or not text.endswith(b"}"):
-        part = sock.recv(65536)
-        if not part:
-            raise ConnectionResetError
-        text += part
-
-
-def head(sock: socket.socket) -> None:
-    """Reads the request and begins the answer."""
-    asked(sock)
-    sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nGenainet-Session: s\r\n\r\n")
-
-
-def well(sock: socket.socket, node: str) -> None:
-    head(sock)
-    send(sock, hello(node))
-    for i in range(RECORDS):
-        send(sock, Tick(node=node, t_ns=i))
-    send(sock, Bye(node=node, emitted=0, sent=0, lost=0, reason="timeout"))
-    sock.sendall(b"0\r\n\r\n")
-
-
-def hangs(sock: socket.socket, node: str) -> None:
-    head(sock)
-    send(sock, hello(node))
-    sock.recv(1)  # until the client gives it up
-
-
-def breaks_off(sock: socket.socket, node: str) -> None:
-    head(sock)
-    send(sock, hello(node), Tick(node=node, t_ns=1))
-
-
-def refuses(sock: socket.socket, node: str) -> None:
-    body = b'{"error": "4 traces run on this node already", "hint": "later"}'
-    asked(sock)
-    sock.sendall(b"HTTP/1.1 429 Too Many\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-
-def is_older(sock: socket.socket, node: str) -> None:
-    body = b'{"error": "the request can\'t be read: Object contains unknown field `newer`", "hint": ""}'
-    asked(sock)
-    head = "HTTP/1.1 400 Bad Request\r\nGenainet-Version: 0.0.7\r\nContent-Length: "
-    sock.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
-
-
-def is_another_program(sock: socket.socket, node: str) -> None:
-    asked(sock)
-    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html></html>\n")
-
-
-def is_newer(sock: socket.socket, node: str) -> None:
-    head(sock)
-    send(sock, hello(node, wire.PROTOCOL + 1))
-
-
-class Fleet:
-    """Simulated agents, a thread and a pair of sockets each."""
-
-    def __init__(self) -> None:
-        self.threads: list[threading.Thread] = []
-        self.dialled: list[str] = []
-
-    def dial(self, node: str, talk: Talk) -> Callable[[], socket.socket]:
-        def run(sock: socket.socket) -> None:
-            with sock, contextlib.suppress(OSError):
-                sock.settimeout(20)
-                talk(sock, node)
-
-        def dialler() -> socket.socket:
-            self.dialled.append(node)
-            ours, theirs = socket.socketpair()
-            thread = threading.Thread(target=run, args=(theirs,), daemon=True)
-            self.threads.append(thread)
-            thread.start()
-            return ours
-
-        return dialler
+from tests.unit.agentfleet import (
+    RECORDS,
+    REQUEST,
+    Fleet,
+    Talk,
+    asked,
+    breaks_off,
+    everything,
+    hangs,
+    head,
+    hello,
+    is_another_program,
+    is_newer,
+    is_older,
+    refuses,
+    send,
+    well,
+)
 
 
 @pytest.fixture
@@ -123,17 +45,6 @@ def fleet() -> Iterator[Fleet]:
     for thread in found.threads:
         thread.join(10)
         assert not thread.is_alive()
-
-
-def everything(streams: Streams, timeout: float = 30.0) -> list[Event]:
-    events = []
-    deadline = time.monotonic() + timeout
-    while not streams.done:
-        assert time.monotonic() < deadline, "the streams do not end"
-        event = streams.poll(1.0)
-        if event is not None:
-            events.append(event)
-    return events
 
 
 def test_one_agent_that_fails_and_one_that_hangs_leave_198_alone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,11 +133,11 @@ def test_node_that_opens_connections_is_asked_when_the_others_watch(fleet: Fleet
         streams.close()
 
 
-def test_finish_ends_our_side_and_still_gets_the_last_records(fleet: Fleet) -> None:
+def test_finish_tells_the_agents_and_still_gets_the_last_records(fleet: Fleet) -> None:
     def until_told(sock: socket.socket, node: str) -> None:
         head(sock)
         send(sock, hello(node))
-        assert sock.recv(1) == b""  # the client says no more
+        assert sock.recv(2) == b"\n"  # the client says no more, and reads on
         send(sock, LostEvents(node=node, probe="packet", count=3, where="ring buffer"))
         send(sock, Bye(node=node, emitted=3, sent=0, lost=3, reason="stopped"))
         sock.sendall(b"0\r\n\r\n")
@@ -279,10 +190,22 @@ def has_report(sock: socket.socket, node: str) -> None:
 
 def test_who_trickles_an_answer_has_failed_when_the_time_is_over(fleet: Fleet) -> None:
     dials = {"slow": fleet.dial("slow", trickles), "well": fleet.dial("well", has_report)}
+    begun = time.monotonic()
     answers = ask_all(dials, "/v1/hello", within_s=1.0)
+    assert time.monotonic() - begun < 30  # it trickles for longer
     slow, well = answers["slow"], answers["well"]
     assert isinstance(slow, GenainetError) and slow.message == "the agent on node slow has not answered within 1 s"
     assert isinstance(well, list) and isinstance(well[0], Hello)
+
+
+@pytest.mark.parametrize("body", [b'{"error":"\xff"}', b'{"error":' + b"[" * 20_000, b"<html>", b'{"error":{}}'])
+def test_a_refusal_in_any_words_is_a_refusal(fleet: Fleet, body: bytes) -> None:
+    def refuses(sock: socket.socket, _: str) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 429 No\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    answer = ask_all({"a": fleet.dial("a", refuses)}, "/v1/hello")["a"]
+    assert isinstance(answer, GenainetError) and "the agent on node a refuses (429)" in answer.message
 
 
 def test_a_dial_without_end_is_left_behind() -> None:
@@ -390,3 +313,20 @@ def test_a_record_costs_as_much_as_it_is_long() -> None:
         assert time.process_time() - begun < 2  # copied once a part it would be 28 GB
         with pytest.raises(GenainetError, match="a record of more than"):
             list(agent.lines(Body(b"x" * (wire.MAX_RECORD + 1))))  # type: ignore[arg-type]
+
+
+def test_a_refusal_that_is_cut_off_is_a_refusal(fleet: Fleet) -> None:
+    def resets(sock: socket.socket, _: str) -> None:
+        asked(sock)
+        sock.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 100\r\n\r\n")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+
+    streams = Streams({"a": fleet.dial("a", resets)}, {"a": REQUEST})
+    try:
+        (failure,) = everything(streams)
+    finally:
+        streams.close()
+    assert isinstance(failure, AgentFailed)
+    # The reset may come before the client has read the response's head.
+    assert re.search(r"refuses \(429\): its reason did not arrive|does not answer: .*reset by peer", failure.message)

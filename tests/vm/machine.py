@@ -6,6 +6,8 @@ tmpfs: a script runs there with the same interpreter and the same packages, and 
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +20,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+VERSIONS = ("5.10", "6.1", "6.12")
+VERSION_IDS = [f"{version}-debian" for version in VERSIONS]  # `-k 6.1-debian` is not 6.12
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|c)")
 TOOLS = ("qemu-system-x86_64", "apt-get", "apt-cache", "dpkg", "busybox", "depmod")
 BOOT_MODULES = ("9p", "9pnet_virtio", "overlay", "virtio_pci", "crc32c_generic")  # the last: by a softdep of libcrc32c
 INIT = """#!/bin/busybox sh
@@ -102,10 +107,12 @@ def run_in_vm(
     """The console's text of a machine that loads the modules, runs the command, and powers off.
 
     With `network` it has an eth0 by which it reaches this machine's loopback as 10.0.2.2, and nothing else is needed.
-    modprobe finds the kernel's other modules.
+    modprobe finds the kernel's other modules. The machine runs a copy of this tree: a change meanwhile changes no test.
     """
     found = kernel(version)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=_cache(), prefix="vm-") as copy:
+        _copy_tree(Path(copy))
+        command = f"export PYTHONPATH={copy}; " + re.sub(rf"{re.escape(str(ROOT))}(?!/\.venv)", copy, command)
         initramfs = Path(folder) / "initramfs"
         modules = [*modules, *(["virtio_net"] if network else [])]
         _initramfs(Path(folder) / "tree", found, modules, command, initramfs)
@@ -140,7 +147,21 @@ def run_in_vm(
                 end = f"the machine ran {time.monotonic() - started:.1f} s"
             except subprocess.TimeoutExpired:
                 end = f"the machine had not powered off after {timeout:.0f} s"
-        return f"{console.read_text(errors='replace')}\n{end}\n"
+        # What the firmware sends to clear the screen would stand before the first line.
+        return f"{_ESCAPES.sub('', console.read_text(errors='replace')).lstrip()}\n{end}\n"
+
+
+def _cache() -> Path:
+    """What the machine sees of this one; its own /tmp is empty."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-genainet"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _copy_tree(target: Path) -> None:
+    left_out = [f"--exclude=./{name}" for name in (".venv", ".git", "build", ".mypy_cache", ".ruff_cache")]
+    with subprocess.Popen(["tar", "-C", str(ROOT), *left_out, "-c", "."], stdout=subprocess.PIPE) as packing:
+        subprocess.run(["tar", "-C", str(target), "-x"], stdin=packing.stdout, check=True)
 
 
 def _initramfs(tree: Path, found: Kernel, modules: Sequence[str], command: str, target: Path) -> None:

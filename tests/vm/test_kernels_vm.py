@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.machine import run_in_vm
+from tests.vm.machine import VERSION_IDS, VERSIONS, run_in_vm
 
 pytestmark = pytest.mark.vm
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ _SUMMARY = re.compile(r"(?:(\d+) failed)?(?:, )?(?:(\d+) passed)(?:, (\d+) skipp
 
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("version", ["5.10", "6.1", "6.12"])
+@pytest.mark.parametrize("version", VERSIONS, ids=VERSION_IDS)
 def test_the_probes_see_there_what_they_see_here(version: str, file: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from tests.vm.guest_lab import RESULT
-from tests.vm.machine import run_in_vm
+from tests.vm.machine import VERSION_IDS, VERSIONS, run_in_vm
 
 pytestmark = pytest.mark.vm
 MODULES = ("veth", "bridge", "nf_conntrack", "nft_compat", "nft_chain_nat", "nft_counter", "nft_ct", "nft_reject_inet")
 
 
-@pytest.fixture(scope="module", params=["5.10", "6.1", "6.12"])
+@pytest.fixture(scope="module", params=VERSIONS, ids=VERSION_IDS)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")

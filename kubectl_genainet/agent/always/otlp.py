@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from kubectl_genainet import __version__
 from kubectl_genainet.agent.always.metrics import Metrics
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.errors import DECODE_ERRORS, InputError
 from kubectl_genainet.model.events import (
     DnsEnd,
     DnsTransaction,
@@ -48,14 +48,14 @@ MAX_ANSWER = 65536
 _RETRYABLE = {429, 502, 503, 504}
 _INFO, _WARN = (9, "INFO"), (13, "WARN")
 
-Record = dict[str, Any]
+OtlpRecord = dict[str, Any]
 Scalar = str | int | float
 Values = Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to send: the base URL, as OTEL_EXPORTER_OTLP_ENDPOINT has it; /v1/logs is appended."""
+class OtlpEndpoint:
+    """Where to send: the base URL, as OTEL_EXPORTER_OTLP_ENDPOINT has it; /v1/logs or /v1/metrics is appended."""
 
     tls: bool
     host: str
@@ -63,7 +63,7 @@ class Endpoint:
     path: str
 
     @classmethod
-    def parse(cls, url: str) -> Endpoint:
+    def parse(cls, url: str) -> OtlpEndpoint:
         """Raises InputError for what is no http or https URL."""
         try:
             parts = urlsplit(url)
@@ -77,11 +77,27 @@ class Endpoint:
                 hint="For example http://10.0.0.5:4318.",
             )
         tls = parts.scheme == "https"
-        return cls(tls, parts.hostname, port or (443 if tls else 4318), parts.path.rstrip("/") + "/v1/logs")
+        return cls(tls, parts.hostname, port or (443 if tls else 4318), parts.path.rstrip("/"))
 
     def connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
         return kind(self.host, self.port, timeout=TIMEOUT_S)
+
+    def post(self, signal: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, float | None, bytes]:
+        """Sends "logs" or "metrics": (status, seconds that Retry-After asks for, body). Raises OSError and HTTPException."""
+        connection = self.connect()
+        try:
+            fields = {
+                **headers,
+                "Content-Type": "application/json",
+                "User-Agent": f"kubectl-genainet/{__version__}",
+            }
+            connection.request("POST", f"{self.path}/v1/{signal}", body, fields)
+            answer = connection.getresponse()
+            after = answer.getheader("Retry-After", "")
+            return answer.status, float(after) if after.isascii() and after.isdigit() else None, answer.read(MAX_ANSWER)
+        finally:
+            connection.close()
 
 
 def headers_from(text: str) -> dict[str, str]:
@@ -90,12 +106,17 @@ def headers_from(text: str) -> dict[str, str]:
     return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
 
 
-def attributes_of(values: Values) -> list[Record]:
+def attributes_of(values: Values) -> list[OtlpRecord]:
     """Key-value pairs as OTLP has them; 64-bit integers are decimal strings in its JSON, empty strings are left out."""
     return [{"key": key, "value": _value(value)} for key, value in values.items() if value != ""]
 
 
-def _value(value: Scalar) -> Record:
+def resource_of(node: str) -> list[OtlpRecord]:
+    """The attributes of the agent of a node."""
+    return attributes_of({"service.name": "genainet-agent", "service.version": __version__, "k8s.node.name": node})
+
+
+def _value(value: Scalar) -> OtlpRecord:
     match value:
         case int():
             return {"intValue": str(value)}
@@ -108,7 +129,7 @@ def _value(value: Scalar) -> Record:
 class FlowLogs:
     """Turns records of the session into log records, named by OpenTelemetry's conventions where it has a name."""
 
-    def __init__(self, metrics: Metrics, put: Callable[[Record], None]) -> None:
+    def __init__(self, metrics: Metrics, put: Callable[[OtlpRecord], None]) -> None:
         self._metrics, self._owners, self._put = metrics, metrics.owners, put
 
     def feed(self, event: Event) -> None:
@@ -198,7 +219,7 @@ class LogExporter:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: OtlpEndpoint,
         registry: CollectorRegistry,
         node: str = "",
         *,
@@ -208,10 +229,8 @@ class LogExporter:
     ) -> None:
         self._endpoint, self._interval_s, self._pause_s = endpoint, interval_s, pause_s
         self._headers = headers_from(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
-        self._resource = attributes_of(
-            {"service.name": "genainet-agent", "service.version": __version__, "k8s.node.name": node}
-        )
-        self._queue: queue.Queue[Record] = queue.Queue(capacity)
+        self._resource = resource_of(node)
+        self._queue: queue.Queue[OtlpRecord] = queue.Queue(capacity)
         self._stop = threading.Event()
         self._sent = Counter("genainet_otlp_sent_records", "Log records that the collector took.", registry=registry)
         self._lost = Counter(
@@ -238,7 +257,7 @@ class LogExporter:
         """How many records find room now."""
         return self._queue.maxsize - self._queue.qsize()
 
-    def put(self, record: Record) -> None:
+    def put(self, record: OtlpRecord) -> None:
         """Queues a record; never waits."""
         try:
             self._queue.put_nowait(record)
@@ -251,14 +270,14 @@ class LogExporter:
             while batch := self._batch():
                 self._send(batch)
 
-    def _batch(self) -> list[Record]:
-        records: list[Record] = []
+    def _batch(self) -> list[OtlpRecord]:
+        records: list[OtlpRecord] = []
         with contextlib.suppress(queue.Empty):
             while len(records) < BATCH:
                 records.append(self._queue.get_nowait())
         return records
 
-    def _send(self, batch: list[Record]) -> None:
+    def _send(self, batch: list[OtlpRecord]) -> None:
         scope = {"scope": {"name": "kubectl-genainet", "version": __version__}, "logRecords": batch}
         body = msgspec.json.encode(
             {"resourceLogs": [{"resource": {"attributes": self._resource}, "scopeLogs": [scope]}]}
@@ -266,7 +285,7 @@ class LogExporter:
         pause, why = self._pause_s, "unreachable"
         for attempt in range(ATTEMPTS):
             try:
-                status, wait, answer = self._post(body)
+                status, wait, answer = self._endpoint.post("logs", body, self._headers)
             except (OSError, http.client.HTTPException, ValueError):
                 status, wait, answer, why = 0, None, b"", "unreachable"
             if 200 <= status < 300:
@@ -283,22 +302,6 @@ class LogExporter:
             pause *= 2
         self._lost.labels(why).inc(len(batch))
 
-    def _post(self, body: bytes) -> tuple[int, float | None, bytes]:
-        """(status, seconds that Retry-After asks for, body). Raises OSError and HTTPException."""
-        connection = self._endpoint.connect()
-        try:
-            fields = {
-                **self._headers,
-                "Content-Type": "application/json",
-                "User-Agent": f"kubectl-genainet/{__version__}",
-            }
-            connection.request("POST", self._endpoint.path, body, fields)
-            answer = connection.getresponse()
-            after = answer.getheader("Retry-After", "")
-            return answer.status, float(after) if after.isascii() and after.isdigit() else None, answer.read(MAX_ANSWER)
-        finally:
-            connection.close()
-
 
 class _PartialSuccess(msgspec.Struct, rename="camel"):
     rejected_log_records: str | int = 0
@@ -313,5 +316,5 @@ def _rejected(answer: bytes) -> int:
     try:
         success = msgspec.json.decode(answer, type=_Answer).partial_success
         return max(0, int(success.rejected_log_records)) if success else 0
-    except ValueError:
+    except (ValueError, *DECODE_ERRORS):
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.identities import UNKNOWN, Identities, Owner
 from kubectl_genainet.model.node import NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -45,7 +46,7 @@ class Owners:
                 raise ValueError(f"it is larger than {MAX_FILE} bytes")
             self.identities = msgspec.json.decode(Path(self._path).read_bytes(), type=Identities)
             self._version, self.error = version, ""
-        except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        except (OSError, *DECODE_ERRORS) as error:
             self.error = f"{self._path}: {error}"
             return
         if self._report is not None:

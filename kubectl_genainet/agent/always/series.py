@@ -63,11 +63,11 @@ class LabelSets:
         return values
 
     def _rest_of(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        rest = tuple(OTHER if folds else value for folds, value in zip(self._folds, values, strict=True))
-        if rest not in self._rest and len(self._rest) >= self.limit:
+        folded = tuple(OTHER if folds else value for folds, value in zip(self._folds, values, strict=True))
+        if folded not in self._rest and len(self._rest) >= self.limit:
             return (OTHER,) * len(values)
-        self._rest.add(rest)
-        return rest
+        self._rest.add(folded)
+        return folded
 
 
 class Catalogue:

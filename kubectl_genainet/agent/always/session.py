@@ -24,18 +24,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent.always.metrics import Metrics
-from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter
+from kubectl_genainet.agent.always.otlp import FlowLogs, LogExporter, OtlpEndpoint
+from kubectl_genainet.agent.always.otlp_metrics import MetricsExporter
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.always.shipping import OwnerNames, Shipper
 from kubectl_genainet.agent.dns.once import ExchangesOnce
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
-from kubectl_genainet.agent.serve.job import FLUSH, Job
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.agent.serve.server import HEAD_S, Server
+from kubectl_genainet.agent.session.job import FLUSH, Job
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Progress
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PROBES = ("drops", "dns")
@@ -186,7 +188,7 @@ class AlwaysOn:
     async def _session(self) -> str:
         """One worker to its end; returns why it ended: "failed", "silent", "died", "error"."""
         pipe = asyncio.subprocess.PIPE
-        command = (sys.executable, "-m", "kubectl_genainet.agent.serve.worker")
+        command = (sys.executable, "-m", "kubectl_genainet.agent.session.worker")
         try:
             process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=wire.MAX_RECORD)
         except OSError as error:
@@ -277,11 +279,12 @@ class ScrapeServer:
 def listen_address(text: str) -> tuple[str | None, int]:
     """ "127.0.0.1:9913", "[::1]:9913", ":9913" (all addresses, as None). Raises GenainetError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not int(port) < 65536:
+    number = whole_number(port)
+    if not colon or number is None or number > 65535:
         raise GenainetError(
             f"{text!r} is not ADDRESS:PORT", hint="For example 127.0.0.1:9913, or :9913 for all addresses."
         )
-    return host.strip("[]") or None, int(port)
+    return host.strip("[]") or None, number
 
 
 @contextlib.asynccontextmanager
@@ -299,9 +302,13 @@ async def always_on(
     async with contextlib.AsyncExitStack() as stack:
         if otlp_endpoint:
             exporter = stack.enter_context(
-                LogExporter(Endpoint.parse(otlp_endpoint), metrics.registry, server.inventory.node)
+                LogExporter(OtlpEndpoint.parse(otlp_endpoint), metrics.registry, server.inventory.node)
             )
             consumers += (FlowLogs(metrics, exporter.put).feed,)
+            sending = asyncio.create_task(
+                MetricsExporter(OtlpEndpoint.parse(otlp_endpoint), metrics.registry, server.inventory.node).run()
+            )
+            stack.callback(sending.cancel)
             if record is not None:
                 names = OwnerNames(owners)
                 stack.enter_context(Shipper(Path(record.folder), server.inventory.node, exporter, names))

@@ -16,8 +16,9 @@ from typing import Protocol
 
 import msgspec
 
-from kubectl_genainet.agent.always.otlp import BATCH, LogExporter, Record, attributes_of
+from kubectl_genainet.agent.always.otlp import BATCH, LogExporter, OtlpRecord, attributes_of
 from kubectl_genainet.agent.always.owners import Owners
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.history import rows
 from kubectl_genainet.history.blocks import Block, BlockError, Damage, scan
 from kubectl_genainet.history.store import Segment, segments
@@ -34,7 +35,7 @@ class Sink(Protocol):
     @property
     def room(self) -> int: ...
 
-    def put(self, record: Record) -> None: ...
+    def put(self, record: OtlpRecord) -> None: ...
 
 
 class OwnerNames:
@@ -63,7 +64,7 @@ class Shipper:
     """Sends the blocks of a folder of segments, in order, as they are written. Use as a context manager."""
 
     def __init__(
-        self, folder: Path, node: str, sink: Sink | LogExporter, names: rows.Names, *, interval_s: float = INTERVAL_S
+        self, folder: Path, node: str, sink: Sink | LogExporter, names: rows.RowNames, *, interval_s: float = INTERVAL_S
     ) -> None:
         self.folder, self.node = folder, node
         self._sink, self._names, self._interval_s = sink, names, interval_s
@@ -103,7 +104,7 @@ class Shipper:
             self._write_position()
         return sent
 
-    def _rows(self, block: Block) -> Iterator[rows.Row]:
+    def _rows(self, block: Block) -> Iterator[rows.RecordRow]:
         try:
             yield from rows.rows_of(self.node, block, self._names)
         except BlockError:  # a reader of the segments names it
@@ -119,7 +120,7 @@ class Shipper:
     def _read_position(self) -> Shipped:
         try:
             return msgspec.json.decode((self.folder / POSITION).read_bytes(), type=Shipped)
-        except (OSError, ValueError):
+        except (OSError, *DECODE_ERRORS):
             return Shipped()
 
     def _write_position(self) -> None:
@@ -140,7 +141,7 @@ def _blocks(segment: Segment, offset: int) -> Iterator[tuple[Block, int]]:
             yield part, position
 
 
-def log_record(row: rows.Row) -> Record:
+def log_record(row: rows.RecordRow) -> OtlpRecord:
     """A row as OTLP's JSON has a log record."""
     is_trouble = bool(row.outcome)
     return {

@@ -55,7 +55,7 @@ def _libbpf() -> ctypes.CDLL:
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class StructMember:
     """A member of a struct: its offset and size in bytes."""
 
     offset: int
@@ -104,7 +104,7 @@ class Btf:
         """The type id of a function of the kernel, as BPF programs call it (a kfunc)."""
         return self._find(name, _FUNC)
 
-    def field(self, struct_name: str, path: str) -> Field | None:
+    def field(self, struct_name: str, path: str) -> StructMember | None:
         """Where `path` ("nd_net.net") lies in the struct; None where this kernel has no such field or a bit field."""
         type_id = self.struct_id(struct_name)
         if type_id is None:
@@ -118,7 +118,7 @@ class Btf:
             if bits % 8:
                 return None
             offset += bits // 8
-        return Field(offset, max(0, self._lib.btf__resolve_size(self._btf, type_id)))
+        return StructMember(offset, max(0, self._lib.btf__resolve_size(self._btf, type_id)))
 
     def _member(self, type_id: int, name: str) -> tuple[int, int] | None:
         """(offset in bits, type id) of a member, looked up through anonymous structs and unions."""

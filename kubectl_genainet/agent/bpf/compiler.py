@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.agent.bpf.image import CompileJob, Image, MapImage
-from kubectl_genainet.agent.serve.outbox import write_all
+from kubectl_genainet.agent.session.outbox import write_all
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1  # include/uapi/linux/bpf.h
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
@@ -73,12 +73,12 @@ def _relocated(code: bytes, places: dict[int, int], typed_cast: int) -> bytes:
     BCC's compiler knows no calls of kernel functions, only of helpers by number.
     """
     out = bytearray(code)
-    for at in range(0, len(code), _INSN.size):
-        opcode, registers, offset, value = _INSN.unpack_from(code, at)
+    for offset_in_code in range(0, len(code), _INSN.size):
+        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
         if opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
-            _INSN.pack_into(out, at, opcode, registers, offset, places[value])
+            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, places[value])
         elif (opcode, value) == (_CALL, _TYPED_CAST):
-            _INSN.pack_into(out, at, opcode, registers | _PSEUDO_KFUNC_CALL << 4, offset, typed_cast)
+            _INSN.pack_into(out, offset_in_code, opcode, registers | _PSEUDO_KFUNC_CALL << 4, offset, typed_cast)
     return bytes(out)
 
 

@@ -1,6 +1,6 @@
 """Writes the headers that BCC compiles the probes against, from the node's own BTF.
 
-No kernel headers are installed and none is needed. A probe names the fields it reads as `View`s; each becomes one C
+No kernel headers are installed and none is needed. A probe names the fields it reads as `StructView`s; each becomes one C
 struct, read with one helper call where its fields lie close together. See docs/adr/0001-views-instead-of-vmlinux.md.
 """
 
@@ -16,36 +16,40 @@ from pathlib import Path
 
 import msgspec
 
-from kubectl_genainet.agent.bpf.btf import Btf, Field
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.agent.bpf.btf import Btf, StructMember
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
 _MAX_SPAN = 128  # bytes of the BPF stack, which has 512, that one read may take
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Fields of one kernel struct that are read together. Paths may go through embedded structs ("nd_net.net")."""
+class StructView:
+    """Fields of one kernel struct that are read together. Paths may go through embedded structs ("nd_net.net").
+
+    An `optional` view is left out where the kernel lacks a field of it; where it is there, HAS_<name> is defined.
+    """
 
     name: str
     struct: str
     fields: tuple[str, ...]
+    optional: bool = False
 
 
-def _loads(name: str, field: Field) -> list[str]:
+def _loads(name: str, field: StructMember) -> list[str]:
     """The typed loads of a field: one, or those of its parts, each as wide as fits."""
-    lines, at = [], 0
-    while at < field.size:
-        size = next(s for s in (8, 4, 2, 1) if s <= field.size - at)
-        to = f"to->{name}" if field.size in _TYPES else f"*({_TYPES[size]} *)(to->{name} + {at})"
-        lines.append(f"\tTYPED_LOAD({to}, {size * 8}, from, {field.offset + at});")
-        at += size
+    lines, done = [], 0
+    while done < field.size:
+        size = next(s for s in (8, 4, 2, 1) if s <= field.size - done)
+        to = f"to->{name}" if field.size in _TYPES else f"*({_TYPES[size]} *)(to->{name} + {done})"
+        lines.append(f"\tTYPED_LOAD({to}, {size * 8}, from, {field.offset + done});")
+        done += size
     return lines
 
 
-def _reads(placed: Sequence[tuple[str, Field]]) -> list[list[tuple[str, Field]]]:
+def _reads(placed: Sequence[tuple[str, StructMember]]) -> list[list[tuple[str, StructMember]]]:
     """The fields of a view, in order, in as few reads as the BPF stack allows."""
-    reads: list[list[tuple[str, Field]]] = []
+    reads: list[list[tuple[str, StructMember]]] = []
     for path, field in placed:
         if not reads or field.offset + field.size - (reads[-1][0][1].offset & ~7) > _MAX_SPAN:
             reads.append([])
@@ -53,7 +57,7 @@ def _reads(placed: Sequence[tuple[str, Field]]) -> list[list[tuple[str, Field]]]
     return reads
 
 
-def view_source(view: View, fields: dict[str, Field], type_id: int) -> str:
+def view_source(view: StructView, fields: dict[str, StructMember], type_id: int) -> str:
     """The C struct of a view and the function that loads it. Fields become unsigned integers of their size, or byte
     arrays. `type_id` is the kernel struct's in BTF.
 
@@ -97,10 +101,13 @@ def view_source(view: View, fields: dict[str, Field], type_id: int) -> str:
     )
 
 
-def resolve(views: Sequence[View], btf: Btf) -> dict[str, dict[str, Field]]:
-    """Where each view's fields lie on this kernel. Raises GenainetError naming the field that it lacks."""
-    fields: dict[str, dict[str, Field]] = {}
+def resolve(views: Sequence[StructView], btf: Btf) -> dict[str, dict[str, StructMember]]:
+    """Where each view's fields lie on this kernel; optional views that it can't give are missing. Raises GenainetError naming
+    the field that it lacks."""
+    fields: dict[str, dict[str, StructMember]] = {}
     for view in views:
+        if view.optional and any(btf.field(view.struct, path) is None for path in view.fields):
+            continue
         fields[view.name] = {}
         for path in view.fields:
             field = btf.field(view.struct, path)
@@ -183,7 +190,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
 
 
 def read_facts(
-    btf: Btf, views: Sequence[View], enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
+    btf: Btf, views: Sequence[StructView], enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
 ) -> KernelFacts:
     """The facts of the kernel whose types these are. Raises GenainetError naming a field that it lacks."""
     places = resolve(views, btf)
@@ -192,7 +199,8 @@ def read_facts(
         views="\n".join(
             [
                 f"#define BTF_in6_addr {btf.struct_id('in6_addr') or 0}",
-                *(view_source(v, places[v.name], btf.struct_id(v.struct) or 0) for v in views),
+                *(f"#define HAS_{v.name} 1" for v in views if v.optional and v.name in places),
+                *(view_source(v, places[v.name], btf.struct_id(v.struct) or 0) for v in views if v.name in places),
             ]
         ),
         typed_cast=btf.function_id("bpf_rdonly_cast") or 0,
@@ -206,7 +214,7 @@ def read_facts(
 
 
 def kernel_facts(
-    views: Sequence[View], cache: Path, enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
+    views: Sequence[StructView], cache: Path, enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
 ) -> KernelFacts:
     """The facts of the running kernel, from `cache` where another process has read them already.
 
@@ -218,7 +226,7 @@ def kernel_facts(
     stored = cache / f"kernel-{key}.json"
     try:
         return msgspec.json.decode(stored.read_bytes(), type=KernelFacts)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *DECODE_ERRORS):
         pass
     facts = read_facts(Btf(), views, enums, tracepoints)
     write_file(stored, msgspec.json.encode(facts))

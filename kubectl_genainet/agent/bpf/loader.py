@@ -11,7 +11,7 @@ import ipaddress
 import os
 import resource
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +35,7 @@ NO_REASONS = (
     "this kernel gives no reasons of drops (Linux has them from 5.17): those that the function which freed the packet "
     "leaves no doubt about are named"
 )
+FEW_KEYS = 200  # that are looked up one by one, rather than by reading the whole table
 STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
@@ -85,10 +86,10 @@ def _word(number: int) -> bytes:
 def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
     """The instructions with the places of maps replaced by their descriptors."""
     out = bytearray(code)
-    for at in range(0, len(code), _INSN.size):
-        opcode, registers, offset, value = _INSN.unpack_from(code, at)
+    for offset_in_code in range(0, len(code), _INSN.size):
+        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
         if (opcode, registers >> 4) == _MAP_REFERENCE:
-            _INSN.pack_into(out, at, opcode, registers, offset, descriptors[value])
+            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, descriptors[value])
     return bytes(out)
 
 
@@ -121,12 +122,16 @@ class LoadedProbe:
         options: Mapping[str, str] | None = None,
         budget: Budget = Budget(),  # noqa: B008 - frozen
         compiling: Callable[[], None] = lambda: None,
+        others: Sequence[LoadedProbe] = (),
     ) -> None:
-        """`compiling` is called where the probe must be compiled first: on a slow node that takes tens of seconds."""
+        """`compiling` is called where the probe must be compiled first: on a slow node that takes tens of seconds. `others` are
+        the session's other probes: of those that are closed after this one, it uses the maps that they share,
+        and their names of functions."""
         self.probe, self.budget, self._compiling = probe, budget, compiling
         cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
-        self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
+        self._symbols: Symbols = next((other._symbols for other in others), None) or Symbols()
+        self._context = DecodeContext(node, facts.drop_reasons, self._symbols.name, facts.enums, options or {})
         self._has_reasons = self._has_drop_reason(facts.drop_reasons)
         self.missing = [
             *([] if self._has_reasons else [NO_REASONS]),
@@ -138,9 +143,12 @@ class LoadedProbe:
         ]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
-        self._evicted = self._taken_out = 0
+        self._evicted = self._taken_out = self.followed_packets = 0
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
+        self._borrowed = {
+            name: other.maps[name] for other in others for name in probe.shared_maps if name in other.maps
+        }
         self._programs: dict[str, int] = {}
         self._refused: dict[str, OSError] = {}
         # A verifier that does not take the typed loads gets the copies.
@@ -148,8 +156,8 @@ class LoadedProbe:
             self._load(self._image(facts, cache))
             if not self._refused:
                 break
-        for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
-            for i, word in enumerate(words):
+        for name, contents in (probe.words(self._context, options or {}) if probe.words else {}).items():
+            for i, word in enumerate(contents):
                 self.maps[name].set(_word(i), word.to_bytes(8, "little"))
 
     def _image(self, facts: KernelFacts, cache: Path) -> Image:
@@ -181,7 +189,8 @@ class LoadedProbe:
         maps: dict[str, bpfsys.BpfMap] = {}
         try:
             for m in image.maps:
-                maps[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
+                if m.name not in self._borrowed:
+                    maps[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
         except OSError as error:
             for table in maps.values():
                 table.close()
@@ -189,7 +198,7 @@ class LoadedProbe:
                 f"the probe {self.probe.name} can't make its maps: {error}",
                 hint="Loading BPF needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.",
             ) from None
-        return maps
+        return maps | self._borrowed
 
     @staticmethod
     def _has_drop_reason(names: dict[int, str]) -> bool:
@@ -199,6 +208,8 @@ class LoadedProbe:
 
     def attach(self) -> None:
         """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
+        if any(attachment.tracepoint == "kfree_skb" for attachment in self.probe.attachments):
+            self._symbols.read()  # a drop has functions to name
         for attachment in self.probe.attachments:
             try:
                 if attachment.function in self._refused:
@@ -302,6 +313,9 @@ class LoadedProbe:
     def took_out(self, flows: int) -> None:
         self._taken_out += flows
 
+    def followed(self, packets: int) -> None:
+        self.followed_packets += packets
+
     def sampling(self) -> bool:
         return "sampling" in self.maps and any((self.maps["sampling"].get(_word(0)) or b"")[:4])
 
@@ -323,6 +337,11 @@ class LoadedProbe:
 
     def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
         return bpfsys.entries(self.maps[name].fd, key_size, value_size, batch=256)
+
+    def values_of(self, name: str, keys: Collection[bytes], value_size: int) -> dict[bytes, bytes]:
+        if len(keys) > FEW_KEYS:
+            return {k: v for k, v in self.pairs(name, len(next(iter(keys))), value_size) if k in keys}
+        return {key: value for key in keys if (value := self.maps[name].get(key)) is not None}
 
     def delete(self, name: str, key: bytes) -> None:
         self.maps[name].delete(key)
@@ -354,8 +373,9 @@ class LoadedProbe:
         for descriptor in self._programs.values():
             os.close(descriptor)
         self._programs.clear()
-        for table in self.maps.values():
-            table.close()
+        for name, table in self.maps.items():
+            if name not in self._borrowed:
+                table.close()
         self.maps.clear()
 
     def __enter__(self) -> LoadedProbe:

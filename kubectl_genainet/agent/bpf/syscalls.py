@@ -262,8 +262,8 @@ def delete_entries(fd: int, keys: list[bytes]) -> None:
     """Takes entries out of a hash map, many at once; those that are gone already are no error. Raises OSError."""
     done = 0
     while done < len(keys):
-        rest = ctypes.create_string_buffer(b"".join(keys[done:]))
-        attr = _BatchAttr(0, 0, ctypes.addressof(rest), 0, len(keys) - done, fd, 0, 0)
+        remaining_keys = ctypes.create_string_buffer(b"".join(keys[done:]))
+        attr = _BatchAttr(0, 0, ctypes.addressof(remaining_keys), 0, len(keys) - done, fd, 0, 0)
         result = _libc.syscall(_SYSCALL[platform.machine()], _DELETE_BATCH, ctypes.byref(attr), ctypes.sizeof(attr))
         error = ctypes.get_errno() if result else 0
         if error not in (0, errno.ENOENT):

@@ -59,12 +59,14 @@ def _ask(
     """(outcome, addresses, the server, queries) of one name: the servers in turn until one answers."""
     kind, outcome, tried, server = "AAAA" if ipv6 else "A", "timeout", 0, servers[0]
     for server in servers:
-        left = TIMEOUT_S - (time.monotonic() - began)
-        if left <= 0:
+        remaining_s = TIMEOUT_S - (time.monotonic() - began)
+        if remaining_s <= 0:
             break
         tried += 1
         try:
-            answer = dns.query.udp(dns.message.make_query(asked, kind), server, timeout=min(_TRY_S, left), port=port)
+            answer = dns.query.udp(
+                dns.message.make_query(asked, kind), server, timeout=min(_TRY_S, remaining_s), port=port
+            )
         except dns.exception.Timeout:
             outcome = "timeout"
             continue

@@ -72,7 +72,9 @@ class Redactor:
 
     def message(self, message: DnsMessage) -> DnsMessage:
         """The message with every name hashed; answers other than addresses are hashed whole."""
-        questions = tuple(Question(self.name(q.name), q.type, q.klass) for q in message.questions)
+        questions = tuple(
+            Question(self.name(question.name), question.type, question.klass) for question in message.questions
+        )
         answers = message.answers and tuple(self._answer(a) for a in message.answers)
         return msgspec.structs.replace(message, questions=questions, answers=answers)
 

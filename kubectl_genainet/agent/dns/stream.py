@@ -78,7 +78,7 @@ class TcpDirection:
         return self.broken or bool(self.data or self.ahead)
 
 
-class Streams:
+class TcpStreams:
     """Streams by any key; the longest unused goes when there are too many. `lost` counts those given up."""
 
     def __init__(self) -> None:

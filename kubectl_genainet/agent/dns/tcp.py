@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from kubectl_genainet.agent.dns.stream import Streams
+from kubectl_genainet.agent.dns.stream import TcpStreams
 from kubectl_genainet.agent.dns.wire import message_id
 from kubectl_genainet.agent.node.segments import FIN, RST, SYN, Arrival, SegmentSocket, segment_filter
 from kubectl_genainet.agent.probes.dns import message_of
@@ -28,7 +28,7 @@ class TcpTap:
         self.node, self._options = node, options
         self._segments = SegmentSocket("DNS over TCP", host_netns, _BUFFER)
         self._indexes: dict[str, int] = {}
-        self._streams = Streams()
+        self._streams = TcpStreams()
         self._ports: frozenset[int] = frozenset()
         self._wanted: frozenset[tuple[str, int]] = frozenset()
 

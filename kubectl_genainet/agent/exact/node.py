@@ -22,7 +22,7 @@ COMMENT = "genainet-exact"
 RUN_S = 20.0  # a command's; listing the rules of a large node takes seconds
 
 
-class Node:
+class Netns:
     """Where commands and sockets belong: this process's network namespace, or the one at `netns` (a path)."""
 
     def __init__(self, netns: str = "") -> None:
@@ -63,7 +63,7 @@ class Node:
         return results[0]
 
 
-def exclusively(node: Node) -> socket.socket | None:
+def exclusively(node: Netns) -> socket.socket | None:
     """A lock on tracing in the node's network namespace; None where somebody has it. It is gone with its process.
 
     An abstract socket: its names belong to the namespace, so agents that know nothing of each other see it.
@@ -83,7 +83,7 @@ def exclusively(node: Node) -> socket.socket | None:
 
 def remove_leftovers(netns: str = "") -> list[str]:
     """Removes what a tracer that was killed left, and returns it. Nothing while a tracer runs: its rules are not left over."""
-    node = Node(netns)
+    node = Netns(netns)
     lock = exclusively(node)
     if lock is None:
         return []
@@ -91,7 +91,7 @@ def remove_leftovers(netns: str = "") -> list[str]:
         return remove_leftovers_of(node)
 
 
-def remove_leftovers_of(node: Node) -> list[str]:
+def remove_leftovers_of(node: Netns) -> list[str]:
     """Our nft table, our TRACE rules, the log backend that they needed. For who has the lock."""
     removed = []
     with contextlib.suppress(GenainetError):
@@ -104,7 +104,7 @@ def remove_leftovers_of(node: Node) -> list[str]:
     return removed
 
 
-def _remove_legacy(node: Node, family: str) -> list[str]:
+def _remove_legacy(node: Netns, family: str) -> list[str]:
     removed: list[str] = []
     with contextlib.suppress(GenainetError):
         for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
@@ -119,7 +119,7 @@ def _remove_legacy(node: Node, family: str) -> list[str]:
     return removed
 
 
-def legacy_rules_in(node: Node, tool: str) -> bool:
+def legacy_rules_in(node: Netns, tool: str) -> bool:
     """Whether legacy tables hold rules."""
     if not shutil.which(tool) or not _legacy_tables(node, tool):
         return False
@@ -129,7 +129,7 @@ def legacy_rules_in(node: Node, tool: str) -> bool:
         return False
 
 
-def _legacy_tables(node: Node, tool: str) -> list[str]:
+def _legacy_tables(node: Netns, tool: str) -> list[str]:
     """The legacy tables that there are, as the kernel lists them: the tools themselves would create them."""
     names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
     return node.inside(lambda: _proc_words(f"/proc/thread-self/net/{names}"))
@@ -142,12 +142,12 @@ def _proc_words(path: str) -> list[str]:
         return []
 
 
-def log_backends(node: Node) -> dict[str, str]:
+def log_backends(node: Netns) -> dict[str, str]:
     """The log backend of IPv4 (2) and IPv6 (10)."""
     return {family: node.run("cat", f"/proc/sys/net/netfilter/nf_log/{family}").strip() for family in ("2", "10")}
 
 
-def set_log_backends(node: Node, backends: dict[str, str]) -> None:
+def set_log_backends(node: Netns, backends: dict[str, str]) -> None:
     for family, name in backends.items():
         if name and family in ("2", "10") and re.fullmatch(r"\w+", name):
             done = subprocess.run(

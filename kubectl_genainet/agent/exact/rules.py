@@ -50,9 +50,9 @@ def _nft_matches(filters: Sequence[FilterEntry]) -> Iterator[list[dict[str, Any]
         ]
 
 
-def _nft_match(left: dict[str, Any], values: Sequence[str | int]) -> dict[str, Any]:
+def _nft_match(expression: dict[str, Any], values: Sequence[str | int]) -> dict[str, Any]:
     right = values[0] if len(values) == 1 else {"set": list(values)}
-    return {"match": {"op": "==", "left": left, "right": right}}
+    return {"match": {"op": "==", "left": expression, "right": right}}
 
 
 def exact_filters(filters: Sequence[FilterEntry]) -> tuple[FilterEntry, ...]:

@@ -30,7 +30,7 @@ from kubectl_genainet.agent.exact.messages import (
 )
 from kubectl_genainet.agent.exact.node import (
     COMMENT,
-    Node,
+    Netns,
     exclusively,
     legacy_rules_in,
     log_backends,
@@ -38,7 +38,7 @@ from kubectl_genainet.agent.exact.node import (
     set_log_backends,
 )
 from kubectl_genainet.agent.exact.rules import TABLE, exact_filters, legacy_rules, nft_commands
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.exact import IPTABLES_TABLES, RuleHit
 from kubectl_genainet.wire import FilterEntry
 
@@ -73,7 +73,7 @@ class ExactTracer:
     """
 
     def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "", session: str = "") -> None:
-        self.node_name, self.filters, self.node = node_name, exact_filters(filters), Node(netns)
+        self.node_name, self.filters, self.node = node_name, exact_filters(filters), Netns(netns)
         self.session, self.removed = session, list[str]()
         self.lost = 0  # datagrams that the kernel could not deliver, at least
         self._sockets: dict[socket.socket, Callable[[bytes], Iterator[TraceMessage]]] = {}
@@ -119,8 +119,8 @@ class ExactTracer:
     def hits(self, seconds: float) -> Iterator[RuleHit]:
         """What the kernel says in the next `seconds`, in its order."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select(list(self._sockets), [], [], left)
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select(list(self._sockets), [], [], remaining_s)
             for sock in ready:
                 try:
                     data = sock.recv(1 << 16)
@@ -183,7 +183,7 @@ class ExactTracer:
         positions: dict[tuple[str, str, str], dict[int, int]] = {}
         try:
             listing = msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise GenainetError(f"nft's list can't be read: {error}") from None
         for item in listing.nftables:
             if item.rule is not None:
@@ -218,9 +218,9 @@ class ExactTracer:
         sock.send(log_bind(LOG_GROUP))
         mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())} session={self.session}"
         for rule in legacy_rules(self.filters, mark):
-            tool, *rest = rule
-            self._undo.append(lambda tool=tool, rest=rest: self._delete_legacy(tool, rest))  # type: ignore[misc]
-            self.node.run(tool, "-t", "raw", "-I", *rest)
+            tool, *specification = rule
+            self._undo.append(lambda tool=tool, specification=specification: self._delete_legacy(tool, specification))  # type: ignore[misc]
+            self.node.run(tool, "-t", "raw", "-I", *specification)
 
     def _delete_legacy(self, tool: str, rule: Sequence[str]) -> None:
         self.node.run(tool, "-t", "raw", "-D", *rule)

@@ -23,9 +23,9 @@ def connections(inode: int) -> NamespaceConnections:
     left_out = 0
     with DiagSocket() as diag:
         for family in (socket.AF_INET, socket.AF_INET6):
-            for number, one in enumerate(_read(diag, family)):
+            for number, connection in enumerate(_read(diag, family)):
                 if number < MAX_READ:
-                    measured.append(one)
+                    measured.append(connection)
                 else:
                     left_out += 1
     kept = heapq.nlargest(MAX_CONNECTIONS, measured, key=lambda c: c.sent + c.received)

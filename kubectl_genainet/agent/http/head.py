@@ -25,9 +25,9 @@ class Head:
 def read_head(segment: bytes) -> Head | None:
     """The head at the start of a segment's data; None where no message of HTTP/1.1 begins there. Of a path the query is
     left out: it may hold what people typed, or a key."""
-    head, found, _ = segment.partition(b"\r\n\r\n")
+    head, separator, _ = segment.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    length = len(head) + 4 if found else 0
+    length = len(head) + 4 if separator else 0
     parts = first.split(" ", 2)
     if len(parts) < 2:
         return None

@@ -42,8 +42,8 @@ def container_cpu(inodes: set[int]) -> tuple[ContainerCpu, ...]:
 
 
 def _cpu_stat(process: Process, container: str) -> ContainerCpu | None:
-    texts = (process.read_in_root(f"/sys/fs/cgroup/{name}", _MAX_BYTES) for name in _CPU_STAT)
-    return next((found for text in texts if (found := parse_cpu_stat(text, container)) is not None), None)
+    files = (process.read_in_root(f"/sys/fs/cgroup/{name}", _MAX_BYTES) for name in _CPU_STAT)
+    return next((cpu_stat for text in files if (cpu_stat := parse_cpu_stat(text, container)) is not None), None)
 
 
 def parse_cpu_stat(text: str, container: str) -> ContainerCpu | None:

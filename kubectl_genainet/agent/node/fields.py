@@ -19,13 +19,13 @@ def resolv_conf_fields(text: str) -> str:
     """
     lines = []
     for line in text.splitlines()[:_MOST_WORDS]:
-        key, *words = line.split() or [""]
+        key, *values = line.split() or [""]
         if key == "nameserver":
-            kept = [word for word in words[:1] if _is_server(word)]
+            kept = [value for value in values[:1] if _is_server(value)]
         elif key in ("search", "domain"):
-            kept = [word for word in words[:_MOST_WORDS] if _DOMAIN.fullmatch(word)]
+            kept = [value for value in values[:_MOST_WORDS] if _DOMAIN.fullmatch(value)]
         elif key == "options":
-            kept = [word for word in words[:_MOST_WORDS] if _OPTION.fullmatch(word)]
+            kept = [value for value in values[:_MOST_WORDS] if _OPTION.fullmatch(value)]
         else:
             continue
         if kept:

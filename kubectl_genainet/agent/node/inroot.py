@@ -60,8 +60,8 @@ class Process:
         with contextlib.suppress(OSError):
             root = os.open("root", _PATH_ONLY | os.O_DIRECTORY, dir_fd=self._fd)
             try:
-                with _resolved(root, path) as found:
-                    return read_plain(f"/proc/self/fd/{found}", limit) if _is_plain(found) else ""
+                with _resolved(root, path) as opened:
+                    return read_plain(f"/proc/self/fd/{opened}", limit) if _is_plain(opened) else ""
             finally:
                 os.close(root)
         return ""

@@ -12,6 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from kubectl_genainet.agent.fabric.report import fabric_report, read_fabric
 from kubectl_genainet.agent.node.containers import container_cpu
 from kubectl_genainet.agent.node.details import Details, Sockets, receiving
 from kubectl_genainet.agent.node.kubeproxy import read_kube_proxy
-from kubectl_genainet.agent.node.namespace import Candidate, Links, look_inside
+from kubectl_genainet.agent.node.namespace import Candidate, Links, look_inside, network_cookie
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
@@ -123,22 +124,41 @@ def _candidates() -> dict[int, Candidate]:
     return candidates
 
 
-def _hangs_on(candidate: Candidate, host_fd: int) -> bool:
-    """Whether every link that leads out of the namespace leads to the host's, and there is one.
+@dataclass(frozen=True, slots=True)
+class NotOwn:
+    """A namespace that is not the node's, with these devices. Its inode number is used again once it has gone, its cookie is
+    not."""
 
-    That is what a CNI plugin makes of a pod. The underlay between nodes has links to several of them.
+    cookie: int
+    devices: tuple[bytes, ...]
+
+
+def _device_names() -> tuple[bytes, ...]:
+    """Of the caller's namespace, without netlink, which costs much more."""
+    lines = Path("/proc/thread-self/net/dev").read_bytes().splitlines()
+    return tuple(sorted(line.partition(b":")[0].strip() for line in lines if b":" in line))
+
+
+def _not_own(candidate: Candidate, host_fd: int, known: NotOwn | None) -> NotOwn | None:
+    """None where it is: every link that leads out of the namespace leads to the host's, and there is one. `known` is
+    what the last look gave.
+
+    Such links are what a CNI plugin makes of a pod. The underlay between nodes has links to several of them.
     Source: rtnetlink(7), IFLA_LINK_NETNSID and RTM_GETNSID.
     """
 
-    def read() -> bool:
+    def read() -> NotOwn | None:
+        other = NotOwn(network_cookie(), _device_names())
+        if other.devices == (b"lo",) or (other.cookie and other == known):
+            return other
         with IPRoute() as ipr:
-            ids = {dict(m["attrs"]).get("IFLA_LINK_NETNSID") for m in ipr.get_links()} - {None}
-            return len(ids) == 1 and ids == {dict(ipr.get_netnsid(fd=host_fd)).get("nsid")}
+            ids = {link.get_attr("IFLA_LINK_NETNSID") for link in ipr.get_links()} - {None}
+            return None if ids and ids == {dict(ipr.get_netnsid(fd=host_fd)).get("nsid")} else other
 
     try:
         return inside_path(candidate.path, read)
     except Exception:  # gone, or unreadable: not known to be this node's
-        return False
+        return NotOwn(0, ())
 
 
 def _reason(error: Exception) -> str:
@@ -162,7 +182,7 @@ class Inventory:
             ) from None
         self.shared = kernel_is_shared(self.host_netns)
         self._details: Details | None = None
-        self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
+        self._not_own: dict[int, NotOwn | None] = {}  # by inode, as last found; None: the node's own
         self._links: dict[int, Links] = {}  # by inode, as last read
 
     def _own(self) -> dict[int, Candidate]:
@@ -173,12 +193,15 @@ class Inventory:
             return candidates
         host_fd = os.open(self.host_netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for inode in candidates.keys() - self._hanging.keys():
-                self._hanging[inode] = inode == host or _hangs_on(candidates[inode], host_fd)
+            looked_at: dict[int, NotOwn | None] = {host: None}
+            for inode, candidate in candidates.items():
+                known = self._not_own.get(inode)
+                own = inode == host or (inode in self._not_own and known is None)  # the links of a pod are made once
+                looked_at[inode] = None if own else _not_own(candidate, host_fd, known)
         finally:
             os.close(host_fd)
-        self._hanging = {i: h for i, h in self._hanging.items() if h and i in candidates}
-        return {i: c for i, c in candidates.items() if self._hanging.get(i)}
+        self._not_own = looked_at
+        return {i: c for i, c in candidates.items() if looked_at[i] is None}
 
     @property
     def host_inode(self) -> int:
@@ -214,14 +237,14 @@ class Inventory:
                 unreadable.append(f"{len(own) - len(self._links)} network namespaces: {why}")
                 break
             try:
-                netns, found = look_inside(inode, candidate, host=inode == host, known=links.get(inode))
+                netns, read_links = look_inside(inode, candidate, host=inode == host, known=links.get(inode))
             except Exception as error:  # whatever somebody made of it: the others are read all the same
                 if candidate.leads_to(inode):
                     unreadable.append(f"network namespace {inode}: {_reason(error)}")
                 continue
-            self._links[inode] = found
-            parts += found.parts
-            unreadable += [f"network namespace {inode}: {text}" for text in found.left_out]
+            self._links[inode] = read_links
+            parts += read_links.parts
+            unreadable += [f"network namespace {inode}: {text}" for text in read_links.left_out]
             tcp, udp = self._details.sockets(inode)
             namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
         return NodeReport(

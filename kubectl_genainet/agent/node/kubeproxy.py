@@ -55,9 +55,9 @@ def parse_metrics(text: str, mode: str) -> KubeProxyState:
 
 def _bucket(line: str) -> tuple[float, int] | None:
     """(upper bound, how many) of a line such as `NAME_bucket{le="0.5"} 12`; None for one that is not like that."""
-    labels, brace, rest = line.rpartition("}")
+    labels, brace, value = line.rpartition("}")
     label = _LABEL.search(labels)
-    count = whole_number((rest.split() or [""])[0])
+    count = whole_number((value.split() or [""])[0])
     try:
         bound = float(label[1]) if label and brace else math.nan
     except ValueError:

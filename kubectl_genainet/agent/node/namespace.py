@@ -171,8 +171,8 @@ def _resolv_conf(candidate: Candidate, inode: int) -> str:
             if fields := resolv_conf_fields(text):
                 return fields
     paths = (f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name)
-    texts = (resolv_conf_fields(read_plain(path, _RESOLV_CONF_MAX)) for path in paths)
-    return next(filter(None, texts), "")
+    configurations = (resolv_conf_fields(read_plain(path, _RESOLV_CONF_MAX)) for path in paths)
+    return next(filter(None, configurations), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class Links:
         return len(self.devices) + len(self.routes) + sum(len(device.addresses) for device in self.devices)
 
 
-def _cookie() -> int:
+def network_cookie() -> int:
     """What tells the caller's namespace from all others since the kernel started: an inode number is used again.
 
     0 before Linux 5.14, which has none.
@@ -205,7 +205,7 @@ def _cookie() -> int:
 
 def _read_links(known: Links | None, *, host: bool) -> Links:
     """Of the caller's namespace; `known` where that is this namespace's, settled and fresh."""
-    cookie, now = _cookie(), time.monotonic()
+    cookie, now = network_cookie(), time.monotonic()
     same = known if known is not None and cookie and known.cookie == cookie else None
     if same is not None and same.settled and now - same.read_at < LINKS_S:
         return same
@@ -250,7 +250,7 @@ def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | 
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
             sysctls=sysctls,
-            nic_counters={d.name: found for d in _hardware(devices) if (found := statistics(d.name))},
+            nic_counters={d.name: counters for d in _hardware(devices) if (counters := statistics(d.name))},
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate, inode),
         )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from kubectl_genainet.agent.node.cpu_time import charge
 
 T = TypeVar("T")
 
@@ -18,6 +21,7 @@ def inside(netns_fd: int, action: Callable[[], T]) -> T:
     """Runs `action` in a thread of its own that has entered the namespace, and returns its result."""
     result: list[T] = []
     failure: list[BaseException] = []
+    spent: list[float] = []
 
     def run() -> None:
         try:
@@ -27,10 +31,13 @@ def inside(netns_fd: int, action: Callable[[], T]) -> T:
             result.append(action())
         except BaseException as error:
             failure.append(error)
+        finally:
+            spent.append(time.thread_time())
 
     thread = threading.Thread(target=run, name="netns")
     thread.start()
     thread.join()
+    charge(sum(spent))
     if failure:
         raise failure[0]
     return result[0]

@@ -33,8 +33,11 @@ _NODE_ONLY = {"ipset", "conntrack-stats"}
 _OPTIONAL = {"ipset", "conntrack-stats", "iptables-legacy", "ip6tables-legacy"}
 
 
-def read_rulesets(node: str, netns: str, *, conntrack: bool = False, only_rules: bool = False) -> Iterator[RulesetDump]:
-    """Every ruleset of the namespace, one dump a source. A source that fails says why; empty ones are left out.
+def read_rulesets(
+    node: str, netns: str, *, conntrack: bool = False, only_rules: bool = False, with_empty: bool = False
+) -> Iterator[RulesetDump]:
+    """Every ruleset of the namespace, one dump a source. A source that fails says why. Those without rules are left out, or,
+    `with_empty`, have no text: they may have had rules when they were read before.
 
     With `conntrack`, the connections whose destination was translated too ("conntrack"), up to MAX_CONNTRACK_BYTES.
     With `only_rules`, what a pod may have: no sets, no statistics, no virtual servers.
@@ -54,13 +57,14 @@ def read_rulesets(node: str, netns: str, *, conntrack: bool = False, only_rules:
             text, error = _run(("nsenter", f"--net={netns}", "nft", "list", "ruleset"))
         if source in _OPTIONAL and error:
             continue
-        if _has_rules(source, text) or error:
-            yield RulesetDump(node=node, t_ns=now, source=source, text=text, error=error)
+        has_rules = _has_rules(source, text)
+        if has_rules or error or with_empty:
+            yield RulesetDump(node=node, t_ns=now, source=source, text=text if has_rules else "", error=error)
     if only_rules:
         return
     now = time.monotonic_ns()
     text, error = read_ipvs(netns)
-    if text or error:
+    if text or error or with_empty:
         yield RulesetDump(node=node, t_ns=now, source="ipvs", text=text, error=error)
     if conntrack:
         now = time.monotonic_ns()
@@ -70,19 +74,19 @@ def read_rulesets(node: str, netns: str, *, conntrack: bool = False, only_rules:
 
 def _translated_connections(host_netns: str) -> tuple[str, str]:
     """(text, error) of `conntrack -L` for both families. More than the bound is an error: a part would count wrong."""
-    texts = []
+    lists = []
     for family in ("ipv4", "ipv6"):
         command = ("nsenter", f"--net={host_netns}", "conntrack", "-L", "-f", family, "--dst-nat")
         text, error = _run(command, most=MAX_CONNTRACK_BYTES, what="list of connections")
         if error:
             return "", error
-        texts.append(text)
-    return "".join(texts), ""
+        lists.append(text)
+    return "".join(lists), ""
 
 
 def _has_rules(source: str, text: str) -> bool:
-    if "tables" in source:
-        return "\n-A " in text or "] -A " in text
+    if "tables" in source:  # a chain's policy is one as well
+        return "\n-A " in text or "] -A " in text or " DROP [" in text
     return len(text.strip()) > len('{"nftables": []}') if source == "nft" else bool(text.strip())
 
 

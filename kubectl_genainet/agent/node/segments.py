@@ -41,7 +41,7 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int = _ALL) -> list[Instruction]:
     """A program on packets that begin with the IP header: TCP from or to one of the ports, first fragments, at most so many
     bytes of each. With `begins`, only segments whose data begins with one of these four bytes."""
-    ports, words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
+    ports, first_words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
     program: list[tuple[int, str, str, int]] = []
     labels: dict[str, int] = {}
 
@@ -53,7 +53,7 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
         for port in ports:
             add(_JEQ, port, yes=then)
 
-    four, six = ("data4", "data6") if words else ("take", "take")
+    four, six = ("data4", "data6") if first_words else ("take", "take")
     add(_LDB, 0)
     add(_RSH, 4)
     add(_JEQ, 6, yes="six")
@@ -74,7 +74,7 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
     compare(_LDH_IND, 2, six)
     labels["leave"] = len(program)
     add(_RET, 0)
-    if words:
+    if first_words:
         # X is where the TCP header begins; the upper half of its thirteenth byte is its length in words.
         labels["data4"] = labels["data6"] = len(program)
         add(_LDB_IND, 12)
@@ -83,7 +83,7 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
         add(_ADD_X)
         add(_TAX)
         add(_LDW_IND, 0)
-        for word in words:
+        for word in first_words:
             add(_JEQ, word, yes="take")
         add(_RET, 0)
     labels["take"] = len(program)
@@ -133,7 +133,7 @@ def _arrival_ns(extra: list[tuple[int, int, bytes]]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class TcpSegment:
     """A TCP segment; `payload` is what was captured of `length` bytes."""
 
     flow: FiveTuple
@@ -143,7 +143,7 @@ class Segment:
     ip_id: int
 
 
-def parse_segment(packet: bytes, size: int) -> Segment | None:
+def parse_segment(packet: bytes, size: int) -> TcpSegment | None:
     """A packet of `size` bytes, from its IP header on; None where it is no TCP segment that can be read."""
     try:
         if packet[0] >> 4 == 4:
@@ -162,7 +162,7 @@ def parse_segment(packet: bytes, size: int) -> Segment | None:
     except (IndexError, ValueError, struct.error):
         return None
     header = start + (offset >> 4) * 4
-    return Segment(
+    return TcpSegment(
         FiveTuple(src, sport, dst, dport, Protocol.TCP),
         TcpFlags(seq, ack, flags),
         packet[header:total],
@@ -174,7 +174,7 @@ def parse_segment(packet: bytes, size: int) -> Segment | None:
 class Arrival(NamedTuple):
     """A segment as it passed a device of the namespace."""
 
-    segment: Segment
+    segment: TcpSegment
     device: str
     point: Point
     t_ns: int

@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
 from kubectl_genainet.history.journal import Journal
-from kubectl_genainet.history.store import Bounds, SegmentWriter
+from kubectl_genainet.history.store import RecordingLimits, SegmentWriter
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.history import Gap, ObjectChanged, ObjectKey, object_key
@@ -26,7 +26,7 @@ class ObjectsRecorder:
     def __init__(
         self,
         folder: Path,
-        bounds: Bounds,
+        bounds: RecordingLimits,
         *,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,

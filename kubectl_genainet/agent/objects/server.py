@@ -16,8 +16,8 @@ import msgspec
 from kubectl_genainet.agent.objects.recorder import FLUSH_S, ObjectsRecorder
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
-from kubectl_genainet.agent.serve.places import Places
 from kubectl_genainet.agent.serve.server import HEAD_S, HISTORY, REQUEST_S, Authenticator, decoded, peer
+from kubectl_genainet.agent.serve.slots import ConnectionSlots
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.wire import HistoryRequest
@@ -39,7 +39,7 @@ class ObjectsServer:
 
         self.history = History(folder, NAME, flush)
         self._readers, self._ready = readers, ready
-        self._places = Places(MAX_CONNECTIONS, MAX_KNOWN)
+        self._places = ConnectionSlots(MAX_CONNECTIONS, MAX_KNOWN)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the recorder goes on."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_genainet.agent.bpf.headers import View
+from kubectl_genainet.agent.bpf.headers import StructView
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
     SKB_PLACE,
+    WAYS,
     Attachment,
     DecodeContext,
     Maps,
@@ -43,6 +44,8 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
             client=address(ends.client),
             server=address(ends.server),
             port=ends.port,
+            backend=address(ends.backend) if ends.backend_port else "",
+            backend_port=ends.backend_port,
             **counts._asdict(),
         )
 
@@ -54,8 +57,9 @@ PROBE = Probe(
         SKB_HEAD,
         SKB_PLACE,
         *COMMON_VIEWS,
-        View("tcp_bytes", "tcp_sock", ("bytes_received", "bytes_acked")),
-        View("sock_end", "sock", ("sk_err", "__sk_common.skc_flags")),
+        StructView("tcp_bytes", "tcp_sock", ("bytes_received", "bytes_acked", "snd_una")),
+        StructView("sock_port", "inet_sock", ("inet_sport",)),
+        StructView("sock_end", "sock", ("sk_err", "__sk_common.skc_flags")),
     ),
     attachments=(
         Attachment(
@@ -64,4 +68,5 @@ PROBE = Probe(
     ),
     decode=decode,
     drain=drain,
+    shared_maps=(WAYS,),
 )

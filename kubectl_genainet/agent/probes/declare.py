@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kubectl_genainet.agent.bpf.headers import View
+from kubectl_genainet.agent.bpf.headers import StructView
 from kubectl_genainet.model.events import Event
 
 
@@ -19,6 +19,9 @@ class Maps(Protocol):
     def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
         """Every entry of a map that is not per-CPU."""
 
+    def values_of(self, name: str, keys: Collection[bytes], value_size: int) -> dict[bytes, bytes]:
+        """The values of some keys of such a map, of those that are there."""
+
     def accounts(self) -> dict[str, int]:
         """Totals since the start, by cause."""
 
@@ -30,6 +33,9 @@ class Maps(Protocol):
 
     def took_out(self, flows: int) -> None:
         """Tells how many flows were taken out of the table, their counts being reported."""
+
+    def followed(self, packets: int) -> None:
+        """Tells how many packets of followed flows were counted since the last time."""
 
     def sampling(self) -> bool:
         """Whether connections are left out to keep within the budget."""
@@ -77,12 +83,13 @@ class Probe:
     packet will complete any more; it gets the maps, the time, and whether the session is at its end. `words` gives the
     first contents of arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow
     table takes on so many CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
-    `travels` says of which ring bytes the client does the decoding.
+    `travels` says of which ring bytes the client does the decoding. `shared_maps` are maps that probes of one session have
+    in common, by name.
     """
 
     name: str
     source: str
-    views: tuple[View, ...]
+    views: tuple[StructView, ...]
     attachments: tuple[Attachment, ...]
     decode: Callable[[bytes, DecodeContext], Event]
     drain: Callable[[Maps, DecodeContext, dict[bytes, int], int], Iterable[Event]] | None = None
@@ -91,21 +98,24 @@ class Probe:
     words: Callable[[DecodeContext, Mapping[str, str]], Mapping[str, Sequence[int]]] | None = None
     entry_bytes: Callable[[int], int] = lambda cpus: 256 * cpus
     travels: Callable[[bytes], bool] = lambda _: False
+    shared_maps: tuple[str, ...] = ()
 
 
 # What genainet.h reads; every probe declares them.
 COMMON_VIEWS = (
-    View("skb_sk", "sk_buff", ("sk",)),
-    View("skb_cb", "sk_buff", ("cb",)),
-    View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
-    View("net_ino", "net", ("ns.inum",)),
-    View("sock_net", "sock", ("__sk_common.skc_net.net",)),
-    View(
+    StructView("skb_sk", "sk_buff", ("sk",)),
+    StructView("skb_cb", "sk_buff", ("cb",)),
+    StructView("skb_conntrack", "sk_buff", ("_nfct",), optional=True),  # a kernel without connection tracking has none
+    StructView("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
+    StructView("net_ino", "net", ("ns.inum",)),
+    StructView("sock_net", "sock", ("__sk_common.skc_net.net",)),
+    StructView(
         "sock_tuple",
         "sock",
         tuple(f"__sk_common.skc_{field}" for field in ("daddr", "rcv_saddr", "dport", "num", "family", "state")),
     ),
-    View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
+    StructView("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
 )
-SKB_HEAD = View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data"))
-SKB_PLACE = View("skb_place", "sk_buff", ("dev", "len"))
+SKB_HEAD = StructView("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data"))
+WAYS = "ways"  # the map of genainet.h in which the packet probe notes where SYNs went
+SKB_PLACE = StructView("skb_place", "sk_buff", ("dev", "len"))

@@ -40,22 +40,32 @@ _DEVICE_HOOKS = {
 }
 
 
+# By enum tracked (probes/include/genainet.h); from the third on by enum ip_conntrack_info
+# (include/uapi/linux/netfilter/nf_conntrack_common.h), whose states of replies are matched as those of requests.
+_CONNTRACK_STATES = ("", "INVALID", "ESTABLISHED", "RELATED", "NEW", "ESTABLISHED", "RELATED", "", "", "UNTRACKED")
+
+
+def conntrack_state(tracked: int) -> str:
+    """The state by which rules match a packet; "" where it is not known."""
+    return _CONNTRACK_STATES[tracked] if tracked < len(_CONNTRACK_STATES) else ""
+
+
 def hook_of(stack: Sequence[str]) -> str:
     """The netfilter hook that a drop's stack was in, or "" where it was in none."""
     names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
     if not any(name.startswith("nf_hook_slow") for name in names):
         return ""
-    found = next((_HOOKS[name] for name in names if name in _HOOKS), "")
-    at = next(i for i, name in enumerate(names) if name.startswith("nf_hook_slow"))
-    return _DEVICE_HOOKS.get(names[at + 1] if at + 1 < len(names) else "", found)
+    hook = next((_HOOKS[name] for name in names if name in _HOOKS), "")
+    slow_path = next(i for i, name in enumerate(names) if name.startswith("nf_hook_slow"))
+    return _DEVICE_HOOKS.get(names[slow_path + 1] if slow_path + 1 < len(names) else "", hook)
 
 
-def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
+def icmp_mtu(protocol: int, kind: int, code: int, rest_of_header: int) -> int:
     """The next hop's MTU that an ICMP error tells; 0 for one that tells none. `rest` is as read on the wire.
 
     RFC 1191: the second half of the word after the checksum. RFC 4443 3.2: the whole word.
     """
-    raw = rest.to_bytes(4, "little")
+    raw = rest_of_header.to_bytes(4, "little")
     if protocol == 1:
         return int.from_bytes(raw[2:], "big") if (kind, code) == (3, 4) else 0
     return int.from_bytes(raw, "big") if kind == 2 else 0
@@ -75,8 +85,8 @@ def reason_at(number: int, location: str, names: dict[int, str]) -> tuple[str, b
     """(name, derived): the kernel's name of a reason; where it gives none, that of the function that freed the packet."""
     name, function = drop_reason(number, names), function_of(location)
     if name in NO_REASON:
-        found = TAKEN_AT.get(function) or ("" if names else REASON_OF_LOCATION.get(function, ""))
-        return found or name, bool(found)
+        derived = TAKEN_AT.get(function) or ("" if names else REASON_OF_LOCATION.get(function, ""))
+        return derived or name, bool(derived)
     return name, False
 
 

@@ -20,7 +20,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import drop_reason, hook_of
+from kubectl_genainet.agent.probes.decode import conntrack_state, drop_reason, hook_of
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
@@ -175,6 +175,7 @@ def _drop(data: bytes, context: DecodeContext) -> DnsDropped:
         location=context.symbol(drop.end_location) or hex(drop.end_location),
         stack=stack,
         hook=hook_of(stack),
+        ct_state=conntrack_state(drop.end_tracked),
         id=drop.id,
         message=message_of(message, drop.len, context.options) if len(message) >= 12 else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
-from kubectl_genainet.agent.bpf.headers import View
+from kubectl_genainet.agent.bpf.headers import StructView
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -15,7 +15,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import TCP_STATES, drop_reason, hook_of, icmp_mtu, reason_at
+from kubectl_genainet.agent.probes.decode import TCP_STATES, conntrack_state, drop_reason, hook_of, icmp_mtu, reason_at
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
     DropCount,
@@ -60,11 +60,11 @@ class Kind(IntEnum):
 
 def harmless_bits(names: Mapping[int, str]) -> list[int]:
     """The bitmap of harmless reasons, 64 a word, from the running kernel's numbers."""
-    words = [0] * (REASON_BITS // 64)
+    bitmap = [0] * (REASON_BITS // 64)
     for number in names:
         if number < REASON_BITS and drop_reason(number, dict(names)) in HARMLESS_REASONS:
-            words[number >> 6] |= 1 << (number & 63)
-    return words
+            bitmap[number >> 6] |= 1 << (number & 63)
+    return bitmap
 
 
 def words(context: DecodeContext, options: Mapping[str, str]) -> Mapping[str, list[int]]:
@@ -123,6 +123,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         location=freed_at,
         stack=stack,
         hook=hook_of(stack),
+        ct_state=conntrack_state(sample.tracked),
         fragment=bool(sample.later),
     )
 
@@ -167,7 +168,11 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
         case Kind.RESET_SENT | Kind.RESET_RECEIVED:
             name = context.enums.get("sk_rst_reason", {}).get(counted.reason, "").removeprefix("SK_RST_REASON_")
             return ResetCount(
-                sent=counted.kind == Kind.RESET_SENT, active=bool(counted.flags & _ACTIVE), reason=name, **common
+                sent=counted.kind == Kind.RESET_SENT,
+                active=bool(counted.flags & _ACTIVE),
+                opening=bool(counted.flags & _OPENING),
+                reason=name,
+                **common,
             )
         case Kind.RETRANSMIT:
             return RetransmitCount(state=TCP_STATES[counted.reason % len(TCP_STATES)], in_vain=size, **common)
@@ -183,8 +188,8 @@ PROBE = Probe(
         SKB_HEAD,
         SKB_PLACE,
         *COMMON_VIEWS,
-        View("inet_port", "inet_sock", ("inet_sport",)),
-        View("timeouts", "inet_connection_sock", ("icsk_retransmits",)),
+        StructView("inet_port", "inet_sock", ("inet_sport",)),
+        StructView("timeouts", "inet_connection_sock", ("icsk_retransmits",)),
     ),
     attachments=(
         Attachment("skb", "kfree_skb", "on_free"),

@@ -30,7 +30,7 @@ _ASSERT = re.compile(r"_Static_assert\(sizeof\(struct (\w+)\) == (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class StructField:
     """A field: its name, its place, and what it is made of (`code` of struct, so many)."""
 
     name: str
@@ -44,10 +44,10 @@ class Member:
         return self.code if self.count == 1 and self.code != "s" else f"{size}s"
 
 
-class Layout:
+class StructLayout:
     """A C struct: `read` gives a record with its fields by name; `size` is sizeof."""
 
-    def __init__(self, name: str, members: tuple[Member, ...], size: int) -> None:
+    def __init__(self, name: str, members: tuple[StructField, ...], size: int) -> None:
         self.name, self.size, self.members = name, size, members
         head = self.part(*(member.name for member in members))
         self._struct = struct.Struct(f"{head.format}{size - head.size}x")
@@ -95,19 +95,19 @@ def _text(file: str) -> str:
 @cache
 def constants(file: str) -> dict[str, int]:
     """Numbers that the file and its header name: `#define`s, and members of enums."""
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     for name, text in _DEFINE.findall(_text(file)):
-        if (value := _value(text.strip(), found)) is not None:
-            found[name] = value
+        if (value := _value(text.strip(), values)) is not None:
+            values[name] = value
     for members in enums(file).values():
-        found |= members
-    return found
+        values |= members
+    return values
 
 
 @cache
 def enums(file: str) -> dict[str, dict[str, int]]:
     """The members of each enum with their numbers, by the enum's name; those without a name under their first member's."""
-    found: dict[str, dict[str, int]] = {}
+    by_name: dict[str, dict[str, int]] = {}
     for name, body in _ENUM.findall(_text(file)):
         members: dict[str, int] = {}
         number = 0
@@ -116,8 +116,8 @@ def enums(file: str) -> dict[str, dict[str, int]]:
             number = int(value, 0) if value else number
             members[member] = number
             number += 1
-        found[name or next(iter(members))] = members
-    return found
+        by_name[name or next(iter(members))] = members
+    return by_name
 
 
 def _value(text: str, known: dict[str, int]) -> int | None:
@@ -133,7 +133,7 @@ def _value(text: str, known: dict[str, int]) -> int | None:
 
 
 @cache
-def layout(file: str, name: str) -> Layout:
+def layout(file: str, name: str) -> StructLayout:
     """The struct `name` of a file below probes/, or of the header that all have. Raises LookupError for one that is not there,
     or whose size is another than the C asserts."""
     bodies = dict(_STRUCT.findall(_text(file)))
@@ -141,14 +141,14 @@ def layout(file: str, name: str) -> Layout:
     asserted = dict(_ASSERT.findall(_text(file))).get(name)
     if asserted is not None and int(asserted) != size:
         raise LookupError(f"struct {name} of {file} has {size} bytes here, and {asserted} in C")
-    return Layout(name, tuple(members), size)
+    return StructLayout(name, tuple(members), size)
 
 
-def _members(file: str, name: str, bodies: dict[str, str]) -> tuple[list[Member], int, int]:
+def _members(file: str, name: str, bodies: dict[str, str]) -> tuple[list[StructField], int, int]:
     """(fields, size, alignment) of a struct."""
     if name not in bodies:
         raise LookupError(f"no struct {name} in {file}")
-    found: list[Member] = []
+    members: list[StructField] = []
     place, widest = 0, 1
     for line in filter(None, (line.strip() for line in bodies[name].splitlines())):
         match = _MEMBER.fullmatch(line)
@@ -163,11 +163,11 @@ def _members(file: str, name: str, bodies: dict[str, str]) -> tuple[list[Member]
             alignment = size
         place = -(-place // alignment) * alignment
         if inner and not match[4]:
-            found += [Member(f"{field}_{m.name}", place + m.offset, m.code, m.count) for m in nested]
+            members += [StructField(f"{field}_{m.name}", place + m.offset, m.code, m.count) for m in nested]
         elif inner:
-            found.append(Member(field, place, "s", size * count))
+            members.append(StructField(field, place, "s", size * count))
         else:
-            found.append(Member(field, place, _CODES[kind], count))
+            members.append(StructField(field, place, _CODES[kind], count))
         place += size * count
         widest = max(widest, alignment)
-    return found, -(-place // widest) * widest, widest
+    return members, -(-place // widest) * widest, widest

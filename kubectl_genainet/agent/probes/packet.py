@@ -9,6 +9,7 @@ from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
     SKB_PLACE,
+    WAYS,
     Attachment,
     DecodeContext,
     Maps,
@@ -16,6 +17,7 @@ from kubectl_genainet.agent.probes.declare import (
 )
 from kubectl_genainet.agent.probes.decode import (
     TCP_STATES,
+    conntrack_state,
     hook_of,
     icmp_mtu,
     reason_at,
@@ -82,6 +84,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         location=location,
         stack=tuple(frames),
         hook=hook_of(frames),
+        ct_state=conntrack_state(end.tracked),
         fragment=bool(event.later),
         **{field: getattr(seen, field) for field in _PLACE_AND_PACKET},
     )
@@ -112,15 +115,16 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out, those that have ended are
     taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since the last
     time are not reported: no reader waits for them."""
-    created, present = maps.accounts()["flows created"], 0
-    streams = dict(maps.pairs("streams", FLOW_KEY.size, STREAM.size))
+    created, present, followed = maps.accounts()["flows created"], 0, 0
     sampling = maps.sampling()
     gone: list[bytes] = []
+    changed: dict[bytes, list[Any]] = {}
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         present += 1
-        heads = [_HEAD.unpack_from(values, at) for at in range(0, len(values), FLOW.size)]
+        heads = [_HEAD.unpack_from(values, start) for start in range(0, len(values), FLOW.size)]
         packets = sum(packets for packets, _, whose in heads if whose == _OWN)
         known = seen.get(key)
+        followed += packets - (known or 0)
         ended = any(ended for _, ended, _ in heads)
         if ended:
             gone.append(key)
@@ -129,12 +133,15 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
             continue
         if not ended:
             seen[key] = packets
-        own = [FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN]
+        changed[key] = [FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN]
+    streams = maps.values_of("streams", changed.keys(), STREAM.size)
+    for key, own in changed.items():
         yield _counters(key, own, context, now, _stream(streams.get(key)))
     maps.delete_all("flows", gone)
-    maps.delete_all("streams", [key for key in gone if key in streams])
+    maps.delete_all("streams", gone)
     maps.evicted(created - present)
     maps.took_out(len(gone))
+    maps.followed(followed)
 
 
 def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stream: dict[str, Any]) -> FlowCounters:
@@ -191,4 +198,5 @@ PROBE = Probe(
     decode=decode,
     drain=drain,
     travels=is_sighting,
+    shared_maps=(WAYS,),
 )

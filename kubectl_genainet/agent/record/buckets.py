@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from kubectl_genainet.agent.record.histograms import MAX_ROWS, HistogramBuilder, Times
 from kubectl_genainet.model.events import (
@@ -13,13 +14,20 @@ from kubectl_genainet.model.events import (
     Event,
     LostEvents,
 )
-from kubectl_genainet.model.history import COUNTED, Bucket, ConnectionSums, DnsSums, DropSums
+from kubectl_genainet.model.history import (
+    COUNTED,
+    ENDS,
+    Bucket,
+    ConnectionEnds,
+    ConnectionSums,
+    DnsSums,
+    DropSums,
+    ends_of,
+)
 from kubectl_genainet.model.packet import ALL_KEPT
 
 _ROWS_KEPT = 100_000  # pairs of ends whose last totals are remembered
 REST = "…"  # all names beyond those that fit
-
-Ends = tuple[str, str, str, int]
 
 
 @dataclass(slots=True)
@@ -42,8 +50,8 @@ class Buckets:
     def __init__(self, node: str, times: Times) -> None:
         self.node, self._times = node, times
         self.followed = ALL_KEPT
-        self._totals: dict[Ends, tuple[int, ...]] = {}
-        self._changes: dict[Ends, list[int]] = {}
+        self._totals: dict[ConnectionEnds, tuple[int, ...]] = {}
+        self._changes: dict[ConnectionEnds, list[int]] = {}
         self._drops: dict[tuple[object, ...], _Drops] = {}
         self._dns: dict[tuple[str, str, str, str], _Dns] = {}
         self._lost = 0
@@ -63,7 +71,7 @@ class Buckets:
 
     def _connections(self, event: ConnectionCounts) -> None:
         """The kernel's totals only grow; a smaller one is of a table that was begun anew."""
-        key = (event.side, event.client, event.server, event.port)
+        key = ends_of(event)
         now = tuple(getattr(event, name) for name in COUNTED)
         before = self._totals.get(key)
         if before is None or any(n < b for n, b in zip(now, before, strict=True)):
@@ -125,11 +133,9 @@ class Buckets:
         )
 
 
-def _sums(ends: Ends, numbers: list[int]) -> ConnectionSums:
-    side, client, server, port = ends
-    return ConnectionSums(
-        side=side, client=client, server=server, port=port, **dict(zip(COUNTED, numbers, strict=True))
-    )
+def _sums(ends: ConnectionEnds, numbers: list[int]) -> ConnectionSums:
+    fields: dict[str, Any] = dict(zip((*ENDS, *COUNTED), (*ends, *numbers), strict=True))
+    return ConnectionSums(**fields)
 
 
 def _drop_sums(key: tuple[object, ...], sums: _Drops) -> DropSums:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from kubectl_genainet.model.history import ChangeOf, NodeChange
 from kubectl_genainet.model.node import NetNs, NodeReport
 
@@ -101,11 +99,3 @@ def _nearly_full(netns: NetNs) -> bool:
 
 def _entries(netns: NetNs) -> str:
     return f"{netns.conntrack_count} of {netns.conntrack_max}"
-
-
-def structure(report: NodeReport) -> NodeReport:
-    """The report without what changes all the time: what is left is worth recording when it changes."""
-    namespaces = tuple(
-        msgspec.structs.replace(netns, conntrack_count=None, resolv_conf="") for netns in report.namespaces
-    )
-    return msgspec.structs.replace(report, t_ns=0, namespaces=namespaces, containers=(), kube_proxy=None, fabric=None)

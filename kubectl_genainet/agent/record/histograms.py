@@ -11,6 +11,7 @@ from kubectl_genainet.model.packet import FiveTuple
 if TYPE_CHECKING:
     from kubectl_genainet.agent.record.lives import Life
 
+HistogramKey = tuple[str, str, int, str, int, str]  # client, address and port asked for, backend and its port, outcome
 MAX_ROWS = 5_000  # of a bucket; what is beyond is counted under empty names
 
 
@@ -36,7 +37,6 @@ class HistogramBuilder:
 @dataclass(slots=True)
 class _Row:
     followed: int = 0
-    troubled: int = 0
     connect: HistogramBuilder = field(default_factory=HistogramBuilder)
     reply: HistogramBuilder = field(default_factory=HistogramBuilder)
     gaps: HistogramBuilder = field(default_factory=HistogramBuilder)
@@ -46,15 +46,16 @@ class Times:
     """Of the connections that ended since `drain` was called last."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, int], _Row] = {}
+        self._rows: dict[HistogramKey, _Row] = {}
 
-    def take(self, life: Life, flow: FiveTuple) -> None:
-        key = (flow.src, flow.dst, flow.dport)
+    def take(self, life: Life, asked: FiveTuple, sent: FiveTuple) -> None:
+        """A connection with the tuple that it had first, and last."""
+        backend = ("", 0) if sent.destination == asked.destination else (sent.dst, sent.dport)
+        key: HistogramKey = (asked.src, asked.dst, asked.dport, *backend, life.trouble)
         if key not in self._rows and len(self._rows) >= MAX_ROWS:
-            key = ("", "", 0)
+            key = ("", "", 0, "", 0, life.trouble)
         row = self._rows.setdefault(key, _Row())
         row.followed += 1
-        row.troubled += bool(life.trouble)
         if life.syn_ns and life.answer_ns:
             row.connect.add(life.answer_ns - life.syn_ns)
         if life.request_ns and life.reply_ns:
@@ -72,11 +73,13 @@ class Times:
                 client=client,
                 server=server,
                 port=port,
+                backend=backend,
+                backend_port=backend_port,
+                outcome=outcome,
                 followed=row.followed,
-                troubled=row.troubled,
                 connect=row.connect.histogram,
                 reply=row.reply.histogram,
                 gaps=row.gaps.histogram,
             )
-            for (client, server, port), row in rows.items()
+            for (client, server, port, backend, backend_port, outcome), row in rows.items()
         )

@@ -228,15 +228,15 @@ class Lives:
     def _end(self, life: Life) -> None:
         if life.trouble and self.share < ALL_KEPT:
             self._say_kept(life, life.last_ns)  # with the tuples that it had later
-        self.times.take(life, flow_of(life.opening))
+        self.times.take(life, flow_of(life.opening), flow_of(life.keys[-1] if life.keys else life.opening))
         self._forget(life)
 
     def _forget(self, life: Life) -> None:
         self._lives.pop(id(life), None)
         for key in life.keys:
-            for each in (key, reverse(key)):
-                if self._by_key.get(each, (None,))[0] is life:
-                    del self._by_key[each]
+            for direction in (key, reverse(key)):
+                if self._by_key.get(direction, (None,))[0] is life:
+                    del self._by_key[direction]
         for seq in life.sequences:
             if self._by_seq.get(seq) is life:
                 del self._by_seq[seq]

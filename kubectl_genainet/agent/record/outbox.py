@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.agent.record.recorder import Recorder
-from kubectl_genainet.agent.serve.outbox import Outbox
+from kubectl_genainet.agent.session.outbox import Outbox
 from kubectl_genainet.model.events import (
     ConnectionCounts,
     Event,

@@ -12,21 +12,22 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
+from kubectl_genainet.agent import clock
 from kubectl_genainet.agent.dns.redact import Redactor, new_key
 from kubectl_genainet.agent.record.buckets import Buckets
-from kubectl_genainet.agent.record.changes import changes, structure
+from kubectl_genainet.agent.record.changes import changes
 from kubectl_genainet.agent.record.lives import Lives
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
 from kubectl_genainet.history.journal import Journal
 from kubectl_genainet.history.rules import difference, sizes, without_counters
-from kubectl_genainet.history.select import index_of, is_state
-from kubectl_genainet.history.store import Bounds, SegmentWriter
-from kubectl_genainet.model.dns import DnsMessage
+from kubectl_genainet.history.select import index_of, is_state, structure_of
+from kubectl_genainet.history.store import RecordingLimits, SegmentWriter
+from kubectl_genainet.model.dns import GOOD_RCODES, DnsMessage
 from kubectl_genainet.model.events import (
     Bye,
     ConnectionCounts,
@@ -42,6 +43,7 @@ from kubectl_genainet.model.events import (
     Hello,
     IcmpCount,
     IcmpError,
+    IcmpSampled,
     LostEvents,
     PacketDropped,
     Progress,
@@ -51,9 +53,8 @@ from kubectl_genainet.model.events import (
     Sightings,
     Tally,
     TcpRetransmit,
-    Tick,
 )
-from kubectl_genainet.model.history import BUCKET_S, ChangeOf, Gap, NodeChange, RulesetChange
+from kubectl_genainet.model.history import BUCKET_S, ChangeOf, Gap, NodeChange
 from kubectl_genainet.model.node import STATISTICS, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 
@@ -86,7 +87,7 @@ class Recorder:
         """Raises OSError where the folder can't be made."""
         self.node, self.hello = node, hello
         self._wall, self._mono = wall, mono
-        self._writer = SegmentWriter(Path(options.folder), Bounds(options.size, options.age_s))
+        self._writer = SegmentWriter(Path(options.folder), RecordingLimits(options.size, options.age_s))
         self._redactor = None if options.dns_names else Redactor(new_key())
         self._journal = Journal(self._writer, uuid.UUID(hello.boot_id).bytes)
         self._lock = threading.RLock()
@@ -97,12 +98,12 @@ class Recorder:
         self._earliest_ns: int | None = None
         self._folded: dict[tuple[object, ...], Event] = {}  # counters: of a block the last, or the sum of a second
         self._exchanges = self._exchanges_left = 0
-        self._tick: Tick | None = None
         self._report: NodeReport | None = None
         self._structure: NodeReport | None = None
         self._reported_ns = self._changes_since_ns = 0
         self._dumps: dict[str, RulesetDump] = {}
-        now, self._mono_from = wall(), mono()
+        self._state_before: list[Event] = [hello]  # as it was when the last block ended
+        now, self._mono_from = clock.now(wall, mono)
         self._wall_from, self._ahead = now, now - self._mono_from
         self._bucket_from = now
         self._shares_at, self._begun, self._kernel_share = self._mono_from, 0, ALL_KEPT
@@ -124,18 +125,20 @@ class Recorder:
         if isinstance(event, DnsTransaction | DnsDropped | DnsMessageSeen):
             event = self._without_names(event)
         with self._lock:
+            if isinstance(event, ConnectionCounts | DropCount):
+                self._close_bucket_before(event.t_ns + self._ahead)
             self._buckets.take(event, self._ahead)
             match event:
                 case PacketDropped() if of_drops and not isinstance(event, DnsDropped):
-                    self._put(DropSampled(**{name: getattr(event, name) for name in event.__struct_fields__}))
+                    self._put(DropSampled(**_fields(event)))
+                case IcmpError() if of_drops:
+                    self._put(IcmpSampled(**_fields(event)))
                 case DnsTransaction():
                     self._exchange(event)
                 case IcmpError() | TcpRetransmit() | PacketDropped() | FlowCounters():
                     self._lives.take(event)
                 case DropCount() | IcmpCount() | ResetCount() | RetransmitCount() | EstablishedCount():
                     self._fold(event)
-                case Tick():
-                    self._tick = event
                 case Sampled():
                     self._kernel_share = event.share
                     self._say_share(event.t_ns)
@@ -143,12 +146,20 @@ class Recorder:
                     self._node(event)
                 case RulesetDump():
                     self._rules(without_counters(event))
+                case Progress(stage="attached"):
+                    self._attached(event.t_ns)
                 case Progress() if event.stage != "missing":
                     pass
                 case Hello() | Bye() | Sightings() | ConnectionCounts():
                     pass  # its own, or in the buckets
                 case _:
                     self._put(event)
+
+    def _attached(self, mono: int) -> None:
+        """From now on the node is watched: nothing is known of the time that loading the probes took."""
+        if self._journal.empty:
+            self._mono_from, self._wall_from = mono, mono + self._ahead
+            self._bucket_from = self._wall_from
 
     def _put(self, event: Event) -> None:
         if isinstance(event, FlowCounters):
@@ -161,7 +172,7 @@ class Recorder:
 
     def _fold(self, event: Tally) -> None:
         """Counts about the same become one, of each second: counted later, what was before a change would be after it."""
-        fields = {name: getattr(event, name) for name in event.__struct_fields__}
+        fields = _fields(event)
         summed = {name for name in ("packets", "bytes", "in_vain") if name in fields}
         if len(self._folded) > DROP_ROWS:
             flow = event.flow
@@ -177,7 +188,8 @@ class Recorder:
         self._folded[key] = cast(Event, type(event)(**fields))
 
     def _exchange(self, event: DnsTransaction) -> None:
-        answered = event.end is DnsEnd.ANSWERED and event.answer is not None and event.answer.rcode == "NOERROR"
+        # No such name is an answer too: were it kept and others not, its share would grow with the load.
+        answered = event.end is DnsEnd.ANSWERED and event.answer is not None and event.answer.rcode in GOOD_RCODES
         quick = answered and event.response and event.response[-1].t_ns - event.query[0].t_ns < SLOW_EXCHANGE_NS
         if quick and self._exchanges >= EXCHANGES:
             self._exchanges_left += 1
@@ -201,7 +213,7 @@ class Recorder:
             changed = changes(self._report, report, self._changes_since_ns, now)
             self._pending += changed
         self._report, self._changes_since_ns = report, now
-        shape = structure(report)
+        shape = structure_of(report)
         if shape != self._structure or now - self._reported_ns >= REPORT_S * 1e9:
             self._structure, self._reported_ns = shape, now
             self._pending.append(report)
@@ -250,7 +262,7 @@ class Recorder:
     def tick(self) -> None:
         """Once a second."""
         with self._lock:
-            mono, wall = self._mono(), self._wall()
+            wall, mono = clock.now(self._wall, self._mono)
             self._lives.look(mono)
             if mono - self._shares_at >= BUCKET_NS:
                 self._set_share(mono)
@@ -260,6 +272,12 @@ class Recorder:
                 self._close_bucket(wall)
             if mono - self._mono_from >= FLUSH_S * 1e9 - 5e8:
                 self.flush()
+
+    def _close_bucket_before(self, wall: int) -> None:
+        """What is read from the kernel's tables after the end of a bucket is not of it: counted earlier than it happened, an
+        effect would stand before its cause."""
+        if wall // BUCKET_NS > self._bucket_from // BUCKET_NS:
+            self._close_bucket(wall)
 
     def _close_bucket(self, wall: int) -> None:
         begin = self._bucket_from
@@ -283,8 +301,7 @@ class Recorder:
     def flush(self) -> None:
         """Writes what there is."""
         with self._lock:
-            mono = self._mono()
-            wall = self._wall()
+            wall, mono = clock.now(self._wall, self._mono)
             self._ahead = wall - mono if abs(wall - mono - self._ahead) <= STEP_NS else self._ahead
             self._write(self._ahead + mono, mono)
 
@@ -303,10 +320,7 @@ class Recorder:
         """What the next block holds, taken out of what waits."""
         records, self._pending = self._pending, []
         if whole:
-            records = [
-                *self._state(),
-                *(r for r in records if not isinstance(r, NodeReport | RulesetDump | RulesetChange)),
-            ]
+            records = [*self._state_before, *records]
         records += self._folded.values()
         self._folded = {}
         if self._sighted_data:
@@ -315,11 +329,11 @@ class Recorder:
         if self._exchanges_left:
             records.append(LostEvents(node=self.node, probe="dns", count=self._exchanges_left, where=LEFT_OUT))
         self._exchanges = self._exchanges_left = 0
-        if self._tick is not None:
-            records.append(self._tick)
+        self._state_before = self._state()
         return records
 
     def _state(self) -> list[Event]:
+        """What is known by now, for the block that follows."""
         share = Sampled(node=self.node, t_ns=self._mono_from, kept=min(self._kernel_share, self._lives.share))
         known: list[Event] = [self.hello]
         if share.share < ALL_KEPT:
@@ -328,9 +342,14 @@ class Recorder:
             known.append(self._report)
         return [*known, *self._dumps.values()]
 
-    def close(self) -> None:
-        """Writes the last block."""
+    def close(self, watched_until: int | None = None) -> None:
+        """Writes the last block: of the time until `watched_until`, monotonic, or until now."""
         with self._lock:
-            self._close_bucket(self._wall())
-            self.flush()
+            mono = self._mono() if watched_until is None else watched_until
+            self._close_bucket(self._ahead + mono)
+            self._write(self._ahead + mono, mono)
             self._writer.close()
+
+
+def _fields(event: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__}

@@ -1,1 +1,1 @@
-"""The HTTP interface and the worker process of each session."""
+"""The HTTP interface, and what it lets nobody exceed."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kubectl_genainet.agent.serve import audit
+from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.serve.http import HttpConnection
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.read import RangeReader
-from kubectl_genainet.history.select import Part, Wanted
+from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.packet import parse_address
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, HistoryRequest
 
@@ -20,6 +20,7 @@ MAX_RANGE_NS = 31 * 24 * 3600 * 10**9
 MAX_BYTES = 1 << 30
 FRESH_NS = 10_000_000_000  # a range that reaches so near to now wants what is not written yet
 READERS = 2
+BATCH = 256 << 10  # bytes that are read before they are sent
 
 
 @dataclass(slots=True)
@@ -32,18 +33,19 @@ class History:
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
 
     async def blocks(self, request: HistoryRequest) -> AsyncIterator[bytes]:
-        """At most `max_bytes`, then nothing: whoever reads sees that the last block is missing. Raises OSError."""
+        """Some at a time; at most `max_bytes`, then nothing: whoever reads sees that the last block is missing.
+
+        Raises OSError.
+        """
         if request.until_ns > time.time_ns() - FRESH_NS:
             await self.flush()
-        parts = tuple(map(Part, request.parts)) or None
-        wanted = Wanted(parts, request.addresses or None)
+        parts = tuple(map(RecordPart, request.parts)) or None
+        wanted = Selection(parts, request.addresses or None)
         reader = RangeReader(self.folder, self.node, request.since_ns, request.until_ns, wanted).blocks()
         sent = 0
         async with self._readers:
-            while (data := await asyncio.to_thread(next, reader, None)) is not None:
+            while data := await asyncio.to_thread(_some, reader, request.max_bytes - sent):
                 sent += len(data)
-                if sent > request.max_bytes:
-                    return
                 yield data
 
     async def answer(self, connection: HttpConnection, request: HistoryRequest, peer: str) -> None:
@@ -56,6 +58,19 @@ class History:
             await connection.end()
 
 
+def _some(blocks: Generator[bytes], room: int) -> bytes:
+    """The next blocks, BATCH bytes or a little more; none after the first that has no room."""
+    data = bytearray()
+    for block in blocks:
+        if len(data) + len(block) > room:
+            blocks.close()
+            break
+        data += block
+        if len(data) >= BATCH:
+            break
+    return bytes(data)
+
+
 def checked_history(request: HistoryRequest) -> HistoryRequest:
     """Raises InputError, naming the field, for a request that is out of bounds."""
     if not 0 <= request.since_ns < request.until_ns < 1 << 62:
@@ -64,7 +79,7 @@ def checked_history(request: HistoryRequest) -> HistoryRequest:
         raise InputError("a range has at most 31 days", field="until_ns")
     if not 0 < request.max_bytes <= MAX_BYTES:
         raise InputError(f"{request.max_bytes} is not between 0 and {MAX_BYTES}", field="max_bytes")
-    known = {part.value for part in Part}
+    known = {part.value for part in RecordPart}
     if unknown := [name[:64] for name in request.parts if name not in known]:
         raise InputError(f"unknown parts {unknown!r}; there are {', '.join(sorted(known))}", field="parts")
     if len(request.addresses) > MAX_HISTORY_ADDRESSES:

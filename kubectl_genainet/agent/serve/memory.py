@@ -7,7 +7,7 @@ from pathlib import Path
 
 # MiB of a worker and of its maps, measured with two CPUs on Linux 6.18; what a session adds with each probe.
 _WORKER = 45
-_PROBES = {"packet": 25, "drops": 35, "dns": 90}
+_PROBES = {"packet": 25, "connections": 20, "drops": 35, "dns": 90}
 _SERVER = 100  # the server, a node's rules in its hands, and queues of slow clients
 # cgroup v2, v1: the container's own limit (OCI runtime specification, "Default Filesystems")
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

@@ -9,7 +9,7 @@
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
     PUT  /v1/trace/ID/filters       wire.Filters: changes a running session (ID is in the response header)
 
-Each trace runs in a process of its own (agent.serve.worker), which is ended when the client goes away.
+Each trace runs in a process of its own (agent.session.worker), which is ended when the client goes away.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ import h11
 import msgspec
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
-from kubectl_genainet.agent.serve import audit, limits, memory
+from kubectl_genainet.agent.serve import limits, memory
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
-from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
-from kubectl_genainet.agent.serve.places import Places
-from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import Progress
+from kubectl_genainet.agent.serve.slots import ConnectionSlots
+from kubectl_genainet.agent.session.job import ALIVE_S, Job, hello
+from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
+from kubectl_genainet.model.events import AgentFailed, Progress
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.wire import Filters, HistoryRequest, TraceRequest
 
@@ -51,9 +52,30 @@ MAX_BODIES = 4  # that are read at a time
 HEAD_S = 10.0  # a request's head must have arrived by then
 REQUEST_S = 10.0  # and its body
 RULES_S = 120.0
-START_S = 300.0  # a worker has this long to compile and load its probes, beyond the time that was asked for
+START_S = 900.0  # a worker has this long to compile and load its probes, beyond the time that was asked for
+_TAIL = 4096  # bytes; a last record is shorter
+_BYE = b'{"kind":"bye"'
+WORKER_END_S = 2.0  # between the end of a worker's output and its own
 GOODBYE_S = 20.0  # what a worker has to send its last records when the client says no more; its probes are gone by then
 _CHUNK = 65536
+
+
+def _is_last(lines: bytes) -> bool:
+    """Whether they end with the last record of a stream."""
+    return lines[lines.rfind(b"\n", 0, -1) + 1 :].startswith(_BYE)
+
+
+async def _sudden_end(process: asyncio.subprocess.Process) -> str:
+    """How a worker ended that sent no last record."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WORKER_END_S):
+            await process.wait()
+    status = process.returncode
+    if status is None:
+        how = "closed its output and goes on"
+    else:
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"the process of the trace {how}, without its last record: what it lost is not known"
 
 
 class Authenticator(Protocol):
@@ -97,7 +119,7 @@ class Server:
         self.history: History | None = None
         self.sessions: dict[str, Running] = {}
         self.always_on: tuple[str, ...] = ()  # probes of the session that metrics are made of
-        self._places = Places(MAX_CONNECTIONS, MAX_KNOWN)
+        self._places = ConnectionSlots(MAX_CONNECTIONS, MAX_KNOWN)
         self._bodies = asyncio.Semaphore(MAX_BODIES)
         self._inventories = asyncio.Lock()
         self._rules = asyncio.Lock()
@@ -222,14 +244,15 @@ class Server:
             self._worker(name, request) as process,
         ):
             await connection.start(200, "application/x-ndjson", (("Genainet-Session", name),))
-            gone = asyncio.create_task(connection.reader.read(1))  # a client says nothing more, so this ends with it
+            # Whatever a client says after its request tells the worker to end; so does the end of its side, and its going.
+            gone = asyncio.create_task(connection.reader.read(1))
             relay = asyncio.create_task(self._relay(connection, process, request.probes))
             try:
                 longest = request.timeout_s + START_S + GOODBYE_S
                 await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED, timeout=longest)
                 entry.end = "its own" if relay.done() else "the client went away" if gone.done() else "overdue"
                 if not relay.done():
-                    # The client has gone, or has ended its side only and still wants the last records.
+                    # The client has gone, or it still wants the last records.
                     with contextlib.suppress(ProcessLookupError):
                         process.send_signal(signal.SIGTERM)
                     await asyncio.wait({relay}, timeout=GOODBYE_S)
@@ -244,28 +267,37 @@ class Server:
     async def _relay(
         self, connection: HttpConnection, process: asyncio.subprocess.Process, probes: tuple[str, ...]
     ) -> None:
-        """Greets the client, says now and then that the worker starts (on a busy node its interpreter alone may take
-        longer than a client waits), and passes on what it sends."""
+        """Greets the client, passes on what the worker sends, and says now and then that there is one: on a busy node it may
+        have no time for longer than a client waits, its interpreter's start included."""
         assert process.stdout is not None
         await connection.write(wire.encode(hello(self.inventory.node, probes)))
-        first = asyncio.create_task(process.stdout.read(_CHUNK))
-        try:
-            while not (await asyncio.wait({first}, timeout=ALIVE_S))[0]:
-                await connection.write(wire.encode(Progress(node=self.inventory.node, stage="loading")))
-        except BaseException:
-            first.cancel()
-            raise
-        data = first.result()
-        while data:
+        stage, tail = "loading", b"\n"  # what it does while it says nothing; the end of what it has said
+        while True:
+            chunk = asyncio.create_task(process.stdout.read(_CHUNK))
+            try:
+                while not (await asyncio.wait({chunk}, timeout=ALIVE_S))[0]:
+                    if tail.endswith(b"\n") and not _is_last(tail):
+                        await connection.write(wire.encode(Progress(node=self.inventory.node, stage=stage)))
+            except BaseException:
+                chunk.cancel()
+                raise
+            data = chunk.result()
+            if not data:
+                break
             await connection.write(data)
-            data = await process.stdout.read(_CHUNK)
+            stage, tail = "busy", (tail + data)[-_TAIL:]
+        if tail.endswith(b"\n") and not _is_last(tail):
+            failure = AgentFailed(
+                node=self.inventory.node, message=await _sudden_end(process), hint="Its log says more."
+            )
+            await connection.write(wire.encode(failure))
         await connection.end()
 
     @contextlib.asynccontextmanager
     async def _worker(self, name: str, request: TraceRequest) -> AsyncIterator[asyncio.subprocess.Process]:
         """A worker process that does not outlive the block."""
         pipe = asyncio.subprocess.PIPE
-        command = (sys.executable, "-m", "kubectl_genainet.agent.serve.worker")
+        command = (sys.executable, "-m", "kubectl_genainet.agent.session.worker")
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=1 << 20)
         self.sessions[name] = Running(process, request)
         try:
@@ -312,7 +344,7 @@ def decoded(body: bytes, shape: Any) -> Any:
     """A request's body as a value. Raises HttpError for one that is none."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise HttpError(400, f"the request can't be read: {error}") from None
 
 

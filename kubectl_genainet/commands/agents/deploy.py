@@ -14,7 +14,7 @@ from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
     DeployOptions,
-    Destination,
+    DeployTarget,
     RecordChoices,
     deploy,
     deploy_objects,
@@ -122,7 +122,7 @@ def command(
         return
     deploy(
         options,
-        Destination(context, kubeconfig, user, parse_seconds(timeout), wait),
+        DeployTarget(context, kubeconfig, user, parse_seconds(timeout), wait),
         StepLines(dry_run=dry_run == "server"),
         dry_run=dry_run == "server",
     )
@@ -131,13 +131,15 @@ def command(
 def _check_needs_record(record: bool) -> None:
     """Raises InputError for an option of the recorder where none is asked for: it would do nothing."""
     context = click.get_current_context()
-    given = [
+    given_options = [
         f"--{name.replace('_', '-')}"
         for name in ("record_size", "record_for", "record_dns")
         if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     ]
-    if given and not record:
-        raise InputError(f"{' and '.join(given)} need --record: nothing is recorded without it", field=given[0])
+    if given_options and not record:
+        raise InputError(
+            f"{' and '.join(given_options)} need --record: nothing is recorded without it", field=given_options[0]
+        )
 
 
 def _print_objects(options: DeployOptions, output: str) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import sleep
 from typing import TYPE_CHECKING
 
 import click
 
-from kubectl_genainet.commands.options import cluster_options, lab_option, output_option
+from kubectl_genainet.commands.options import (
+    MessagesOnce,
+    cluster_options,
+    lab_option,
+    output_option,
+    show_each,
+    watch_option,
+)
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
 if TYPE_CHECKING:
     from kubectl_genainet.model.results.fleet import AgentStatus
-
-WATCH_S = 2.0
+    from kubectl_genainet.run.fleet.status import FleetStatus
 
 
 @click.command("status")
@@ -28,7 +33,7 @@ WATCH_S = 2.0
     show_default=True,
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
 )
-@click.option("-w", "--watch", is_flag=True, help="Then show each node again when it changes, until Ctrl-C.")
+@watch_option("Then show each node again when it changes, until Ctrl-C.")
 @output_option("table", "wide", "json", "yaml", "name", templates=True)
 @lab_option
 @cluster_options
@@ -48,24 +53,31 @@ def command(
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
-    from kubectl_genainet.render.text import printable, tell
     from kubectl_genainet.run.fleet.status import lab_fleet, status
+    from kubectl_genainet.run.watch import watched
 
-    shown: dict[str, AgentStatus] = {}
-    warned: Sequence[str] = ()
-    while True:
+    messages = MessagesOnce()
+
+    def fleet() -> FleetStatus:
         answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig, user=user)
         for warning in answer.warnings:
-            if warning not in warned:
-                tell(f"warning: {printable(warning)}")
-        warned = answer.warnings
-        changed = [node for node in answer.nodes if shown.get(node.node) != node]
-        if changed or not shown:
+            messages.warn(warning)
+        return answer
+
+    if not watch:
+        answer = fleet()
+        _show(answer.nodes, output)
+        return ExitStatus.FOUND if answer.found_something else ExitStatus.OK
+    shown: dict[str, AgentStatus] = {}
+
+    def show_changed(answer: FleetStatus) -> None:
+        if changed := [node for node in answer.nodes if shown.get(node.node) != node]:
             _show(changed, output)
-        shown = {node.node: node for node in answer.nodes}
-        if not watch:
-            return ExitStatus.FOUND if answer.found_something else ExitStatus.OK
-        sleep(WATCH_S)
+        shown.clear()
+        shown.update((node.node, node) for node in answer.nodes)
+
+    show_each(watched(fleet, lambda answer: answer.nodes), show_changed)
+    return ExitStatus.OK
 
 
 def _show(nodes: Sequence[AgentStatus], output: str) -> None:

@@ -8,7 +8,7 @@ from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.render.text import tell
-from kubectl_genainet.run.fleet.deploy import NAMESPACE, Destination, undeploy
+from kubectl_genainet.run.fleet.deploy import NAMESPACE, DeployTarget, undeploy
 
 
 @click.command("undeploy")
@@ -25,6 +25,6 @@ def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: 
       kubectl genainet undeploy -n tracing --timeout 5m
     """
     view = StepLines()
-    undeploy(namespace, Destination(context, kubeconfig, user, parse_seconds(timeout), wait), view)
+    undeploy(namespace, DeployTarget(context, kubeconfig, user, parse_seconds(timeout), wait), view)
     if not view.steps:
         tell(f"nothing of deploy's is in the cluster (namespace {namespace})")

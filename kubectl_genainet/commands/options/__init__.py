@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 if TYPE_CHECKING:
@@ -189,23 +191,23 @@ def source_options(
     return decorate
 
 
-def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
+def _past_of(source: Source, parameters: dict[str, Any], own_length: str) -> Source:
     """The source, or what was recorded of it in the time that the options name."""
     from kubectl_genainet.commands.options.when import time_range
     from kubectl_genainet.run.sources.past import past_of
 
-    since, at, until = (given.pop(name) for name in ("since", "at", "until"))
+    since, at, until = (parameters.pop(name) for name in ("since", "at", "until"))
     if own_length:
         context = click.get_current_context()
         on_line = context.get_parameter_source(own_length) is ParameterSource.COMMANDLINE
-        length_s: float | None = given[own_length] if on_line else None
+        length_s: float | None = parameters[own_length] if on_line else None
     else:
-        text = given.pop("length")
+        text = parameters.pop("length")
         length_s = duration_argument(text) if text is not None else None
     when = time_range(since, at, until, None if own_length and since is None and at is None else length_s)
     if when is None:
         if length_s is not None and not own_length:
-            how_long = "; --timeout says how long to watch" if "timeout" in given else ""
+            how_long = "; --timeout says how long to watch" if "timeout" in parameters else ""
             raise click.UsageError(f"--for goes with --at or --since{how_long}")
         return source
     try:
@@ -257,6 +259,20 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     return decorate
 
 
+def watch_option(what: str) -> Callable[[F], F]:
+    """-w, --watch; `what` is its help."""
+    return click.option("-w", "--watch", is_flag=True, help=what)
+
+
+def show_each(answers: Iterable[T], show: Callable[[T], object]) -> None:
+    """Shows what --watch gives: an answer, and each other one that follows it, with the time."""
+    for number, answer in enumerate(answers):
+        if number:
+            Messages().say(f"changed, {datetime.now(UTC):%H:%M:%SZ}:")
+        show(answer)
+        sys.stdout.flush()
+
+
 def record_option(function: F) -> F:
     """--record FILE."""
     return click.option(
@@ -272,7 +288,9 @@ def _not_overwritten(context: click.Context, _: click.Parameter, file: str) -> s
     """Asks before a file is overwritten, where there is somebody to ask."""
     there = bool(file) and not context.resilient_parsing and Path(file).is_file() and Path(file).stat().st_size > 0
     if there and sys.stdin.isatty():
-        click.confirm(f"{file} is there already. Overwrite it?", abort=True, err=True)
+        from kubectl_genainet.render.text import printable
+
+        click.confirm(f"{printable(str(file))} is there already. Overwrite it?", abort=True, err=True)
     return file
 
 
@@ -321,3 +339,15 @@ class Messages:
         from kubectl_genainet.render.text import printable, tell
 
         tell(printable(text))
+
+
+class MessagesOnce(Messages):
+    """Says each warning once, however often it is given."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def warn(self, text: str) -> None:
+        if text not in self._given:
+            self._given.add(text)
+            super().warn(text)

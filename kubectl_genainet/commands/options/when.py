@@ -77,8 +77,8 @@ def time_range(
     if end - begin > LONGEST_S:
         raise click.UsageError("at most 31 days are asked for at a time")
     begin_ns, end_ns = int(begin * 1e9), int(end * 1e9)
-    words = tuple((name, _stamp(value)) for name, value in (("--since", begin_ns), ("--until", end_ns)))
-    return TimeRange(begin_ns, end_ns, words)
+    options = tuple((name, _stamp(value)) for name, value in (("--since", begin_ns), ("--until", end_ns)))
+    return TimeRange(begin_ns, end_ns, options)
 
 
 def _stamp(wall_ns: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.raw import items, text
@@ -31,18 +31,18 @@ def with_callers(
     A chat front end calls a RAG application that calls the model server. Training is not called for answers. A search
     engine or a cache that an application calls is taken for its vector store.
     """
-    found = dict(recognised)
+    extended = dict(recognised)
     calls = tuple(calls)
     for call in calls:
         asks = call.service is None and _MODEL_API.search(call.host) is not None
         if (
             asks
-            and call.client.key not in found
+            and call.client.key not in extended
             and not _runs_once(call.client)
             and call.client.ref.kind != "DaemonSet"
         ):
             why = f"calls {call.host} ({call.evidence.field})"
-            found[call.client.key] = Recognised(
+            extended[call.client.key] = Recognised(
                 call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED
             )
     calls = tuple(c for c in calls if c.service is not None)
@@ -52,14 +52,14 @@ def with_callers(
         for call in calls:
             for callee in workloads_of(call.service) if call.service is not None else ():
                 related = (
-                    _caller(call, found.get(callee.key))
-                    if call.client.key not in found
-                    else _store(call, callee, found)
+                    _caller(call, extended.get(callee.key))
+                    if call.client.key not in extended
+                    else _store(call, callee, extended)
                 )
                 if related is not None:
-                    found[call.client.key if call.client.key not in found else callee.key] = related
+                    extended[call.client.key if call.client.key not in extended else callee.key] = related
                     changed = True
-    return found
+    return extended
 
 
 def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
@@ -76,9 +76,9 @@ def _runs_once(workload: Workload) -> bool:
     return once or hook or workload.ref.kind in BATCH
 
 
-def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
+def _store(call: Call, callee: Workload, recognised: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
     """A search engine or cache that an application calls, which may hold its vectors."""
-    if callee.key in found or found[call.client.key].role is not Role.APPLICATION:
+    if callee.key in recognised or recognised[call.client.key].role is not Role.APPLICATION:
         return None
     for container in callee.containers:
         stack = container_stack(container)
@@ -96,15 +96,18 @@ _MODEL_VARIABLE = re.compile(
 
 def passing_tokens(
     genai: Mapping[WorkloadKey, Recognised],
-    workloads: Iterable[Workload],
+    workloads: Sequence[Workload],
     calls: Iterable[Call],
     workloads_of: Callable[[Service], Iterable[Workload]],
 ) -> frozenset[WorkloadKey]:
     """The workloads through which a model's tokens pass: model servers, routers, and the applications that call them, that
     call such an application, or that are told of a model. A database's console passes none."""
     roles = {key: known.role for key, known in genai.items()}
+    at_once = {workload.key for workload in workloads if _answers_at_once(workload)}
     passing = {
-        key for key, known in genai.items() if known.role in (Role.MODEL_SERVER, Role.ROUTER) and _streams(known)
+        key
+        for key, known in genai.items()
+        if known.role in (Role.MODEL_SERVER, Role.ROUTER) and _streams(known) and key not in at_once
     }
     passing |= {
         workload.key
@@ -128,6 +131,30 @@ def passing_tokens(
 def _streams(known: Recognised) -> bool:
     stack = stack_named(known.stack)
     return stack is None or stack.streams
+
+
+# Models whose answer is one vector, score or class, by the names that they go by, and servers told to serve such a one.
+_ONE_ANSWER = re.compile(
+    r"(^|[^a-z0-9])(embed|embedding|embeddings|embedder|minilm|bge|gte|e5|rerank|reranker|cross-encoder|"
+    r"sentence-transformers|--is-embedding|--runner[= ]pooling)([^a-z0-9]|$)"
+)
+_CLASSIC_FORMATS = ("sklearn", "xgboost", "lightgbm", "pmml", "paddle", "onnx", "tensorflow", "mlflow")
+_MODEL_NAMES = ("MODEL", "MODEL_ID", "MODEL_NAME", "HF_MODEL_ID")
+
+
+def _answers_at_once(workload: Workload) -> bool:
+    """Whether the model behind a workload answers at once and not token by token: embeddings, rerankers, classifiers."""
+    for container in workload.containers:
+        if text(container.raw, "modelFormat", "name").lower() in _CLASSIC_FORMATS:
+            return True
+        model_names = (
+            text(container.raw, "storageUri"),
+            *container.words,
+            *(container.env.get(n, "") for n in _MODEL_NAMES),
+        )
+        if _ONE_ANSWER.search(" ".join(model_names).lower()):
+            return True
+    return _ONE_ANSWER.search(workload.name.lower()) is not None
 
 
 def _is_told_of_a_model(workload: Workload) -> bool:

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import assumed
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 
+# Each part has a length: a text without end costs no more than it is long.
 _URL = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(?:[^\s/@]*@)?([A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?\.?)(?::(\d{1,5}))?", re.I
+    r"([a-z][a-z0-9+.-]{0,30})://(?:[^\s/@]*@)?([A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?\.?)(?::(\d{1,5}))?", re.I
 )
+# A gRPC client's name of a server, by the resolver that it asks (grpc's doc/naming.md): no authority stands before it.
+_GRPC_NAME = re.compile(r"\b(?:dns|passthrough):///(?=[A-Za-z0-9])", re.I)
+_PASSWORD = re.compile(r":(\$\([^@]{0,256}\)|\$\{[^}@]{0,256}\}|\{\{[^}@]{0,256}\}\}|\S{0,512})@")
 _HOST = re.compile(r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\.?)(?::(\d{1,5}))?", re.I)
 _SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
 _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
@@ -59,7 +63,7 @@ def find_calls(
     Assumed, not observed: a URL in a variable is a call that is likely made. `dangling`: instead, those whose host is a
     name of the cluster for which there is no Service.
     """
-    done: set[tuple[str, int]] = set()
+    known: set[tuple[str, int]] = set()
     for container in workload.template.containers:
         for where, obj, value in _values(workload, container, config_maps):
             for scheme, host, port in _addresses(value):
@@ -70,22 +74,22 @@ def find_calls(
                 if not dangling and service is None and inside:
                     continue
                 number = 0 if port is None else port or _default_port(scheme, service)
-                if (host, number) in done:
+                if (host, number) in known:
                     continue
-                done.add((host, number))
+                known.add((host, number))
                 target = service.ref if service else host
                 written = f"{scheme}://{host}" if scheme else host  # what may hold credentials stays out
-                said = assumed(
+                evidence = assumed(
                     obj,
                     where,
                     f"{written}:{port}" if port else written,
                     f"{workload.ref} is configured to call {target}",
                 )
-                yield Call(workload, host, number, service, said)
+                yield Call(workload, host, number, service, evidence)
 
 
 def _values(
-    workload: Workload, container: Container, config_maps: Mapping[tuple[str, str], KubeObject]
+    workload: Workload, container: ContainerSpec, config_maps: Mapping[tuple[str, str], KubeObject]
 ) -> Iterator[tuple[str, ObjectRef, str]]:
     """Every configured string of a container: field path, object, value."""
     for name, value in container.env.items():
@@ -94,28 +98,33 @@ def _values(
         for index, word in enumerate(container.raw.get(key) or ()):
             yield workload.field(f"{container.field}.{key}[{index}]"), workload.ref, str(word)
     for entry in items(container.raw, "envFrom"):
-        found = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
-        if found is not None:
-            for key, value in mapping(found.raw, "data").items():
-                yield f"data[{key}]", found.ref, str(value)
+        config_map = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
+        if config_map is not None:
+            for key, value in mapping(config_map.raw, "data").items():
+                yield f"data[{key}]", config_map.ref, str(value)
     for entry in items(container.raw, "env"):
         key = text(entry, "valueFrom", "configMapKeyRef", "key")
-        found = config_maps.get((workload.namespace, text(entry, "valueFrom", "configMapKeyRef", "name")))
-        if found is not None and key in mapping(found.raw, "data"):
-            yield f"data[{key}]", found.ref, str(found.raw["data"][key])
+        config_map = config_maps.get((workload.namespace, text(entry, "valueFrom", "configMapKeyRef", "name")))
+        if config_map is not None and key in mapping(config_map.raw, "data"):
+            yield f"data[{key}]", config_map.ref, str(config_map.raw["data"][key])
 
 
 def _addresses(value: str) -> Iterator[tuple[str, str, int | None]]:
     """(scheme, host, port) of every URL in a string, or of the string itself where it is HOST[:PORT]. The port is 0 where
-    none is written, and None where a variable stands in its place."""
+    none is written, and None where a variable stands in its place. A host that a variable is part of is not known."""
     if len(value) > 4096:  # a certificate or a script, not an address
         return
-    found = False
+    value = _GRPC_NAME.sub("grpc://", value)
+    holds_url = False
     for match in _URL.finditer(value):
-        found = True
+        holds_url = True
         by_variable = match[3] is None and value.startswith((":$", ":{", ":<", ":%"), match.end())
+        if by_variable and _PASSWORD.match(value, match.end()):
+            continue  # what stands before is a user's name
+        if match[3] is None and value.startswith(("${", "$(", "{{"), match.end()):
+            continue
         yield match[1].lower(), match[2].lower(), None if by_variable else int(match[3] or 0)
-    whole = None if found else _HOST.fullmatch(value.strip().rpartition("=")[2])
+    whole = None if holds_url else _HOST.fullmatch(value.strip().rpartition("=")[2])
     if whole:
         yield "", whole[1].lower(), int(whole[2] or 0)
 
@@ -158,7 +167,7 @@ def _outside(
     return len(last) == 2 or last in _TOP or (len(labels) > 2 and not pod_of_a_set)
 
 
-_NO_SERVICE = re.compile(r"localhost|host|ip6-.*|kubernetes|.*_.*|[0-9]+")
+_NO_SERVICE = re.compile(r"localhost|host|ip6-.*|kubernetes|[^_]*_(?s:.*)|[0-9]+")
 
 
 def _inside(host: str) -> bool:

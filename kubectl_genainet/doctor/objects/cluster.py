@@ -13,7 +13,7 @@ from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_named
@@ -88,6 +88,8 @@ class Cluster(Installed):
         reason = self.extent.unread(need, self.namespace if own_namespace else "")
         if reason:
             return f"{need} could not be read: {reason}"
+        if need == "EndpointSlice" and self.extent.endpoints_by_hand:
+            return "the manifests hold no EndpointSlice that a cluster made"
         if self.from_files and not self.snapshot.of(need) and not (need == "Pod" and self.workloads):
             return self.partial(need)
         return ""
@@ -124,7 +126,7 @@ class Cluster(Installed):
         index: dict[str, list[Workload]] = defaultdict(list)
         for workload in self.workloads:
             index[workload.namespace].append(workload)
-        return {namespace: tuple(found) for namespace, found in index.items()}
+        return {namespace: tuple(workloads) for namespace, workloads in index.items()}
 
     @cached_property
     def _recognised(self) -> Mapping[WorkloadKey, Recognised]:
@@ -150,12 +152,12 @@ class Cluster(Installed):
         return tuple((w, r) for w, r in self.genai_workloads if r.role is Role.MODEL_SERVER)
 
     def role(self, workload: Workload) -> Role:
-        found = self.genai.get(workload.key)
-        return found.role if found else Role.UNKNOWN
+        recognised = self.genai.get(workload.key)
+        return recognised.role if recognised else Role.UNKNOWN
 
     def stack(self, workload: Workload) -> Stack | None:
-        found = self.genai.get(workload.key)
-        return stack_named(found.stack) if found else None
+        recognised = self.genai.get(workload.key)
+        return stack_named(recognised.stack) if recognised else None
 
     @cached_property
     def _by_ref(self) -> Mapping[ObjectRef, Workload]:
@@ -212,18 +214,18 @@ class Cluster(Installed):
                 carried = dict(labels)
                 for key, value in labels:
                     index[(workload.namespace, key, str(value))].append((workload, carried))
-        return {key: tuple(found) for key, found in index.items()}
+        return {key: tuple(workloads) for key, workloads in index.items()}
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
         """The workloads of which a pod, or else the template, carries all labels of a Service's selector; none for an
         empty selector."""
-        found: tuple[tuple[Workload, Mapping[str, str]], ...] | None = None
+        fewest: tuple[tuple[Workload, Mapping[str, str]], ...] | None = None
         for key, value in selector.items():
             having = self._workloads_by_label.get((namespace, key, str(value)), ())
-            if found is None or len(having) < len(found):
-                found = having
+            if fewest is None or len(having) < len(fewest):
+                fewest = having
         wanted = selector.items()
-        return tuple({w.key: w for w, labels in found or () if wanted <= labels.items()}.values())
+        return tuple({w.key: w for w, labels in fewest or () if wanted <= labels.items()}.values())
 
     def workloads_of(self, service: Service) -> tuple[Workload, ...]:
         return self.selected(service.metadata.namespace, service.spec.selector)
@@ -234,7 +236,7 @@ class Cluster(Installed):
         for service in self.snapshot.services:
             for workload in self.workloads_of(service):
                 index[workload.key].append(service)
-        return {ref: tuple(found) for ref, found in index.items()}
+        return {ref: tuple(services) for ref, services in index.items()}
 
     def services_of(self, workload: Workload) -> tuple[Service, ...]:
         return self._services_of.get(workload.key, ())
@@ -247,6 +249,10 @@ class Cluster(Installed):
     def streams(self, service: Service | None) -> bool:
         """Whether tokens come from behind a Service one by one."""
         return service is not None and any(w.key in self._passing_tokens for w in self.workloads_of(service))
+
+    def passes_tokens(self, workload: Workload) -> bool:
+        """Whether tokens come from a workload one by one."""
+        return workload.key in self._passing_tokens
 
     @cached_property
     def _passing_tokens(self) -> frozenset[WorkloadKey]:
@@ -266,14 +272,14 @@ class Cluster(Installed):
     def config_maps(self) -> Mapping[tuple[str, str], KubeObject]:
         return {(o.namespace, o.name): o for o in self.snapshot.of("ConfigMap", "")}
 
-    def variables(self, workload: Workload, container: Container) -> dict[str, Variable]:
+    def variables(self, workload: Workload, container: ContainerSpec) -> dict[str, Variable]:
         """The variables that a container runs with; a worker of an MPIJob also has those of its launcher's command."""
-        found = variables(workload, container, self.config_maps)
+        merged = variables(workload, container, self.config_maps)
         if workload.ref.kind == "MPIJob" and workload.part == "Worker":
             for launcher in (w for w in self.workloads_in[workload.namespace] if w.ref == workload.ref):
                 for other in launcher.containers if launcher.part == "Launcher" else ():
-                    found |= {v.name: v for v in from_command_line(launcher, other)}
-        return found
+                    merged |= {v.name: v for v in from_command_line(launcher, other)}
+        return merged
 
     @cached_property
     def _namespaces(self) -> frozenset[str]:
@@ -302,7 +308,7 @@ class Cluster(Installed):
         for call in self.calls:
             if call.service is not None:
                 index[call.service.ref].append(call)
-        return {ref: tuple(found) for ref, found in index.items()}
+        return {ref: tuple(calls) for ref, calls in index.items()}
 
     @cached_property
     def genai_calls(self) -> tuple[Call, ...]:
@@ -322,7 +328,7 @@ class Cluster(Installed):
             for pod in workload.pods:
                 if pod.node:
                     index[pod.node].append(pod)
-        return {name: tuple(found) for name, found in index.items()}
+        return {name: tuple(pods) for name, pods in index.items()}
 
     def host_netns(self, report: NodeReport) -> NetNs | None:
         return next((n for n in report.namespaces if n.host), None)

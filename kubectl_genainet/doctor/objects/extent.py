@@ -30,6 +30,7 @@ _MAY_BE_NONE = frozenset(
         "DeviceClass",
     }
 )
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _PART = "the manifests are not known to be the whole cluster (--complete says that they are)"
 
 
@@ -60,7 +61,8 @@ class Extent:
         """Whether manifests are a dump: nodes, and every workload beside them in the same file, or with the uid that an API
         server gives. A repository may hold a node in some test of its own."""
         nodes = self.snapshot.of("Node", "")
-        return bool(nodes) and self._beside({_file(n.source) for n in nodes}, self._made)
+        others = self._made or tuple(o for o in self.snapshot.objects if o.kind != "Node")
+        return bool(nodes) and self._beside({_file(n.source) for n in nodes}, others)
 
     @cached_property
     def _made(self) -> tuple[KubeObject, ...]:
@@ -87,7 +89,7 @@ class Extent:
 
     @cached_property
     def _left_out(self) -> dict[str, LeftOut]:
-        return {item.kind: item for item in self.snapshot.left_out}
+        return {item.kind: item for item in self.snapshot.left_out if not item.partly}
 
     @cached_property
     def _variants(self) -> Mapping[str, frozenset[str]]:
@@ -107,6 +109,17 @@ class Extent:
     @cached_property
     def _files(self) -> Mapping[str, str]:
         return {str(o.ref): _file(o.source) for o in self.snapshot.objects if o.source}
+
+    def same_folder(self, first: KubeObject, other: KubeObject) -> bool:
+        """Whether two objects of manifests come from one folder, whose files are mostly applied together."""
+        return _file(first.source).rpartition("/")[0] == _file(other.source).rpartition("/")[0]
+
+    @cached_property
+    def endpoints_by_hand(self) -> bool:
+        """Whether the EndpointSlices of manifests are those that people wrote, for addresses outside, and no cluster's."""
+        slices = self.snapshot.of("EndpointSlice")
+        made = any(s.labels.get(_MANAGED_BY, "").endswith(".k8s.io") or text(s.raw, "metadata", "uid") for s in slices)
+        return bool(slices) and not (self.of_a_cluster or self._dumped_namespaces or made)
 
     def varies(self, ref: ObjectRef) -> bool:
         """Whether manifests give an object more than once: which of them belongs to the others is not known."""

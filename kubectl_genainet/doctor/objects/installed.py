@@ -41,22 +41,34 @@ class Installed:
         return platform.on_aws(self.snapshot)
 
     @cached_property
-    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
-        found = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
-        return tuple((o, platform.marks(o)) for o in found)
+    def aws_installed(self) -> bool:
+        return platform.aws_installed(self.snapshot)
 
-    def running(self, *words: str) -> KubeObject | None:
-        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the words."""
-        return next((o for o, marks in self._controllers if any(w in m for w in words for m in marks)), None)
+    @cached_property
+    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
+        controllers = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
+        return tuple((o, platform.marks(o)) for o in controllers)
+
+    def running(self, *parts: str) -> KubeObject | None:
+        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the parts."""
+        return next((o for o, marks in self._controllers if any(w in m for w in parts for m in marks)), None)
 
     def daemonset(self, *names: str) -> KubeObject | None:
-        return next((o for o in self.snapshot.of("DaemonSet", "apps") if o.name.startswith(names)), None)
+        if names not in self._daemonsets:
+            daemonsets = self.snapshot.of("DaemonSet", "apps")
+            self._daemonsets[names] = next((o for o in daemonsets if o.name.startswith(names)), None)
+        return self._daemonsets[names]
+
+    @cached_property
+    def _daemonsets(self) -> dict[tuple[str, ...], KubeObject | None]:
+        """What `daemonset` found, by the names that it was asked for."""
+        return {}
 
     @cached_property
     def coredns(self) -> KubeObject | None:
         """The Deployment behind cluster DNS: labelled k8s-app=kube-dns, or called coredns."""
-        found = self.snapshot.of("Deployment", "apps")
-        system = [o for o in found if o.namespace == "kube-system"]
+        deployments = self.snapshot.of("Deployment", "apps")
+        system = [o for o in deployments if o.namespace == "kube-system"]
         return next(
             (o for o in system if o.name in ("coredns", "kube-dns")),
             next((o for o in system if o.labels.get("k8s-app") == "kube-dns" and "autoscaler" not in o.name), None),
@@ -75,8 +87,8 @@ class Installed:
 
     def zone(self, node_name: str) -> str:
         """The zone of a node; empty where its labels don't say."""
-        found = self.node(node_name)
-        return found.labels.get(ZONE, "") if found else ""
+        node = self.node(node_name)
+        return node.labels.get(ZONE, "") if node else ""
 
     @cached_property
     def cores(self) -> int:

@@ -11,6 +11,7 @@ from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.objects.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
+from kubectl_genainet.model.units import whole_number
 
 TUNNELS = ("vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "wireguard")
 
@@ -55,21 +56,21 @@ def uplink(cluster: Cluster, report: NodeReport) -> Device | None:
     host = host_of(report)
     if host is None:
         return None
-    found = [d for d in host.devices if d.name != "lo" and d.up and d.addresses and d.kind not in TUNNELS]
+    candidates = [d for d in host.devices if d.name != "lo" and d.up and d.addresses and d.kind not in TUNNELS]
     node = cluster.node(report.node)
     own = (
         {canonical_ip(a) for e in items(node.raw, "status", "addresses") if (a := text(e, "address"))}
         if node
         else set()
     )
-    by_address = next((d for d in found if own & set(d.addresses)), None)
+    by_address = next((d for d in candidates if own & set(d.addresses)), None)
     if by_address is not None:
         return by_address
     default = next((r.device for r in host.routes or () if r.dst in ("0.0.0.0/0", "::/0")), "")
-    by_route = next((d for d in found if d.name == default), None)
+    by_route = next((d for d in candidates if d.name == default), None)
     if by_route is not None:
         return by_route
-    return max((d for d in found if d.kind in ("", "bond", "vlan")), key=lambda d: d.mtu, default=None)
+    return max((d for d in candidates if d.kind in ("", "bond", "vlan")), key=lambda d: d.mtu, default=None)
 
 
 class RouteTable:
@@ -91,14 +92,14 @@ class RouteTable:
         address = ipaddress.ip_address(ip)
         number, bits = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
-            found = self._by_length[(address.version, length)].get(number >> (bits - length) << (bits - length))
-            if found is not None:
-                return found
+            route = self._by_length[(address.version, length)].get(number >> (bits - length) << (bits - length))
+            if route is not None:
+                return route
         return None
 
 
 def rp_filter(host: NetNs, device: str) -> int | None:
     """The reverse-path filter of a device: the larger of its own value and that of "all" (ip-sysctl.rst, rp_filter)."""
     values = [host.sysctls.get(f"net.ipv4.conf.{name}.rp_filter", "") for name in ("all", device)]
-    known = [int(v) for v in values if v.isdecimal()]
+    known = [number for v in values if (number := whole_number(v)) is not None]
     return max(known) if len(known) == 2 else None

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from kubectl_genainet.doctor.check import seen
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Evidence
@@ -75,14 +75,18 @@ def distribution(snapshot: ClusterSnapshot) -> tuple[Distribution, str]:
 
 
 def on_aws(snapshot: ClusterSnapshot) -> bool:
-    """Whether anything shows that the nodes are EC2 instances or that the AWS controllers run."""
+    """Whether anything shows that the nodes are EC2 instances or that the AWS controllers run, or a Service is for AWS."""
+    return aws_installed(snapshot) or any(
+        k.startswith("service.beta.kubernetes.io/aws-") for s in snapshot.of("Service", "") for k in s.annotations
+    )
+
+
+def aws_installed(snapshot: ClusterSnapshot) -> bool:
+    """Whether nodes, controllers or devices show that the cluster is on AWS."""
     return (
         distribution(snapshot)[0] is Distribution.EKS
         or any(text(n.raw, "spec", "providerID").startswith("aws://") for n in snapshot.of("Node", ""))
         or any("aws-load-balancer-controller" in m for o in snapshot.of("Deployment", "apps") for m in marks(o))
-        or any(
-            k.startswith("service.beta.kubernetes.io/aws-") for s in snapshot.of("Service", "") for k in s.annotations
-        )
         or any(_requests_efa(o.raw) for key in TEMPLATE_PLACES for o in snapshot.of(key[1], key[0]))
     )
 
@@ -106,30 +110,30 @@ def config_map(snapshot: ClusterSnapshot, name: str, namespace: str = "kube-syst
 
 def container_env(obj: KubeObject, container: str = "") -> dict[str, tuple[str, str]]:
     """Literal variables of a controller's containers: name -> (value, field path)."""
-    out: dict[str, tuple[str, str]] = {}
+    variables: dict[str, tuple[str, str]] = {}
     for index, raw in enumerate(items(obj.raw, "spec", "template", "spec", "containers")):
         if container in ("", text(raw, "name")):
-            found = Container(raw, index)
-            for name, value in found.env.items():
-                out[name] = (value, f"spec.template.spec.{found.env_field(name)}")
-    return out
+            read = ContainerSpec(raw, index)
+            for name, value in read.env.items():
+                variables[name] = (value, f"spec.template.spec.{read.env_field(name)}")
+    return variables
 
 
 def conf_value(conf: str, key: str) -> str:
     """The value of a top-level or nested scalar `key: value` line in YAML-like text; empty if absent or commented."""
-    found = re.search(rf"^[ \t]*{re.escape(key)}:[ \t]*[\"']?([^\"'#\s]*)", conf, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^[ \t]*{re.escape(key)}:[ \t]*[\"']?([^\"'#\s]*)", conf, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def find_cnis(snapshot: ClusterSnapshot) -> tuple[Cni, ...]:
     """Every CNI whose DaemonSet is installed, with its mode as configured."""
-    out = []
+    cnis = []
     for obj in snapshot.of("DaemonSet", "apps"):
         for name, reader in _READERS:
             if re.fullmatch(name, obj.name):
-                out.append(reader(snapshot, obj))
+                cnis.append(reader(snapshot, obj))
                 break
-    return tuple(out)
+    return tuple(cnis)
 
 
 def _vpc_cni(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
@@ -229,9 +233,9 @@ def _kindnet(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
 
 
 def _kube_router(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
-    words = [str(w) for c in items(obj.raw, "spec", "template", "spec", "containers") for w in at(c, "args") or ()]
+    arguments = [str(w) for c in items(obj.raw, "spec", "template", "spec", "containers") for w in at(c, "args") or ()]
     evidence = seen(obj.ref, "metadata.name", obj.name, "kube-router routes natively inside a subnet")
-    return Cni("kube-router", obj, Routing.NATIVE, "", "--run-firewall=false" not in words, evidence)
+    return Cni("kube-router", obj, Routing.NATIVE, "", "--run-firewall=false" not in arguments, evidence)
 
 
 _READERS = (

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
-from kubectl_genainet.model.units import quantity
+from kubectl_genainet.model.units import quantity, whole_number
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 NEURON_RESOURCES = ("aws.amazon.com/neuron",)
@@ -18,7 +18,7 @@ OTHER_ACCELERATORS = ("google.com/tpu", "habana.ai/gaudi", "huawei.com/Ascend", 
 EFA_RESOURCE = "vpc.amazonaws.com/efa"
 
 
-class Probe(msgspec.Struct, frozen=True):
+class ContainerProbe(msgspec.Struct, frozen=True):
     """A container probe with the API's defaults. `handler` is httpGet, tcpSocket, grpc, exec or empty."""
 
     handler: str
@@ -39,7 +39,7 @@ def _holds(value: str, port: int) -> bool:
     return re.search(rf"(?<![0-9.]){port}(?![0-9])", value) is not None
 
 
-class Container(msgspec.Struct, frozen=True):
+class ContainerSpec(msgspec.Struct, frozen=True):
     """One container of a template. `index` and `list_name` give its field path."""
 
     raw: dict[str, Any]
@@ -61,10 +61,10 @@ class Container(msgspec.Struct, frozen=True):
 
     def option(self, *names: str) -> str:
         """The value of a command line option (--name VALUE, --name=VALUE), wherever it stands; empty where none is given."""
-        words = [w for word in self.words for w in word.split()]
-        for index, word in enumerate(words):
-            if word in names and index + 1 < len(words):
-                return words[index + 1].strip("'\"")
+        tokens = [w for word in self.words for w in word.split()]
+        for index, word in enumerate(tokens):
+            if word in names and index + 1 < len(tokens):
+                return tokens[index + 1].strip("'\"")
             if word.partition("=")[0] in names and "=" in word:
                 return word.partition("=")[2].strip("'\"")
         return ""
@@ -73,6 +73,11 @@ class Container(msgspec.Struct, frozen=True):
     def env(self) -> dict[str, str]:
         """Variables with a literal value."""
         return {text(e, "name"): text(e, "value") for e in items(self.raw, "env") if "value" in e}
+
+    @property
+    def env_names(self) -> frozenset[str]:
+        """The variables that the container sets, also those whose value is elsewhere."""
+        return frozenset(text(e, "name") for e in items(self.raw, "env"))
 
     def env_field(self, name: str) -> str:
         """The field path of a variable, below the pod spec."""
@@ -94,6 +99,11 @@ class Container(msgspec.Struct, frozen=True):
         return sum(quantity(v) for k, v in self.requests.items() if k.startswith(prefixes))
 
     @property
+    def accelerators(self) -> float:
+        """How many GPUs, Neuron devices, Gaudi cards and the like it asks for."""
+        return self.amount(*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS)
+
+    @property
     def ports(self) -> list[tuple[int, str, str]]:
         """Declared ports as (number, name, protocol)."""
         return [
@@ -110,14 +120,14 @@ class Container(msgspec.Struct, frozen=True):
         """Whether a port's number stands in the command line or a variable."""
         return any(_holds(value, port) for value in (*self.words, *self.env.values()))
 
-    def probe(self, kind: str) -> Probe | None:
+    def probe(self, kind: str) -> ContainerProbe | None:
         """readinessProbe, livenessProbe or startupProbe."""
         raw = at(self.raw, kind)
         if not isinstance(raw, dict):
             return None
         handler = next((h for h in ("httpGet", "tcpSocket", "grpc", "exec") if h in raw), "")
         port = at(raw, handler, "port") if handler else 0
-        return Probe(
+        return ContainerProbe(
             handler=handler,
             path=text(raw, handler, "path") if handler == "httpGet" else "",
             port=port if isinstance(port, int | str) else 0,
@@ -144,15 +154,15 @@ class Template:
         return {k: str(v) for k, v in mapping(self.metadata, "annotations").items()}
 
     @cached_property
-    def containers(self) -> list[Container]:
-        return [Container(c, i) for i, c in enumerate(items(self.spec, "containers"))]
+    def containers(self) -> list[ContainerSpec]:
+        return [ContainerSpec(c, i) for i, c in enumerate(items(self.spec, "containers"))]
 
     @cached_property
-    def init_containers(self) -> list[Container]:
-        return [Container(c, i, "initContainers") for i, c in enumerate(items(self.spec, "initContainers"))]
+    def init_containers(self) -> list[ContainerSpec]:
+        return [ContainerSpec(c, i, "initContainers") for i, c in enumerate(items(self.spec, "initContainers"))]
 
     @property
-    def all_containers(self) -> list[Container]:
+    def all_containers(self) -> list[ContainerSpec]:
         return [*self.containers, *self.init_containers]
 
     @property
@@ -173,10 +183,11 @@ class Template:
 
     @cached_property
     def accelerated(self) -> bool:
-        return bool(self.gpus or self.neurons) or any(c.amount(*OTHER_ACCELERATORS) for c in self.containers)
+        return any(c.accelerators for c in self.containers)
 
     def port_number(self, port: int | str) -> int:
         """A probe's or Service's port as a number; 0 where no container declares the name."""
-        if isinstance(port, int) or str(port).isdecimal():
-            return int(port)
+        number = port if isinstance(port, int) else whole_number(str(port))
+        if number is not None:
+            return number
         return next((n for c in self.all_containers for n, name, _ in c.ports if name == port), 0)

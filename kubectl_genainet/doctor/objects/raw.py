@@ -9,50 +9,64 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+
+TEMPLATE = r"\$\{\w[^{}]*\}|\{\{[^{}]*\}\}"
+_PLACEHOLDER = re.compile(TEMPLATE)
+
+
+def unfilled(value: Any) -> str:
+    """The first placeholder of a template in a value (`${NAME}`, `{{ name }}`); empty where there is none."""
+    if isinstance(value, dict):
+        return next((placeholder for v in value.values() if (placeholder := unfilled(v))), "")
+    if isinstance(value, list | tuple):
+        return next((placeholder for v in value if (placeholder := unfilled(v))), "")
+    match = _PLACEHOLDER.search(value) if isinstance(value, str) else None
+    return match[0] if match else ""
 
 
 def at(value: Any, *path: str | int) -> Any:
     """The value at a path of keys and indices; None where the path ends early."""
     for step in path:
-        if isinstance(step, int):
-            if not isinstance(value, list) or not -len(value) <= step < len(value):
-                return None
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and -len(value) <= step < len(value):
             value = value[step]
         else:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(step)
+            return None
     return value
 
 
 def mapping(value: Any, *path: str | int) -> dict[str, Any]:
-    found = at(value, *path)
-    return found if isinstance(found, dict) else {}
+    inner = at(value, *path)
+    return inner if isinstance(inner, dict) else {}
 
 
 def items(value: Any, *path: str | int) -> list[dict[str, Any]]:
     """The objects of the list at a path; anything else in it is left out."""
-    found = at(value, *path)
-    return [i for i in found if isinstance(i, dict)] if isinstance(found, list) else []
+    inner = at(value, *path)
+    return [i for i in inner if isinstance(i, dict)] if isinstance(inner, list) else []
 
 
 def strings(value: Any, *path: str | int) -> list[str]:
-    found = at(value, *path)
-    return [str(i) for i in found] if isinstance(found, list) else []
+    inner = at(value, *path)
+    return [str(i) for i in inner] if isinstance(inner, list) else []
 
 
 def text(value: Any, *path: str | int) -> str:
-    found = at(value, *path)
-    return "" if found is None else str(found)
+    inner = at(value, *path)
+    return "" if inner is None else str(inner)
 
 
 def number(value: Any, *path: str | int, default: int = 0) -> int:
     """The integer at a path; `default` where there is none."""
-    found = at(value, *path)
+    inner = at(value, *path)
     try:
-        return int(found)
+        return int(inner)
     except (TypeError, ValueError, OverflowError):  # .inf is a number of YAML's
         return default
 
@@ -63,8 +77,8 @@ def json_in(value: str) -> Any:
     Anybody who may annotate a pod writes it: one that nests without end is none.
     """
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(value)
+    except (TypeError, *DECODE_ERRORS):  # TypeError: the annotation is no string
         return None
 
 
@@ -124,15 +138,20 @@ def sh(value: object) -> str:
     return shlex.quote(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", "?", str(value)))
 
 
-def command(*words: str) -> str:
-    """A shell command line; words that a shell would read otherwise are quoted."""
-    return " ".join(map(sh, words))
+def command(*arguments: str) -> str:
+    """A shell command line; arguments that a shell would read otherwise are quoted."""
+    return " ".join(map(sh, arguments))
 
 
-def kubectl(obj: ObjectRef, verb: str, *words: str) -> str:
-    """`kubectl -n NS VERB KIND NAME WORDS…` for an object."""
+def named(kind: str, name: str) -> str:
+    """`KIND NAME`, words of a shell command; `KIND/NAME` where kubectl would take the name for an option ("--all")."""
+    return sh(f"{kind}/{name}") if name.startswith("-") else command(kind, name)
+
+
+def kubectl(obj: ObjectRef, verb: str, *arguments: str) -> str:
+    """`kubectl -n NS VERB KIND NAME ARGUMENTS…` for an object."""
     namespace = ("-n", obj.namespace) if obj.namespace else ()
-    return command("kubectl", *namespace, verb, obj.kind.lower(), obj.name, *words)
+    return " ".join((command("kubectl", *namespace, verb), named(obj.kind.lower(), obj.name), *map(sh, arguments)))
 
 
 def patch(obj: ObjectRef, change: Any, *, kind: str = "merge") -> str:
@@ -152,10 +171,16 @@ def annotate(obj: ObjectRef, key: str, value: str) -> str:
 
 
 def q(value: object) -> str:
-    """A value as a YAML scalar: as it is where that is plain, else as a JSON string, which YAML reads too."""
+    """A value as a YAML scalar: as it is where that is plain, else in double quotes."""
     plain = re.fullmatch(r"[A-Za-z][-A-Za-z0-9._/]*", str(value))
-    words = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
-    return str(value) if plain and str(value).lower() not in words else json.dumps(str(value))
+    reserved = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+    return str(value) if plain and str(value).lower() not in reserved else _double_quoted(str(value))
+
+
+def _double_quoted(text: str) -> str:
+    """As JSON, but for what is beyond 16 bits: YAML does not put JSON's two halves of it together."""
+    escapes = {c: f"\\u{ord(c):04x}" if ord(c) < 1 << 16 else f"\\U{ord(c):08x}" for c in text if not c.isprintable()}
+    return "".join(escapes.get(c, c) for c in json.dumps(text, ensure_ascii=False))
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:

@@ -15,7 +15,7 @@ from kubectl_genainet.doctor.objects.podspec import (
     EFA_RESOURCE,
     NEURON_RESOURCES,
     OTHER_ACCELERATORS,
-    Container,
+    ContainerSpec,
 )
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command, stack_of_image
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
@@ -72,13 +72,15 @@ _MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
 )
 # Words of names and images of what is around a model, not the model: "my-llama-ui", "llm-controller-manager".
 _AROUND = re.compile(
-    r"(^|[^a-z0-9])(agent|api|archive|archiver|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
+    r"(^|[^a-z0-9])(agent|api|archive|archiver|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|coordinator|crd|"
     r"dashboard|db|demo|docs|download|downloader|driver|emulator|epp|eval|evaluation|exporter|factory|finetun(e|er|ing)|frontend|"
     r"gateway|genai|grafana|"
     r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|mock|mocker|monitor|notebook|operator|perf|picker|plugin|"
     r"portal|postgres|preload|profiler|profiling|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|train(er|ing)?|ui|"
     r"vllme|web|webhook|webui|workbench)([^a-z0-9]|$)"
 )
+# Images of what answers in a model's stead, and loads none.
+_SIMULATES = re.compile(r"(^|[^a-z0-9])(emulator|mock|mocker|sim|simulator)([^a-z0-9]|$)")
 # What a command line says that starts no server, though the image could; and what says so unless a server follows it.
 _NO_SERVER = r"\b(vllm bench|bench_serving|benchmark\w*|genai-perf|guidellm|lm_eval|locust)\b"
 _IDLE = (
@@ -107,7 +109,7 @@ _ACCELERATORS = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS, EFA_RES
 _SERVING_PORTS = frozenset({80, 3000, 5000, 8000, 8001, 8080, 8081, 8443, 8888, 9000, 11434, 23333, 30000})
 
 
-def _around(workload: Workload, container: Container) -> bool:
+def _around(workload: Workload, container: ContainerSpec) -> bool:
     """Whether the container's command line or the names say that it is something around a model."""
     line = " ".join(container.words)
     if re.search(_NO_SERVER, line) or (re.search(_IDLE, line) and stack_of_command(line) is None):
@@ -116,33 +118,33 @@ def _around(workload: Workload, container: Container) -> bool:
     return any(_AROUND.search(name.lower()) for name in names)
 
 
-def container_stack(container: Container) -> tuple[Stack, str] | None:
+def container_stack(container: ContainerSpec) -> tuple[Stack, str] | None:
     """What a container runs, by its command line before its image, with what told so."""
     line = " ".join(container.words)
     if re.search(_NO_SERVER, line):
         return None
-    found = stack_of_command(line)
-    if found is not None:
-        return found, f"command line of container {container.name}"
+    stack = stack_of_command(line)
+    if stack is not None:
+        return stack, f"command line of container {container.name}"
     if re.search(_IDLE, line):
         return None
-    found = stack_of_image(container.image)
-    return (found, f"image {container.image}") if found is not None else None
+    stack = stack_of_image(container.image)
+    return (stack, f"image {container.image}") if stack is not None else None
 
 
-def runs_model_server(container: Container) -> bool:
+def runs_model_server(container: ContainerSpec) -> bool:
     """Whether a container's command line or image is of a model server."""
-    found = container_stack(container)
-    return found is not None and found[0].role is Role.MODEL_SERVER
+    stack = container_stack(container)
+    return stack is not None and stack[0].role is Role.MODEL_SERVER
 
 
 def _by_containers(workload: Workload) -> tuple[Role, str, str]:
     """(role, stack, why) of what the containers run."""
     for container in workload.containers:
-        found = container_stack(container)
-        if found is None or found[0].called:
+        recognised = container_stack(container)
+        if recognised is None or recognised[0].called:
             continue
-        stack, why = found
+        stack, why = recognised
         line = " ".join((*container.words, *(f"{name}={value}" for name, value in container.env.items())))
         if stack.role is Role.MODEL_SERVER and (re.search(_WORKER, line) or workload.part.endswith("worker")):
             return Role.ACCELERATED, stack.name, f"{why}; it joins a leader that serves"
@@ -153,6 +155,8 @@ def _by_containers(workload: Workload) -> tuple[Role, str, str]:
 def _by_kind(workload: Workload) -> tuple[Role, str, str]:
     """(role, stack, why) where an operator's kind or label says what its pods do."""
     kind, part = workload.ref.kind, workload.part
+    if any(_SIMULATES.search(c.image.rpartition("/")[2].partition(":")[0].lower()) for c in workload.containers):
+        return Role.UNKNOWN, "", ""
     if kind == "InferenceService" and part in ("", "predictor"):
         return Role.MODEL_SERVER, "KServe", "kind InferenceService"
     if kind == "LLMInferenceService" and not part.endswith("worker"):
@@ -216,7 +220,7 @@ def recognise(workload: Workload) -> Recognised | None:
 
 def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] = ()) -> dict[WorkloadKey, Recognised]:
     """The GenAI workloads among some; with overrides those that they name, and no others."""
-    found: dict[WorkloadKey, Recognised] = {}
+    recognised: dict[WorkloadKey, Recognised] = {}
     for workload in workloads:
         override = next((o for o in overrides if o.matches(workload.ref)), None)
         if overrides and override is None:
@@ -226,5 +230,5 @@ def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] =
             stack = known.stack if known and known.role is override.role else ""
             known = Recognised(workload.ref, override.role, stack, ("--workload",), len(workload.pods))
         if known is not None:
-            found[workload.key] = known
-    return found
+            recognised[workload.key] = known
+    return recognised

@@ -261,8 +261,8 @@ def stack_named(name: str) -> Stack | None:
 
 def repository(image: str) -> str:
     """An image reference without its registry host: "nvcr.io/nim/meta/llama:1" is "nim/meta/llama:1"."""
-    host, slash, rest = image.partition("/")
-    return rest if slash and ("." in host or ":" in host or host == "localhost") else image
+    host, slash, path = image.partition("/")
+    return path if slash and ("." in host or ":" in host or host == "localhost") else image
 
 
 @lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import ObjectRef
@@ -26,19 +26,19 @@ class Variable:
     field: str
 
 
-def variables(workload: Workload, container: Container, config_maps: ConfigMaps) -> dict[str, Variable]:
+def variables(workload: Workload, container: ContainerSpec, config_maps: ConfigMaps) -> dict[str, Variable]:
     """By name; what the API server's order makes win wins: envFrom, then env, then the command line."""
-    found: dict[str, Variable] = {}
+    by_name: dict[str, Variable] = {}
     for item in (
         *_from_config_maps(workload, container, config_maps),
         *_from_env(workload, container, config_maps),
         *from_command_line(workload, container),
     ):
-        found[item.name] = item
-    return found
+        by_name[item.name] = item
+    return by_name
 
 
-def _from_config_maps(workload: Workload, container: Container, config_maps: ConfigMaps) -> Iterator[Variable]:
+def _from_config_maps(workload: Workload, container: ContainerSpec, config_maps: ConfigMaps) -> Iterator[Variable]:
     for entry in items(container.raw, "envFrom"):
         config = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
         for key, value in mapping(config.raw, "data").items() if config is not None else ():
@@ -46,7 +46,7 @@ def _from_config_maps(workload: Workload, container: Container, config_maps: Con
                 yield Variable(f"{text(entry, 'prefix')}{key}", str(value), config.ref, f"data[{key}]")
 
 
-def _from_env(workload: Workload, container: Container, config_maps: ConfigMaps) -> Iterator[Variable]:
+def _from_env(workload: Workload, container: ContainerSpec, config_maps: ConfigMaps) -> Iterator[Variable]:
     for index, entry in enumerate(items(container.raw, "env")):
         name, field = text(entry, "name"), workload.field(f"{container.field}.env[{index}].value")
         if "value" in entry:
@@ -59,7 +59,19 @@ def _from_env(workload: Workload, container: Container, config_maps: ConfigMaps)
             yield Variable(name, text(config.raw, "data", key), config.ref, f"data[{key}]")
 
 
-def from_command_line(workload: Workload, container: Container) -> Iterator[Variable]:
+def unread_sources(workload: Workload, container: ContainerSpec, config_maps: ConfigMaps) -> list[str]:
+    """What a container takes all keys of and nobody read: Secrets, and ConfigMaps that are not here."""
+    unread = []
+    for entry in items(container.raw, "envFrom"):
+        secret, config = text(entry, "secretRef", "name"), text(entry, "configMapRef", "name")
+        if secret:
+            unread.append(f"Secret {secret}")
+        elif config and (workload.namespace, config) not in config_maps:
+            unread.append(f"ConfigMap {config}")
+    return unread
+
+
+def from_command_line(workload: Workload, container: ContainerSpec) -> Iterator[Variable]:
     """What a command line sets: `mpirun -x NAME=VALUE`, `export NAME=VALUE` and NAME=VALUE before a command."""
     for key in ("command", "args"):
         for index, word in enumerate(container.raw.get(key) or ()):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kubectl_genainet.doctor.objects.podspec import Container, Template
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec, Template
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
@@ -111,7 +111,7 @@ class Workload:
         return f"{self.metadata or self.path}.annotations[{name}]"
 
     @property
-    def containers(self) -> list[Container]:
+    def containers(self) -> list[ContainerSpec]:
         return self.template.containers
 
     @property
@@ -126,10 +126,10 @@ class Workload:
 
 
 def _dotted(path: Iterable[str | int]) -> str:
-    out = ""
+    dotted = ""
     for step in path:
-        out += f"[{step}]" if isinstance(step, int) else (f".{step}" if out else step)
-    return out
+        dotted += f"[{step}]" if isinstance(step, int) else (f".{step}" if dotted else step)
+    return dotted
 
 
 def _key(obj: KubeObject) -> _ObjectKey:
@@ -168,9 +168,9 @@ class _Owners:
         self.above: dict[_ObjectKey, _ObjectKey] = {}
         for group, kind in TEMPLATE_PLACES:
             for obj in snapshot.of(kind, group):
-                found = pod_templates(obj, snapshot.by_kind)
-                if found:
-                    self.templates[_key(obj)], self.objects[_key(obj)] = found, obj
+                templates = pod_templates(obj, snapshot.by_kind)
+                if templates:
+                    self.templates[_key(obj)], self.objects[_key(obj)] = templates, obj
         for obj in (*self.objects.values(), *snapshot.of("Pod", "")):
             owner = _controller(obj)
             if owner is not None:
@@ -230,7 +230,7 @@ def fold(snapshot: ClusterSnapshot) -> tuple[Workload, ...]:
     for obj, pod in zip(snapshot.of("Pod", ""), snapshot.pods, strict=True):
         if not pod.finished:
             pods[owners.top(obj)].append(LivePod(pod, obj))
-    out = []
+    workloads = []
     for key, templates in owners.templates.items():
         obj = owners.objects[key]
         top = owners.top(obj)
@@ -239,12 +239,12 @@ def fold(snapshot: ClusterSnapshot) -> tuple[Workload, ...]:
             continue
         composed = not _whole(templates) and _made_by_its_own(key, owners)
         if not composed:
-            out += _parts(obj, templates, pods.pop(key, []))
-    for left in pods.values():
-        first = left[0].obj
+            workloads += _parts(obj, templates, pods.pop(key, []))
+    for unowned in pods.values():
+        first = unowned[0].obj
         template = Template(mapping(first.raw, "metadata"), mapping(first.raw, "spec"))
-        out.append(Workload(first.ref, "spec", template, tuple(left), group="", metadata="metadata"))
-    return tuple(sorted(out, key=lambda w: (w.namespace, w.ref.kind, w.name, w.part)))
+        workloads.append(Workload(first.ref, "spec", template, tuple(unowned), group="", metadata="metadata"))
+    return tuple(sorted(workloads, key=lambda w: (w.namespace, w.ref.kind, w.name, w.part)))
 
 
 def _made_by_its_own(key: _ObjectKey, owners: _Owners) -> bool:
@@ -259,14 +259,14 @@ def _parts(obj: KubeObject, templates: list[PodTemplate], pods: list[LivePod]) -
     return [
         Workload(
             obj.ref,
-            _dotted(found.spec_path),
-            Template(dict(found.metadata), dict(found.spec)),
+            _dotted(template.spec_path),
+            Template(dict(template.metadata), dict(template.spec)),
             tuple(by_part[index]),
-            found.part if len(templates) > 1 else "",
+            template.part if len(templates) > 1 else "",
             obj.group,
-            "" if found.bare else _dotted((*found.path, "metadata")),
-            found.container,
-            tuple(found.added_labels.items()),
+            "" if template.bare else _dotted((*template.path, "metadata")),
+            template.container,
+            tuple(template.added_labels.items()),
         )
-        for index, found in enumerate(templates)
+        for index, template in enumerate(templates)
     ]

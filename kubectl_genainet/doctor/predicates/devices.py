@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, Container
+from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
@@ -45,15 +45,15 @@ def _objects(value: str) -> list[dict[str, object]]:
     return items(json_in(value))
 
 
-def rdma_requests(container: Container) -> list[str]:
+def rdma_requests(container: ContainerSpec) -> list[str]:
     """The RDMA resources that a container asks for; EFA, which needs other things, is not among them."""
     return [name for name in container.requests if _RDMA.search(name) and not name.startswith("vpc.amazonaws.com/")]
 
 
-def device_requests(container: Container) -> list[str]:
+def device_requests(container: ContainerSpec) -> list[str]:
     """The extended resources that a container asks for and that are no accelerators."""
     return [name for name in container.requests if "/" in name and not name.startswith(ACCELERATORS)]
 
 
-def privileged(container: Container) -> bool:
+def privileged(container: ContainerSpec) -> bool:
     return at(container.raw, "securityContext", "privileged") is True

@@ -6,10 +6,13 @@ import json
 import re
 from typing import Any
 
-from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import command, items, mapping, sh, text
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
+from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Evidence
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.units import whole_number
 
 # Kinds of which kubectl knows the pod template (kubectl set env, patch --type=strategic).
 _SET = ("Deployment", "StatefulSet", "DaemonSet")
@@ -36,20 +39,63 @@ def edit_spec(workload: Workload, path: str, value: Any) -> str:
     return _patch(workload, "json", [{"op": "add", "path": _pointer(f"{workload.path}.{path}"), "value": value}])
 
 
-def edit_container(workload: Workload, container: Container, name: str, value: Any) -> str:
-    """Sets a field of a container."""
+def edit_container(workload: Workload, container: ContainerSpec, name: str, value: Any) -> str:
+    """Sets a field of a container. A strategic patch merges: what the field had and has no longer is taken away by name, so
+    that a probe does not end with two handlers."""
     if workload.ref.kind in ("Job", "Pod"):
         return ""
     if workload.container is not None:
         return edit(workload)
     if workload.built_in:
+        if isinstance(value, dict):
+            value = {**{key: None for key in mapping(container.raw, name) if key not in value}, **value}
         change = _nested(f"{workload.path}.{container.list_name}", [{"name": container.name, name: value}])
         return _patch(workload, "strategic", change)
     path = _pointer(workload.field(f"{container.field}.{name}"))
     return _patch(workload, "json", [{"op": "add", "path": path, "value": value}])
 
 
-def edit_resources(workload: Workload, container: Container, **lists: dict[str, str]) -> str:
+def set_field(workload: Workload, field: str, value: Any) -> str:
+    """Gives a field that the object has another value. `field` is its path from the object's root."""
+    if workload.ref.kind in ("Job", "Pod"):
+        return ""
+    if workload.container is not None:
+        return edit(workload)
+    return _patch(workload, "json", [{"op": "replace", "path": _pointer(field), "value": value}])
+
+
+def set_in(obj: KubeObject, field: str, value: Any, *, op: str = "add") -> str:
+    """Sets a field of an object that is no workload, by its path from the root; what is not there is added. In a list "add"
+    puts the value before what stands there ("-": at the end), "replace" in its place."""
+    name = f"{obj.kind.lower()}.{obj.group}/{obj.name}" if obj.group else f"{obj.kind.lower()}/{obj.name}"
+    namespace = ("-n", obj.namespace) if obj.namespace else ()
+    change = json.dumps([{"op": op, "path": _pointer(field), "value": value}])
+    return command("kubectl", *namespace, "patch", name, "--type=json", "-p", change)
+
+
+def name_instead(obj: KubeObject, field: str, near: str) -> str:
+    """Puts the name that was probably meant; `kubectl edit` where none is near."""
+    return set_in(obj, field, near, op="replace") if near else kubectl(obj.ref, "edit")
+
+
+def rewrite_value(workload: Workload, obj: KubeObject | None, evidence: Evidence, old: str, new: str) -> str:
+    """Puts one text for another in the string that a finding is about: of a workload, or of a ConfigMap that it reads (`obj`
+    is the one that has it); `kubectl edit` where it holds what is better not written into a command, such as a password."""
+    where = evidence.object
+    key = evidence.field.removeprefix("data[").removesuffix("]")
+    in_config_map = where is not None and where.kind == "ConfigMap"
+    path: tuple[str | int, ...] = ("data", key) if in_config_map else _path(evidence.field)
+    value = at(obj.raw, *path) if obj is not None else None
+    changed = value.replace(old, new) if old and isinstance(value, str) and value.count(old) == 1 else ""
+    if set("@?&\n") & set(changed):
+        changed = ""
+    if where is not None and in_config_map:
+        edited = command("kubectl", "-n", where.namespace, "edit", f"configmap/{where.name}")
+        return patch(where, {"data": {key: changed}}) if changed else edited
+    return set_field(workload, evidence.field, changed) if changed and where == workload.ref else edit(workload)
+
+
+def edit_resources(workload: Workload, container: ContainerSpec, **lists: dict[str, str]) -> str:
     """Adds to a container's resources (`limits`, `requests`); what it has stays."""
     have = mapping(container.raw, "resources")
     return edit_container(
@@ -57,7 +103,7 @@ def edit_resources(workload: Workload, container: Container, **lists: dict[str, 
     )
 
 
-def edit_shared_memory(workload: Workload, container: Container) -> str:
+def edit_shared_memory(workload: Workload, container: ContainerSpec) -> str:
     """Mounts an emptyDir in memory at /dev/shm; a volume that is mounted there loses its limit."""
     if workload.ref.kind in ("Job", "Pod"):
         return ""
@@ -76,11 +122,13 @@ def edit_shared_memory(workload: Workload, container: Container) -> str:
     return _patch(workload, "strategic", _nested(workload.path, change))
 
 
-def unset_variable(workload: Workload, container: Container, variable: Variable) -> str:
+def unset_variable(workload: Workload, container: ContainerSpec, variable: Variable) -> str:
     """Takes a variable away where it is set."""
     if variable.object != workload.ref or ".env[" not in variable.field:
         where = variable.object
         namespace = ("-n", where.namespace) if where.namespace else ()
+        if where.kind == "ConfigMap" and variable.field == f"data[{variable.name}]":
+            return patch(where, {"data": {variable.name: None}})
         name = resource(workload) if where == workload.ref else f"{where.kind.lower()}/{where.name}"
         return command("kubectl", *namespace, "edit", name)
     if workload.ref.kind in _SET:
@@ -105,6 +153,10 @@ def _patch(workload: Workload, kind: str, change: Any) -> str:
 
 def _steps(path: str) -> list[str]:
     return [s for s in re.split(r"[.\[\]]+", path) if s]
+
+
+def _path(field: str) -> tuple[str | int, ...]:
+    return tuple(step if (index := whole_number(step)) is None else index for step in _steps(field))
 
 
 def _nested(path: str, value: Any) -> Any:

@@ -24,11 +24,11 @@ class Configuration:
 def configuration(cluster: Cluster) -> Configuration | None:
     """From ConfigMap kube-proxy-config (EKS: `config`) or kube-proxy (kubeadm: `config.conf`)."""
     for name in ("kube-proxy-config", "kube-proxy"):
-        found = config_map(cluster.snapshot, name)
-        for key, conf in (at(found.raw, "data") or {}).items() if found else ():
-            if found and "KubeProxyConfiguration" in str(conf):
+        config = config_map(cluster.snapshot, name)
+        for key, conf in (at(config.raw, "data") or {}).items() if config else ():
+            if config and "KubeProxyConfiguration" in str(conf):
                 mode = conf_value(str(conf), "mode") or "iptables"
-                return Configuration(found.ref, f"data[{key}].mode", str(conf), mode)
+                return Configuration(config.ref, f"data[{key}].mode", str(conf), mode)
     return None
 
 

@@ -9,10 +9,24 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence
+from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL, HBONE, LINKERD_INBOUND
 
-AMBIENT_LABEL = "istio.io/dataplane-mode"
-HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
-PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
+__all__ = [
+    "AMBIENT_LABEL",
+    "HBONE",
+    "LINKERD_INBOUND",
+    "PROXY_PORTS",
+    "XDS",
+    "Mesh",
+    "has_live_pods",
+    "installed",
+    "mesh_of",
+    "no_mesh",
+    "opted_out",
+]
+
+XDS = 15012
+PROXY_PORTS = (15001, 15006, 4140, LINKERD_INBOUND)  # where sidecars' redirects lead
 
 
 class Mesh(Enum):
@@ -26,13 +40,13 @@ class Mesh(Enum):
 
 def installed(cluster: Cluster) -> list[str]:
     """The meshes whose controllers are installed."""
-    out = []
+    meshes = []
     ambient = cluster.daemonset("ztunnel")
     if cluster.running("istiod") is not None or ambient:
-        out.append("Istio Ambient" if ambient else "Istio")
+        meshes.append("Istio Ambient" if ambient else "Istio")
     if cluster.running("linkerd-destination") is not None:
-        out.append("Linkerd")
-    return out
+        meshes.append("Linkerd")
+    return meshes
 
 
 def no_mesh(cluster: Cluster) -> str:

@@ -27,7 +27,7 @@ def adding(text: str, *objects: dict[str, Any]) -> Addition:
 
 def peer(namespace: str, workload: Workload) -> dict[str, Any]:
     """The peer that is a workload's pods, for a policy of a namespace."""
-    found: dict[str, Any] = {"podSelector": {"matchLabels": selecting_labels(workload)}}
+    by_labels: dict[str, Any] = {"podSelector": {"matchLabels": selecting_labels(workload)}}
     if workload.namespace != namespace:
-        found["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": workload.namespace}}
-    return found
+        by_labels["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": workload.namespace}}
+    return by_labels

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
 
 # Labels that people write into pod templates, whatever their prefix; other prefixed labels are a controller's own.
@@ -44,6 +46,19 @@ def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str])
     )
 
 
+def named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:
+    """The workloads that a peer of a policy selects (API reference, NetworkPolicyPeer); none for an ipBlock."""
+    pods, spaces = at(peer, "podSelector"), at(peer, "namespaceSelector")
+    if pods is None and spaces is None:
+        return
+    for space, workloads in cluster.workloads_in.items():
+        named = (
+            space == namespace if spaces is None else selector_matches(spaces, cluster.snapshot.namespace_labels(space))
+        )
+        if named:
+            yield from (w for w in workloads if selector_matches(pods or {}, w.labels))
+
+
 def nearly_selected(
     cluster: Cluster, namespace: str, selector: Mapping[str, str], name: str
 ) -> tuple[Workload, str] | None:
@@ -73,19 +88,28 @@ def _stem(name: str) -> str:
     return name
 
 
-def _alike(one: str, other: str) -> bool:
+def _alike(name: str, other: str) -> bool:
     """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name, and so is
-    another number, or another short word: sizes and versions of a model stand side by side, and so do "tei" and "tgi"."""
-    if one == other or abs(len(one) - len(other)) > 2 or _DIGITS.findall(one) != _DIGITS.findall(other):
+    another number, or another short word: sizes and versions of a model stand side by side, and so do "tei" and "tgi". A
+    long prefix that both share, such as a release's, makes no two names alike."""
+    if name == other or abs(len(name) - len(other)) > 2 or _DIGITS.findall(name) != _DIGITS.findall(other):
         return False
-    words, others = _WORDS.split(one), _WORDS.split(other)
-    if len(words) == len(others) and any(
-        a != b and min(len(a), len(b)) < _LONG for a, b in zip(words, others, strict=True)
-    ):
-        return False
-    return difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
+    own_words, others = _WORDS.split(name), _WORDS.split(other)
+    if len(own_words) != len(others):
+        return _ratio(name, other) >= _ALIKE
+    differing = [(a, b) for a, b in zip(own_words, others, strict=True) if a != b]
+    return all(min(len(a), len(b)) >= _LONG and _ratio(a, b) >= _ALIKE for a, b in differing)
+
+
+def _ratio(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()
 
 
 def alike(name: str, names: Iterable[str]) -> str:
     """The name among some that one was probably written for; empty where none is near."""
     return next((n for n in names if _alike(name, n)), "")
+
+
+def service_names(cluster: Cluster, namespace: str) -> list[str]:
+    """The Services of a namespace, among which a name that is not there may be meant."""
+    return [name for where, name in cluster.services_by_key if where == namespace]

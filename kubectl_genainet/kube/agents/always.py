@@ -60,11 +60,11 @@ def monitoring_objects() -> Iterator[Object]:
 def otlp_objects(url: str) -> list[Object]:
     """Raises InputError for a URL that is none."""
     from kubectl_genainet.agent.always.otlp import (
-        Endpoint,  # with all that the agent's metrics need: not for every command
+        OtlpEndpoint,  # with all that the agent's metrics need: not for every command
     )
 
     policy = _read("otlp", "networkpolicy.yaml")
-    policy["spec"]["egress"][0]["ports"][0]["port"] = Endpoint.parse(url).port
+    policy["spec"]["egress"][0]["ports"][0]["port"] = OtlpEndpoint.parse(url).port
     return [policy]
 
 

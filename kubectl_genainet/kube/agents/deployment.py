@@ -23,7 +23,7 @@ from kubectl_genainet.kube.failures import ApiError
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
-class Step(msgspec.Struct, frozen=True):
+class AppliedObject(msgspec.Struct, frozen=True):
     """One object and what became of it: created, configured, unchanged, kept, deleted, not ours; or `waiting`, until
     what an undeploy left is gone.
     """
@@ -54,7 +54,7 @@ def is_ours(obj: dict[str, Any]) -> bool:
 
 def deploy(
     client: KubeClient, options: DeployOptions, timeout_s: float = 120, *, dry_run: bool = False
-) -> Iterator[Step]:
+) -> Iterator[AppliedObject]:
     """Applies every object, and makes the capability where there is none; gives each step as it is done.
 
     What an undeploy is still removing is waited for, `timeout_s` seconds in all. Can be repeated: what is as it should
@@ -73,10 +73,10 @@ def deploy(
                 yield _ensure_capability(client, history, dry_run)
         existing = _existing(client, obj)
         if _is_going(existing) and not dry_run:
-            yield Step(describe(obj), "waiting", "an earlier one is still being deleted")
+            yield AppliedObject(describe(obj), "waiting", "an earlier one is still being deleted")
             existing = _once_gone(client, obj, deadline, timeout_s)
         if obj["kind"] == "Namespace" and existing is not None and not is_ours(existing):
-            yield Step(describe(obj), "kept", _podsecurity_note(existing))
+            yield AppliedObject(describe(obj), "kept", _podsecurity_note(existing))
             continue
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         applied = client.json(
@@ -87,7 +87,7 @@ def deploy(
             content_type="application/apply-patch+yaml",
             doing=f"apply {describe(obj)}",
         )
-        yield Step(describe(obj), _outcome(existing, applied))
+        yield AppliedObject(describe(obj), _outcome(existing, applied))
     if not dry_run:
         yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
 
@@ -151,16 +151,16 @@ def _podsecurity_note(namespace: dict[str, Any]) -> str:
     return f"deploy did not make it and leaves it as it is; it {shown}, and the agent needs privileged"
 
 
-def _ensure_capability(client: KubeClient, secret: dict[str, Any], dry_run: bool) -> Step:
+def _ensure_capability(client: KubeClient, secret: dict[str, Any], dry_run: bool) -> AppliedObject:
     """A Secret that agents and callers share; never replaced, or running clients would be locked out."""
     if get_or_none(client, object_path(secret), f"get {describe(secret)}") is not None:
-        return Step(describe(secret), "unchanged")
+        return AppliedObject(describe(secret), "unchanged")
     if not dry_run:
         client.json("POST", collection_path(secret), secret, doing=f"create {describe(secret)}")
-    return Step(describe(secret), "created")
+    return AppliedObject(describe(secret), "created")
 
 
-def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:
+def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[AppliedObject]:
     """Removes what deploy made, the agents first; gives each step as it is done.
 
     A probe lives as long as its agent's process: once the kubelet says of every pod that its containers have ended, or
@@ -188,12 +188,12 @@ def _removal_order(obj: dict[str, Any]) -> int:
     return {"DaemonSet": 0, "Namespace": 2, "ClusterRole": 3}.get(obj["kind"], 1)
 
 
-def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+def _remove(client: KubeClient, obj: dict[str, Any]) -> AppliedObject | None:
     existing = _existing(client, obj)
     if existing is None:
         return None
     if not is_ours(existing):
-        return Step(describe(obj), "kept", "deploy did not make it")
+        return AppliedObject(describe(obj), "kept", "deploy did not make it")
     # In the foreground an object stays until the garbage collector has come by: of use only where it owns others.
     policy = "Foreground" if obj["kind"] == "DaemonSet" else "Background"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
@@ -205,10 +205,10 @@ def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
         if error.status != 404:  # its end, begun before, has come meanwhile
             raise
         return None
-    return Step(describe(obj), "deleted")
+    return AppliedObject(describe(obj), "deleted")
 
 
-def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> AppliedObject | None:
     """As `_remove`; a role of an earlier version may not look for what that version did not make."""
     try:
         return _remove(client, obj)
@@ -235,17 +235,17 @@ def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float,
         time.sleep(0.5)
 
 
-def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, wait: bool) -> Iterator[Step]:
+def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, wait: bool) -> Iterator[AppliedObject]:
     existing = _existing(client, obj)
     if existing is None:
         return
     if not is_ours(existing):
-        yield Step(describe(obj), "kept", "deploy did not make it")
+        yield AppliedObject(describe(obj), "kept", "deploy did not make it")
         return
     foreign = others_in(client, obj["metadata"]["name"])
     if foreign:
         shown = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
-        yield Step(describe(obj), "kept", f"it holds what deploy did not make: {shown}")
+        yield AppliedObject(describe(obj), "kept", f"it holds what deploy did not make: {shown}")
         return
     step = _remove(client, obj)
     while wait and get_or_none(client, object_path(obj)) is not None:

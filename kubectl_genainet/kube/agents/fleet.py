@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from kubectl_genainet.kube.agents.forward import Agent
-from kubectl_genainet.kube.agents.rollout import Problem
+from kubectl_genainet.kube.agents.rollout import RolloutProblem
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.results.fleet import AgentStatus
 
 
 def fleet(
-    nodes: Iterable[str], agents: Iterable[Agent], answers: Mapping[str, Hello | str], problems: Iterable[Problem]
+    nodes: Iterable[str],
+    agents: Iterable[Agent],
+    answers: Mapping[str, Hello | str],
+    problems: Iterable[RolloutProblem],
 ) -> tuple[AgentStatus, ...]:
     """Joins what the API knows with what the agents said (`answers`: a Hello, or why there is none). Sorted by node."""
     by_node = {agent.node: agent for agent in agents}

@@ -38,7 +38,7 @@ def find_agents(client: KubeClient, namespace: str = NAMESPACE) -> tuple[Agent, 
     selector = (("labelSelector", f"app.kubernetes.io/name={AGENT}"),)
     objects, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
     by_node: dict[str, Agent] = {}
-    for obj in sorted(objects, key=lambda o: not o.raw["metadata"].get("deletionTimestamp")):
+    for obj in sorted(objects, key=lambda o: not o.metadata.get("deletionTimestamp")):
         pod = obj.decode(Pod)
         version = pod.metadata.labels.get(VERSION_LABEL, "")
         agent = Agent(pod.spec.node_name, pod.metadata.name, namespace, pod.ready, version, obj)
@@ -81,6 +81,15 @@ def dialler(client: KubeClient, agent: Agent) -> Callable[[], ForwardedSocket]:
     return lambda: dial_pod(client, agent.namespace, agent.pod, AGENT_PORT)
 
 
+def _unready(agent: Agent) -> Callable[[], ForwardedSocket]:
+    """For an agent that is not ready: its node fails at once, and by name; one that was left out would pass for a healthy one."""
+
+    def dial() -> ForwardedSocket:
+        raise GenainetError(f"the agent on node {agent.node} is not ready", "`kubectl genainet status` says why.")
+
+    return dial
+
+
 def agent_namespace() -> str:
     """The namespace that live commands look for agents in: $GENAINET_NAMESPACE, else deploy's default."""
     return os.environ.get("GENAINET_NAMESPACE") or NAMESPACE
@@ -93,8 +102,8 @@ def objects_recorder(
     client, namespace = connect(context=context, kubeconfig=kubeconfig, user=user), agent_namespace()
     token = read_capability(client, namespace, HISTORY_CAPABILITY)
     selector = (("labelSelector", f"app.kubernetes.io/name={OBJECTS}"),)
-    found, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
-    ready = next((pod for pod in (obj.decode(Pod) for obj in found) if pod.ready), None)
+    pods, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
+    ready = next((pod for pod in (obj.decode(Pod) for obj in pods) if pod.ready), None)
     if ready is None:
         return None
     name = ready.metadata.name
@@ -104,7 +113,8 @@ def objects_recorder(
 def cluster_agents(
     *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE, capability: str = CAPABILITY
 ) -> tuple[dict[str, Callable[[], socket.socket]], str]:
-    """A dialler for every node whose agent is ready, and the token that agents ask for: that of the Secret `capability`.
+    """A dialler for every node that has an agent, and the token that agents ask for: that of the Secret `capability`. Where the
+    agent is not ready the dialler says so.
 
     Raises GenainetError with what to do where there is none, or where the user may not use them.
     """
@@ -116,10 +126,9 @@ def cluster_agents(
     client, namespace = connect(context=context, kubeconfig=kubeconfig, user=user), agent_namespace()
     token = read_capability(client, namespace, capability)
     agents = find_agents(client, namespace)
-    ready: dict[str, Callable[[], socket.socket]] = {a.node: dialler(client, a) for a in agents if a.ready}
-    if not ready:
+    if not any(agent.ready for agent in agents):
         raise GenainetError(
             f"none of the {len(agents)} agents in namespace {namespace} is ready",
             "`kubectl genainet status` says why.",
         )
-    return ready, token
+    return {a.node: dialler(client, a) if a.ready else _unready(a) for a in agents}, token

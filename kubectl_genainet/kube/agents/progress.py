@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -13,12 +15,21 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.base import AGENT
 from kubectl_genainet.kube.agents.paths import get_or_none
 from kubectl_genainet.kube.agents.record import OBJECTS
-from kubectl_genainet.kube.agents.rollout import AGENT_CONTAINER, Problem, daemonset_problems, pod_problem
+from kubectl_genainet.kube.agents.rollout import (
+    AGENT_CONTAINER,
+    RolloutProblem,
+    daemonset_problems,
+    is_ready,
+    pod_problem,
+)
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 
 AGENT_PODS = f"app.kubernetes.io/name={AGENT}"
 _NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
+_PARALLEL = 8  # logs that are asked for at a time
+_LOOKING_SHARE = 0.25  # of the time, at most, is spent on looking how far 1,000 agents are
+_Warnings = Mapping[str, list[dict[str, Any]]]  # events by the uid of the object that they are about
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
 
@@ -30,7 +41,7 @@ class Rollout(msgspec.Struct, frozen=True):
     desired: int
     complete: bool
     observed: bool  # the controller has seen the newest version
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[RolloutProblem, ...] = ()
     objects: bool = True
 
 
@@ -45,13 +56,14 @@ def rollout(client: KubeClient, namespace: str) -> Rollout:
     updated = status.get("updatedNumberScheduled", 0)
     agents = current and desired > 0 and ready >= desired and updated >= desired
     objects = _objects_ready(client, namespace)
-    problems: list[Problem] = []
+    problems: list[RolloutProblem] = []
+    warnings = {} if agents and objects else _warnings(client, namespace)
     if not agents:
-        problems += daemonset_problems(_events(client, namespace, daemonset))
-        problems += _problems_of_pods(client, namespace, AGENT_PODS)
+        problems += daemonset_problems(warnings.get(daemonset["metadata"].get("uid", ""), ()))
+        problems += _problems_of_pods(client, namespace, AGENT_PODS, warnings)
     if not objects:
-        found = _problems_of_pods(client, namespace, f"app.kubernetes.io/name={OBJECTS}")
-        problems += [msgspec.structs.replace(problem, what=f"{OBJECTS}: {problem.what}") for problem in found]
+        of_recorder = _problems_of_pods(client, namespace, f"app.kubernetes.io/name={OBJECTS}", warnings)
+        problems += [msgspec.structs.replace(problem, what=f"{OBJECTS}: {problem.what}") for problem in of_recorder]
     return Rollout(ready, desired, agents and objects, current, tuple(problems), objects)
 
 
@@ -66,34 +78,44 @@ def _objects_ready(client: KubeClient, namespace: str) -> bool:
     return bool(current and status.get("readyReplicas", 0) and status.get("updatedReplicas", 0))
 
 
-def _problems_of_pods(client: KubeClient, namespace: str, selector: str) -> Iterator[Problem]:
+def _problems_of_pods(client: KubeClient, namespace: str, selector: str, warnings: _Warnings) -> list[RolloutProblem]:
+    """What ended containers said is asked for side by side: there may be 1,000 of them."""
     pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items") or []
-    for pod in pods:
-        if pod["metadata"].get("deletionTimestamp"):
-            continue
-        ended = _ended_container(pod)
-        log = _last_log(client, pod, ended) if ended else ""
-        problem = pod_problem(pod, _events(client, namespace, pod), log)
-        if problem is not None:
-            yield problem
+    unready = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp") and not is_ready(pod)]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        logs = pool.map(lambda pod: _last_words(client, pod), unready)
+        problems = [
+            pod_problem(pod, warnings.get(pod["metadata"].get("uid", ""), ()), log)
+            for pod, log in zip(unready, logs, strict=True)
+        ]
+    return [problem for problem in problems if problem is not None]
 
 
-def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dict[str, Any]]:
-    """An object's events, oldest first; none where the user may not read them."""
-    selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
+def _warnings(client: KubeClient, namespace: str) -> _Warnings:
+    """The namespace's warnings, oldest first; none where the user may not read them."""
     try:
-        events = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
+        events = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector="type=Warning").get("items") or []
     except ApiError:
-        return []
-    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+        return {}
+    by_object: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or "")):
+        by_object[str((event.get("involvedObject") or {}).get("uid", ""))].append(event)
+    return by_object
+
+
+def _last_words(client: KubeClient, pod: dict[str, Any]) -> str:
+    """The end of the log of the pod's ended container, where its status does not hold it."""
+    ended = _ended_container(pod)
+    return _last_log(client, pod, ended) if ended else ""
 
 
 def _ended_container(pod: dict[str, Any]) -> str:
-    """The name of the container that has ended, the agent's before others; "" where none has."""
+    """The name of the container that has ended and left no message, the agent's before others; "" where none has."""
     ended = [
         container["name"]
         for container in pod.get("status", {}).get("containerStatuses") or ()
-        if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
+        if (end := {**container.get("lastState", {}), **container.get("state", {})}.get("terminated")) is not None
+        and not end.get("message")
     ]
     return AGENT_CONTAINER if AGENT_CONTAINER in ended else next(iter(ended), "")
 
@@ -122,7 +144,9 @@ def wait_for_rollout(
     deadline = time.monotonic() + timeout_s
     last_state: Rollout | None = None
     while True:
+        begun = time.monotonic()
         state = rollout(client, namespace)
+        took = time.monotonic() - begun
         if state != last_state:
             tell(state)
             last_state = state
@@ -130,7 +154,7 @@ def wait_for_rollout(
             return state
         if time.monotonic() >= deadline:
             raise _not_in_time(state, namespace, timeout_s)
-        time.sleep(interval_s)
+        time.sleep(max(interval_s, took / _LOOKING_SHARE - took))
 
 
 def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:

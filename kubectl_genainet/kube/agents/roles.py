@@ -12,21 +12,22 @@ _BEGIN = "rules: # exactly the kinds that kubectl_genainet/kube/resources.py lis
 
 
 def view_rules() -> str:
-    """The rules as YAML, one per API group."""
-    groups: dict[str, set[str]] = {}
+    """The rules as YAML: one per API group, and one for kinds that are listed in part and never watched (warning Events)."""
+    groups: dict[tuple[str, str], set[str]] = {}
     for resource in KINDS:
-        groups.setdefault(resource.group, set()).add(resource.plural)
+        verbs = "list" if resource.query else "list, watch"
+        groups.setdefault((resource.group, verbs), set()).add(resource.plural)
     lines = []
-    for group, plurals in groups.items():
+    for (group, verbs), plurals in groups.items():
         lines += [f'  - apiGroups: ["{group}"]', "    resources:", *(f"      - {plural}" for plural in sorted(plurals))]
-        lines.append("    verbs: [get, list, watch]")
+        lines.append(f"    verbs: [{verbs}]")
     return "\n".join(lines) + "\n"
 
 
 def with_rules(manifest: str) -> str:
     """roles.yaml with these rules."""
-    head, rest = manifest.split(_BEGIN)
-    _, separator, others = rest.partition("---\n")
+    head, tail = manifest.split(_BEGIN)
+    _, separator, others = tail.partition("---\n")
     return f"{head}{_BEGIN}{view_rules()}{separator}{others}"
 
 

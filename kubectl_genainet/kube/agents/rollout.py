@@ -19,7 +19,7 @@ _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 _CREATE = {"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"}
 
 
-class Problem(msgspec.Struct, frozen=True):
+class RolloutProblem(msgspec.Struct, frozen=True):
     """What keeps an agent from running. `node` and `pod` are empty for what concerns the whole DaemonSet."""
 
     what: str
@@ -28,9 +28,9 @@ class Problem(msgspec.Struct, frozen=True):
     pod: str = ""
 
 
-def daemonset_problems(events: Iterable[Mapping[str, Any]]) -> list[Problem]:
+def daemonset_problems(events: Iterable[Mapping[str, Any]]) -> list[RolloutProblem]:
     """Problems that keep pods from being created at all, from the DaemonSet's events, newest last."""
-    problems: dict[str, Problem] = {}
+    problems: dict[str, RolloutProblem] = {}
     for event in events:
         if event.get("reason") != "FailedCreate":
             continue
@@ -46,11 +46,13 @@ def daemonset_problems(events: Iterable[Mapping[str, Any]]) -> list[Problem]:
             hint = "An admission policy (Kyverno, Gatekeeper, …) refuses the agent: exempt its namespace."
         else:
             hint = ""
-        problems[message] = Problem(f"its pods are not admitted: {message}", hint)
+        problems[message] = RolloutProblem(f"its pods are not admitted: {message}", hint)
     return list(problems.values())
 
 
-def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = (), log: str = "") -> Problem | None:
+def pod_problem(
+    pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = (), log: str = ""
+) -> RolloutProblem | None:
     """Why one agent pod is not ready, as far as can be told; None where it is, or where it is merely on its way.
 
     `log` is the end of what its container said before it ended.
@@ -58,8 +60,8 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
     status, spec = pod.get("status", {}), pod.get("spec", {})
     node, name = spec.get("nodeName", ""), pod.get("metadata", {}).get("name", "")
 
-    def problem(what: str, hint: str = "") -> Problem:
-        return Problem(what, hint, node or _wanted_node(spec), name)
+    def problem(what: str, hint: str = "") -> RolloutProblem:
+        return RolloutProblem(what, hint, node or _wanted_node(spec), name)
 
     for condition in status.get("conditions", ()):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
@@ -99,6 +101,12 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
     return _from_events(events, problem)
 
 
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether the kubelet has reported every container of the pod as ready."""
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    return bool(containers) and all(container.get("ready") for container in containers)
+
+
 def runs(pod: Mapping[str, Any]) -> bool:
     """Whether a container of the pod runs, as the kubelet has last reported it."""
     return any("running" in c.get("state", {}) for c in pod.get("status", {}).get("containerStatuses") or ())
@@ -115,7 +123,9 @@ def has_ended(pod: Mapping[str, Any]) -> bool:
     return ended and bool(pod.get("metadata", {}).get("deletionTimestamp"))
 
 
-def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
+def _unhealthy(
+    events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], RolloutProblem]
+) -> RolloutProblem | None:
     for event in reversed(list(events)):
         if event.get("reason") == "Unhealthy":
             message = "; ".join(str(event.get("message", "")).split("\n")).strip("; ")
@@ -123,7 +133,9 @@ def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str]
     return None
 
 
-def _from_events(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
+def _from_events(
+    events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], RolloutProblem]
+) -> RolloutProblem | None:
     for event in reversed(list(events)):
         reason, message = event.get("reason", ""), str(event.get("message", ""))
         if reason == "FailedMount" and "failed to sync" not in message:  # the kubelet's own cache: over in a second

@@ -9,7 +9,7 @@ import msgspec
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.forward import Agent, dialler, find_agents, read_capability
 from kubectl_genainet.kube.agents.progress import rollout
-from kubectl_genainet.kube.agents.rollout import Problem
+from kubectl_genainet.kube.agents.rollout import RolloutProblem
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import NODE, Served
@@ -24,7 +24,7 @@ class Survey(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...]
     agents: tuple[Agent, ...]
     answers: Mapping[str, Hello | str]
-    problems: tuple[Problem, ...]
+    problems: tuple[RolloutProblem, ...]
     warnings: tuple[str, ...]
 
 

@@ -1,8 +1,8 @@
 """Kustomizations, built in process: the objects that `kubectl apply -k FOLDER` would send.
 
-Built are resources, bases, components, patches, namespace, names, labels, annotations, images, replicas, generated
-ConfigMaps (without the hash at the end of their names), replacements and vars. What is not built (remote resources, Helm
-charts, plugins) is named.
+Built are resources, bases, components, patches, namespace, names and the references to them, labels, annotations, images,
+replicas, generated ConfigMaps (without the hash at the end of their names), replacements, vars, and Kustomize's own plugins.
+What is not built (remote resources, Helm charts, other plugins) is named. Labels and annotations of `buildMetadata` are not set.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from typing import Any
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.kustomize import edits, substitutions
+from kubectl_genainet.kube.kustomize.builtins import as_kustomization
+from kubectl_genainet.kube.kustomize.configurations import configured
+from kubectl_genainet.kube.kustomize.generators import with_generated
+from kubectl_genainet.kube.kustomize.names import remember, without_former_names
 from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-_NOT_BUILT = ("helmCharts", "helmChartInflationGenerator", "generators", "transformers")
+_NOT_BUILT = ("helmCharts", "helmChartInflationGenerator")
 _LISTS = (
     *("resources", "bases", "components", "patches", "patchesStrategicMerge", "patchesJson6902", "labels", "images"),
     *("configMapGenerator", "secretGenerator", "replicas", "configurations", "crds", "transformers", "generators"),
@@ -38,7 +42,7 @@ class Kustomizations:
     def __init__(self, folder: Path, warn: Warn) -> None:
         self._warn = warn
         self._built = 0
-        self._variables: list[substitutions.Variable] = []
+        self._variables: list[substitutions.Substitution] = []
         files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
         self._read: dict[Path, dict[str, Any]] = {}
         for file in files:
@@ -76,7 +80,8 @@ class Kustomizations:
         except (*_WRONG_TYPES, RecursionError, InputError) as error:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
             return []
-        return [item for item in built if not self._too_deep(item)]
+        finished = [(without_former_names(obj), source) for obj, source in built if not _is_local(obj)]
+        return [item for item in finished if not self._too_deep(item)]
 
     def _too_deep(self, item: Item) -> bool:
         problem = problem_of(item[0])
@@ -104,39 +109,82 @@ class Kustomizations:
         return documents[0]
 
     def _build(self, place: Path, depth: int) -> list[Item]:
-        self._built += 1
-        if depth > _DEEPEST or self._built > _MOST_BUILT:
-            raise InputError("kustomizations without end", source=str(place))
+        self._count(place, depth)
         raw = self._read.get(place) or self._outside(place)
         if raw is None:
             self._warn(f"{place} has no kustomization: left out")
             return []
         first_variable = len(self._variables)
-        for field in _NOT_BUILT:
-            if raw.get(field):
-                self._warn(f"{place}: {_not_built(field, raw[field], place)}")
+        self._name_what_is_not_built(raw, place)
         items = [i for name in _listed(raw, "resources", "bases") for i in self._resource(place, name, depth)]
-        items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place, name))]
+        items = self._with_generated(items, raw, place, depth)
+        return self._with_components(raw, place, items, depth, first_variable)
+
+    def _with_components(
+        self, raw: dict[str, Any], place: Path, items: list[Item], depth: int, first_variable: int
+    ) -> list[Item]:
+        """The objects after the components of a kustomization, each of which may have its own, and after its own changes."""
         for name in _listed(raw, "components"):
             component = _resolved(place, name)
             own = self._read.get(component) or self._outside(component)
-            if own is not None:
-                added = [i for n in _listed(own, "resources") for i in self._resource(component, n, depth)]
-                items = self._edited(own, component, items + added, first_variable)
-        return self._edited(raw, place, items, first_variable)
+            if own is None:
+                continue
+            self._count(component, depth)
+            self._name_what_is_not_built(own, component)
+            added = [i for n in _listed(own, "resources", "bases") for i in self._resource(component, n, depth)]
+            items = self._with_generated(items + added, own, component, depth)
+            items = self._with_components(own, component, items, depth + 1, first_variable)
+        items = self._edited(raw, place, items, first_variable)
+        for plugin in self._plugins(raw, "transformers", place, depth):
+            items = self._edited(plugin, place, items, first_variable)
+        return items
+
+    def _plugins(self, raw: dict[str, Any], field: str, place: Path, depth: int) -> Iterator[dict[str, Any]]:
+        """What the plugins of a field do, as kustomizations; one that is not built is named."""
+        for name in _listed(raw, field):
+            inline = "\n" in name
+            documents = edits.inline_documents(name, self._warn) if inline else self._configuration(place, name, depth)
+            for document in documents:
+                try:
+                    yield as_kustomization(document)
+                except InputError as error:
+                    self._warn(f"{place}: {error.message}")
+
+    def _configuration(self, place: Path, name: str, depth: int) -> list[Any]:
+        """The documents of a file, or what the kustomization of a folder makes."""
+        return [document for document, _ in self._resource(place, name, depth)]
+
+    def _count(self, place: Path, depth: int) -> None:
+        self._built += 1
+        if depth > _DEEPEST or self._built > _MOST_BUILT:
+            raise InputError("kustomizations without end", source=str(place))
+
+    def _name_what_is_not_built(self, raw: dict[str, Any], place: Path) -> None:
+        for field in _NOT_BUILT:
+            if raw.get(field):
+                self._warn(f"{place}: {_not_built(field, raw[field], place)}")
+
+    def _with_generated(self, items: list[Item], raw: dict[str, Any], place: Path, depth: int) -> list[Item]:
+        for source in (raw, *self._plugins(raw, "generators", place, depth)):
+            items = with_generated(
+                items, source, str(place), lambda name: self._text(place, name), lambda m: self._warn(f"{place}: {m}")
+            )
+        return items
 
     def _edited(self, raw: dict[str, Any], place: Path, items: list[Item], first_variable: int) -> list[Item]:
         """The objects after the kustomization's own changes: patches first, replacements last.
 
         The variables from `first_variable` on are those of its objects.
         """
+        remember(obj for obj, _ in items)
         patches = list(edits.patches_of(raw, lambda name: self._values(place, name), self._warn))
         if len(patches) * len(items) > _MOST_WORK:
             raise InputError(f"{len(patches)} patches for {len(items)} objects are too many", source=str(place))
         for patch in patches:
-            items = edits.patched(items, patch, lambda m: self._warn(f"{place}: {m}"))
-        self._variables += [substitutions.Variable.of(v) for v in raw.get("vars") or ()]
-        renamed = edits.set_fields(items, raw)
+            items = edits.patched(items, patch, str(place), lambda m: self._warn(f"{place}: {m}"))
+        self._variables += [substitutions.Substitution.of(v) for v in raw.get("vars") or ()]
+        files = [v for name in _listed(raw, "configurations") for v, _ in self._values(place, name)]
+        renamed = edits.set_fields(items, raw, configured(files, lambda m: self._warn(f"{place}: {m}")))
         for variable in self._variables[first_variable:]:
             variable.rename(renamed)
         replacements = list(self._replacements(raw, place))
@@ -144,18 +192,16 @@ class Kustomizations:
             raise InputError(
                 f"{len(replacements)} replacements in {len(items)} objects are too many", source=str(place)
             )
-        substitutions.replace(
-            items, replacements, lambda n: edits.name_before(n, raw), lambda m: self._warn(f"{place}: {m}")
-        )
+        substitutions.replace(items, replacements, lambda m: self._warn(f"{place}: {m}"))
         return items
 
     def _replacements(self, raw: dict[str, Any], place: Path) -> Iterator[Any]:
         """The replacements of a kustomization, those in files of their own too."""
-        for one in raw.get("replacements") or ():
-            if not one.get("path"):
-                yield one
+        for replacement in raw.get("replacements") or ():
+            if not replacement.get("path"):
+                yield replacement
                 continue
-            for value, _ in self._values(place, str(one["path"])):
+            for value, _ in self._values(place, str(replacement["path"])):
                 yield from value if isinstance(value, list) else (value,)
 
     def _outside(self, place: Path) -> dict[str, Any] | None:
@@ -209,10 +255,14 @@ class Kustomizations:
             return None
 
 
+def _is_local(obj: dict[str, Any]) -> bool:
+    """Whether an object is for tools only, and not sent to a cluster."""
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    return str(annotations.get("config.kubernetes.io/local-config", "false")) != "false"
+
+
 def _not_built(field: str, value: Any, place: Path) -> str:
     """What to say of a field that is not built: for Helm charts, which, and how to have them."""
-    if not field.startswith("helmChart"):
-        return f"{field} of the kustomization is not built"
     charts = [value] if isinstance(value, dict) else value
     names = ", ".join(str(chart.get("name") or chart.get("chartName")) for chart in charts)
     command = f"kubectl kustomize --enable-helm {shlex.quote(str(place))} | kubectl genainet ... --manifests -"
@@ -243,6 +293,7 @@ def _file_names(raw: dict[str, Any]) -> Iterator[str]:
     for generator in [*(raw.get("configMapGenerator") or ()), *(raw.get("secretGenerator") or ())]:
         if isinstance(generator, dict):
             names = [*(generator.get("files") or ()), *(generator.get("envs") or ())]
+            names += [generator["env"]] if generator.get("env") else []
             yield from (str(n).rpartition("=")[2] for n in names)
     for chart in raw.get("helmCharts") or ():
         if isinstance(chart, dict) and isinstance(chart.get("valuesFile"), str):

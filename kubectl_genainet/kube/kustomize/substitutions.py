@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.kustomize.targets import selector
+from kubectl_genainet.kube.kustomize.names import former_names, name_of
+from kubectl_genainet.kube.kustomize.targets import selects
 from kubectl_genainet.kube.yaml_text import Warn
+from kubectl_genainet.model.units import whole_number
 
 Item = tuple[dict[str, Any], str]
-Place = tuple[Any, Any]  # a mapping or a list, and the key or index in it
+Slot = tuple[Any, Any]  # a mapping or a list, and the key or index in it
 _STEP = re.compile(r"\[([^\]]*)\](?:\.|$)|((?:\\.|[^.\\])*)(?:\.|$)")
 _VARIABLE = re.compile(r"\$\(([-.\w]+)\)")
 _PREPENDED = -1
@@ -26,22 +28,31 @@ class Unplaced(Exception):
     """A source or a field that is not there."""
 
 
-def replace(items: Sequence[Item], replacements: Iterable[Any], former: Callable[[str], str], warn: Warn) -> None:
-    """Copies values into objects, in place. `former` is an object's name before this kustomization changed it."""
-    for one in replacements:
+class _NoValue(str):
+    """Stands where the value of a source is not there: a placeholder, so that nobody takes what is there for the value."""
+
+
+def replace(items: Sequence[Item], replacements: Iterable[Any], warn: Warn) -> None:
+    """Copies values into objects, in place."""
+    for replacement in replacements:
         try:
-            value = _source_value(items, one, former)
-            for target in one.get("targets") or ():
-                _put(items, target, value, former)
+            value = _source_value(items, replacement)
         except (Unplaced, InputError) as error:
             warn(f"a replacement is left out: {error}")
+            value = _NoValue(f"${{{_text(replacement.get('source') or {})}}}")
+        try:
+            for target in replacement.get("targets") or ():
+                _put(items, target, value)
+        except (Unplaced, InputError) as error:
+            if not isinstance(value, _NoValue):
+                warn(f"a replacement is left out: {error}")
 
 
-def _source_value(items: Sequence[Item], one: dict[str, Any], former: Callable[[str], str]) -> Any:
-    if "sourceValue" in one:
-        return one["sourceValue"]
-    source = one.get("source") or {}
-    chosen = [obj for obj, _ in items if _names(source, obj, former)]
+def _source_value(items: Sequence[Item], replacement: dict[str, Any]) -> Any:
+    if "sourceValue" in replacement:
+        return replacement["sourceValue"]
+    source = replacement.get("source") or {}
+    chosen = [obj for obj, _ in items if _names(source, obj)]
     if len(chosen) != 1:
         raise Unplaced(f"its source {_text(source)} is {len(chosen)} objects")
     path = str(source.get("fieldPath") or "metadata.name")
@@ -59,11 +70,11 @@ def _source_value(items: Sequence[Item], one: dict[str, Any], former: Callable[[
     return value
 
 
-def _put(items: Sequence[Item], target: dict[str, Any], value: Any, former: Callable[[str], str]) -> None:
+def _put(items: Sequence[Item], target: dict[str, Any], value: Any) -> None:
     select, rejected = target.get("select") or {}, [r for r in target.get("reject") or () if r]
     options = target.get("options") or {}
     for obj, _ in items:
-        if not _names(select, obj, former) or any(_names(r, obj, former) for r in rejected):
+        if not _selects(select, obj) or any(_selects(r, obj) for r in rejected):
             continue
         for path in target.get("fieldPaths") or ("metadata.name",):
             places = list(_places(obj, _steps(str(path)), create=bool(options.get("create"))))
@@ -76,6 +87,8 @@ def _put(items: Sequence[Item], target: dict[str, Any], value: Any, former: Call
 
 def _with_value(old: Any, value: Any, options: Mapping[str, Any]) -> Any:
     """The new value of a field: as a part of the old one, or in its place with the type of the old one."""
+    if isinstance(value, _NoValue) and not isinstance(old, str):
+        return old
     delimiter = str(options.get("delimiter") or "")
     if delimiter and isinstance(old, str):
         parts, index = old.split(delimiter), int(options.get("index") or 0)
@@ -88,24 +101,34 @@ def _with_value(old: Any, value: Any, options: Mapping[str, Any]) -> Any:
         return delimiter.join(parts)
     if isinstance(old, str) and isinstance(value, int | float | bool):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    if isinstance(old, int) and not isinstance(old, bool) and isinstance(value, str) and value.isdecimal():
-        return int(value)
+    if isinstance(old, int) and not isinstance(old, bool) and isinstance(value, str):
+        number = whole_number(value)
+        return value if number is None else number
     return copy.deepcopy(value)
 
 
-def _names(select: Mapping[str, Any], obj: Mapping[str, Any], former: Callable[[str], str]) -> bool:
-    """Whether an object is the one, or one of those, that a reference names; a field that is left out is any."""
-    metadata = obj.get("metadata") or {}
+def _names(reference: Mapping[str, Any], obj: dict[str, Any]) -> bool:
+    """Whether an object is the one that a reference names, now or formerly; a field that is left out is any."""
     group, _, version = str(obj.get("apiVersion", "")).rpartition("/")
-    name = str(metadata.get("name", ""))
-    actual = {"group": (group,), "version": (version,), "kind": (obj.get("kind"),), "name": (name, former(name))}
-    actual["namespace"] = (metadata.get("namespace"), "default" if "namespace" not in metadata else None)
-    if any(select.get(field) and select[field] not in values for field, values in actual.items()):
+    actual = {"group": group, "version": version, "kind": obj.get("kind")}
+    if any(reference.get(field) and reference[field] != value for field, value in actual.items()):
         return False
-    return all(
-        match(metadata.get(held) or {})
-        for field, held in (("labelSelector", "labels"), ("annotationSelector", "annotations"))
-        for match in selector(str(select.get(field) or ""))
+    return any(
+        reference.get("name") in (None, "", own.name)
+        and reference.get("namespace") in (None, "", own.namespace or "default")
+        for own in (name_of(obj), *former_names(obj))
+    )
+
+
+def _selects(select: dict[str, Any], obj: dict[str, Any]) -> bool:
+    """Whether a target's patterns are an object's, by its name or by one that it had."""
+    patterns = {field: value for field, value in select.items() if value}
+    return any(
+        selects(
+            patterns,
+            {**obj, "metadata": {**obj["metadata"], "name": own.name, "namespace": own.namespace or "default"}},
+        )
+        for own in (name_of(obj), *former_names(obj))
     )
 
 
@@ -130,16 +153,16 @@ def _steps(path: str) -> list[str]:
     return steps
 
 
-def _places(value: Any, steps: Sequence[str], *, create: bool) -> Iterator[Place]:
+def _places(value: Any, steps: Sequence[str], *, create: bool) -> Iterator[Slot]:
     """Every place that a path leads to."""
-    first, rest = steps[0], steps[1:]
+    first, remaining_steps = steps[0], steps[1:]
     for key in _keys(value, first, create=create):
-        if not rest:
+        if not remaining_steps:
             yield value, key
             continue
         if create and isinstance(value, dict) and value.get(key) is None:
             value[key] = {}
-        yield from _places(value[key], rest, create=create)
+        yield from _places(value[key], remaining_steps, create=create)
 
 
 def _keys(value: Any, step: str, *, create: bool) -> Iterable[Any]:
@@ -153,12 +176,17 @@ def _keys(value: Any, step: str, *, create: bool) -> Iterable[Any]:
         return range(len(value))
     if step.startswith("["):
         name, _, wanted = step[1:-1].partition("=")
-        return [i for i, item in enumerate(value) if isinstance(item, dict) and str(item.get(name)) == wanted]
-    return [int(step)] if step.isdecimal() and int(step) < len(value) else []
+        chosen = [i for i, item in enumerate(value) if isinstance(item, dict) and str(item.get(name)) == wanted]
+        if create and not chosen:
+            value.append({name: wanted})
+            return [len(value) - 1]
+        return chosen
+    index = whole_number(step)
+    return [index] if index is not None and index < len(value) else []
 
 
 @dataclass(slots=True)
-class Variable:
+class Substitution:
     """One of `vars`: $(NAME) stands for a field of an object, whose name follows what kustomizations make of it."""
 
     name: str
@@ -167,7 +195,7 @@ class Variable:
     path: str
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Variable:
+    def of(cls, raw: Mapping[str, Any]) -> Substitution:
         reference, field = raw.get("objref") or {}, raw.get("fieldref") or {}
         path = str(field.get("fieldPath") or field.get("fieldpath") or "metadata.name")
         return cls(str(raw["name"]), str(reference.get("kind", "")), str(reference.get("name", "")), path)
@@ -176,27 +204,27 @@ class Variable:
         self.object_name = renamed.get((self.kind, self.object_name), self.object_name)
 
 
-def resolve(items: Sequence[Item], variables: Sequence[Variable], warn: Warn) -> None:
+def resolve(items: Sequence[Item], variables: Sequence[Substitution], warn: Warn) -> None:
     """Puts the values of variables into the objects, in place; $(NAME) of another name stays (a container's own)."""
     values: dict[str, str] = {}
-    for one in variables:
+    for variable in variables:
         try:
-            values[one.name] = str(_source_value(items, {"source": _reference(one)}, str))
+            values[variable.name] = str(_source_value(items, {"source": _reference(variable)}))
         except Unplaced as error:
-            warn(f"the variable {one.name} is left out: {error}")
+            warn(f"the variable {variable.name} is left out: {error}")
     if values:
         for obj, _ in items:
             _fill(obj, values)
 
 
-def _reference(one: Variable) -> dict[str, str]:
-    return {"kind": one.kind, "name": one.object_name, "fieldPath": one.path}
+def _reference(variable: Substitution) -> dict[str, str]:
+    return {"kind": variable.kind, "name": variable.object_name, "fieldPath": variable.path}
 
 
 def _fill(value: Any, values: Mapping[str, str]) -> None:
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(pairs):
         if isinstance(inner, str) and "$(" in inner:
-            value[key] = _VARIABLE.sub(lambda found: values.get(found[1], found[0]), inner)
+            value[key] = _VARIABLE.sub(lambda match: values.get(match[1], match[0]), inner)
         else:
             _fill(inner, values)

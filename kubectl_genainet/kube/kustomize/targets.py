@@ -39,25 +39,25 @@ def selects(target: dict[str, Any], obj: dict[str, Any]) -> bool:
     )
 
 
-Match = Callable[[dict[str, Any]], bool]
+Selects = Callable[[dict[str, Any]], bool]
 
 
 @lru_cache(maxsize=1024)
-def selector(text: str) -> tuple[Match, ...]:
+def selector(text: str) -> tuple[Selects, ...]:
     """Each of the terms of a selector as kubectl takes it. Raises InputError for one that is none."""
-    terms, rest = [], text.strip()
-    while rest:
-        term = _SET.match(rest) or _TERM.match(rest)
-        after = rest[term.end() :].lstrip() if term else "?"
+    terms, unread = [], text.strip()
+    while unread:
+        term = _SET.match(unread) or _TERM.match(unread)
+        after = unread[term.end() :].lstrip() if term else "?"
         if term is None or after[:1] not in ("", ","):
             raise InputError(f"the selector {text[:64]!r} of a patch's target is not read")
         terms.append(_term(term))
-        rest = after[1:].lstrip()
+        unread = after[1:].lstrip()
     return tuple(terms)
 
 
-def _term(found: re.Match[str]) -> Match:
-    groups = found.groupdict()
+def _term(match: re.Match[str]) -> Selects:
+    groups = match.groupdict()
     if groups.get("has"):
         key, wanted = groups["has"], not groups["not"]
         return lambda labels: (key in labels) is wanted

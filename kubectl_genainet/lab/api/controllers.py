@@ -22,10 +22,12 @@ def build_objects(spec: LabSpec, documents: Iterable[Object]) -> list[Object]:
     documents = [_defaulted(d) for d in documents]
     _check_unique(documents)
     nodes = [_node(spec, index) for index in range(1, spec.nodes + 1)]
-    rest = [d for d in documents if d["kind"] not in (*_POD_MAKERS, "Service", "Node", "Namespace", "EndpointSlice")]
+    other_objects = [
+        d for d in documents if d["kind"] not in (*_POD_MAKERS, "Service", "Node", "Namespace", "EndpointSlice")
+    ]
     pods, workloads = _schedule(spec, [d for d in documents if d["kind"] in _POD_MAKERS])
     services = allocate(spec, [d for d in documents if d["kind"] == "Service"])
-    objects = [*nodes, *_namespaces(documents), _kube_proxy_config(spec), *workloads, *pods, *services, *rest]
+    objects = [*nodes, *_namespaces(documents), _kube_proxy_config(spec), *workloads, *pods, *services, *other_objects]
     return with_endpoint_slices(objects)
 
 
@@ -49,10 +51,10 @@ def _check_unique(documents: list[Object]) -> None:
 
 
 def _namespaces(documents: list[Object]) -> Iterator[Object]:
-    given = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Namespace"}
+    declared = {d["metadata"]["name"]: d for d in documents if d["kind"] == "Namespace"}
     used = {d["metadata"]["namespace"] for d in documents if d["metadata"].get("namespace")}
-    for name in sorted({"default", "kube-system", *used, *given}):
-        namespace = given.get(name) or {"apiVersion": "v1", "kind": "Namespace", "metadata": meta("Namespace", name)}
+    for name in sorted({"default", "kube-system", *used, *declared}):
+        namespace = declared.get(name) or {"apiVersion": "v1", "kind": "Namespace", "metadata": meta("Namespace", name)}
         namespace["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
         namespace.setdefault("status", {"phase": "Active"})
         yield namespace

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.lab.api.objects import Object, generated, key, meta, owner_reference
-from kubectl_genainet.lab.spec import Family, LabSpec, family_of
+from kubectl_genainet.lab.spec import AddressFamily, LabSpec, family_of
 
 FIRST_NODE_PORT = 30100
 LOAD_BALANCER_RANGE = "172.18.255.201"
@@ -59,14 +59,14 @@ def _free_from(first: str) -> Iterator[str]:
     return (str(start + n) for n in range(50))
 
 
-def _set_families(spec: LabSpec, service: Object, pools: dict[Family, Iterator[str]]) -> None:
+def _set_families(spec: LabSpec, service: Object, pools: dict[AddressFamily, Iterator[str]]) -> None:
     service_spec = service["spec"]
-    given = _given_ips(service)
-    if "None" in given:
+    given_ips = _given_ips(service)
+    if "None" in given_ips:
         service_spec["clusterIP"], service_spec["clusterIPs"] = "None", ["None"]
         service_spec.setdefault("ipFamilies", [f.value for f in spec.families])
         return
-    wanted = [Family(f) for f in service_spec.get("ipFamilies", ())]
+    wanted = [AddressFamily(f) for f in service_spec.get("ipFamilies", ())]
     if not wanted:
         dual = service_spec.get("ipFamilyPolicy", "SingleStack") != "SingleStack"
         wanted = list(spec.families if dual else spec.families[:1])
@@ -77,7 +77,7 @@ def _set_families(spec: LabSpec, service: Object, pools: dict[Family, Iterator[s
             obj=f"Service {service['metadata']['name']}",
             hint="Bring the lab up with --ip-family dual.",
         )
-    by_family = {family_of(ip): ip for ip in given}
+    by_family = {family_of(ip): ip for ip in given_ips}
     ips = [by_family.get(f) or next(pools[f]) for f in wanted]
     service_spec.update(clusterIP=ips[0], clusterIPs=ips, ipFamilies=[f.value for f in wanted])
     service_spec["ipFamilyPolicy"] = "SingleStack" if len(ips) == 1 else "PreferDualStack"
@@ -99,11 +99,11 @@ def with_endpoint_slices(objects: list[Object]) -> list[Object]:
     pods = [o for o in others if o["kind"] == "Pod"]
     slices = [s for service in others if service["kind"] == "Service" for s in _slices(service, pods)]
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    for found in slices:
-        old = before.get(key(found))
-        kept = old is not None and all(old.get(part) == found[part] for part in ("endpoints", "ports"))
+    for endpoint_slice in slices:
+        old = before.get(key(endpoint_slice))
+        kept = old is not None and all(old.get(part) == endpoint_slice[part] for part in ("endpoints", "ports"))
         notes = old["metadata"].get("annotations", {}) if old is not None and kept else {}
-        found["metadata"]["annotations"] = {_CHANGED: notes.get(_CHANGED, now)}
+        endpoint_slice["metadata"]["annotations"] = {_CHANGED: notes.get(_CHANGED, now)}
     return [*others, *slices]
 
 

@@ -142,3 +142,9 @@ def delete_marked() -> None:
         error = -struct.unpack_from("=i", sock.recv(1 << 16), 16)[0]
         if error:
             raise GenainetError(f"the kernel does not remove the connection tracking entries: error {error}")
+
+
+def end_connections() -> None:
+    """Has the kernel reset the TCP connections of the calling thread's network namespace; they are opened anew."""
+    which = ("state", "connected", "exclude", "time-wait")
+    subprocess.run(["ss", "--kill", "--tcp", *which], capture_output=True, check=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.lab.datapath.iptables import Tables, comment
-from kubectl_genainet.lab.spec import Family, family_of
+from kubectl_genainet.lab.spec import AddressFamily, family_of
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
 
@@ -35,8 +35,8 @@ class IsolatingPolicy:
     @property
     def types(self) -> tuple[str, ...]:
         """Without policyTypes: ingress, and egress where there is an egress section."""
-        given = self.spec.get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in self.spec else [])]
-        return tuple(str(t).lower() for t in given)
+        policy_types = self.spec.get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in self.spec else [])]
+        return tuple(str(t).lower() for t in policy_types)
 
     def isolates(self, pod: Pod, direction: str) -> bool:
         return (
@@ -83,7 +83,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16].upper()
 
 
-def write_policies(tables: Tables, snapshot: ClusterSnapshot, node: str, family: Family) -> None:
+def write_policies(tables: Tables, snapshot: ClusterSnapshot, node: str, family: AddressFamily) -> None:
     """Adds the chains of one node and address family to `tables`."""
     policies = [
         IsolatingPolicy(o.namespace, o.name, o.raw.get("spec", {}))
@@ -116,7 +116,7 @@ def _pods_on(snapshot: ClusterSnapshot, node: str) -> Iterator[Pod]:
     return (p for p in snapshot.pods if p.spec.node_name == node and not p.spec.host_network and not p.finished)
 
 
-def _ip(pod: Pod, family: Family) -> str:
+def _ip(pod: Pod, family: AddressFamily) -> str:
     return next((ip for ip in pod.ips if family_of(ip) is family), "")
 
 
@@ -147,7 +147,7 @@ def _cut(text: str) -> str:
 
 
 def _write_policy(
-    tables: Tables, snapshot: ClusterSnapshot, policy: IsolatingPolicy, direction: str, family: Family, node: str
+    tables: Tables, snapshot: ClusterSnapshot, policy: IsolatingPolicy, direction: str, family: AddressFamily, node: str
 ) -> None:
     chain = policy_chain(str(policy), direction)
     tables.chain("filter", chain)
@@ -163,7 +163,7 @@ def _rule_matches(
     policy: IsolatingPolicy,
     rule: dict[str, Any],
     direction: str,
-    family: Family,
+    family: AddressFamily,
     selected: list[Pod],
 ) -> Iterator[str]:
     """iptables conditions, any of which is enough for the rule to admit a packet."""
@@ -188,7 +188,7 @@ def _rule_matches(
 
 
 def _peers(
-    snapshot: ClusterSnapshot, policy: IsolatingPolicy, peers: Iterable[dict[str, Any]], family: Family
+    snapshot: ClusterSnapshot, policy: IsolatingPolicy, peers: Iterable[dict[str, Any]], family: AddressFamily
 ) -> Iterator[str | Pod]:
     """Pods and CIDRs that the peers select."""
     for peer in peers:
@@ -207,17 +207,17 @@ def _peers(
                 yield pod
 
 
-def _block(block: dict[str, Any], family: Family) -> Iterator[str]:
+def _block(block: dict[str, Any], family: AddressFamily) -> Iterator[str]:
     """The CIDRs of an ipBlock without its exceptions."""
     networks = [ipaddress.ip_network(block["cidr"], strict=False)]
-    if (networks[0].version == 6) != (family is Family.IPV6):
+    if (networks[0].version == 6) != (family is AddressFamily.IPV6):
         return
     for text in block.get("except", ()):
         hole: Any = ipaddress.ip_network(text, strict=False)
         networks = [
-            rest
+            remainder
             for network in networks
-            for rest in (
+            for remainder in (
                 network.address_exclude(hole)
                 if hole.subnet_of(network)
                 else []
@@ -228,7 +228,7 @@ def _block(block: dict[str, Any], family: Family) -> Iterator[str]:
     yield from (str(n) for n in networks)
 
 
-def _within(pod: Pod, cidr: str, family: Family) -> bool:
+def _within(pod: Pod, cidr: str, family: AddressFamily) -> bool:
     """Whether the pod's address is in a CIDR; the empty one has all."""
     ip = _ip(pod, family)
     if pod.finished or pod.spec.host_network or not ip:
@@ -243,7 +243,7 @@ def _numbered_port(port: dict[str, Any]) -> str:
     return f"{match} --dport {port['port']}" + (f":{port['endPort']}" if port.get("endPort") else "")
 
 
-def _named_port(port: dict[str, Any], pods: Iterable[Pod], family: Family) -> Iterator[tuple[str, str]]:
+def _named_port(port: dict[str, Any], pods: Iterable[Pod], family: AddressFamily) -> Iterator[tuple[str, str]]:
     """(address, condition) of each pod that declares the port: its number may be another on each."""
     protocol = port.get("protocol", "TCP").lower()
     for pod in pods:

@@ -23,11 +23,11 @@ class Tables:
             chains = self._tables[table] = {builtin: [] for builtin in BUILTIN_CHAINS[table]}
         return chains.setdefault(name, [])
 
-    def append(self, table: str, chain: str, *words: str) -> None:
-        self.chain(table, chain).append(" ".join(words))
+    def append(self, table: str, chain: str, *arguments: str) -> None:
+        self.chain(table, chain).append(" ".join(arguments))
 
-    def prepend(self, table: str, chain: str, *words: str) -> None:
-        self.chain(table, chain).insert(0, " ".join(words))
+    def prepend(self, table: str, chain: str, *arguments: str) -> None:
+        self.chain(table, chain).insert(0, " ".join(arguments))
 
     def restore_text(self) -> str:
         """Input of iptables-restore that replaces each table as a whole: built-in chains first, then by name."""

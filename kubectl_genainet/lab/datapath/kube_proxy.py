@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from kubectl_genainet.lab.datapath.iptables import Tables, comment
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode, ProxyPort, endpoint_text, proxy_ports
-from kubectl_genainet.lab.spec import Family
+from kubectl_genainet.lab.spec import AddressFamily
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
@@ -56,7 +56,7 @@ def write_iptables(
     for port in proxy_ports(snapshot, node):
         _Port(tables, node, port).write()
     # The tail call comes after all other rules of the chain.
-    loopback = "! -d ::1/128 " if node.family is Family.IPV6 else ""
+    loopback = "! -d ::1/128 " if node.family is AddressFamily.IPV6 else ""
     last = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
     tables.append("nat", "KUBE-SERVICES", comment(last), f"-m addrtype --dst-type LOCAL {loopback}-j KUBE-NODEPORTS")
     tables.chain("nat", "KUBE-NODEPORTS")
@@ -77,10 +77,10 @@ def _write_constant_chains(tables: Tables, random_fully: bool) -> None:
     tables.append(*post, comment("kubernetes service traffic requiring SNAT"), masquerade)
 
 
-def write_kubelet_firewall(tables: Tables, family: Family) -> None:
+def write_kubelet_firewall(tables: Tables, family: AddressFamily) -> None:
     """KUBE-FIREWALL: nothing from outside may use route_localnet to reach the node's loopback."""
     tables.chain("filter", "KUBE-FIREWALL")
-    if family is Family.IPV4:
+    if family is AddressFamily.IPV4:
         tables.append(
             "filter",
             "KUBE-FIREWALL",
@@ -129,11 +129,11 @@ class _Port:
         for endpoint in self.port.all_endpoints:
             self._write_endpoint(endpoint)
 
-    def _nat(self, chain: str, *words: str) -> None:
-        self.tables.append("nat", chain, *words)
+    def _nat(self, chain: str, *arguments: str) -> None:
+        self.tables.append("nat", chain, *arguments)
 
-    def _filter(self, chain: str, *words: str) -> None:
-        self.tables.append("filter", chain, *words)
+    def _filter(self, chain: str, *arguments: str) -> None:
+        self.tables.append("filter", chain, *arguments)
 
     def _to(self, ip: str) -> str:
         return f"{self.proto} -d {ip} --dport {self.port.port.port}"
@@ -215,8 +215,8 @@ class _Port:
             recent = f"-m recent --name {target} --rcheck --seconds {seconds} --reap -j {target}"
             self._nat(chain, self._arrow(endpoint), recent)
         for number, endpoint in enumerate(endpoints):
-            left = len(endpoints) - number
-            chance = f"-m statistic --mode random --probability {1 / left:.10f} " if left > 1 else ""
+            remaining = len(endpoints) - number
+            chance = f"-m statistic --mode random --probability {1 / remaining:.10f} " if remaining > 1 else ""
             self._nat(chain, self._arrow(endpoint), f"{chance}-j {self._endpoint_chain(endpoint)}")
 
     def _write_endpoint(self, endpoint: Backend) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubectl_genainet.lab.spec import Family, family_of
+from kubectl_genainet.lab.spec import AddressFamily, family_of
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot
 from kubectl_genainet.model.kube import Service, ServicePort
+from kubectl_genainet.proxy.drift.expected import usable
 from kubectl_genainet.proxy.names import service_port_name
 
 
@@ -19,7 +20,7 @@ class ProxyNode:
     """The node that rules are written for. `cluster_cidr` None: kube-proxy can't tell pods' traffic from other."""
 
     name: str
-    family: Family
+    family: AddressFamily
     node_ips: tuple[str, ...]
     cluster_cidr: str | None
     service_cidr: str
@@ -100,7 +101,7 @@ def proxy_ports(snapshot: ClusterSnapshot, node: ProxyNode) -> Iterator[ProxyPor
             yield _proxy_port(snapshot, node, service, port, cluster_ips[0])
 
 
-def _of_family(ips: tuple[str, ...], family: Family) -> tuple[str, ...]:
+def _of_family(ips: tuple[str, ...], family: AddressFamily) -> tuple[str, ...]:
     return tuple(ip for ip in ips if family_of(ip) is family)
 
 
@@ -109,8 +110,8 @@ def _proxy_port(
 ) -> ProxyPort:
     backends = tuple(b for b in snapshot.backends(service, port) if family_of(b.ip) is node.family)
     backends = tuple(sorted(backends, key=endpoint_text))
-    usable = _usable(backends)
-    local = _usable(tuple(b for b in backends if b.node == node.name))
+    reachable = tuple(usable(backends))
+    local = tuple(usable(b for b in backends if b.node == node.name))
     spec = service.spec
     internal_local = spec.internal_traffic_policy == "Local"
     balancer_ips = tuple(i.ip for i in service.status.load_balancer.ingress if i.ip)
@@ -127,12 +128,7 @@ def _proxy_port(
         external_ips=external_ips,
         balancer_ips=balancer_ips,
         source_ranges=_of_family(spec.load_balancer_source_ranges, node.family),
-        cluster_endpoints=usable if uses_cluster else (),
+        cluster_endpoints=reachable if uses_cluster else (),
         local_endpoints=local if uses_local else (),
-        has_endpoints=bool(usable or local),
+        has_endpoints=bool(reachable or local),
     )
-
-
-def _usable(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-    """Ready endpoints; where none is, those that still serve while they terminate (KEP-1669)."""
-    return tuple(b for b in backends if b.ready) or tuple(b for b in backends if b.serving and b.terminating)

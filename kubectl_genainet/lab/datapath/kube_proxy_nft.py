@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode, ProxyPort, proxy_ports
-from kubectl_genainet.lab.spec import Family
+from kubectl_genainet.lab.spec import AddressFamily
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot
 from kubectl_genainet.proxy.names import nftables_endpoint_chain, nftables_service_chain
 
@@ -76,12 +76,12 @@ add rule {t} service-endpoints-check {f} daddr . meta l4proto . th dport vmap @n
 
 def write_nftables(snapshot: ClusterSnapshot, node: ProxyNode, *, replace: bool = True) -> str:
     """The transaction for one address family; with `replace` it first removes what an earlier one made."""
-    f = "ip" if node.family is Family.IPV4 else "ip6"
+    f = "ip" if node.family is AddressFamily.IPV4 else "ip6"
     t = f"{f} kube-proxy"
     values = {
         "t": t,
         "f": f,
-        "a": "ipv4_addr" if node.family is Family.IPV4 else "ipv6_addr",
+        "a": "ipv4_addr" if node.family is AddressFamily.IPV4 else "ipv6_addr",
         "service_cidr": node.service_cidr,
         "outside": _outside(t, f, node.cluster_cidr) if node.cluster_cidr else "",
         "nodeport_ips": f"add element {t} nodeport-ips {{ {', '.join(node.node_ips)} }}",
@@ -122,7 +122,7 @@ class _Port:
         port = self.port
         endpoints = port.all_endpoints if port.affinity_seconds else ()
         for endpoint in endpoints:
-            type_ = "ipv4_addr" if self.node.family is Family.IPV4 else "ipv6_addr"
+            type_ = "ipv4_addr" if self.node.family is AddressFamily.IPV4 else "ipv6_addr"
             self.lines.append(
                 f"add set {self.t} {self._affinity(endpoint)} {{ type {type_} ; flags dynamic,timeout ; "
                 f"timeout {port.affinity_seconds}s ; }}"

@@ -13,13 +13,13 @@ from kubectl_genainet.lab.datapath.iptables import Tables, comment
 from kubectl_genainet.lab.datapath.kube_proxy import write_iptables, write_kubelet_firewall
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
-from kubectl_genainet.lab.spec import Family, ProxyMode
+from kubectl_genainet.lab.spec import AddressFamily, ProxyMode
 from kubectl_genainet.lab.state import LabRecord
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 
 Object = dict[str, Any]
-_RESTORE = {Family.IPV4: "iptables-restore", Family.IPV6: "ip6tables-restore"}
+_RESTORE = {AddressFamily.IPV4: "iptables-restore", AddressFamily.IPV6: "ip6tables-restore"}
 
 
 def snapshot_of(objects: Iterable[Object]) -> ClusterSnapshot:
@@ -52,7 +52,7 @@ def _node_rules(
         node = ProxyNode(
             name,
             family,
-            tuple(ip for ip in node_ips if (":" in ip) == (family is Family.IPV6)),
+            tuple(ip for ip in node_ips if (":" in ip) == (family is AddressFamily.IPV6)),
             family.cluster_cidr,
             family.service_cidr,
         )
@@ -70,7 +70,7 @@ def _node_rules(
         yield [_RESTORE[family], "--wait"], tables.restore_text()
 
 
-def _write_masquerade(tables: Tables, family: Family) -> None:
+def _write_masquerade(tables: Tables, family: AddressFamily) -> None:
     """Pods' traffic that leaves the cluster takes the node's address, as kindnet and flannel arrange it."""
     tables.append("nat", "POSTROUTING", comment("genainet lab: traffic that leaves the pod network"), "-j LAB-MASQ")
     cidr = family.cluster_cidr

@@ -16,7 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from kubectl_genainet.lab.datapath import netns
-from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, family_of, node_name, veth_name
+from kubectl_genainet.lab.spec import AddressFamily, LabSpec, Overlay, family_of, node_name, veth_name
 
 BRIDGE = "br0"
 HAS_IPV6 = Path("/proc/sys/net/ipv6")
@@ -129,7 +129,7 @@ class Wires:
                     for family in self.spec.families:
                         self.route_to_peer(index, peer, family)
 
-    def route_to_peer(self, index: int, peer: int, family: Family) -> None:
+    def route_to_peer(self, index: int, peer: int, family: AddressFamily) -> None:
         """A node's way to the pods of another."""
         node, cidr = self.nodes[node_name(index)], family.pod_cidr(peer)
         if self.spec.overlay is Overlay.NONE:
@@ -159,9 +159,9 @@ class Wires:
         node = self.nodes[node_name(index)]
         ipr, below = self.at(node), self.index_of(node, "eth0")
         for family in self.spec.families:
-            local = {"vxlan_local" if family is Family.IPV4 else "vxlan_local6": family.node_ip(index)}
+            local = {"vxlan_local" if family is AddressFamily.IPV4 else "vxlan_local6": family.node_ip(index)}
             device = vxlan_device(family)
-            mtu = 1500 - (50 if family is Family.IPV4 else 70)
+            mtu = 1500 - (50 if family is AddressFamily.IPV4 else 70)
             ipr.link(
                 "add",
                 ifname=device,
@@ -204,7 +204,7 @@ class Wires:
                 "add",
                 index=inner,
                 address=ip,
-                prefixlen=prefix if family is Family.IPV4 else 128,
+                prefixlen=prefix if family is AddressFamily.IPV4 else 128,
                 **_flags(family, noprefixroute=True),
             )
         self._up(node, device)
@@ -216,6 +216,11 @@ class Wires:
             self._route(pod.netns, f"{gateway}/{family.host_prefix}", "eth0", family=family)
             self._route(pod.netns, cidr, "eth0", gateway=gateway, family=family)
             self._route(pod.netns, "default", "eth0", gateway=gateway, family=family)
+
+    def remove_pod(self, pod: PodWire) -> None:
+        """Takes the pod's devices away, as a CNI plugin does: the kernel takes its time with a namespace that nobody needs."""
+        node, device = self.nodes[node_name(pod.index)], veth_name(pod.namespace, pod.name)
+        self.at(node).link("del", index=self.index_of(node, device))
 
     # --- the outside ------------------------------------------------------------------------------------------------
 
@@ -234,29 +239,29 @@ class Wires:
             self.at(namespace).link("set", index=self.index_of(namespace, device), state="up")
 
     def _route(
-        self, namespace: str, to: str, device: str, *, family: Family, gateway: str = "", onlink: bool = False
+        self, namespace: str, to: str, device: str, *, family: AddressFamily, gateway: str = "", onlink: bool = False
     ) -> None:
-        how: dict[str, Any] = {"gateway": gateway} if gateway else {"scope": 253 if family is Family.IPV4 else 0}
+        how: dict[str, Any] = {"gateway": gateway} if gateway else {"scope": 253 if family is AddressFamily.IPV4 else 0}
         if onlink:
             how["flags"] = _RTNH_F_ONLINK
         self.at(namespace).route("replace", dst=to, oif=self.index_of(namespace, device), family=_af(family), **how)
 
 
-def vxlan_device(family: Family) -> str:
-    return "flannel.1" if family is Family.IPV4 else "flannel-v6.1"
+def vxlan_device(family: AddressFamily) -> str:
+    return "flannel.1" if family is AddressFamily.IPV4 else "flannel-v6.1"
 
 
-def _vtep_mac(index: int, family: Family) -> str:
-    return f"0a:58:0a:f4:{index:02x}:{'04' if family is Family.IPV4 else '06'}"
+def _vtep_mac(index: int, family: AddressFamily) -> str:
+    return f"0a:58:0a:f4:{index:02x}:{'04' if family is AddressFamily.IPV4 else '06'}"
 
 
-def _af(family: Family) -> int:
-    return 2 if family is Family.IPV4 else 10
+def _af(family: AddressFamily) -> int:
+    return 2 if family is AddressFamily.IPV4 else 10
 
 
-def _flags(family: Family, *, noprefixroute: bool = False) -> dict[str, int]:
+def _flags(family: AddressFamily, *, noprefixroute: bool = False) -> dict[str, int]:
     """IFA_F_NODAD for IPv6, where every address is known to be free; IFA_F_NOPREFIXROUTE."""
-    flags = (0x02 if family is Family.IPV6 else 0) | (0x200 if noprefixroute else 0)
+    flags = (0x02 if family is AddressFamily.IPV6 else 0) | (0x200 if noprefixroute else 0)
     return {"flags": flags} if flags else {}
 
 
@@ -272,7 +277,7 @@ def _opened(namespace: str) -> Any:
 def _ipv6_sysctls(spec: LabSpec, *, forward: bool) -> dict[str, str]:
     if not HAS_IPV6.exists():
         return {}
-    if Family.IPV6 not in spec.families:
+    if AddressFamily.IPV6 not in spec.families:
         return {f"net/ipv6/conf/{scope}/disable_ipv6": "1" for scope in ("all", "default")}
     settings = {
         f"net/ipv6/conf/{scope}/{key}": "0" for scope in ("all", "default") for key in ("accept_dad", "accept_ra")

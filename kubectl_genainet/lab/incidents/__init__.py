@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from kubectl_genainet.lab.change import Lab, changing
 from kubectl_genainet.lab.state import Memo
@@ -36,12 +37,38 @@ class Expected:
     counter: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What `diagnose` names first, asked about `target` for `watch_s` seconds: the diagnosis, and a part of its title."""
+
+    diagnosis: str
+    title: str
+    target: str = "svc/my-llama-svc"
+    watch_s: int = 8
+
+
+class Symptom(Enum):
+    """What users notice; docs/symptoms.md has a row for each."""
+
+    HANGS = "Requests hang, and time out in the end"
+    REFUSED = "Connection refused"
+    SOME_FAIL = "One request in a few fails"
+    RESET = "Connection reset by peer"
+    CUT_SHORT = "Short answers arrive, long ones stop in the middle"
+    SLOW = "Answers are slow, or the first token is late"
+    NAMES = "Names are not found, or lookups take seconds"
+    POLICY_WITHOUT_EFFECT = "A policy was applied, and traffic passes all the same"
+    ONE_NODE = "New connections fail on one node only"
+
+
 @dataclass(slots=True)
 class Incident:
     """A fault. `summary` is the first line of the docstring, `description` the rest."""
 
     name: str
     expected: Expected
+    cause: Cause
+    symptom: Symptom
     make: Step
     clear: Step
 
@@ -55,11 +82,11 @@ class Incident:
         return "\n".join(line.strip() for line in lines).strip()
 
 
-def incident(name: str, expected: Expected, *, clear: Step) -> Callable[[Step], Step]:
+def incident(name: str, expected: Expected, cause: Cause, *, felt: Symptom, clear: Step) -> Callable[[Step], Step]:
     """Registers the decorated function as the one that makes the incident."""
 
     def register(make: Step) -> Step:
-        _REGISTRY[name] = Incident(name, expected, make, clear)
+        _REGISTRY[name] = Incident(name, expected, cause, felt, make, clear)
         return make
 
     return register

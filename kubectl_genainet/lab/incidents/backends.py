@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.lab.change import Lab
-from kubectl_genainet.lab.incidents import Expected, incident, restore
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.incidents.policies import LLAMA
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
@@ -19,7 +19,13 @@ def _one_pod(lab: Lab, memo: Memo, behaviour: dict[str, Any]) -> None:
     lab.sync()
 
 
-@incident("slow-backend", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "slow-backend",
+    Expected(Verdict.FORWARDED),
+    Cause("slow-backend", "answers slowly"),
+    felt=Symptom.SLOW,
+    clear=restore,
+)
 def slow_backend(lab: Lab, memo: Memo) -> None:
     """One pod of the model takes its time before it answers.
 
@@ -30,7 +36,13 @@ def slow_backend(lab: Lab, memo: Memo) -> None:
     _one_pod(lab, memo, {"delay_ms": SLOW_MS})
 
 
-@incident("reset-by-app", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "reset-by-app",
+    Expected(Verdict.FORWARDED),
+    Cause("reset-by-app", "reset the connection after the handshake"),
+    felt=Symptom.RESET,
+    clear=restore,
+)
 def reset_by_app(lab: Lab, memo: Memo) -> None:
     """One pod of the model closes connections with a RST instead of an answer.
 
@@ -44,6 +56,8 @@ def reset_by_app(lab: Lab, memo: Memo) -> None:
 @incident(
     "listen-overflow",
     Expected(Verdict.DROPPED, counter="TcpExt:ListenOverflows"),
+    Cause("listen-overflow", "listen queue of pod default/my-llama-finetuned"),
+    felt=Symptom.HANGS,
     clear=restore,
 )
 def listen_overflow(lab: Lab, memo: Memo) -> None:

@@ -9,12 +9,12 @@ from kubectl_genainet.lab.api.objects import Object
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.cluster import wires
 from kubectl_genainet.lab.datapath import netns
-from kubectl_genainet.lab.datapath.conntrack import delete_marked, fill_table
+from kubectl_genainet.lab.datapath.conntrack import delete_marked, end_connections, fill_table
 from kubectl_genainet.lab.datapath.iptables import comment
 from kubectl_genainet.lab.datapath.wiring import vxlan_device
-from kubectl_genainet.lab.incidents import Expected, incident
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
-from kubectl_genainet.lab.spec import Family, Overlay
+from kubectl_genainet.lab.spec import AddressFamily, Overlay
 from kubectl_genainet.lab.state import ExtraRule, Memo
 from kubectl_genainet.model.results.path import Verdict
 
@@ -36,7 +36,7 @@ def _backend_away_from(lab: Lab, node: str) -> Object:
 
 def _way_between_nodes(lab: Lab) -> str:
     """The device by which packets for other nodes' pods leave a node."""
-    return "eth0" if lab.record.spec.overlay is Overlay.NONE else vxlan_device(Family.IPV4)
+    return "eth0" if lab.record.spec.overlay is Overlay.NONE else vxlan_device(AddressFamily.IPV4)
 
 
 def _clear_mtu(lab: Lab, memo: Memo) -> None:
@@ -46,7 +46,13 @@ def _clear_mtu(lab: Lab, memo: Memo) -> None:
             wired.at(namespace).link("set", index=wired.index_of(namespace, device), mtu=memo.notes["mtu"])
 
 
-@incident("mtu-blackhole", Expected(Verdict.DROPPED, reason="PKT_TOO_BIG", location="ip_forward"), clear=_clear_mtu)
+@incident(
+    "mtu-blackhole",
+    Expected(Verdict.DROPPED, reason="PKT_TOO_BIG", location="ip_forward"),
+    Cause("mtu-blackhole", "larger than the MTU"),
+    felt=Symptom.CUT_SHORT,
+    clear=_clear_mtu,
+)
 def mtu_blackhole(lab: Lab, memo: Memo) -> None:
     """Full-size packets of one node vanish, and nobody is told.
 
@@ -75,14 +81,18 @@ def _clear_rp_filter(lab: Lab, memo: Memo) -> None:
     with netns.inside(lab.record.nodes[node]):
         netns.write_sysctls({f"net/ipv4/conf/{device}/rp_filter": memo.notes["rp_filter"]})
     with wires(lab.record) as wired:
-        wired.route_to_peer(nodes.index(node) + 1, nodes.index(peer) + 1, Family.IPV4)
+        wired.route_to_peer(nodes.index(node) + 1, nodes.index(peer) + 1, AddressFamily.IPV4)
         with contextlib.suppress(LookupError):
             namespace = lab.record.nodes[node]
             wired.at(namespace).link("del", index=wired.index_of(namespace, SECOND_DEVICE))
 
 
 @incident(
-    "rp-filter", Expected(Verdict.DROPPED, reason="IP_RPFILTER", location="ip_rcv_finish_core"), clear=_clear_rp_filter
+    "rp-filter",
+    Expected(Verdict.DROPPED, reason="IP_RPFILTER", location="ip_rcv_finish_core"),
+    Cause("rp-filter", "reverse path filter of node"),
+    felt=Symptom.HANGS,
+    clear=_clear_rp_filter,
 )
 def rp_filter(lab: Lab, memo: Memo) -> None:
     """Packets arrive by one device, the way back is another, and the reverse-path filter is strict.
@@ -102,9 +112,9 @@ def rp_filter(lab: Lab, memo: Memo) -> None:
         wired.add_second_uplink(index, SECOND_DEVICE)
         wired.at(namespace).route(
             "replace",
-            dst=Family.IPV4.pod_cidr(nodes.index(peer) + 1),
+            dst=AddressFamily.IPV4.pod_cidr(nodes.index(peer) + 1),
             oif=wired.index_of(namespace, SECOND_DEVICE),
-            gateway=Family.IPV4.node_ip(nodes.index(peer) + 1),
+            gateway=AddressFamily.IPV4.node_ip(nodes.index(peer) + 1),
             flags=4,
         )
     with netns.inside(namespace):
@@ -115,10 +125,18 @@ def _clear_conntrack(lab: Lab, memo: Memo) -> None:
     if memo.notes:
         with netns.inside(lab.record.nodes[memo.notes["node"]]):
             delete_marked()
+        # The table had evicted entries of some connections, whose packets are INVALID from now on.
+        for namespace in lab.record.pods.values():
+            with netns.inside(namespace):
+                end_connections()
 
 
 @incident(
-    "conntrack-full", Expected(Verdict.DROPPED, "NETFILTER_DROP", "prerouting", "nf_hook_slow"), clear=_clear_conntrack
+    "conntrack-full",
+    Expected(Verdict.DROPPED, "NETFILTER_DROP", "prerouting", "nf_hook_slow"),
+    Cause("conntrack-full", "connection tracking table of node"),
+    felt=Symptom.ONE_NODE,
+    clear=_clear_conntrack,
 )
 def conntrack_full(lab: Lab, memo: Memo) -> None:
     """A node's connection tracking table is full.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.datapath.iptables import comment
-from kubectl_genainet.lab.incidents import Expected, incident, restore
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.incidents.policies import CHATBOT, RAG
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import ExtraRule, Memo
@@ -15,7 +15,13 @@ STORM_NAME, STORM_RATE = "vector-db.prod.internal", 20
 EXTERNAL_NAME, EXTERNAL_RATE = "models.example.com", 20
 
 
-@incident("dns-timeout", Expected(Verdict.DROPPED, "NETFILTER_DROP", "forward", "nft_do_chain"), clear=restore)
+@incident(
+    "dns-timeout",
+    Expected(Verdict.DROPPED, "NETFILTER_DROP", "forward", "nft_do_chain"),
+    Cause("rule-drop", "hardening: block udp"),
+    felt=Symptom.NAMES,
+    clear=restore,
+)
 def dns_timeout(lab: Lab, memo: Memo) -> None:
     """Packets to one of the two DNS pods are dropped.
 
@@ -44,7 +50,13 @@ def _clear_slow_upstream(lab: Lab, memo: Memo) -> None:
     lab.record.upstream_delay_ms = 0
 
 
-@incident("dns-slow-upstream", Expected(Verdict.FORWARDED), clear=_clear_slow_upstream)
+@incident(
+    "dns-slow-upstream",
+    Expected(Verdict.FORWARDED),
+    Cause("dns-slow-upstream", "waits for its upstream"),
+    felt=Symptom.NAMES,
+    clear=_clear_slow_upstream,
+)
 def dns_slow_upstream(lab: Lab, memo: Memo) -> None:
     """The DNS server beyond the cluster is slow.
 
@@ -56,7 +68,13 @@ def dns_slow_upstream(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("dns-nxdomain-storm", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "dns-nxdomain-storm",
+    Expected(Verdict.FORWARDED),
+    Cause("dns-nxdomain-storm", "vector-db.prod.internal", target="deploy/chatbot-ui"),
+    felt=Symptom.NAMES,
+    clear=restore,
+)
 def dns_nxdomain_storm(lab: Lab, memo: Memo) -> None:
     """A pod asks again and again for a name that does not exist.
 
@@ -69,7 +87,13 @@ def dns_nxdomain_storm(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("ndots-waste", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "ndots-waste",
+    Expected(Verdict.FORWARDED),
+    Cause("dns-ndots-waste", "default/rag-app are wasted on search domains", target="deploy/rag-app"),
+    felt=Symptom.NAMES,
+    clear=restore,
+)
 def ndots_waste(lab: Lab, memo: Memo) -> None:
     """Lookups of an external name go through all search domains first.
 

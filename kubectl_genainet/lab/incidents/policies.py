@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.lab.api.objects import Object, meta
 from kubectl_genainet.lab.change import APP, Lab
 from kubectl_genainet.lab.datapath.iptables import comment
-from kubectl_genainet.lab.incidents import Expected, incident, restore
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.state import ExtraRule, Memo
 from kubectl_genainet.model.results.path import Verdict
 
@@ -19,7 +19,13 @@ def _ingress_rule(lab: Lab, memo: Memo) -> Object:
     return rule
 
 
-@incident("policy-drop", _DROPPED, clear=restore)
+@incident(
+    "policy-drop",
+    _DROPPED,
+    Cause("policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
+    felt=Symptom.HANGS,
+    clear=restore,
+)
 def policy_drop(lab: Lab, memo: Memo) -> None:
     """A policy isolates the model's pods and admits a client that does not exist.
 
@@ -32,7 +38,13 @@ def policy_drop(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("policy-service-port", _DROPPED, clear=restore)
+@incident(
+    "policy-service-port",
+    _DROPPED,
+    Cause("policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
+    felt=Symptom.HANGS,
+    clear=restore,
+)
 def policy_service_port(lab: Lab, memo: Memo) -> None:
     """The policy names the Service's port 80 instead of the pods' port 8080.
 
@@ -45,7 +57,13 @@ def policy_service_port(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("policy-drop-egress", _DROPPED, clear=restore)
+@incident(
+    "policy-drop-egress",
+    _DROPPED,
+    Cause("policy-drop", "isolated for egress by default/chatbot-ui-egress-policy"),
+    felt=Symptom.HANGS,
+    clear=restore,
+)
 def policy_drop_egress(lab: Lab, memo: Memo) -> None:
     """A policy isolates the front end for egress and forgets the model.
 
@@ -58,7 +76,13 @@ def policy_drop_egress(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("dns-policy-egress", _DROPPED, clear=restore)
+@incident(
+    "dns-policy-egress",
+    _DROPPED,
+    Cause("policy-drop", "isolated for egress by default/chatbot-ui-egress-policy"),
+    felt=Symptom.NAMES,
+    clear=restore,
+)
 def dns_policy_egress(lab: Lab, memo: Memo) -> None:
     """Egress isolation forgets DNS.
 
@@ -70,7 +94,13 @@ def dns_policy_egress(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("disagreement", _DROPPED, clear=restore)
+@incident(
+    "disagreement",
+    _DROPPED,
+    Cause("rule-drop", "load test 2023"),
+    felt=Symptom.HANGS,
+    clear=restore,
+)
 def disagreement(lab: Lab, memo: Memo) -> None:
     """A rule that no policy stands behind drops the model's traffic.
 
@@ -92,7 +122,13 @@ def disagreement(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("policy-bypassed", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "policy-bypassed",
+    Expected(Verdict.FORWARDED),
+    Cause("policy-not-enforced", "default/my-llama-ingress-policy does not admit"),
+    felt=Symptom.POLICY_WITHOUT_EFFECT,
+    clear=restore,
+)
 def policy_bypassed(lab: Lab, memo: Memo) -> None:
     """A rule accepts what a policy does not admit, before the policy's enforcer sees it.
 

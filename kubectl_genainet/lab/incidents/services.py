@@ -7,7 +7,7 @@ import copy
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.api.controllers import set_ready
 from kubectl_genainet.lab.change import Lab
-from kubectl_genainet.lab.incidents import Expected, incident, restore
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
@@ -16,7 +16,13 @@ from kubectl_genainet.model.results.path import Verdict
 HEALTH_CHECK_PORT = 32001
 
 
-@incident("no-endpoints", Expected(Verdict.REJECTED, "NETFILTER_DROP", "forward", "nft_do_chain"), clear=restore)
+@incident(
+    "no-endpoints",
+    Expected(Verdict.REJECTED, "NETFILTER_DROP", "forward", "nft_do_chain"),
+    Cause("no-endpoints", "has no ready endpoint"),
+    felt=Symptom.REFUSED,
+    clear=restore,
+)
 def no_endpoints(lab: Lab, memo: Memo) -> None:
     """No pod of the model is ready, so the Service has no endpoint.
 
@@ -40,6 +46,8 @@ def _clear_stale_endpoint(lab: Lab, memo: Memo) -> None:
 @incident(
     "stale-endpoint",
     Expected(Verdict.DROPPED, reason="NOT_SPECIFIED", location="ip_error"),
+    Cause("stale-endpoint", "10.244."),
+    felt=Symptom.SOME_FAIL,
     clear=_clear_stale_endpoint,
 )
 def stale_endpoint(lab: Lab, memo: Memo) -> None:
@@ -68,7 +76,13 @@ def stale_endpoint(lab: Lab, memo: Memo) -> None:
     lab.remove_pod(gone)
 
 
-@incident("nothing-listens", Expected(Verdict.REJECTED, reason="NO_SOCKET", location="tcp_v4_rcv"), clear=restore)
+@incident(
+    "nothing-listens",
+    Expected(Verdict.REJECTED, reason="NO_SOCKET", location="tcp_v4_rcv"),
+    Cause("closed-port", "nothing listens on TCP port 8081"),
+    felt=Symptom.REFUSED,
+    clear=restore,
+)
 def nothing_listens(lab: Lab, memo: Memo) -> None:
     """The Service's targetPort is a port on which the pods do not listen.
 
@@ -83,7 +97,13 @@ def nothing_listens(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("no-local-endpoint", Expected(Verdict.DROPPED, "NETFILTER_DROP", "input", "nft_do_chain"), clear=restore)
+@incident(
+    "no-local-endpoint",
+    Expected(Verdict.DROPPED, "NETFILTER_DROP", "input", "nft_do_chain"),
+    Cause("kube-proxy-drop", "has no local endpoints", target="svc/chatbot-ui"),
+    felt=Symptom.HANGS,
+    clear=restore,
+)
 def no_local_endpoint(lab: Lab, memo: Memo) -> None:
     """externalTrafficPolicy is Local, and a node without a pod of the Service gets its traffic.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.lab.change import Lab
-from kubectl_genainet.lab.incidents import Expected, incident, restore
+from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
@@ -26,7 +26,13 @@ def _streaming(lab: Lab, memo: Memo, **fault: Any) -> None:
     lab.sync()
 
 
-@incident("stream-stall", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "stream-stall",
+    Expected(Verdict.FORWARDED),
+    Cause("stream-stalled", "of silence in the middle of its reply", watch_s=16),
+    felt=Symptom.CUT_SHORT,
+    clear=restore,
+)
 def stream_stall(lab: Lab, memo: Memo) -> None:
     """One pod of the model stops for 4 s in the middle of its token streams.
 
@@ -38,7 +44,13 @@ def stream_stall(lab: Lab, memo: Memo) -> None:
     _streaming(lab, memo, stall_after=10, stall_ms=STALL_MS)
 
 
-@incident("stream-reset", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "stream-reset",
+    Expected(Verdict.FORWARDED),
+    Cause("reset-by-app", "midway through its answer"),
+    felt=Symptom.CUT_SHORT,
+    clear=restore,
+)
 def stream_reset(lab: Lab, memo: Memo) -> None:
     """One pod of the model resets its token streams midway.
 
@@ -50,7 +62,13 @@ def stream_reset(lab: Lab, memo: Memo) -> None:
     _streaming(lab, memo, reset_after=10)
 
 
-@incident("slow-first-token", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "slow-first-token",
+    Expected(Verdict.FORWARDED),
+    Cause("slow-first-token", "after the first piece of its reply nothing came for", watch_s=16),
+    felt=Symptom.SLOW,
+    clear=restore,
+)
 def slow_first_token(lab: Lab, memo: Memo) -> None:
     """One pod of the model sends its response header at once and its first token 3 s later.
 
@@ -61,7 +79,13 @@ def slow_first_token(lab: Lab, memo: Memo) -> None:
     _streaming(lab, memo, first_ms=FIRST_MS)
 
 
-@incident("pinned-connections", Expected(Verdict.FORWARDED), clear=restore)
+@incident(
+    "pinned-connections",
+    Expected(Verdict.FORWARDED),
+    Cause("pinned-connection", "one connection carries"),
+    felt=Symptom.SLOW,
+    clear=restore,
+)
 def pinned_connections(lab: Lab, memo: Memo) -> None:
     """One client keeps one connection and asks most of all on it: one pod of the model has all the work.
 

@@ -10,7 +10,7 @@ from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.agent.objects.server import ObjectsServer, Watch
 from kubectl_genainet.agent.serve.server import AnyCaller, serve_until_stopped
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.lab.state import LabFolder
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--record", required=True)
     arguments = parser.parse_args()
-    recorder = ObjectsRecorder(Path(arguments.record), Bounds())
+    recorder = ObjectsRecorder(Path(arguments.record), RecordingLimits())
     watch = Watch(recorder, LabObjects(arguments.lab).newer)
     server = ObjectsServer(Path(arguments.record), recorder, AnyCaller(), watch.seen.is_set)
     watch.start()

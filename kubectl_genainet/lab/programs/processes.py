@@ -82,8 +82,8 @@ def end(pids: Iterable[int], *, grace: float = 2.0) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, sign)
             deadline = time.monotonic() + wait
-            while handles and (left := deadline - time.monotonic()) > 0:
-                for handle in select.select(list(handles), [], [], left)[0]:
+            while handles and (remaining_s := deadline - time.monotonic()) > 0:
+                for handle in select.select(list(handles), [], [], remaining_s)[0]:
                     _reap(handles.pop(handle))
                     os.close(handle)
     finally:

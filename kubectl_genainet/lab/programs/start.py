@@ -17,7 +17,7 @@ from typing import Any
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs import processes
-from kubectl_genainet.lab.spec import CLUSTER_DOMAIN, Family, LabSpec, netns_name
+from kubectl_genainet.lab.spec import CLUSTER_DOMAIN, AddressFamily, LabSpec, netns_name
 from kubectl_genainet.lab.state import LabFolder, LabRecord, replace_file
 
 Object = dict[str, Any]
@@ -194,7 +194,7 @@ def _belongs(endpoint_slice: Object, metadata: Object) -> bool:
 def dns_command(folder: LabFolder, pod: Object, spec: LabSpec) -> list[str]:
     """dnsmasq with the records and the behaviour of CoreDNS: the cluster's domain itself, all else to the upstream."""
     listen = [f"--listen-address={i['ip']}" for i in pod["status"]["podIPs"]]
-    servers = [f"--server={f.fabric_ip}" for f in spec.families if f is Family.IPV4]
+    servers = [f"--server={f.fabric_ip}" for f in spec.families if f is AddressFamily.IPV4]
     return [
         "dnsmasq",
         "--keep-in-foreground",

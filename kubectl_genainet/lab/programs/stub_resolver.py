@@ -18,7 +18,7 @@ RCODE_SERVFAIL, RCODE_NXDOMAIN = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvConf:
+class ResolverConfig:
     nameservers: tuple[str, ...]
     search: tuple[str, ...] = ()
     ndots: int = 1
@@ -26,22 +26,22 @@ class ResolvConf:
     attempts: int = 2
 
 
-def parse_resolv_conf(text: str) -> ResolvConf:
+def parse_resolv_conf(text: str) -> ResolverConfig:
     servers: list[str] = []
     search: tuple[str, ...] = ()
     numbers = {"ndots": 1, "timeout": 5, "attempts": 2}
     for line in text.splitlines():
-        word, *rest = line.split() or [""]
+        word, *values = line.split() or [""]
         if word == "nameserver":
-            servers += rest[:1]
+            servers += values[:1]
         elif word == "search":
-            search = tuple(rest)
+            search = tuple(values)
         elif word == "options":
-            numbers |= {k: int(v) for k, _, v in (o.partition(":") for o in rest) if k in numbers and v.isdigit()}
-    return ResolvConf(tuple(servers), search, numbers["ndots"], numbers["timeout"], numbers["attempts"])
+            numbers |= {k: int(v) for k, _, v in (o.partition(":") for o in values) if k in numbers and v.isdigit()}
+    return ResolverConfig(tuple(servers), search, numbers["ndots"], numbers["timeout"], numbers["attempts"])
 
 
-def candidates(name: str, conf: ResolvConf) -> list[str]:
+def candidates(name: str, conf: ResolverConfig) -> list[str]:
     """The names that are asked for, in order, until one has an answer (resolv.conf(5), ndots)."""
     if name.endswith("."):
         return [name.rstrip(".")]
@@ -74,20 +74,20 @@ def decode_answer(message: bytes) -> tuple[int, int, list[str]]:
         raise ValueError("the DNS message is cut short") from error
 
 
-def _skip_name(message: bytes, at: int) -> int:
+def _skip_name(message: bytes, offset: int) -> int:
     while True:
-        length = message[at]
+        length = message[offset]
         if length & 0xC0:
-            return at + 2
-        at += 1 + length
+            return offset + 2
+        offset += 1 + length
         if length == 0:
-            return at
+            return offset
 
 
 class Resolver:
     """Looks names up from one pod. `make_socket` makes a UDP socket in the pod's namespace."""
 
-    def __init__(self, conf: ResolvConf, make_socket: Callable[[int], socket.socket]) -> None:
+    def __init__(self, conf: ResolverConfig, make_socket: Callable[[int], socket.socket]) -> None:
         self.conf = conf
         self._make_socket = make_socket
 

@@ -224,7 +224,7 @@ def _is_address(host: str) -> bool:
     return False
 
 
-class Workload:
+class Members:
     """All members, kept in line with the configuration file."""
 
     def __init__(self, path: Path) -> None:
@@ -264,7 +264,7 @@ class Workload:
 
 
 async def run(path: Path) -> None:
-    workload = Workload(path)
+    workload = Members(path)
     await workload.apply()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -51,6 +51,7 @@ RESET_BY_CLIENT = Diagnosis(
     "the client's TCP reset the connection",
     "The client gave up: its timeout expired, or the answer came from an address that it had not called.",
     "Compare the client's timeout with the server's response time.",
+    downstream=True,
 )
 RESET_BY_KERNEL = Diagnosis(
     Topic.CONNECTIONS,
@@ -65,8 +66,8 @@ RESET_FROM_OUTSIDE = Diagnosis(
     Topic.CONNECTIONS,
     "reset-from-outside",
     Severity.WARNING,
-    "a reset reached a socket; what sent it was not seen",
-    "It was sent from where no agent looks: another machine, a load balancer, a firewall.",
+    "a reset reached a socket; it came from where no agent looks, or no agent that looked saw it sent",
+    "Another machine sent it, or a load balancer or a firewall on the way.",
     "Look at the devices between; idle timeouts of load balancers are a usual cause.",
 )
 RESET_ON_PATH = Diagnosis(
@@ -77,6 +78,15 @@ RESET_ON_PATH = Diagnosis(
     "Something on the way made it: a proxy, a firewall, a policy enforcer that rejects.",
     "Look at the node where it was first seen.",
 )
+RESET_UNATTRIBUTED = Diagnosis(
+    Topic.CONNECTIONS,
+    "reset-unattributed",
+    Severity.WARNING,
+    "a connection was reset; whether its other end sent the reset is not known",
+    "Records that would tell are missing: they were lost, or the sender's network namespace was not followed at that moment.",
+    "Repeat the command; the finding says what was missing.",
+    symptom=True,
+)
 CONNECTION_MOVED = Diagnosis(
     Topic.CONNECTIONS,
     "connection-moved",
@@ -85,6 +95,25 @@ CONNECTION_MOVED = Diagnosis(
     "Its entry in a node's connection table was gone: it expired while the connection was idle, was evicted or flushed.",
     "Send keepalives below nf_conntrack_tcp_timeout_established; look for early_drop in `conntrack -S`, and for what flushes.",
     "net/netfilter/nf_conntrack_proto_tcp.c",
+)
+DATAGRAMS_LOST = Diagnosis(
+    Topic.CONNECTIONS,
+    "datagrams-lost",
+    Severity.WARNING,
+    "some datagrams of a flow were dropped, others were answered",
+    "The application sends them again, or lives without them; each costs a timeout.",
+    "The path's drop says where and why.",
+    symptom=True,
+)
+DETOUR = Diagnosis(
+    Topic.CONNECTIONS,
+    "detour",
+    Severity.ERROR,
+    "packets of a connection died on a node that neither end is on",
+    "Another machine answers for the address of the next hop (an address used twice, a stale neighbour entry), or a route leads "
+    "the wrong way.",
+    "Compare `ip neigh` of the node before with the link addresses of both nodes; look for the address on every node.",
+    "RFC 5227",
 )
 ROUTING_LOOP = Diagnosis(
     Topic.CONNECTIONS,
@@ -119,7 +148,7 @@ STALE_ENDPOINT = Diagnosis(
     Severity.ERROR,
     "the rules sent the packet to an address that no EndpointSlice of the Service has",
     "The node's rules are older than the API's objects.",
-    "`rules svc/NAME` compares them; look at kube-proxy on that node.",
+    "Look at kube-proxy on that node; `kubectl genainet rules svc/NAME` compares its rules with the API's objects.",
     blames=frozenset({Suspect.ENDPOINTS, Suspect.RULES}),
 )
 STOPPED_ARRIVING = Diagnosis(
@@ -155,6 +184,7 @@ STREAM_STALLED = Diagnosis(
     "a reply paused for 3 s or more, and the server sent nothing during that time",
     "The server had nothing to send: it waited for a GPU, a queue, another service, or its garbage collector.",
     "Look at the server's own metrics for that time; compare with the other backends.",
+    downstream=True,
 )
 STREAM_HELD_UP = Diagnosis(
     Topic.CONNECTIONS,
@@ -171,6 +201,7 @@ SLOW_FIRST_REPLY = Diagnosis(
     "the first data of a reply left the server more than --slow (1 s) after the first data of the request arrived",
     "The network delivered. The application took its time, for example because a model's queue is full.",
     "Compare with the queue and the load of the server; --slow sets what is slow.",
+    downstream=True,
 )
 SLOW_FIRST_TOKEN = Diagnosis(
     Topic.CONNECTIONS,
@@ -178,7 +209,8 @@ SLOW_FIRST_TOKEN = Diagnosis(
     Severity.WARNING,
     "after the first piece of a reply nothing came for --slow (1 s) and more, then the rest came quickly",
     "The server sends its response header at once and computes then: the time to the first token is hidden behind it.",
-    "Compare with the queue and the load of the server; `--http` tells the header from the first token.",
+    "Compare with the queue and the load of the server; `kubectl genainet trace --http` tells the header from the first token.",
+    downstream=True,
 )
 NO_REPLY = Diagnosis(
     Topic.CONNECTIONS,
@@ -187,6 +219,8 @@ NO_REPLY = Diagnosis(
     "the client closed a connection that had carried a request but no reply",
     "The client gave up, or the protocol has no replies.",
     "Compare the client's timeout with the time that the server needs.",
+    downstream=True,
+    follows=frozenset({"listen-overflow"}),  # the kernel establishes what nobody accepts
 )
 IDLE_TIME = Diagnosis(
     Topic.CONNECTIONS,

@@ -55,7 +55,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     `diagnose` folds a `symptom` (it shows that packets were lost, not why) under a cause of the same flow or place, and what
     `follows` from another diagnosis under that one; a cause `blames` suspects. With `policies_judge` the policies' verdict
-    is put beside a drop.
+    is put beside a drop. What is `downstream` may come of a server that waits for calls of its own: `diagnose` folds it under a
+    cause that hit those. What `lets_pass` packets that should not pass loses and delays none: no symptom comes of it.
     """
 
     topic: Topic
@@ -71,6 +72,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     policies_judge: bool = False
     blames: frozenset[Suspect] = frozenset()
     follows: frozenset[str] = frozenset()
+    downstream: bool = False
+    lets_pass: bool = False
 
     def __post_init__(self) -> None:
         if self.name in _ALL:

@@ -26,6 +26,15 @@ NO_ROUTE = Diagnosis(
     "net/ipv4/route.c, net/ipv6/route.c",
     follows=frozenset({"stale-endpoint"}),
 )
+FORWARDING_OFF = Diagnosis(
+    Topic.KERNEL,
+    "forwarding-off",
+    Severity.ERROR,
+    "the namespace does not forward packets",
+    "Forwarding is switched off there: a sysctl was reset by a boot script, a firewall's start or a security baseline.",
+    "Set net.ipv4.ip_forward (net.ipv6.conf.all.forwarding) to 1, and find what resets it (/etc/sysctl.d, cloud-init).",
+    "ip_error, net/ipv4/route.c; ip6_forward, net/ipv6/ip6_output.c",
+)
 NEIGHBOUR_FAILED = Diagnosis(
     Topic.KERNEL,
     "neighbour-failed",
@@ -35,6 +44,21 @@ NEIGHBOUR_FAILED = Diagnosis(
     "Check that the next hop is up and on that link.",
     _REASONS,
     follows=frozenset({"stale-endpoint"}),
+)
+NEIGHBOUR_TABLE_FULL = Diagnosis(
+    Topic.KERNEL,
+    "neighbour-table-full",
+    Severity.ERROR,
+    "the kernel made no neighbour entry for the next hop",
+    "The neighbour table is full, as on nodes with many pods or a large subnet, or the device is going away.",
+    "Compare `ip -s neigh | wc -l` with net.ipv4.neigh.default.gc_thresh3 (net.ipv6 for IPv6), and raise it on the node.",
+    "ip_finish_output2, net/ipv4/ip_output.c; neigh_alloc, net/core/neighbour.c",
+    sentences=(
+        Sentence(
+            "{place} made no neighbour entry for the next hop: the table is full (gc_thresh3), or the device is going away",
+            "NEIGH_CREATEFAIL",
+        ),
+    ),
 )
 PACKET_TOO_BIG = Diagnosis(
     Topic.KERNEL,
@@ -102,6 +126,7 @@ CHECKSUM = Diagnosis(
             "ICMP_CSUM",
             "IP_CSUM",
             "SKB_CSUM",
+            "CSUM",
         ),
     ),
 )
@@ -140,7 +165,13 @@ DEVICE_DOWN = Diagnosis(
     "It is down, or is being set up.",
     "Look at the pod or node that owns the device.",
     _REASONS,
-    sentences=(Sentence("{device} in {place} is not ready to send", "DEV_READY", "DEV_HDR", "NO_TX_TARGET"),),
+    sentences=(
+        Sentence("{device} in {place} is not ready to send", "DEV_READY", "DEV_HDR", "NO_TX_TARGET"),
+        Sentence(
+            "the port of a bridge in {place} does not forward: spanning tree has not put it into the forwarding state",
+            "BRIDGE_INGRESS_STP_STATE",
+        ),
+    ),
 )
 MARTIAN_ADDRESS = Diagnosis(
     Topic.KERNEL,
@@ -159,6 +190,7 @@ MARTIAN_ADDRESS = Diagnosis(
             "IP_INVALID_DEST",
             "IP_INADDRERRORS",
             "MAC_INVALID_SOURCE",
+            "LOCAL_MAC",
         ),
     ),
 )
@@ -205,7 +237,31 @@ OTHER_HOST = Diagnosis(
     "Nothing, as long as connections are established.",
     _REASONS,
     mild=True,
-    sentences=(Sentence("the packet's MAC address is another machine's, but it still reached {device}", "OTHERHOST"),),
+    sentences=(
+        Sentence("the packet's MAC address is another machine's, but it still reached {device}", "OTHERHOST"),
+        Sentence(
+            "a packet for one address came as a multicast or broadcast frame to {device}", "UNICAST_IN_L2_MULTICAST"
+        ),
+    ),
+)
+NEIGHBOUR_DISCOVERY = Diagnosis(
+    Topic.KERNEL,
+    "neighbour-discovery",
+    Severity.ERROR,
+    "an IPv6 neighbour discovery message is not accepted",
+    "It was forwarded (hop limit below 255), fragmented or malformed; its sender does not learn the link address.",
+    "Look at what sends it: a proxy for neighbour discovery, a device that alters packets.",
+    "ndisc_rcv, net/ipv6/ndisc.c",
+    sentences=(
+        Sentence(
+            "{place} does not accept the neighbour discovery message: it is malformed, fragmented or was forwarded",
+            "IPV6_NDISC_FRAG",
+            "IPV6_NDISC_HOP_LIMIT",
+            "IPV6_NDISC_BAD_CODE",
+            "IPV6_NDISC_BAD_OPTIONS",
+            "IPV6_NDISC_NS_OTHERHOST",
+        ),
+    ),
 )
 IPSEC_POLICY = Diagnosis(
     Topic.KERNEL,

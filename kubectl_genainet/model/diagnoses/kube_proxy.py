@@ -51,10 +51,41 @@ SERVICE_TAKEN_BY_OTHERS = Diagnosis(
     Topic.KUBE_PROXY,
     "service-taken-by-others",
     Severity.ERROR,
-    "another program's translation (portmap, a rule by hand) takes the packets before kube-proxy's rules",
-    "The first translation of a connection decides, so kube-proxy's rules never see these packets.",
-    "The finding names the rule; find out what wrote it.",
+    "another program's translation (portmap, a rule by hand), or a Service with the same address and port, takes the packets",
+    "The first translation of a connection decides, so the Service's own rules never see these packets.",
+    "The finding names the rule, and the Service where it is one: find out what wrote it, or give one of them another address.",
     "https://www.netfilter.org/documentation/HOWTO/NAT-HOWTO.html",
+    blames=frozenset({Suspect.RULES}),
+)
+HOST_PORT_TAKEN = Diagnosis(
+    Topic.KUBE_PROXY,
+    "host-port-taken",
+    Severity.ERROR,
+    "packets to a pod's host port go elsewhere: to a Service with that port, another pod's host port, a rule of another program",
+    "Of all that ask for a port of the node, the one whose rule stands first gets every packet. Info where the pod is the "
+    "Service's own way in, or one of its endpoints.",
+    "Give the pod or the Service another port. Rules that send to an address of no pod were left behind: delete them.",
+    "https://www.cni.dev/plugins/current/meta/portmap/",
+    blames=frozenset({Suspect.RULES}),
+)
+HOST_PORT_WITHOUT_RULES = Diagnosis(
+    Topic.KUBE_PROXY,
+    "host-port-without-rules",
+    Severity.WARNING,
+    "no rule sends a pod's host port to the pod, and no program (Cilium) is there that serves host ports without rules",
+    "The rules are made when the pod starts and by nobody later: a firewall that reloads deletes them, or there is no portmap.",
+    "Restart the pod; see that the CNI configuration has portmap, and that nothing flushes the nat table.",
+    "https://www.cni.dev/plugins/current/meta/portmap/",
+    blames=frozenset({Suspect.RULES}),
+)
+SERVICE_NOT_TRACKED = Diagnosis(
+    Topic.KUBE_PROXY,
+    "service-not-tracked",
+    Severity.INFO,
+    "a rule takes the packets out of connection tracking (NodeLocal DNSCache does), so that no rule translates them",
+    "The Service's rules never see them: a program on the node that has the Service's address answers, or nobody does.",
+    "Where nothing answers, see whether the program (node-local-dns) runs; its rules outlive it.",
+    "https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/",
     blames=frozenset({Suspect.RULES}),
 )
 SERVICE_PARTLY_REFUSED = Diagnosis(
@@ -71,10 +102,19 @@ TOPOLOGY_HINTS_IGNORED = Diagnosis(
     Topic.KUBE_PROXY,
     "topology-hints-ignored",
     Severity.WARNING,
-    "the node also sends to endpoints that the hints keep for other zones",
+    "the node also sends to endpoints that the hints keep for other zones or nodes",
     "Connections cross zones that were meant to stay within one.",
     "Check that the node has its zone label, and that kube-proxy on it is running.",
     "https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/",
+)
+TRAFFIC_POLICY_IGNORED = Diagnosis(
+    Topic.KUBE_PROXY,
+    "traffic-policy-ignored",
+    Severity.WARNING,
+    "the node also sends to endpoints of other nodes for an address whose traffic policy is Local",
+    "Connections leave the node that were meant to stay on it, or lose their client's address.",
+    "Look at kube-proxy on that node; restart it if it does not catch up.",
+    "https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-policies",
 )
 STALE_CONNECTION = Diagnosis(
     Topic.KUBE_PROXY,

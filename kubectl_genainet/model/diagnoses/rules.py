@@ -34,6 +34,7 @@ POLICY_NOT_ENFORCED = Diagnosis(
     "Nothing on the node enforces the policy, or a rule before the enforcer's accepts the packet.",
     "Check that the cluster's network plugin enforces policies, and that its agent runs on that node.",
     blames=frozenset({Suspect.POLICIES}),
+    lets_pass=True,
 )
 RULE_DROP = Diagnosis(
     Topic.RULES,
@@ -41,7 +42,7 @@ RULE_DROP = Diagnosis(
     Severity.ERROR,
     "a netfilter rule dropped the packet",
     "The rule belongs to no known policy enforcer: a firewall, a hardening script.",
-    "The rule is in `drop.rule`; find out which program wrote it.",
+    "Find out which program wrote the rule (a firewall, a hardening script, an agent), and change it there.",
     policies_judge=True,
     blames=frozenset({Suspect.RULES}),
 )
@@ -51,7 +52,7 @@ REJECTED_BY_RULE = Diagnosis(
     Severity.ERROR,
     "a netfilter rule rejected the packet and informed its sender",
     "The REJECT rule belongs to no known policy enforcer.",
-    "The rule is in `drop.rule`; find out which program wrote it.",
+    "Find out which program wrote the rule, and change it there: a firewall, a hardening script, a security agent.",
     "iptables-extensions(8), nft(8)",
     policies_judge=True,
     blames=frozenset({Suspect.RULES}),
@@ -94,7 +95,7 @@ KUBE_PROXY_DROP = Diagnosis(
     Severity.ERROR,
     "a rule of kube-proxy's own dropped or rejected the packet",
     "No Service has the address, the Service's source ranges leave the client out, or its traffic policy leaves no endpoint.",
-    "The rule is in `drop.rule`; compare the Service's spec with where the client is.",
+    "Compare the Service's traffic policies and source ranges with where the client and the endpoints are.",
     "https://kubernetes.io/docs/reference/networking/virtual-ips/",
     blames=frozenset({Suspect.RULES}),
 )

@@ -70,7 +70,11 @@ SOCKET_MEMORY = Diagnosis(
     "Every socket of the node suffers.",
     "Find who holds it (`ss -m`); net.ipv4.tcp_mem and udp_mem set the limits.",
     _REASONS,
-    sentences=(Sentence("the memory that the kernel grants to sockets is used up in {place}", "PROTO_MEM", "NOMEM"),),
+    sentences=(
+        Sentence(
+            "the memory that the kernel grants to sockets is used up in {place}", "PROTO_MEM", "NOMEM", "PFMEMALLOC"
+        ),
+    ),
 )
 LISTEN_OVERFLOW = Diagnosis(
     Topic.SOCKETS,
@@ -106,6 +110,34 @@ SOCKET_FILTER = Diagnosis(
     _REASONS,
     sentences=(
         Sentence("a filter that the application set on its socket in {place} rejects the packet", "SOCKET_FILTER"),
+        Sentence(
+            "the packet's TTL (hop limit) is below what the application in {place} asks for (IP_MINTTL)", "TCP_MINTTL"
+        ),
+    ),
+)
+TCP_SIGNATURE = Diagnosis(
+    Topic.SOCKETS,
+    "tcp-signature",
+    Severity.ERROR,
+    "the segment's TCP signature is missing, unexpected or wrong (MD5, TCP-AO)",
+    "One end signs its segments and the other does not, or their keys differ. Address translation breaks the signature too.",
+    "Compare the keys of both ends, and see whether the connection passes NAT.",
+    _REASONS,
+    sentences=(
+        Sentence(
+            "the socket in {place} wants TCP segments that are signed (MD5, TCP-AO), and the segment is not",
+            "TCP_MD5NOTFOUND",
+            "TCP_AONOTFOUND",
+        ),
+        Sentence(
+            "the segment is signed (MD5, TCP-AO), and the socket in {place} has no key for it, or another",
+            "TCP_AUTH_HDR",
+            "TCP_MD5UNEXPECTED",
+            "TCP_MD5FAILURE",
+            "TCP_AOUNEXPECTED",
+            "TCP_AOKEYNOTFOUND",
+            "TCP_AOFAILURE",
+        ),
     ),
 )
 TCP_OUT_OF_PLACE = Diagnosis(

@@ -39,7 +39,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why something is broken, for whom, and what to do.
 
     `clients` and `backends` are "namespace/workload", or addresses where no pod has them. `count` of `unit` failed by it.
-    `first_s` and `last_s` are seconds after the start of the watch at which it was seen; None where a time is not known.
+    `elsewhere` are the pods or nodes in which the same was seen, besides the one that `title` names. `first_s` and `last_s`
+    are seconds after the start of the watch at which it was seen; None where a time is not known.
     """
 
     check: str
@@ -54,12 +55,13 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     last_s: float | None
     evidence: tuple[Evidence, ...]
     remedy: Remedy | None = None
+    elsewhere: tuple[str, ...] = ()
     symptoms: tuple[Symptom, ...] = ()
     timeline: dict[int, int] = {}  # second of the watch -> how many connections failed then
     example: PacketPath | None = None  # one connection that the cause hit
 
 
-class Series(msgspec.Struct, frozen=True):
+class CountsBySecond(msgspec.Struct, frozen=True):
     """Something counted by the second of the watch; seconds without any are left out."""
 
     name: str  # "connections", "failed connections", "dropped packets", "retransmitted segments", "queries", …
@@ -81,12 +83,12 @@ class HeatMap(msgspec.Struct, frozen=True):
     cells: tuple[HeatCell, ...]
 
 
-class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """What happened when. `began` is second 0 (RFC 3339); `seconds` is how many there are."""
 
     began: str
     seconds: int
-    series: tuple[Series, ...] = ()
+    series: tuple[CountsBySecond, ...] = ()
     heat: tuple[HeatMap, ...] = ()
 
 
@@ -102,7 +104,7 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     seconds: float
     connections: int
     failed: int
-    queries: int
+    queries: int | None  # None where DNS was not watched
     causes: tuple[Cause, ...]
     checked: tuple[Checked, ...]
     notes: tuple[str, ...]
@@ -112,4 +114,4 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     silent_nodes: tuple[str, ...]
     lost: int | None  # events; None where a node has not said
     began: str = ""
-    timeline: Timeline | None = None
+    timeline: Activity | None = None

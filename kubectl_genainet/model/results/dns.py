@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.results.agents import AgentCost
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.measure import Quantiles
 
 
-class Counts(msgspec.Struct, frozen=True):
+class QueryCounts(msgspec.Struct, frozen=True):
     """queries = answered + failed + timeouts + open. `rcodes` has every response code but NOERROR: those of
     the failed ones, and NXDOMAIN, which is an answer. `last` is when the newest query was sent (RFC 3339; "" where that is
     not known)."""
@@ -32,7 +33,7 @@ class ClientStats(msgspec.Struct, frozen=True):
     """A client workload ("namespace/name"). `wasted` queries only tried search domains before the name that resolved."""
 
     client: str
-    counts: Counts
+    counts: QueryCounts
     wasted: int
     ndots: int | None
     search: tuple[str, ...]
@@ -44,7 +45,7 @@ class NameStats(msgspec.Struct, frozen=True):
     client: str
     name: str
     type: str
-    counts: Counts
+    counts: QueryCounts
     wasted: bool
 
 
@@ -53,7 +54,7 @@ class ServerStats(msgspec.Struct, frozen=True):
 
     server: str
     node: str | None
-    counts: Counts
+    counts: QueryCounts
     way: Quantiles
     server_time: Quantiles
     upstream_time: Quantiles
@@ -81,8 +82,8 @@ class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     `events` as in a trace's summary: emitted = received + lost."""
 
     target: str
-    queries: Counts
-    upstream: Counts
+    queries: QueryCounts
+    upstream: QueryCounts
     malformed: int
     unmatched: int
     not_grouped: int = 0
@@ -97,3 +98,4 @@ class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     silent_nodes: tuple[str, ...]
     lost: tuple[Losses, ...]
     redacted: bool = False
+    agents: tuple[AgentCost, ...] = ()

@@ -9,6 +9,7 @@ import msgspec
 
 from kubectl_genainet.model.finding import Evidence, Finding, Severity
 from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.agents import AgentCost
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import Drop, Party, ServiceRef
 
@@ -47,10 +48,10 @@ class PolicyView(msgspec.Struct, frozen=True):
 class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
     """Packets of one client and server with one fate at one place. `id` is the row's as long as the command runs.
 
-    `packets` counts sk_buffs (a GSO packet is one) since the start; connections for PASSED. `direction` is "request" or
-    "reply": which way the packets went. `service` is the Service whose address or endpoint the server is.
-    `node`, `pod`: in whose namespace it happened. `t_ns` is when the first count came, on the node's clock; `time` the same
-    and `last_time` the last as wall-clock times (RFC 3339, UTC).
+    `packets` counts sk_buffs (a GSO packet is one) since the start; connections for PASSED. `direction` is which way the
+    packets went: "request", "reply", or "unknown" where nothing tells the server (`client` is the sender then). `service` is
+    the Service whose address or endpoint the server is. `node`, `pod`: in whose namespace it happened. `t_ns` is when the
+    first count came, on the node's clock; `time` the same and `last_time` the last as wall-clock times (RFC 3339, UTC).
     """
 
     id: int
@@ -94,3 +95,4 @@ class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     lost: tuple[Losses, ...]
     observers: int = 0
     timeline: dict[str, dict[int, int]] = {}
+    agents: tuple[AgentCost, ...] = ()

@@ -23,7 +23,7 @@ def quantiles(samples: Sequence[int]) -> Quantiles:
         return Quantiles()
     ordered = sorted(samples)
 
-    def rank(q: float) -> int:
-        return ordered[math.ceil(len(ordered) * q) - 1]
+    def rank(quantile: float) -> int:
+        return ordered[math.ceil(len(ordered) * quantile) - 1]
 
     return Quantiles(len(ordered), rank(0.5), rank(0.99), ordered[-1])

@@ -135,7 +135,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     `first_reply_ns` is from the first request data in to the first reply data out, at the server, `next_reply_ns` from there to
     the next reply data, where nothing was asked in between. Gaps are between new data of the reply there; a quantile is the
     mean of those within a quarter of a power of two. `ended` is "fin", "reset" or "open", `ended_by`
-    "client", "server" or "" and `lasted_ns` from the first packet to the end.
+    "client", "server" or "" and `lasted_ns` from the first packet to the end. `idle_ns` is how long neither side had sent
+    anything new before the last who did, or before the reset where that came later.
     """
 
     request_bytes: int
@@ -149,6 +150,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     ended_by: str
     lasted_ns: int
     older: bool = False  # than the trace: times count from the first packet that was seen
+    idle_ns: int | None = None
 
 
 class OpenStream(msgspec.Struct, frozen=True, kw_only=True):

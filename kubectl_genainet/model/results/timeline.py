@@ -17,7 +17,7 @@ class SeriesName(Enum):
     DROPS = "drops"
 
 
-class ChangeKind(Enum):
+class TimelineChangeKind(Enum):
     ROLLOUT = "rollout"
     ENDPOINTS = "endpoints"
     SERVICE = "service"
@@ -41,7 +41,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float | None, ...]
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class TimelineChange(msgspec.Struct, frozen=True, kw_only=True):
     """Something that changed, as the API server or a node reported it. `at_s` counts from the start of the timeline.
 
     `touches` says what of the target it is about ("" where it is about something else). `fields` are the paths that changed.
@@ -49,7 +49,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float
     time: str
-    kind: ChangeKind
+    kind: TimelineChangeKind
     what: str
     object: ObjectRef | None = None
     node: str = ""
@@ -58,10 +58,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     certainty: Certainty = Certainty.OBSERVED
 
 
-class Suspect(msgspec.Struct, frozen=True, kw_only=True):
+class EarlierChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change that came before an onset, `before_s` seconds; negative within the bucket in which the onset lies."""
 
-    change: Change
+    change: TimelineChange
     before_s: float
 
 
@@ -79,7 +79,7 @@ class Onset(msgspec.Struct, frozen=True, kw_only=True):
     series: tuple[SeriesName, ...]
     before: float
     after: float
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[EarlierChange, ...]
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     seconds: float
     series: tuple[Series, ...]
     onsets: tuple[Onset, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[TimelineChange, ...]
     method: str
     holes: tuple[Hole, ...] = ()
     notes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.results.agents import AgentCost
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Party, ServiceRef
@@ -27,10 +28,11 @@ class ConnectionTotals(msgspec.Struct, frozen=True):
     """All TCP connections of a kind that began during the trace, counted in the kernel at one end's sockets: exact, whether
     their packets were followed or not.
 
-    `counted_at` "client": by `client` (workload, node or address) and what it asked for, `service`, or `backend` where that is
-    none. `counted_at` "server": by the `client` that it saw, its `backend`, and the `service` by which that client came, where it
-    asked for that backend in no other way. Of those that are over, each is in one of
-    `refused`, `timed_out`, `given_up` (before it was established), `ended`, `reset`. `sent` and `received` are their bytes, as
+    `counted_at` "client": by `client` (workload, node or address), the `service` that it asked for, if it is one, and the
+    `backend` where its node sent it. That is known when the handshake is over: connections through a Service are `opened` in
+    the row without a backend. `counted_at` "server": by the `client` that it saw, its `backend`, and the `service` by which
+    that client came, where it asked for that backend in no other way. Of those that are over, each is in one of `refused`,
+    `timed_out`, `given_up` (before it was established), `ended`, `reset`. `sent` and `received` are their bytes, as
     seen from that end.
     """
 
@@ -47,17 +49,6 @@ class ConnectionTotals(msgspec.Struct, frozen=True):
     reset: int
     sent: int
     received: int
-
-
-class AgentCost(msgspec.Struct, frozen=True):
-    """What an agent took while it watched, in per cent of a core: its processes and (None: unknown) its BPF programs, beside
-    its `budget`; `highest` is the most within a second or so, of both."""
-
-    node: str
-    budget: float
-    processes: float
-    programs: float | None
-    highest: float
 
 
 class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):

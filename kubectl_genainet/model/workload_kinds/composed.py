@@ -88,11 +88,11 @@ def nim_service(spec: Mapping[str, Any]) -> Composed:
     return Composed(pod, "", _mapping(spec.get("labels")), _mapping(spec.get("annotations")))
 
 
-def _dynamo_resources(given: Mapping[str, Any]) -> dict[str, Any]:
+def _dynamo_resources(resources: Mapping[str, Any]) -> dict[str, Any]:
     """Dynamo's `gpu` is the resource nvidia.com/gpu (or `gpuType`); `custom` holds the others."""
     out: dict[str, Any] = {}
     for side in ("requests", "limits"):
-        amounts = _mapping(given.get(side))
+        amounts = _mapping(resources.get(side))
         plain = {k: v for k, v in amounts.items() if k in ("cpu", "memory")}
         gpu = {amounts.get("gpuType") or "nvidia.com/gpu": amounts["gpu"]} if amounts.get("gpu") else {}
         out[side] = {**plain, **gpu, **_mapping(amounts.get("custom"))}
@@ -115,6 +115,8 @@ def dynamo_service(service: Mapping[str, Any]) -> Composed:
         "name": "main",
         **main,
     }
+    if service.get("componentType") == "frontend" and not (container.get("command") or container.get("args")):
+        container |= {"command": ["python3"], "args": ["-m", "dynamo.frontend"]}  # the operator's own
     if not _mapping(service.get("sharedMemory")).get("disabled"):
         container["volumeMounts"] = [*(container.get("volumeMounts") or ()), {"name": "shm", "mountPath": "/dev/shm"}]
     pod = {k: v for k, v in extra.items() if k != "mainContainer"}

@@ -2,8 +2,8 @@
 
 A kind is its API group and its name: a Job of batch.volcano.sh is not a Job of batch. Sources: the API references of
 Kubernetes, Argo Rollouts, LeaderWorkerSet, JobSet, Kubeflow Training Operator and Trainer, KubeRay, KServe, Knative
-Serving, Volcano, OpenKruise, OpenShift, Grove, AIBrix, KAITO, Seldon Core and Kubeflow Notebooks; those of kinds without a
-template are in `composed`.
+Serving, Volcano, Kthena, OpenKruise, OpenShift, Grove, AIBrix, KAITO, Seldon Core, Agent Sandbox and Kubeflow Notebooks;
+those of kinds without a template are in `composed`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kubectl_genainet.model.workload_kinds.composed import (
 )
 
 EACH = "*"  # a step of a path: every item of a list, every value of a mapping
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,19 @@ class TemplatePlace:
     `bare` is set where the place holds a pod's spec and no metadata; `compose` makes the spec of what else it holds.
     `inherits`: the pods carry the object's own annotations. `fallback` is read where `path` is absent. `labels` are those
     that the controller adds; "{name}" stands for the object's name and "{part}" for the part's. `part_field` names the
-    field with the part's name in a list; in a mapping the part's name is the key.
+    field with the part's name in a list; in a mapping the part's name is the key. `part_suffix` tells the templates of one
+    part apart.
     """
 
-    path: Path
+    path: FieldPath
     part: str = ""
     part_field: str = "name"
+    part_suffix: str = ""
     bare: bool = False
     compose: Compose | None = None
     inherits: bool = False
-    fallback: Path = ()
-    replicas: Path = ()
+    fallback: FieldPath = ()
+    replicas: FieldPath = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,7 +54,7 @@ class PodTemplate:
     """One pod template of one object. `path` leads to it in the object; `spec` is the pod's spec as it is written, or as an
     operator composes it: `container` then leads to what its first container is made of, below `path`."""
 
-    path: Path
+    path: FieldPath
     part: str
     spec: Mapping[str, Any]
     metadata: Mapping[str, Any]
@@ -68,7 +70,7 @@ class PodTemplate:
         return {**(template_labels if isinstance(template_labels, dict) else {}), **self.added_labels}
 
     @property
-    def spec_path(self) -> Path:
+    def spec_path(self) -> FieldPath:
         return self.path if self.bare else (*self.path, "spec")
 
 
@@ -127,6 +129,8 @@ _JOBSET_LABELS = {
     "jobset.sigs.k8s.io/jobset-name": "{name}",
     "jobset.sigs.k8s.io/replicatedjob-name": "{part}",
 }
+_MODEL_SERVING = ("spec", "template", "roles", EACH)
+_MODEL_SERVING_LABELS = {"modelserving.volcano.sh/name": "{name}", "modelserving.volcano.sh/role": "{part}"}
 _NIM_LABELS = {"app": "{name}", "app.kubernetes.io/name": "{name}", "app.kubernetes.io/part-of": "nim-service"}
 
 TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
@@ -220,6 +224,21 @@ TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
             replicas=("spec", "tasks", EACH, "replicas"),
         ),
     ),
+    ("workload.serving.volcano.sh", "ModelServing"): (
+        TemplatePlace(
+            (*_MODEL_SERVING, "entryTemplate"),
+            labels={**_MODEL_SERVING_LABELS, "modelserving.volcano.sh/entry": "true"},
+            replicas=(*_MODEL_SERVING, "replicas"),
+        ),
+        TemplatePlace(
+            (*_MODEL_SERVING, "workerTemplate"),
+            part_suffix="-worker",
+            labels=_MODEL_SERVING_LABELS,
+            replicas=(*_MODEL_SERVING, "workerReplicas"),
+        ),
+    ),
+    ("agents.x-k8s.io", "Sandbox"): (TemplatePlace(("spec", "podTemplate")),),
+    ("extensions.agents.x-k8s.io", "SandboxTemplate"): (TemplatePlace(("spec", "podTemplate")),),
     ("workloads.x-k8s.io", "RoleBasedGroup"): (TemplatePlace(("spec", "roles", EACH, "template")),),
     ("grove.io", "PodCliqueSet"): (TemplatePlace(("spec", "template", "cliques", EACH, "spec", "podSpec"), bare=True),),
 }
@@ -275,7 +294,7 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
             metadata = _carried(obj, place, composed or Composed({}, "", value.get("labels"), value.get("annotations")))
         yield PodTemplate(
             concrete,
-            part,
+            part + place.part_suffix,
             spec if isinstance(spec, dict) else {},
             metadata if isinstance(metadata, dict) else {},
             labels,
@@ -287,7 +306,7 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
 
 def _carried(obj: KubeObject, place: TemplatePlace, composed: Composed) -> dict[str, Any]:
     """The metadata of pods for which the object has none of their own."""
-    inherited = obj.raw["metadata"].get("annotations") if place.inherits else None
+    inherited = obj.metadata.get("annotations") if place.inherits else None
     pairs = {"labels": (composed.labels,), "annotations": (inherited, composed.annotations)}
     merged = {
         name: {k: v for some in mappings if isinstance(some, dict) for k, v in some.items()}
@@ -302,32 +321,34 @@ def _filled(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def _leads_to_a_template(value: Any, path: Path) -> bool:
+def _leads_to_a_template(value: Any, path: FieldPath) -> bool:
     return any(isinstance(v, dict) for _, v, _ in _walk(value, path, (), "", "name"))
 
 
-def _walk(value: Any, path: Path, before: Path, part: str, part_field: str) -> Iterator[tuple[Path, Any, str]]:
+def _walk(
+    value: Any, path: FieldPath, before: FieldPath, part: str, part_field: str
+) -> Iterator[tuple[FieldPath, Any, str]]:
     """Every value that a path leads to: its concrete path, the value and the name of the part that it is in."""
     if not path:
         yield before, value, part
         return
-    step, rest = path[0], path[1:]
+    step, remaining_path = path[0], path[1:]
     if step != EACH:
         if isinstance(value, dict) and step in value:
-            yield from _walk(value[str(step)], rest, (*before, step), part, part_field)
+            yield from _walk(value[str(step)], remaining_path, (*before, step), part, part_field)
         return
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         name = item.get(part_field, "") if isinstance(item, dict) and isinstance(key, int) else key
-        yield from _walk(item, rest, (*before, key), str(name), part_field)
+        yield from _walk(item, remaining_path, (*before, key), str(name), part_field)
 
 
-def _follow(path: Path, concrete: Path) -> Path:
+def _follow(path: FieldPath, concrete: FieldPath) -> FieldPath:
     """`path` with the items and keys of `concrete` in the place of EACH."""
     return tuple(concrete[i] if step == EACH else step for i, step in enumerate(path))
 
 
-def _at(value: Any, path: Path) -> Any:
+def _at(value: Any, path: FieldPath) -> Any:
     for step in path:
         if isinstance(value, dict) and step in value:
             value = value[str(step)]

@@ -26,15 +26,15 @@ from kubectl_genainet.policy.matching.peers import (
 )
 from kubectl_genainet.policy.matching.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.matching.selectors import EVERYTHING, RawExpression, RawSelector, selector_of
-from kubectl_genainet.policy.model import Action, Family
+from kubectl_genainet.policy.model import PolicyFamily, RuleAction
 from kubectl_genainet.policy.rules import (
     ADMIN_TIER,
     BASELINE_TIER,
     NamedPortTerm,
     NumberedPorts,
     Policy,
+    PolicyRule,
     Ports,
-    Rule,
     Tier,
 )
 from kubectl_genainet.policy.where import Where, unknown_fields
@@ -63,7 +63,7 @@ class RawSubject(msgspec.Struct, frozen=True):
     pods: RawPods | None = None
 
 
-class RawPeer(msgspec.Struct, frozen=True, rename="camel"):
+class RawAdminPeer(msgspec.Struct, frozen=True, rename="camel"):
     namespaces: RawNamespaces | None = None
     pods: RawPods | None = None
     nodes: RawSelector | None = None
@@ -82,7 +82,7 @@ class RawPortRange(msgspec.Struct, frozen=True):
     protocol: str = "TCP"
 
 
-class RawPort(msgspec.Struct, frozen=True, rename="camel"):
+class RawAdminPort(msgspec.Struct, frozen=True, rename="camel"):
     port_number: RawPortNumber | None = None
     port_range: RawPortRange | None = None
     named_port: str | None = None
@@ -109,39 +109,39 @@ class RawProtocol(msgspec.Struct, frozen=True, rename="camel"):
     destination_named_port: str | None = None
 
 
-class RawRule(msgspec.Struct, frozen=True):
+class RawAdminRule(msgspec.Struct, frozen=True):
     action: str
     name: str = ""
-    from_: tuple[RawPeer, ...] = msgspec.field(default=(), name="from")
-    to: tuple[RawPeer, ...] = ()
-    ports: tuple[RawPort, ...] | None = None
+    from_: tuple[RawAdminPeer, ...] = msgspec.field(default=(), name="from")
+    to: tuple[RawAdminPeer, ...] = ()
+    ports: tuple[RawAdminPort, ...] | None = None
     protocols: tuple[RawProtocol, ...] | None = None
 
 
-class RawSpec(msgspec.Struct, frozen=True):
+class RawAdminSpec(msgspec.Struct, frozen=True):
     subject: RawSubject
     priority: int | None = None
     tier: str | None = None
-    ingress: tuple[RawRule, ...] = ()
-    egress: tuple[RawRule, ...] = ()
+    ingress: tuple[RawAdminRule, ...] = ()
+    egress: tuple[RawAdminRule, ...] = ()
 
 
-class RawPolicy(msgspec.Struct, frozen=True):
-    spec: RawSpec
+class RawAdminPolicy(msgspec.Struct, frozen=True):
+    spec: RawAdminSpec
 
 
-_ACTIONS = {"Allow": Action.ALLOW, "Accept": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS}
+_ACTIONS = {"Allow": RuleAction.ALLOW, "Accept": RuleAction.ALLOW, "Deny": RuleAction.DENY, "Pass": RuleAction.PASS}
 
 
 def compile_admin_policy(obj: KubeObject) -> Policy:
     """Compiles any of the three kinds. Raises InputError with file, object and field."""
-    spec = obj.decode(RawPolicy).spec
+    spec = obj.decode(RawAdminPolicy).spec
     where = Where(obj).at("spec")
     tier, priority = _tier_and_priority(obj.kind, spec, where)
-    unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+    unknown = unknown_fields(obj.raw.get("spec", {}), RawAdminSpec, "spec")
     return Policy(
         ref=obj.ref,
-        family=Family.ADMIN,
+        family=PolicyFamily.ADMIN,
         tier=tier.name,
         subject=_subject(spec.subject, where.at("subject")),
         order=(priority, obj.name),
@@ -151,8 +151,13 @@ def compile_admin_policy(obj: KubeObject) -> Policy:
     )
 
 
-def _tier_and_priority(kind: str, spec: RawSpec, where: Where) -> tuple[Tier, int]:
+def _tier_and_priority(kind: str, spec: RawAdminSpec, where: Where) -> tuple[Tier, int]:
     if kind == "BaselineAdminNetworkPolicy":
+        if where.obj.name != "default":
+            name_field = Where(where.obj, "metadata.name")
+            raise name_field.error(
+                f"{where.obj.name!r} is not default: the API takes one policy of this kind, of that name"
+            )
         return BASELINE_TIER, 0
     if spec.priority is None:
         raise where.at("priority").error("priority is missing")
@@ -169,8 +174,8 @@ def _subject(raw: RawSubject, where: Where) -> Peer:
     if (raw.namespaces is None) == (raw.pods is None):
         raise where.error("a subject needs exactly one of namespaces and pods")
     if raw.namespaces is not None:
-        at = where.at("namespaces")
-        return PodsPeer(namespaces=selector_of(raw.namespaces, at), namespaces_field=at.field)
+        field = where.at("namespaces")
+        return PodsPeer(namespaces=selector_of(raw.namespaces, field), namespaces_field=field.field)
     assert raw.pods is not None
     return _pods(raw.pods, where.at("pods"))
 
@@ -180,8 +185,10 @@ def _pods(raw: RawPods, where: Where) -> Peer:
     pods_field = where.at("podSelector").field
     if raw.namespaces is not None:
         return _namespaces(raw.namespaces, where.at("namespaces"), pods, pods_field)
-    at = where.at("namespaceSelector")
-    return PodsPeer(pods, selector_of(raw.namespace_selector, at), pods_field=pods_field, namespaces_field=at.field)
+    field = where.at("namespaceSelector")
+    return PodsPeer(
+        pods, selector_of(raw.namespace_selector, field), pods_field=pods_field, namespaces_field=field.field
+    )
 
 
 def _namespaces(raw: RawNamespaces, where: Where, pods: Any = EVERYTHING, pods_field: str = "") -> Peer:
@@ -189,26 +196,26 @@ def _namespaces(raw: RawNamespaces, where: Where, pods: Any = EVERYTHING, pods_f
         if keys is not None:
             return SameLabelsPeer(keys, same, pods, where.at(name).field, pods_field)
     if raw.namespace_selector is not None:
-        at = where.at("namespaceSelector")
-        selector = selector_of(raw.namespace_selector, at)
+        field = where.at("namespaceSelector")
+        selector = selector_of(raw.namespace_selector, field)
     else:
-        at = where
-        selector = selector_of(RawSelector(raw.match_labels, raw.match_expressions), at)
-    return PodsPeer(pods, selector, pods_field=pods_field or at.field, namespaces_field=at.field)
+        field = where
+        selector = selector_of(RawSelector(raw.match_labels, raw.match_expressions), field)
+    return PodsPeer(pods, selector, pods_field=pods_field or field.field, namespaces_field=field.field)
 
 
-def _rules(kind: str, raw: tuple[RawRule, ...], where: Where, side: str) -> tuple[Rule, ...]:
+def _rules(kind: str, raw: tuple[RawAdminRule, ...], where: Where, side: str) -> tuple[PolicyRule, ...]:
     return tuple(_rule(kind, i, rule, where.item(i), side) for i, rule in enumerate(raw))
 
 
-def _rule(kind: str, index: int, raw: RawRule, where: Where, side: str) -> Rule:
+def _rule(kind: str, index: int, raw: RawAdminRule, where: Where, side: str) -> PolicyRule:
     action = _ACTIONS.get(raw.action)
-    if action is None or (kind == "BaselineAdminNetworkPolicy" and action is Action.PASS):
+    if action is None or (kind == "BaselineAdminNetworkPolicy" and action is RuleAction.PASS):
         raise where.at("action").error(f"{raw.action!r} is no action of {kind}")
     peers = raw.from_ if side == "from" else raw.to
     if not peers:
         raise where.at(side).error("a rule needs at least one peer")
-    return Rule(
+    return PolicyRule(
         number=index + 1,
         action=action,
         field=where.field,
@@ -218,28 +225,35 @@ def _rule(kind: str, index: int, raw: RawRule, where: Where, side: str) -> Rule:
     )
 
 
-def _peers(raw: RawPeer, where: Where, side: str) -> list[Peer]:
+def _peers(raw: RawAdminPeer, where: Where, side: str) -> list[Peer]:
     outside = {"nodes": raw.nodes, "networks": raw.networks, "domainNames": raw.domain_names}
     wrong = [name for name, value in outside.items() if value is not None and side == "from"]
     if wrong:
         why = f"peers of an ingress rule have no field {wrong[0]}"
         return [UnknownPeer(where.at(wrong[0]).field, why)]
-    given = [f for f in (raw.namespaces, raw.pods, raw.nodes, raw.networks, raw.domain_names) if f is not None]
-    if len(given) != 1:
+    fields = [f for f in (raw.namespaces, raw.pods, raw.nodes, raw.networks, raw.domain_names) if f is not None]
+    if len(fields) != 1:
         raise where.error("a peer needs exactly one of namespaces, pods, nodes, networks and domainNames")
     if raw.namespaces is not None:
         return [_namespaces(raw.namespaces, where.at("namespaces"))]
     if raw.pods is not None:
         return [_pods(raw.pods, where.at("pods"))]
     if raw.nodes is not None:
-        at = where.at("nodes")
-        return [NodesPeer(selector_of(raw.nodes, at), at.field)]
+        nodes_field = where.at("nodes")
+        return [NodesPeer(selector_of(raw.nodes, nodes_field), nodes_field.field)]
     if raw.networks is not None:
-        at = where.at("networks")
-        return [BlockPeer(block_of(n, at.item(i)), (), at.item(i).field) for i, n in enumerate(raw.networks)]
+        nodes_field = where.at("networks")
+        return [
+            BlockPeer(block_of(n, nodes_field.item(i)), (), nodes_field.item(i).field)
+            for i, n in enumerate(raw.networks)
+        ]
     names = raw.domain_names or ()
-    at = where.at("domainNames")
-    return [DomainsPeer(names, tuple(_domain_pattern(n, at.item(i)) for i, n in enumerate(names)), at.field)]
+    nodes_field = where.at("domainNames")
+    return [
+        DomainsPeer(
+            names, tuple(_domain_pattern(n, nodes_field.item(i)) for i, n in enumerate(names)), nodes_field.field
+        )
+    ]
 
 
 def _domain_pattern(name: str, where: Where) -> str:
@@ -252,32 +266,32 @@ def _domain_pattern(name: str, where: Where) -> str:
     return f"*{plain}" if plain.startswith("*.") else plain
 
 
-def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
-    found: list[Ports] = []
+def _ports(raw: RawAdminRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
+    ports: list[Ports] = []
     for i, port in enumerate(raw.ports or ()):
-        found.append(_port(port, where.at("ports").item(i)))
+        ports.append(_port(port, where.at("ports").item(i)))
     for i, protocol in enumerate(raw.protocols or ()):
-        found.append(_protocol(protocol, where.at("protocols").item(i)))
-    return (tuple(found),) if found else ()
+        ports.append(_protocol(protocol, where.at("protocols").item(i)))
+    return (tuple(ports),) if ports else ()
 
 
-def _port(raw: RawPort, where: Where) -> Ports:
-    given = [f for f in (raw.port_number, raw.port_range, raw.named_port) if f is not None]
-    if len(given) != 1:
+def _port(raw: RawAdminPort, where: Where) -> Ports:
+    fields = [f for f in (raw.port_number, raw.port_range, raw.named_port) if f is not None]
+    if len(fields) != 1:
         raise where.error("a port needs exactly one of portNumber, portRange and namedPort")
     if raw.named_port is not None:
-        at = where.at("namedPort")
-        check_port_name(raw.named_port, at)
-        return NamedPortTerm("", raw.named_port, at.field)
+        field = where.at("namedPort")
+        check_port_name(raw.named_port, field)
+        return NamedPortTerm("", raw.named_port, field.field)
     if raw.port_number is not None:
-        at = where.at("portNumber")
-        check_protocol(raw.port_number.protocol, at.at("protocol"))
-        check_port(raw.port_number.port, at.at("port"))
-        return NumberedPorts(raw.port_number.protocol, raw.port_number.port, raw.port_number.port, at.field)
+        field = where.at("portNumber")
+        check_protocol(raw.port_number.protocol, field.at("protocol"))
+        check_port(raw.port_number.port, field.at("port"))
+        return NumberedPorts(raw.port_number.protocol, raw.port_number.port, raw.port_number.port, field.field)
     assert raw.port_range is not None
-    at = where.at("portRange")
-    check_protocol(raw.port_range.protocol, at.at("protocol"))
-    return _range(raw.port_range.protocol, raw.port_range.start, raw.port_range.end, at)
+    field = where.at("portRange")
+    check_protocol(raw.port_range.protocol, field.at("protocol"))
+    return _range(raw.port_range.protocol, raw.port_range.start, raw.port_range.end, field)
 
 
 def _range(protocol: str, start: int, end: int, where: Where) -> NumberedPorts:
@@ -293,19 +307,19 @@ def _protocol(raw: RawProtocol, where: Where) -> Ports:
     if len(transports) + (raw.destination_named_port is not None) != 1:
         raise where.error("a protocol needs exactly one of tcp, udp, sctp and destinationNamedPort")
     if raw.destination_named_port is not None:
-        at = where.at("destinationNamedPort")
-        check_port_name(raw.destination_named_port, at)
-        return NamedPortTerm("", raw.destination_named_port, at.field)
+        field = where.at("destinationNamedPort")
+        check_port_name(raw.destination_named_port, field)
+        return NamedPortTerm("", raw.destination_named_port, field.field)
     name, transport = transports[0]
-    at = where.at(name)
+    field = where.at(name)
     port = transport.destination_port
     if port is None:
-        return NumberedPorts(name.upper(), 0, 65535, at.field)
-    at = at.at("destinationPort")
+        return NumberedPorts(name.upper(), 0, 65535, field.field)
+    field = field.at("destinationPort")
     if (port.number is None) == (port.range is None):
-        raise at.error("a destination port needs exactly one of number and range")
+        raise field.error("a destination port needs exactly one of number and range")
     if port.number is not None:
-        check_port(port.number, at.at("number"))
-        return NumberedPorts(name.upper(), port.number, port.number, at.at("number").field)
+        check_port(port.number, field.at("number"))
+        return NumberedPorts(name.upper(), port.number, port.number, field.at("number").field)
     assert port.range is not None
-    return _range(name.upper(), port.range.start, port.range.end, at.at("range"))
+    return _range(name.upper(), port.range.start, port.range.end, field.at("range"))

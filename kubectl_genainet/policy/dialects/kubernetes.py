@@ -12,20 +12,20 @@ from kubectl_genainet.policy.matching.cidr import block_of, excepts_of
 from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, PodsPeer
 from kubectl_genainet.policy.matching.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.matching.selectors import EVERYTHING, RawSelector, selector_of
-from kubectl_genainet.policy.model import Action, Direction, Family
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
     NETWORK_POLICY_ORDER,
     NamedPortTerm,
     NumberedPorts,
     Policy,
+    PolicyRule,
     Ports,
-    Rule,
 )
 from kubectl_genainet.policy.where import Where, unknown_fields
 
 
-class RawPort(msgspec.Struct, frozen=True, rename="camel"):
+class RawNetworkPolicyPort(msgspec.Struct, frozen=True, rename="camel"):
     protocol: str = "TCP"
     port: int | str | None = None
     end_port: int | None = None
@@ -36,31 +36,31 @@ class RawBlock(msgspec.Struct, frozen=True):
     except_: tuple[str, ...] = msgspec.field(default=(), name="except")
 
 
-class RawPeer(msgspec.Struct, frozen=True, rename="camel"):
+class RawNetworkPolicyPeer(msgspec.Struct, frozen=True, rename="camel"):
     pod_selector: RawSelector | None = None
     namespace_selector: RawSelector | None = None
     ip_block: RawBlock | None = None
 
 
 class RawIngress(msgspec.Struct, frozen=True):
-    ports: tuple[RawPort, ...] = ()
-    from_: tuple[RawPeer, ...] = msgspec.field(default=(), name="from")
+    ports: tuple[RawNetworkPolicyPort, ...] = ()
+    from_: tuple[RawNetworkPolicyPeer, ...] = msgspec.field(default=(), name="from")
 
 
 class RawEgress(msgspec.Struct, frozen=True):
-    ports: tuple[RawPort, ...] = ()
-    to: tuple[RawPeer, ...] = ()
+    ports: tuple[RawNetworkPolicyPort, ...] = ()
+    to: tuple[RawNetworkPolicyPeer, ...] = ()
 
 
-class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
+class RawNetworkPolicySpec(msgspec.Struct, frozen=True, rename="camel"):
     pod_selector: RawSelector = RawSelector()
     policy_types: tuple[str, ...] = ()
     ingress: tuple[RawIngress, ...] = ()
     egress: tuple[RawEgress, ...] = ()
 
 
-class RawPolicy(msgspec.Struct, frozen=True):
-    spec: RawSpec = RawSpec()
+class RawNetworkPolicy(msgspec.Struct, frozen=True):
+    spec: RawNetworkPolicySpec = RawNetworkPolicySpec()
 
 
 def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Policy:
@@ -68,20 +68,20 @@ def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Poli
 
     `every_rule` keeps the rules of a direction that policyTypes leaves out; by the API they have no effect.
     """
-    spec = obj.decode(RawPolicy).spec
+    spec = obj.decode(RawNetworkPolicy).spec
     where = Where(obj).at("spec")
     types = _types(spec, where)
     selector = selector_of(spec.pod_selector, where.at("podSelector"))
-    unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+    unknown = unknown_fields(obj.raw.get("spec", {}), RawNetworkPolicySpec, "spec")
     misspelt = any(field.count(".") == 1 and "[" not in field for field in unknown)  # perhaps a whole direction
     isolates_egress, isolates_ingress = misspelt or Direction.EGRESS in types, misspelt or Direction.INGRESS in types
-    at = where.at("ingress")
-    ingress = tuple(_rule(i, r.from_, r.ports, at.item(i), "from") for i, r in enumerate(spec.ingress))
-    at = where.at("egress")
-    egress = tuple(_rule(i, r.to, r.ports, at.item(i), "to") for i, r in enumerate(spec.egress))
+    rules_field = where.at("ingress")
+    ingress = tuple(_rule(i, r.from_, r.ports, rules_field.item(i), "from") for i, r in enumerate(spec.ingress))
+    rules_field = where.at("egress")
+    egress = tuple(_rule(i, r.to, r.ports, rules_field.item(i), "to") for i, r in enumerate(spec.egress))
     return Policy(
         ref=obj.ref,
-        family=Family.NETWORK_POLICY,
+        family=PolicyFamily.NETWORK_POLICY,
         tier=DEFAULT_TIER.name,
         subject=PodsPeer(selector, namespace=obj.namespace, pods_field="spec.podSelector"),
         order=(1, NETWORK_POLICY_ORDER, f"knp.default.{obj.name}", obj.namespace),
@@ -93,7 +93,7 @@ def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Poli
     )
 
 
-def _types(spec: RawSpec, where: Where) -> set[Direction]:
+def _types(spec: RawNetworkPolicySpec, where: Where) -> set[Direction]:
     """policyTypes, with the API's default: Ingress, and Egress too if there is any egress rule."""
     if not spec.policy_types:
         return {Direction.INGRESS, Direction.EGRESS} if spec.egress else {Direction.INGRESS}
@@ -103,23 +103,29 @@ def _types(spec: RawSpec, where: Where) -> set[Direction]:
     return {Direction(name.lower()) for name in spec.policy_types}
 
 
-def _rule(index: int, peers: tuple[RawPeer, ...], ports: tuple[RawPort, ...], where: Where, side: str) -> Rule:
-    return Rule(
+def _rule(
+    index: int,
+    peers: tuple[RawNetworkPolicyPeer, ...],
+    ports: tuple[RawNetworkPolicyPort, ...],
+    where: Where,
+    side: str,
+) -> PolicyRule:
+    return PolicyRule(
         number=index + 1,
-        action=Action.ALLOW,
+        action=RuleAction.ALLOW,
         field=where.field,
         peers=tuple(_peer(p, where.at(side).item(i)) for i, p in enumerate(peers)) or None,
         ports=(tuple(_port(p, where.at("ports").item(i)) for i, p in enumerate(ports)),) if ports else (),
     )
 
 
-def _peer(raw: RawPeer, where: Where) -> Peer:
+def _peer(raw: RawNetworkPolicyPeer, where: Where) -> Peer:
     if raw.ip_block is not None:
         if raw.pod_selector is not None or raw.namespace_selector is not None:
             raise where.error("ipBlock can't be combined with podSelector or namespaceSelector")
-        at = where.at("ipBlock")
-        block = block_of(raw.ip_block.cidr, at.at("cidr"))
-        return BlockPeer(block, excepts_of(block, raw.ip_block.except_, at.at("except")), at.field)
+        block_field = where.at("ipBlock")
+        block = block_of(raw.ip_block.cidr, block_field.at("cidr"))
+        return BlockPeer(block, excepts_of(block, raw.ip_block.except_, block_field.at("except")), block_field.field)
     if raw.pod_selector is None and raw.namespace_selector is None:
         raise where.error("a peer needs podSelector, namespaceSelector or ipBlock")
     pods = where.at("podSelector")
@@ -135,7 +141,7 @@ def _peer(raw: RawPeer, where: Where) -> Peer:
     )
 
 
-def _port(raw: RawPort, where: Where) -> Ports:
+def _port(raw: RawNetworkPolicyPort, where: Where) -> Ports:
     check_protocol(raw.protocol, where.at("protocol"))
     if raw.end_port is not None:
         if not isinstance(raw.port, int):

@@ -67,7 +67,7 @@ def as_configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
     """An enforcer with what the objects of a cluster say of its options, and the kinds that it does not read."""
     known = next((k for k in _KNOWN if k.enforcer.name is enforcer.name), None)
     own = known.adapt(enforcer, snapshot) if known is not None else enforcer
-    unread = tuple(dict.fromkeys((*own.unread, *foreign_to(own))))
+    unread = tuple(dict.fromkeys((*own.unread, *foreign_to(own, snapshot))))
     if not unread:
         return own
     others = tuple(d for d in own.deviations if d.trait is not Trait.UNREAD)

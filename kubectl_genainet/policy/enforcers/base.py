@@ -49,6 +49,25 @@ class Trait(Enum):
     UNREAD = "unread"  # kinds of policies that nothing reads
 
 
+class Doubt(Enum):
+    """What a release of an enforcer is known to take otherwise than the API says, though not in every case or build."""
+
+    END_PORT = "endPort"  # of a range of ports the first alone counts
+    DEFAULT_DENY = "enableDefaultDeny"  # it is no field: rules always isolate
+    SHARED_NAMES = "shared names"  # in egress, a port by a name that stands for several numbers matches nothing
+    DEEP_NAMES = "deep names"  # a leading **. of a pattern for names stands for one label
+    SIDECAR_PORTS = "sidecar ports"  # ports of sidecars have no names
+    SCTP = "SCTP"  # what no policy drops is dropped all the same
+    JOINED_EXCEPTS = "joined excepts"  # the exceptions of a rule's blocks hold for all its peers
+
+
+class OwnNodeClosed(msgspec.Struct, frozen=True):
+    """Pods that are isolated by an option alone are closed to their own node too, and why; not `certain` in every release."""
+
+    why: str
+    certain: bool
+
+
 class Deviation(msgspec.Struct, frozen=True):
     """One documented way in which an enforcer does not do what the API says, and the flows that it can decide."""
 
@@ -84,9 +103,14 @@ class Enforcer(msgspec.Struct, frozen=True):
 
     `certain`: it was given by name, or its program runs. `stopped` is why it enforces nothing.
     `to_own_node_exempt`: a flow from a pod to the node that runs it passes, whatever NetworkPolicy isolates the pod.
-    `isolates_all` is the object by which pods without a policy are isolated, `node_closed` that by which no pod reaches its
-    own node, `host_namespace` the namespace that stands for the nodes.
+    `isolates_all` is the object by which pods without a policy are isolated: in each direction that no policy isolates them
+    in, or with `isolates_unselected` those that no policy selects at all. `node_closed` is the object by which no pod
+    reaches its own node, `host_namespace` the namespace that stands for the nodes.
     `service_ports`: egress is judged with the Service's port, before address translation.
+    `other_family_open` is why policies may not reach what a pod sends to addresses of a version that it has none of; "" where
+    they do.
+    `keeps_clients`: what comes through a Service from outside keeps its source address, whatever externalTrafficPolicy says.
+    `doubts` are what its release may take otherwise, each with the reason.
     """
 
     name: EnforcerName
@@ -99,9 +123,19 @@ class Enforcer(msgspec.Struct, frozen=True):
     stopped: str = ""
     unread: tuple[UnreadKinds, ...] = ()
     isolates_all: ObjectRef | None = None
+    isolates_unselected: bool = False
+    own_node_closed: OwnNodeClosed | None = None
     node_closed: ObjectRef | None = None
     host_namespace: str = ""
     service_ports: bool = False
+    other_family_open: str = ""
+    keeps_clients: bool = False
+    doubts: tuple[tuple[Doubt, str], ...] = ()
+
+    @property
+    def why_no_sctp(self) -> str:
+        """Why what policies say of SCTP may not be what becomes of it; "" where nothing is known against it."""
+        return next((why for doubt, why in self.doubts if doubt is Doubt.SCTP), "")
 
     @property
     def inert(self) -> bool:
@@ -133,9 +167,21 @@ def running(snapshot: ClusterSnapshot, image: str, container: str = "") -> Itera
     """DaemonSets, and the pods of such, with a container of this image (a regular expression over its path, without
     registry and tag) and, if given, of this name."""
     wanted = re.compile(rf"(^|/)({image})$")
-    for path, found in snapshot.agents_by_image.items():
+    for path, obj in snapshot.agents_by_image.items():
         if wanted.search(path):
-            yield from (pair for pair in found if not container or pair[1].get("name") == container)
+            yield from (pair for pair in obj if not container or pair[1].get("name") == container)
+
+
+def release_of(image: str) -> tuple[int, ...] | None:
+    """The release that the tag of an image names; None for a tag that names none, and for a digest alone."""
+    match = re.search(r":v?(\d+)\.(\d+)(?:\.(\d+))?[^/]*$", image.partition("@")[0])
+    return tuple(int(number) for number in match.groups() if number is not None) if match else None
+
+
+def running_release(snapshot: ClusterSnapshot, image: str) -> tuple[int, ...] | None:
+    """The release of the containers with this image, as `running` takes it; the oldest where there are several."""
+    releases = (release_of(str(container.get("image", ""))) for _, container in running(snapshot, image))
+    return min(filter(None, releases), default=None)
 
 
 def agent(image: str, container: str = "") -> Callable[[ClusterSnapshot], str]:
@@ -161,11 +207,15 @@ def any_object(group: str, *kinds: str) -> Callable[[ClusterSnapshot], str]:
 
 
 def arguments_of(container: dict[str, Any]) -> list[str]:
-    values = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return [str(v) for v in values]
+    return [str(word) for field in ("command", "args") for word in _list_in(container, field)]
 
 
 def environment_of(container: dict[str, Any]) -> dict[str, str]:
     """The variables of a container that have a plain value."""
-    found = (e for e in container.get("env") or () if isinstance(e, dict))
-    return {str(e["name"]): str(e["value"]) for e in found if "name" in e and "value" in e}
+    variables = (entry for entry in _list_in(container, "env") if isinstance(entry, dict))
+    return {str(entry["name"]): str(entry["value"]) for entry in variables if "name" in entry and "value" in entry}
+
+
+def _list_in(container: dict[str, Any], field: str) -> list[Any]:
+    members = container.get(field)
+    return members if isinstance(members, list) else []

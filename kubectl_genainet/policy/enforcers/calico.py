@@ -7,6 +7,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.enforcers.base import (
     Deviation,
+    Doubt,
     Enforcer,
     EnforcerName,
     Known,
@@ -14,10 +15,14 @@ from kubectl_genainet.policy.enforcers.base import (
     agent,
     any_object,
     first_of,
+    running_release,
 )
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
 
+_IMAGE = "calico/node|calico-node"
+_SIDECARS_SINCE = (3, 29)  # projectcalico/calico pull request 8885
+_SIDECARS = "Calico before 3.29 may not know the named ports of sidecars (init containers that keep running)"
 _KINDS = ("FelixConfiguration", "IPPool", "GlobalNetworkPolicy", "NetworkPolicy", "Tier")
 
 _NODE_CLOSED = Deviation(
@@ -31,14 +36,20 @@ _NODE_CLOSED = Deviation(
 
 
 def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
-    """With Felix' action for traffic from a pod to its own node, where it is set to Drop."""
+    """With what its release is in doubt of, Felix' data plane, and its action for traffic from a pod to its own node."""
+    release = running_release(snapshot, _IMAGE)
+    if release is not None and release < _SIDECARS_SINCE:
+        enforcer = msgspec.structs.replace(enforcer, doubts=((Doubt.SIDECAR_PORTS, _SIDECARS),))
     for group in ("projectcalico.org", "crd.projectcalico.org"):
         for obj in snapshot.of("FelixConfiguration", group):
             spec = obj.raw.get("spec")
-            action = spec.get("defaultEndpointToHostAction") if isinstance(spec, dict) else None
-            if obj.name == "default" and str(action).lower() == "drop":
+            if obj.name != "default" or not isinstance(spec, dict):
+                continue
+            if spec.get("bpfEnabled") is True:  # Calico documentation, "eBPF data plane": source IP preservation
+                enforcer = msgspec.structs.replace(enforcer, keeps_clients=True)
+            if str(spec.get("defaultEndpointToHostAction")).lower() == "drop":
                 deviations = tuple(dict.fromkeys((*enforcer.deviations, _NODE_CLOSED)))
-                return msgspec.structs.replace(enforcer, node_closed=obj.ref, deviations=deviations)
+                enforcer = msgspec.structs.replace(enforcer, node_closed=obj.ref, deviations=deviations)
     return enforcer
 
 
@@ -58,7 +69,7 @@ CALICO = Known(
         ),
         to_own_node_exempt=False,
     ),
-    agent("calico/node|calico-node"),
+    agent(_IMAGE),
     first_of(
         any_object("operator.tigera.io", "Installation"),
         any_object("crd.projectcalico.org", *_KINDS),

@@ -11,14 +11,17 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.enforcers.base import (
     Deviation,
+    Doubt,
     Enforcer,
     EnforcerName,
     Known,
+    OwnNodeClosed,
     Trait,
     UnreadKinds,
     agent,
     any_object,
     first_of,
+    running_release,
 )
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
@@ -34,6 +37,27 @@ _ALWAYS = Deviation(
     "the agent's option enable-policy is always: pods without a policy are isolated in both directions",
     "Cilium documentation, Policy Enforcement Modes",
     Trait.ALL_ISOLATED,
+)
+_IMAGE = "cilium/cilium(-ci)?|cilium|anetd"
+# Until which release a NetworkPolicy means less than the API says. Sources: cilium/cilium issue 28684, "Port ranges" in the
+# notes of 1.16, pull request 30572; issues 24779 and 30003, pull request 44429.
+_DOUBTS = (
+    ((1, 16), Doubt.END_PORT, "Cilium before 1.16 ignores endPort: of a range, port alone counts"),
+    ((1, 16), Doubt.DEFAULT_DENY, "Cilium before 1.16 does not know enableDefaultDeny: every rule isolates"),
+    ((1, 19), Doubt.DEEP_NAMES, "Cilium before 1.19 takes a leading **. of matchPattern for *., which is one label"),
+    (
+        (1, 20),
+        Doubt.SHARED_NAMES,
+        "Cilium before 1.20 may not know what a port by its name is in egress where pods give the name several numbers",
+    ),
+)
+# Source: Cilium documentation, "SCTP support (beta)".
+_SCTP = "the agent drops all SCTP unless its option enable-sctp is on, which is off by default"
+# Since 1.20 the agent adds the allow for the own node only beside rules for ingress (cilium/cilium issue 48444).
+_CLOSED_SINCE, _CLOSED_AT_LEAST_UNTIL = (1, 20), (1, 20, 2)
+_CLOSED_TO_NODE = (
+    "with enable-policy: always, Cilium 1.20 lets a pod's own node (and so the kubelet's probes) reach it only where some "
+    "policy is about its ingress"
 )
 _ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN = UnreadKinds(
@@ -55,7 +79,11 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
     obj = next((o for o in snapshot.of("ConfigMap", "") if o.name == "cilium-config"), None)
     data = obj.raw.get("data") if obj is not None else None
     options = {str(k): str(v).lower() for k, v in data.items()} if isinstance(data, dict) else {}
-    changed = enforcer
+    release = running_release(snapshot, _IMAGE)
+    doubts = [(doubt, why) for until, doubt, why in _DOUBTS if release is not None and release < until]
+    if options.get("enable-sctp") != "true":
+        doubts.append((Doubt.SCTP, _SCTP if obj is not None else f"{_SCTP}; it was not read"))
+    changed = msgspec.structs.replace(enforcer, doubts=tuple(doubts))
     if options.get("enable-policy") == "never":
         changed = msgspec.structs.replace(changed, stopped="the agent's option enable-policy is never")
     if options.get("policy-audit-mode") == "true":
@@ -63,9 +91,16 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
         changed = msgspec.structs.replace(changed, stopped=why)
     if options.get("enable-policy") == "always" and obj is not None:
         deviations = tuple(dict.fromkeys((*changed.deviations, _ALWAYS)))
-        changed = msgspec.structs.replace(changed, isolates_all=obj.ref, deviations=deviations)
+        closed = _closed_to_own_node(release)
+        changed = msgspec.structs.replace(changed, isolates_all=obj.ref, deviations=deviations, own_node_closed=closed)
     off = [UnreadKinds(g, (k,), f"the agent's option {o} is off") for o, g, k in _SWITCHES if options.get(o) == "false"]
     return msgspec.structs.replace(changed, unread=(_ADMIN, _cluster_policies(obj, options), *off))
+
+
+def _closed_to_own_node(release: tuple[int, ...] | None) -> OwnNodeClosed | None:
+    if release is not None and release < _CLOSED_SINCE:
+        return None
+    return OwnNodeClosed(_CLOSED_TO_NODE, certain=release is not None and release <= _CLOSED_AT_LEAST_UNTIL)
 
 
 def _cluster_policies(config: KubeObject | None, options: dict[str, str]) -> UnreadKinds:
@@ -116,7 +151,7 @@ CILIUM = Known(
         to_own_node_exempt=False,
     ),
     first_of(
-        agent("cilium/cilium(-ci)?|cilium|anetd"),
+        agent(_IMAGE),
         _config,
         any_object("cilium.io", "CiliumNode", "CiliumEndpoint"),
     ),

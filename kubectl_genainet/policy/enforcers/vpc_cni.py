@@ -30,7 +30,7 @@ def _find(snapshot: ClusterSnapshot) -> str:
 
 
 _STRICT = Deviation(
-    "NETWORK_POLICY_ENFORCING_MODE is strict: pods without a policy are isolated in both directions",
+    "NETWORK_POLICY_ENFORCING_MODE is strict: a pod that no policy selects is isolated in both directions",
     "Amazon EKS user guide, network policies, strict mode",
     Trait.ALL_ISOLATED,
 )
@@ -41,7 +41,9 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
     for obj, container in running(snapshot, "amazon-k8s-cni"):
         if environment_of(container).get("NETWORK_POLICY_ENFORCING_MODE", "").lower() == "strict":
             deviations = tuple(dict.fromkeys((*enforcer.deviations, _STRICT)))
-            return msgspec.structs.replace(enforcer, isolates_all=obj.ref, deviations=deviations)
+            return msgspec.structs.replace(
+                enforcer, isolates_all=obj.ref, isolates_unselected=True, deviations=deviations
+            )
     return enforcer
 
 
@@ -59,6 +61,10 @@ VPC_CNI = Known(
         ),
         owned_pods_only=True,
         service_ports=True,
+        other_family_open=(
+            "policies reach the pod's primary interface only, and traffic of the other IP version leaves by another one "
+            "(ENABLE_V4_EGRESS, ENABLE_V6_EGRESS; Amazon EKS user guide, network policies, considerations)"
+        ),
     ),
     _find,
     adapt=_configured,

@@ -17,14 +17,15 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL
+from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
+from kubectl_genainet.policy.flows.overlays import tunnel_addresses
+from kubectl_genainet.policy.flows.tunnels import tunnel_of
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
     Explanation,
     NotEvaluated,
-    PolicyEndpoint,
     PolicyFlow,
     PolicyVerdict,
     Reason,
@@ -32,20 +33,32 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
 )
 
-HBONE = 15008
 _LOCAL_DNS = "169.254.20.10"
 _WHAT = "the packet that arrives"
 
 
-def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") -> Explanation:
-    """The verdict of a flow as it arrives. `service` ("namespace/name") is the Service that it is sent to, if any.
+def explain_arriving(
+    engine: PolicyEngine, flow: PolicyFlow, service: str = "", entry: NodeEntry | None = None
+) -> Explanation:
+    """The verdict of a flow as it arrives. `service` ("namespace/name") is the Service that it is sent to, if any, `entry`
+    the port of a node.
 
     Raises InputError for an endpoint that does not exist.
     """
     snapshot = engine.snapshot
     target = snapshot.service(*service.split("/", 1)) if service else None
-    if flow.protocol == "TCP" and in_ambient(snapshot, flow.source) and in_ambient(snapshot, flow.destination):
-        return _in_tunnel(engine, flow)
+    if entry is not None and flow.source.name:
+        there = f"{flow.destination} {flow.protocol} {flow.port}"
+        note = f"the connection is sent to {entry.address}:{entry.port}; that node makes {there} of it"
+        return _combined(flow, ways_through(engine, flow, entry), note)
+    tunnel = tunnel_of(snapshot, flow)
+    if tunnel is not None:
+        inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
+        if tunnel.certain:
+            return msgspec.structs.replace(inside, arrival=tunnel.note)
+        return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+    if engine.enforcer.other_family_open and _of_another_family(engine, flow):
+        return _past_policies(engine, flow)
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
         return _hairpin(engine, flow)
     if target is not None and not flow.source.name and _is_masqueraded(engine, flow, target):
@@ -58,11 +71,13 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
         return _by_service_port(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
-        found = engine.explain(flow)
+        explanation = engine.explain(flow)
         open_ = (Reason.DEFAULT, Reason.INERT)
-        closed = [d for d in Direction if found.direction(d).reason not in open_]
+        closed = [d for d in Direction if explanation.direction(d).reason not in open_]
         note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
-        return _opened(msgspec.structs.replace(found, arrival=note), closed, note)
+        return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
+    if _through_overlay(engine, flow):
+        return _from_a_tunnel(engine, flow)
     return engine.explain(flow)
 
 
@@ -81,39 +96,63 @@ def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
     return ""
 
 
+def _through_overlay(engine: PolicyEngine, flow: PolicyFlow) -> bool:
+    """Whether a node sends to a pod of another one. Cilium knows nodes by their identity, whatever the address."""
+    node, pod = engine.ends(flow)
+    apart = node.kind is PartyKind.HOST and pod.kind is PartyKind.POD and node.runs(pod) is False
+    return apart and engine.enforcer.name is not EnforcerName.CILIUM
+
+
+def _from_a_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    """The verdict on what a node sends, from its own address or from its end of the overlay's tunnel."""
+    plain = engine.explain(flow)
+    sender, receiver = engine.ends(flow)
+    version = receiver.address.version if receiver.address is not None else 4
+    addresses = [
+        address
+        for node in engine.snapshot.nodes
+        if node.metadata.name == sender.node
+        for address in tunnel_addresses(node)
+        if (":" in address) == (version == 6)
+    ]
+    if not addresses:
+        return plain
+    ways = [engine.explain(msgspec.structs.replace(flow, source=ip_endpoint(address))) for address in addresses]
+    note = (
+        f"node {sender.node} has ends of tunnels ({', '.join(addresses)}): in an overlay, what it sends to pods of other "
+        "nodes comes from there and not from its own address"
+    )
+    return _combined(flow, [plain, *ways], note)
+
+
+def _of_another_family(engine: PolicyEngine, flow: PolicyFlow) -> bool:
+    """Whether a pod sends to an address outside of a version that no address of its own has."""
+    own, peer = engine.ends(flow)
+    address = peer.address
+    outside = own.kind is PartyKind.POD and peer.kind is PartyKind.OUTSIDE and address is not None
+    return outside and address is not None and bool(own.versions) and address.version not in own.versions
+
+
+def _past_policies(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    explanation = engine.explain(flow)
+    if explanation.egress.reason in (Reason.DEFAULT, Reason.INERT):
+        return explanation
+    return _opened(explanation, (Direction.EGRESS,), engine.enforcer.other_family_open)
+
+
 def _by_service_port(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
     """A flow whose egress is judged before address translation: with the Service's port, not with the target port."""
-    found = engine.explain(flow)
+    explanation = engine.explain(flow)
     ports = sorted({p.port for p in service.spec.ports if p.protocol == flow.protocol})
-    judged = found.egress.reason is Reason.RULE and found.egress.verdict is PolicyVerdict.ALLOW
+    judged = explanation.egress.reason is Reason.RULE and explanation.egress.verdict is PolicyVerdict.ALLOW
     if not judged or flow.port in ports or not service.cluster_ips:
-        return found
+        return explanation
     note = (
         f"{engine.enforcer.title} judges what a pod sends before address translation, with the Service's port "
         f"({', '.join(map(str, ports))}) instead of the target port {flow.port}: the two must be the same (Amazon EKS user "
         "guide, network policies, considerations)"
     )
-    return _opened(msgspec.structs.replace(found, arrival=note), (Direction.EGRESS,), note)
-
-
-def in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
-    """Whether a pod is in Istio's ambient mesh: by its own label, else by that of its namespace."""
-    pod = snapshot.pod(end.namespace, end.name) if end.name else None
-    if pod is None or pod.spec.host_network:
-        return False
-    labels = pod.metadata.labels
-    mode = labels.get(AMBIENT_LABEL, snapshot.namespace_labels(end.namespace).get(AMBIENT_LABEL))
-    sidecar = any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
-    return mode == "ambient" and not sidecar
-
-
-def _in_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
-    found = engine.explain(msgspec.structs.replace(flow, port=HBONE))
-    note = (
-        f"both pods are in the ambient mesh: the connection to port {flow.port} arrives in its tunnel (HBONE), "
-        f"on port {HBONE}, and that is what the policies see"
-    )
-    return msgspec.structs.replace(found, arrival=note)
+    return _opened(msgspec.structs.replace(explanation, arrival=note), (Direction.EGRESS,), note)
 
 
 def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
@@ -127,7 +166,8 @@ def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
 def _is_masqueraded(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> bool:
     """Whether a client outside the cluster comes through a node that hides its address."""
     outside = engine.ends(flow)[0].kind is PartyKind.OUTSIDE
-    return is_published(service) and outside and service.spec.external_traffic_policy != "Local"
+    kept = engine.enforcer.keeps_clients or service.spec.external_traffic_policy == "Local"
+    return is_published(service) and outside and not kept
 
 
 def is_published(service: Service) -> bool:
@@ -141,7 +181,10 @@ def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
         f"address and not {flow.source} (externalTrafficPolicy: Local keeps it)"
     )
     as_sent = engine.explain(flow)
-    nodes = [ip for node in engine.snapshot.nodes for ip in node.ips[:1]]
+    by_address = engine.enforcer.name is not EnforcerName.CILIUM
+    nodes = [
+        ip for node in engine.snapshot.nodes for ip in (*node.ips[:1], *(tunnel_addresses(node) if by_address else ()))
+    ]
     version = 6 if ":" in flow.source.ip else 4
     sources = [ip for ip in nodes if (":" in ip) == (version == 6)]
     arriving = [engine.explain(msgspec.structs.replace(flow, source=ip_endpoint(ip))) for ip in sources]
@@ -171,8 +214,8 @@ def node_local_dns(snapshot: ClusterSnapshot) -> tuple[str, str] | None:
         for container in _containers(obj):
             if "k8s-dns-node-cache" in str(container.get("image", "")):
                 text = " ".join(str(a) for a in [*(container.get("args") or ()), *(container.get("command") or ())])
-                found = re.search(r"-localip[ =]([0-9a-fA-F.:]+)", text)
-                return (found.group(1) if found else _LOCAL_DNS), str(obj.ref)
+                match = re.search(r"-localip[ =]([0-9a-fA-F.:]+)", text)
+                return (match.group(1) if match else _LOCAL_DNS), str(obj.ref)
     return None
 
 
@@ -214,5 +257,7 @@ def _opened(explanation: Explanation, directions: Sequence[Direction], why: str)
         changed[direction.value] = msgspec.structs.replace(
             result, verdict=PolicyVerdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
         )
-    found = msgspec.structs.replace(explanation, **changed)
-    return msgspec.structs.replace(found, verdict=both(found.egress.verdict, found.ingress.verdict))
+    changed_explanation = msgspec.structs.replace(explanation, **changed)
+    return msgspec.structs.replace(
+        changed_explanation, verdict=both(changed_explanation.egress.verdict, changed_explanation.ingress.verdict)
+    )

@@ -11,7 +11,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import (
     Direction,
@@ -152,7 +152,7 @@ def _dns_pods(snapshot: ClusterSnapshot) -> Iterator[tuple[PolicyEndpoint, int]]
 
 def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[PolicyVerdict, str]:
     """The verdict on a query to kube-dns as every cluster runs it, judged by the client's side alone."""
-    usual = Party(
+    usual = PolicyParty(
         PartyKind.POD,
         "kube-system/kube-dns",
         namespace="kube-system",

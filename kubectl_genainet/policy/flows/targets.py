@@ -14,11 +14,13 @@ from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_
 from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 from kubectl_genainet.policy.flows.names import in_cluster
+from kubectl_genainet.policy.flows.node_ports import NodeEntry
 from kubectl_genainet.policy.matching.selectors import RawSelector, selector_of
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
 from kubectl_genainet.policy.where import Where
 
 _LONGEST_CHAIN = 5
+_EVERY_ADDRESS = ("", "0.0.0.0", "::")
 
 
 class _WorkloadSpec(msgspec.Struct, frozen=True):
@@ -42,26 +44,35 @@ class _Endpoints(msgspec.Struct, frozen=True):
     subsets: tuple[_Subset, ...] = ()
 
 
-class Destination(NamedTuple):
+class FlowDestination(NamedTuple):
     """An end of a flow with the port that the flow arrives at; `service` is set where a Service stands before it."""
 
     endpoint: PolicyEndpoint
     protocol: str
     port: int
     service: str = ""
+    entry: NodeEntry | None = None  # where the connection is sent to a port of a node
+
+
+class SentFlow(NamedTuple):
+    """A flow as it arrives, with the Service ("namespace/name", or "") and the port of a node that it was sent to."""
+
+    flow: PolicyFlow
+    service: str = ""
+    entry: NodeEntry | None = None
 
 
 def flows_between(
     snapshot: ClusterSnapshot, source: Target | str, target: Target | str, *, namespace: str, protocol: str
-) -> list[tuple[PolicyFlow, str]]:
-    """Every flow that SRC → DST stands for, each with the Service that it was sent to (or "").
+) -> list[SentFlow]:
+    """Every flow that SRC → DST stands for.
 
     A `str` is a domain name. Names without a namespace are looked up in `namespace`. Raises InputError.
     """
     sources = source_endpoints(snapshot, source, namespace)
     destinations = destinations_of(snapshot, target, namespace, protocol)
     flows = [
-        (PolicyFlow(s, d.endpoint, d.protocol, d.port), d.service)
+        SentFlow(PolicyFlow(s, d.endpoint, d.protocol, d.port), d.service, d.entry)
         for s in sources
         for d in destinations
         if not (s.name and (s.namespace, s.name) == (d.endpoint.namespace, d.endpoint.name)) or len(sources) == 1
@@ -84,13 +95,13 @@ def source_endpoints(snapshot: ClusterSnapshot, target: Target | str, namespace:
 
 def destinations_of(
     snapshot: ClusterSnapshot, target: Target | str, namespace: str, protocol: str
-) -> list[Destination]:
+) -> list[FlowDestination]:
     """Where connections to the target arrive, after Service address translation."""
     if isinstance(target, str):
         host, port = _host_and_port(target)
         inside = in_cluster(snapshot, host, port, namespace)
         if inside is None:
-            return [Destination(domain_endpoint(host), protocol or "TCP", _port_number(port, host))]
+            return [FlowDestination(domain_endpoint(host), protocol or "TCP", _port_number(port, host))]
         target = inside
     if target.kind is TargetKind.ADDRESS:
         return _at_address(snapshot, target, protocol or "TCP")
@@ -101,7 +112,7 @@ def destinations_of(
 
 def _through_service(
     snapshot: ClusterSnapshot, target: Target, namespace: str, protocol: str, seen: frozenset[str] = frozenset()
-) -> list[Destination]:
+) -> list[FlowDestination]:
     """Where connections to a Service arrive. One of type ExternalName is an alias: of another Service or of a domain."""
     service = service_named(snapshot, target.namespace or namespace, target.name)
     where, name = service.metadata.namespace, f"{service.metadata.namespace}/{service.metadata.name}"
@@ -118,36 +129,36 @@ def _through_service(
         raise InputError(
             f"Service {name} is an alias of {host} and needs a port", hint=f"Give one: svc/{target.name}:443"
         )
-    found: list[Destination] = []
+    destinations: list[FlowDestination] = []
     for proto, number in numbers:
         inside = in_cluster(snapshot, host, number, where)
         if inside is None:
-            found.append(Destination(domain_endpoint(host), proto, _port_number(number, host), name))
+            destinations.append(FlowDestination(domain_endpoint(host), proto, _port_number(number, host), name))
         elif inside.kind is TargetKind.SERVICE:
-            found += _through_service(snapshot, inside, where, protocol, seen | {name})
+            destinations += _through_service(snapshot, inside, where, protocol, seen | {name})
         else:
-            found += destinations_of(snapshot, inside, where, proto)
-    return found
+            destinations += destinations_of(snapshot, inside, where, proto)
+    return destinations
 
 
-def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[Destination]:
+def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[FlowDestination]:
     """The ready backends of a Service port, from its EndpointSlices; from its selector where it has none.
 
     Manifests mostly hold no slices: every pod that the selector selects counts as ready then, and for a Service without a
     selector its Endpoints do. Raises InputError where there is no backend.
     """
     name = f"{service.metadata.namespace}/{service.metadata.name}"
-    found = []
+    backends = []
     where = service.metadata.namespace
     if snapshot.has_slices(service):
         for backend in snapshot.backends(service, port):
             if backend.ready:
                 pod = snapshot.pod(where, backend.pod) if backend.pod else None
                 endpoint = _endpoint(pod, backend.ip) if pod else ip_endpoint(backend.ip)
-                found.append(Destination(endpoint, port.protocol, backend.port, name))
+                backends.append(FlowDestination(endpoint, port.protocol, backend.port, name))
     elif not service.spec.selector:
-        found = [
-            Destination(ip_endpoint(ip), port.protocol, number, name)
+        backends = [
+            FlowDestination(ip_endpoint(ip), port.protocol, number, name)
             for ip, number in _endpoints(snapshot, service, port)
         ]
     else:
@@ -156,13 +167,13 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
             if pod.metadata.namespace == service.metadata.namespace and wanted <= pod.metadata.labels.items():
                 number = _target_port(pod, port)
                 if number and not pod.finished:
-                    found.append(Destination(_endpoint(pod), port.protocol, number, name))
-    if not found:
+                    backends.append(FlowDestination(_endpoint(pod), port.protocol, number, name))
+    if not backends:
         raise InputError(
             f"Service {name} port {port.port} has no ready backend: there is no flow to judge",
             hint="`kubectl genainet doctor` says why a Service has no endpoints.",
         )
-    return found
+    return backends
 
 
 def _endpoints(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> Iterator[tuple[str, int]]:
@@ -197,11 +208,11 @@ def pods_named(snapshot: ClusterSnapshot, target: Target, namespace: str) -> lis
     where = target.namespace or namespace
     if target.kind is TargetKind.POD:
         return [pod_named(snapshot, where, target.name)]
-    workloads = [o for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
-    workload = next((o for o in workloads if o.name == target.name), None)
+    workload = next(iter(snapshot.named(target.api_kind, where, target.name)), None)
     if workload is None:
         must_be_read(snapshot, target.api_kind, where)
-        raise not_found(target.api_kind, target.name, [o.name for o in workloads], namespace=where)
+        others = [o.name for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
+        raise not_found(target.api_kind, target.name, others, namespace=where)
     pods = list(
         _pods_of(snapshot, workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished])
     )
@@ -232,20 +243,18 @@ def _leads_to(snapshot: ClusterSnapshot, owners: list[tuple[str, str]], workload
     for _ in range(_LONGEST_CHAIN):
         if (workload.kind, workload.name) in owners:
             return True
-        above = [o for kind, name in owners for o in snapshot.by_kind.get(kind, ()) if o.name == name]
         owners = [
             (str(ref.get("kind")), str(ref.get("name")))
-            for obj in above
-            if obj.namespace == workload.namespace
-            for ref in obj.raw["metadata"].get("ownerReferences") or ()
-            if isinstance(ref, dict)
+            for kind, name in owners
+            for obj in snapshot.named(kind, workload.namespace, name)
+            for ref in obj.owner_references
         ]
     return False
 
 
-def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[Destination]:
+def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[FlowDestination]:
     if isinstance(target.port, int):
-        return [Destination(_endpoint(pod), protocol or "TCP", target.port)]
+        return [FlowDestination(_endpoint(pod), protocol or "TCP", target.port)]
     ports = [p for p in pod.ports if not protocol or p.protocol == protocol]
     if target.port is not None:
         ports = [p for p in ports if p.name == target.port]
@@ -254,17 +263,34 @@ def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[Destination]:
         raise InputError(
             f"pod {pod.metadata.name} has {wanted}", hint=f"Give one: {target.kind.value}/{target.name}:8080"
         )
-    found = dict.fromkeys((p.protocol, p.container_port) for p in ports)
-    return [Destination(_endpoint(pod), proto, number) for proto, number in found]
+    declared = dict.fromkeys((p.protocol, p.container_port) for p in ports)
+    return [FlowDestination(_endpoint(pod), proto, number) for proto, number in declared]
 
 
-def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> list[Destination]:
+def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> list[FlowDestination]:
     if not isinstance(target.port, int):
         raise InputError(f"{target} needs a port number", hint=f"Give one: {target.name}:443")
     behind = snapshot.service_at(target.name, target.port, protocol)
+    entry = NodeEntry(target.name, target.port) if snapshot.node_at(target.name) is not None else None
     if behind is not None:
-        return backends_of(snapshot, behind.service, behind.port)
-    return [Destination(ip_endpoint(target.name), protocol, target.port)]
+        return [d._replace(entry=entry) for d in backends_of(snapshot, behind.service, behind.port)]
+    if entry is not None:
+        ports = list(_host_ports(snapshot, entry, protocol))
+        if ports:
+            return ports
+    return [FlowDestination(ip_endpoint(target.name), protocol, target.port)]
+
+
+def _host_ports(snapshot: ClusterSnapshot, entry: NodeEntry, protocol: str) -> Iterator[FlowDestination]:
+    """The pods that a port of a node leads to."""
+    node = snapshot.node_at(entry.address)
+    for pod in snapshot.pods if node is not None else ():
+        if node is None or pod.spec.node_name != node.metadata.name or pod.spec.host_network or pod.finished:
+            continue
+        for port in pod.ports:
+            address = canonical_ip(port.host_ip) if port.host_ip not in _EVERY_ADDRESS else entry.address
+            if (port.host_port, port.protocol, address) == (entry.port, protocol, canonical_ip(entry.address)):
+                yield FlowDestination(_endpoint(pod), protocol, port.container_port, entry=entry)
 
 
 def _host_and_port(text: str) -> tuple[str, int | str | None]:

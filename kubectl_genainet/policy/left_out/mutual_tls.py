@@ -14,12 +14,14 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
-from kubectl_genainet.policy.left_out.unevaluated import MESH_ROOT, StandIn, Unevaluated
+from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.policy.left_out.scopes import MESH_ROOT
+from kubectl_genainet.policy.left_out.unevaluated import StandIn, Unevaluated
 from kubectl_genainet.policy.matching.mesh import MeshLevel
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, AllOfPeer, Match, no
-from kubectl_genainet.policy.model import Action, Family, Term
-from kubectl_genainet.policy.rules import NotPorts, NumberedPorts, Policy, Ports, Rule
+from kubectl_genainet.policy.model import PolicyFamily, RuleAction, Term
+from kubectl_genainet.policy.rules import NotPorts, NumberedPorts, Policy, PolicyRule, Ports
 
 _FIELD = "spec.mtls.mode"
 _WHY = (
@@ -37,7 +39,7 @@ class _Authentication(msgspec.Struct, frozen=True):
     ports: dict[int, str]
     source: str
 
-    def rank(self, party: Party) -> int:
+    def rank(self, party: PolicyParty) -> int:
         """How narrowly it selects a pod; 0: not at all."""
         if self.ref.namespace == party.namespace:
             if self.labels:
@@ -58,11 +60,18 @@ class _DecidedStrict(msgspec.Struct, frozen=True):
     decides: ObjectRef
     port: int
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is PartyKind.POD:
-            ranked = [(one.rank(party), one) for one in self.all if one.mode_at(self.port)]
-            chosen = [one for rank, one in ranked if rank and rank == max(r for r, _ in ranked)]
-            if any(one.ref == self.decides and one.mode_at(self.port) == "STRICT" for one in chosen):
+            ranked = [
+                (authentication.rank(party), authentication)
+                for authentication in self.all
+                if authentication.mode_at(self.port)
+            ]
+            chosen = [authentication for rank, authentication in ranked if rank and rank == max(r for r, _ in ranked)]
+            if any(
+                authentication.ref == self.decides and authentication.mode_at(self.port) == "STRICT"
+                for authentication in chosen
+            ):
                 return YES
         return no(Term.POD_LABELS, "a pod with STRICT mutual TLS", party.text, _FIELD)
 
@@ -73,7 +82,7 @@ class _MeshPeer(msgspec.Struct, frozen=True):
     lowest: MeshLevel
     highest: MeshLevel
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if self.lowest <= party.mesh <= self.highest:
             return YES
         return no(Term.POD, "a client without a proxy of the mesh", party.text, _FIELD)
@@ -82,18 +91,18 @@ class _MeshPeer(msgspec.Struct, frozen=True):
 def strict_mutual_tls(snapshot: ClusterSnapshot) -> Iterator[StandIn]:
     """Policies in place of the PeerAuthentications that are STRICT somewhere."""
     authentications = tuple(_authentications(snapshot))
-    named = tuple(sorted({port for one in authentications for port in one.ports}))
-    for one in authentications:
-        strict = [port for port in (0, *named) if one.mode_at(port) == "STRICT"]
+    named = tuple(sorted({port for authentication in authentications for port in authentication.ports}))
+    for authentication in authentications:
+        strict = [port for port in (0, *named) if authentication.mode_at(port) == "STRICT"]
         for port in strict:
             for level in (MeshLevel.TO_BE_INJECTED, MeshLevel.MESHED):
-                what = Unevaluated(one.ref, _WHY, _FIELD, one.source)
-                yield StandIn(_policy(authentications, one, port, named, level), what)
+                what = Unevaluated(authentication.ref, _WHY, _FIELD, authentication.source)
+                yield StandIn(_policy(authentications, authentication, port, named, level), what)
 
 
 def _policy(
     authentications: tuple[_Authentication, ...],
-    one: _Authentication,
+    authentication: _Authentication,
     port: int,
     named: tuple[int, ...],
     level: MeshLevel,
@@ -103,13 +112,13 @@ def _policy(
     if numbers:
         ports = (*ports, numbers if port else (NotPorts(numbers, _FIELD),))
     outside = _MeshPeer(MeshLevel.OUTSIDE, MeshLevel(level - 1))
-    rule = Rule(1, Action.DENY, _FIELD, peers=(outside,), ports=ports, not_evaluated=((_FIELD, _WHY),))
+    rule = PolicyRule(1, RuleAction.DENY, _FIELD, peers=(outside,), ports=ports, not_evaluated=((_FIELD, _WHY),))
     return Policy(
-        ref=one.ref,
-        family=Family.OTHER,
+        ref=authentication.ref,
+        family=PolicyFamily.OTHER,
         tier="other",
-        subject=AllOfPeer((_MeshPeer(level, level), _DecidedStrict(authentications, one.ref, port))),
-        order=(-1, one.ref.name),
+        subject=AllOfPeer((_MeshPeer(level, level), _DecidedStrict(authentications, authentication.ref, port))),
+        order=(-1, authentication.ref.name),
         ingress=(rule,),
     )
 
@@ -119,9 +128,9 @@ def _authentications(snapshot: ClusterSnapshot) -> Iterator[_Authentication]:
         spec = _mapping(obj.raw.get("spec"))
         labels = {str(k): str(v) for k, v in _mapping(_mapping(spec.get("selector")).get("matchLabels")).items()}
         ports = {
-            int(number): str(_mapping(mtls).get("mode") or "")
-            for number, mtls in _mapping(spec.get("portLevelMtls")).items()
-            if str(number).isdecimal()
+            port: str(_mapping(mtls).get("mode") or "")
+            for text, mtls in _mapping(spec.get("portLevelMtls")).items()
+            if (port := whole_number(str(text))) is not None
         }
         yield _Authentication(obj.ref, labels, str(_mapping(spec.get("mtls")).get("mode") or ""), ports, obj.source)
 

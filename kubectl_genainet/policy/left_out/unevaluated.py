@@ -8,7 +8,6 @@ select. A verdict that this could change is UNKNOWN; every other verdict stands.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any
 
 import msgspec
@@ -21,28 +20,16 @@ from kubectl_genainet.policy.left_out.other_kinds import (
     HARMLESS,
     OTHER_KINDS,
     PLACES,
-    Place,
+    EnforcementPoint,
     looks_like_a_policy,
-    misspelt,
-    old_api,
 )
+from kubectl_genainet.policy.left_out.scopes import EVERYBODY, PolicyScope, scope_of
+from kubectl_genainet.policy.left_out.served import Doubtful, RefusedBy, doubtful
 from kubectl_genainet.policy.matching.node_peers import OutsidePeer
-from kubectl_genainet.policy.matching.peers import AnyOfPeer, AnyPeer, Peer, PodsPeer
-from kubectl_genainet.policy.matching.selectors import Operator, RawSelector, Requirement, Selector, selector_of
-from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Rule
-from kubectl_genainet.policy.where import Where
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
+from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, PolicyRule
 
-MESH_ROOT = "istio-system"
-
-
-class RefusedBy(Enum):
-    """Who does not take a policy. An API refuses an object when it is applied, an agent one that was stored."""
-
-    API = "API server"
-    AGENT = "agent"
-    CLIENT = "client"  # there is no such kind: it is never sent
-    NOBODY = "nobody"  # it is in force, but of a kind that is not evaluated
+_PLACES_OF_OTHERS = {kind: other.place for (_, kind), other in OTHER_KINDS.items()}
 
 
 class Unevaluated(msgspec.Struct, frozen=True):
@@ -72,7 +59,19 @@ def stand_in_for(obj: KubeObject, error: InputError, by: RefusedBy) -> StandIn:
     """The stand-in for a policy that its compiler found not valid."""
     what = Unevaluated(obj.ref, error.problem, error.field, obj.source, by, error.hint)
     reason = f"{error.problem}: its {by.value} refuses the policy"
-    return StandIn(_policy(obj, PLACES.get(obj.group, PLACES[""]), error.field, reason), what)
+    place = PLACES.get(obj.group, PLACES[""])
+    return StandIn(_policy(obj, place, scope_of(obj) or EVERYBODY, error.field, reason), what)
+
+
+def stand_in_for_doubtful(doubtful: Doubtful) -> StandIn:
+    """The stand-in for a policy that may not be in force as it is written, where its rules can't be read either."""
+    place = PLACES.get(doubtful.meant.group, PLACES[""])
+    scope = scope_of(doubtful.meant) or EVERYBODY
+    return StandIn(_policy(doubtful.written, place, scope, doubtful.field, doubtful.problem), unevaluated(doubtful))
+
+
+def unevaluated(doubtful: Doubtful) -> Unevaluated:
+    return Unevaluated(doubtful.written.ref, doubtful.problem, doubtful.field, doubtful.written.source, doubtful.by)
 
 
 def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[str, str]]) -> Iterator[StandIn]:
@@ -83,51 +82,49 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
     for kind, objects in snapshot.by_kind.items():
         for obj in objects:
             key = (obj.group, kind)
-            if key in evaluated or key in HARMLESS:
-                continue
             other = OTHER_KINDS.get(key)
-            if other is not None or looks_like_a_policy(obj):
-                yield _other(obj, other.place if other is not None else None)
+            if key in evaluated or key in HARMLESS or (other is None and not looks_like_a_policy(obj)):
+                continue
+            scope = scope_of(obj)
+            if scope is not None and doubtful(obj) is None:
+                yield _other(obj, other.place if other is not None else PLACES[""], scope)
     for left_out in snapshot.left_out:
-        place = PLACES.get(left_out.kind)
+        place = PLACES.get(left_out.kind) or _PLACES_OF_OTHERS.get(left_out.kind)
         if place is not None:
             ref = ObjectRef(left_out.kind, "*")
             reason = f"{left_out.kind} objects could not be read: {left_out.reason}"
-            policy = _stand_in(ref, place, AnyPeer(), tuple(Direction), "", reason, 0)
+            directions = place.directions or tuple(Direction)
+            policy = _stand_in(ref, place, EVERYBODY, directions, "", reason, 0)
             yield StandIn(policy, Unevaluated(ref, reason))
 
 
-def _other(obj: KubeObject, place: Place | None) -> StandIn:
-    for problem, field, by in ((old_api(obj), "apiVersion", RefusedBy.API), (misspelt(obj), "kind", RefusedBy.CLIENT)):
-        if problem:
-            what = Unevaluated(obj.ref, problem, field, obj.source, by)
-            return StandIn(_policy(obj, PLACES["networking.k8s.io"], field, problem), what)
+def _other(obj: KubeObject, place: EnforcementPoint, scope: PolicyScope) -> StandIn:
     reason = f"{obj.kind} ({obj.group or 'v1'}) is not evaluated"
-    policy = _policy(obj, place or PLACES[""], "", reason)
-    return StandIn(policy, Unevaluated(obj.ref, reason, source=obj.source))
+    return StandIn(_policy(obj, place, scope, "", reason), Unevaluated(obj.ref, reason, source=obj.source))
 
 
-def _policy(obj: KubeObject, place: Place, field: str, reason: str) -> Policy:
+def _policy(obj: KubeObject, place: EnforcementPoint, scope: PolicyScope, field: str, reason: str) -> Policy:
     spec = obj.raw.get("spec")
     spec = spec if isinstance(spec, dict) else {}
     directions = place.directions or _directions(obj, spec)
     order = spec.get("priority", spec.get("order"))
     rank = order if isinstance(order, int | float) and not isinstance(order, bool) else None
-    return _stand_in(obj.ref, place, _subject(obj, spec), directions, field, reason, rank)
+    return _stand_in(obj.ref, place, scope, directions, field, reason, rank)
 
 
 def _stand_in(
     ref: ObjectRef,
-    place: Place,
-    subject: Peer,
+    place: EnforcementPoint,
+    scope: PolicyScope,
     directions: tuple[Direction, ...],
     field: str,
     reason: str,
     rank: float | None,
 ) -> Policy:
-    actions = ((Action.ALLOW, place.admits), (Action.DENY, place.denies))
-    peers: tuple[Peer, ...] | None = (OutsidePeer(),) if place.outside_only else None
-    rules = tuple(Rule(i, a, "", peers=peers) for i, a in enumerate((a for a, can in actions if can), start=1))
+    actions = ((RuleAction.ALLOW, place.admits), (RuleAction.DENY, place.denies))
+    peers = (OutsidePeer(),) if place.outside_only else scope.peers
+    taken = (action for action, can in actions if can)
+    rules = tuple(PolicyRule(i, action, "", peers=peers, own=scope.own) for i, action in enumerate(taken, start=1))
     order: tuple[float | int | str, ...] = (-1 if rank is None else rank, ref.name)
     if place.tier is DEFAULT_TIER:
         if place.by_order and rank is not None:
@@ -138,9 +135,9 @@ def _stand_in(
             order = (1, NETWORK_POLICY_ORDER, f"knp.default.{ref.name}", ref.namespace)
     return Policy(
         ref=ref,
-        family=Family.OTHER,
+        family=PolicyFamily.OTHER,
         tier=place.tier.name,
-        subject=subject,
+        subject=scope.subject,
         order=order,
         egress=rules if Direction.EGRESS in directions else (),
         ingress=rules if Direction.INGRESS in directions else (),
@@ -162,47 +159,3 @@ def _directions(obj: KubeObject, spec: dict[str, Any]) -> tuple[Direction, ...]:
     if obj.group in ("networking.k8s.io", "extensions"):
         sides.add(Direction.INGRESS)  # a NetworkPolicy without policyTypes is about Ingress in any case
     return tuple(d for d in Direction if d in sides)
-
-
-def _subject(obj: KubeObject, spec: dict[str, Any]) -> Peer:
-    """The pods that the policy may select: by its podSelector where that can be read, else all within its reach."""
-    if obj.group == "security.istio.io":
-        selector = spec.get("selector")
-        labels = selector.get("matchLabels") if isinstance(selector, dict) else None
-        root = obj.namespace == MESH_ROOT
-        return PodsPeer(_match_labels(labels), namespace="" if root else obj.namespace)
-    applied = spec.get("appliedTo")
-    if isinstance(applied, list) and applied:
-        parts = tuple(_applied_to(obj, one) for one in applied)
-        return parts[0] if len(parts) == 1 else AnyOfPeer(parts)
-    return _pods(obj, spec)
-
-
-def _applied_to(obj: KubeObject, part: Any) -> Peer:
-    """One entry of Antrea's appliedTo; all within the policy's reach where it is of a form that is not read."""
-    known = isinstance(part, dict) and set(part) <= {"podSelector", "namespaceSelector"}
-    return _pods(obj, part if known else {})
-
-
-def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
-    pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
-    # What has a subject is cluster-scoped, though a file's object of a kind that is not known was given a namespace.
-    if obj.namespace and "subject" not in part:
-        return PodsPeer(pods, namespace=obj.namespace)
-    return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
-
-
-def _selector(obj: KubeObject, raw: Any) -> Selector:
-    """A selector; one that selects all where it can't be read."""
-    if not isinstance(raw, dict):
-        return Selector()
-    try:
-        return selector_of(msgspec.convert(raw, RawSelector), Where(obj).at("spec"))
-    except (InputError, msgspec.ValidationError):
-        return Selector()
-
-
-def _match_labels(labels: Any) -> Selector:
-    if not isinstance(labels, dict):
-        return Selector()
-    return Selector(tuple(Requirement(str(k), Operator.IN, (str(v),)) for k, v in labels.items()))

@@ -37,7 +37,7 @@ def address_of(text: str) -> Address | None:
     return Address(final.version, int(final))
 
 
-class Block(msgspec.Struct, frozen=True):
+class AddressBlock(msgspec.Struct, frozen=True):
     """A range of addresses of one family; `text` is how the policy spells it."""
 
     version: int
@@ -52,7 +52,7 @@ class Block(msgspec.Struct, frozen=True):
         return self.text
 
 
-def block_of(text: str, where: Where) -> Block:
+def block_of(text: str, where: Where) -> AddressBlock:
     """Reads a CIDR. Raises InputError for what isn't one ("10.0.0.0", "10.0.0.0/33", "example.com/8")."""
     if not re.search(r"/\d{1,3}$", text):
         raise where.error(f"{text!r} is not a CIDR", 'A CIDR is an address and a prefix length: "10.0.0.0/8".')
@@ -67,16 +67,16 @@ def block_of(text: str, where: Where) -> Block:
     first, last, version = int(network.network_address), int(network.broadcast_address), network.version
     if version == 6 and network.prefixlen >= 96 and first >> 32 == 0xFFFF:
         first, last, version = first & 0xFFFFFFFF, last & 0xFFFFFFFF, 4
-    return Block(version, first, last, text)
+    return AddressBlock(version, first, last, text)
 
 
-def excepts_of(cidr: Block, texts: tuple[str, ...], where: Where) -> tuple[Block, ...]:
+def excepts_of(cidr: AddressBlock, texts: tuple[str, ...], where: Where) -> tuple[AddressBlock, ...]:
     """Reads `except`: each must be a strict part of `cidr` (API validation of IPBlock)."""
-    found = []
+    excepts = []
     for i, text in enumerate(texts):
         block = block_of(text, where.item(i))
         inside = block.version == cidr.version and cidr.first <= block.first and block.last <= cidr.last
         if not inside or (block.first, block.last) == (cidr.first, cidr.last):
             raise where.item(i).error(f"{text!r} is not a strict part of {cidr.text!r}")
-        found.append(block)
-    return tuple(found)
+        excepts.append(block)
+    return tuple(excepts)

@@ -81,16 +81,16 @@ NAMESPACE_NAME = "projectcalico.org/name"  # the label by which a namespace is k
 def expression_of(selector: Selector) -> Expression:
     """A label selector of Kubernetes as an expression."""
     parts: list[Expression] = []
-    for one in selector.requirements:
-        match one.operator:
+    for requirement in selector.requirements:
+        match requirement.operator:
             case Operator.IN:
-                parts.append(Compare(one.key, "in", one.values))
+                parts.append(Compare(requirement.key, "in", requirement.values))
             case Operator.NOT_IN:
-                parts.append(Compare(one.key, "not in", one.values))
+                parts.append(Compare(requirement.key, "not in", requirement.values))
             case Operator.EXISTS:
-                parts.append(Compare(one.key, "has"))
+                parts.append(Compare(requirement.key, "has"))
             case Operator.DOES_NOT_EXIST:
-                parts.append(Not(Compare(one.key, "has")))
+                parts.append(Not(Compare(requirement.key, "has")))
     return And(tuple(parts))
 
 
@@ -142,11 +142,11 @@ class _Parser:
     def _split(self) -> list[str]:
         tokens, position, text = [], 0, self._text.strip()
         while position < len(text):
-            found = _TOKEN.match(text, position)
-            if found is None:
+            match = _TOKEN.match(text, position)
+            if match is None:
                 raise self._error(f"unexpected {text[position:].strip()[:20]!r}")
-            tokens.append(found.group().strip())
-            position = found.end()
+            tokens.append(match.group().strip())
+            position = match.end()
         return tokens
 
     def _error(self, problem: str) -> Exception:
@@ -168,10 +168,10 @@ class _Parser:
     def whole(self) -> Expression:
         if not self._tokens:
             return Everything()
-        found = self._or()
+        parsed = self._or()
         if self._peek():
             raise self._error(f"unexpected {self._peek()!r}")
-        return found
+        return parsed
 
     def _or(self) -> Expression:
         parts = [self._and()]
@@ -202,9 +202,9 @@ class _Parser:
     def _atom(self) -> Expression:
         if self._peek() == "(":
             self._take()
-            found = self._or()
+            inner = self._or()
             self._take(")")
-            return found
+            return inner
         word = self._take()
         if word in ("all", "has", "global") and self._peek() == "(":
             self._take("(")

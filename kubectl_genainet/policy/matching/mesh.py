@@ -1,4 +1,7 @@
-"""Whether a proxy of Istio's takes a pod's connections, as far as the objects show. Source: Istio, "Sidecar injection"."""
+"""Whether a proxy of Istio's takes a pod's connections, as far as the objects show. Source: Istio, "Sidecar injection".
+
+Also the ports that proxies of meshes take connections of others on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from enum import IntEnum
 from kubectl_genainet.model.kube import Pod
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
+HBONE, LINKERD_INBOUND = 15008, 4143
 _INJECT = "sidecar.istio.io/inject"
 
 

@@ -26,10 +26,11 @@ class NamedPort:
     name: str
     protocol: str
     port: int
+    sidecar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
+class PolicyParty:
     """One end. `address` is None where it isn't known; `node` is the node it is or runs on (empty: not known).
 
     `namespace_known` is False where the Namespace object wasn't read: of its labels only the name's is known then.
@@ -53,10 +54,10 @@ class Party:
     mesh: MeshLevel = MeshLevel.OUTSIDE
     versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
 
-    def same_pod(self, other: Party) -> bool:
+    def same_pod(self, other: PolicyParty) -> bool:
         return bool(self.name) and (self.namespace, self.name) == (other.namespace, other.name)
 
-    def runs(self, pod: Party) -> bool | None:
+    def runs(self, pod: PolicyParty) -> bool | None:
         """Whether this node runs `pod`; None where the pod's node isn't known."""
         if pod.host_ip is not None and pod.host_ip == self.address:
             return True
@@ -74,12 +75,12 @@ class Parties:
         self._node_labels = {n.metadata.name: n.metadata.labels for n in snapshot.nodes}
         self._host_pods = {
             address: pod
-            for pod in snapshot.pods
-            if pod.spec.host_network and pod.spec.node_name
+            for pod in snapshot.host_pods
+            if pod.spec.node_name
             for address in filter(None, map(address_of, pod.ips))
         }
 
-    def of(self, endpoint: PolicyEndpoint, version: int = 0) -> Party:
+    def of(self, endpoint: PolicyEndpoint, version: int = 0) -> PolicyParty:
         """The party of an endpoint; of a pod's addresses the one of IP version `version`, if it is not 0.
 
         Raises InputError for a pod that isn't there and for an address that isn't one.
@@ -91,13 +92,14 @@ class Parties:
         if endpoint.ip and address is None:
             raise InputError(f"{endpoint.ip!r} is not an IP address")
         if endpoint.domain:
-            return Party(
+            return PolicyParty(
                 PartyKind.OUTSIDE, endpoint.domain, address=address, domain=endpoint.domain.lower().rstrip(".")
             )
-        assert address is not None
+        if address is None:
+            raise InputError("a pod or an address without a name")
         return self.of_address(address)
 
-    def of_address(self, address: Address) -> Party:
+    def of_address(self, address: Address) -> PolicyParty:
         """The party that has an address: a pod, a node, or something outside the cluster."""
         text = str(address)
         pod = self.snapshot.pod_at(text)
@@ -109,17 +111,19 @@ class Parties:
         host_pod = self._host_pods.get(address)
         if host_pod is not None:
             name = host_pod.spec.node_name
-            return Party(PartyKind.HOST, text, address=address, node=name, node_labels=self._node_labels.get(name))
-        return Party(PartyKind.OUTSIDE, text, address=address)
+            return PolicyParty(
+                PartyKind.HOST, text, address=address, node=name, node_labels=self._node_labels.get(name)
+            )
+        return PolicyParty(PartyKind.OUTSIDE, text, address=address)
 
-    def of_pod(self, pod: Pod, ip: str = "", version: int = 0) -> Party:
+    def of_pod(self, pod: Pod, ip: str = "", version: int = 0) -> PolicyParty:
         meta = pod.metadata
         addresses = [a for a in map(address_of, (ip,) if ip else pod.ips) if a is not None]
         if version:
             addresses = [a for a in addresses if a.version == version]
         host = pod.spec.host_network
         host_ip = address_of(pod.status.host_ip) if pod.status.host_ip else None
-        return Party(
+        return PolicyParty(
             kind=PartyKind.HOST if host else PartyKind.POD,
             text=f"{meta.namespace}/{meta.name}",
             namespace=meta.namespace,
@@ -135,15 +139,22 @@ class Parties:
             versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
             mesh=mesh_level(pod, self._labels_of(meta.namespace)),
             owned=bool(meta.owner_references),
-            ports=tuple(NamedPort(p.name, p.protocol, p.container_port) for p in pod.ports if p.name),
+            ports=_named_ports(pod),
         )
 
-    def _of_node(self, node: Node, address: Address) -> Party:
+    def _of_node(self, node: Node, address: Address) -> PolicyParty:
         meta = node.metadata
-        return Party(PartyKind.HOST, f"node {meta.name}", address=address, node=meta.name, node_labels=meta.labels)
+        return PolicyParty(
+            PartyKind.HOST, f"node {meta.name}", address=address, node=meta.name, node_labels=meta.labels
+        )
 
     def _labels_of(self, namespace: str) -> dict[str, str]:
         labels = self._namespace_labels.get(namespace)
         if labels is None:
             labels = self._namespace_labels[namespace] = self.snapshot.namespace_labels(namespace)
         return labels
+
+
+def _named_ports(pod: Pod) -> tuple[NamedPort, ...]:
+    sidecars = frozenset(pod.sidecar_ports)
+    return tuple(NamedPort(p.name, p.protocol, p.container_port, p in sidecars) for p in pod.ports if p.name)

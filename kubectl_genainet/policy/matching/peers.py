@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from kubectl_genainet.policy.matching.cidr import Address, Block
+from kubectl_genainet.policy.matching.cidr import Address, AddressBlock
 from kubectl_genainet.policy.matching.domains import domain_matches
 from kubectl_genainet.policy.matching.expressions import NAMESPACE_NAME, Expression, keys_of
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.selectors import EVERYTHING, NAMESPACE_NAME_LABEL, Selector, label_text
 from kubectl_genainet.policy.model import FailedTerm, Term
 
@@ -33,14 +33,14 @@ _KNOWN_BY_NAME = {NAMESPACE_NAME_LABEL, NAMESPACE_NAME}  # labels of a namespace
 class Peer(Protocol):
     """Whom a term selects. `own` is the pod whose policy it is: some terms compare with it."""
 
-    def match(self, party: Party, own: Party) -> Match: ...
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match: ...
 
 
 def no(term: Term, wanted: object, actual: str, field: str, depth: int = 0) -> Match:
     return Match(False, FailedTerm(term, str(wanted), actual, field), depth)
 
 
-def select_namespace(selector: Selector, party: Party, field: str) -> Match:
+def select_namespace(selector: Selector, party: PolicyParty, field: str) -> Match:
     """Whether a selector selects the namespace of a pod."""
     failed = selector.failed(party.namespace_labels)
     if not party.namespace_known:
@@ -54,7 +54,7 @@ def select_namespace(selector: Selector, party: Party, field: str) -> Match:
     return no(Term.NAMESPACE_LABELS, failed, label_text(party.namespace_labels, failed.key), field)
 
 
-def is_pod(party: Party, wanted: str, field: str) -> Match:
+def is_pod(party: PolicyParty, wanted: str, field: str) -> Match:
     """Selectors of pods and namespaces select pods that have a network of their own (API reference, KEP-2091)."""
     if party.kind is PartyKind.POD:
         return YES
@@ -67,7 +67,7 @@ def is_pod(party: Party, wanted: str, field: str) -> Match:
 class AnyPeer(msgspec.Struct, frozen=True):
     """Everything, inside and outside the cluster."""
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         return YES
 
 
@@ -80,7 +80,7 @@ class PodsPeer(msgspec.Struct, frozen=True):
     pods_field: str = ""
     namespaces_field: str = ""
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         kind = is_pod(party, "a pod", self.pods_field or self.namespaces_field)
         if not kind.value:
             return kind
@@ -96,7 +96,7 @@ class PodsPeer(msgspec.Struct, frozen=True):
                 return namespace._replace(depth=1)
         return YES if self.pods.matches(party.labels) else self._pods_failed(party)
 
-    def _pods_failed(self, party: Party) -> Match:
+    def _pods_failed(self, party: PolicyParty) -> Match:
         failed = self.pods.failed(party.labels)
         return no(Term.POD_LABELS, failed, label_text(party.labels, failed.key if failed else ""), self.pods_field, 2)
 
@@ -113,7 +113,7 @@ class SameLabelsPeer(msgspec.Struct, frozen=True):
     field: str
     pods_field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         kind = is_pod(party, "a pod", self.field)
         if not kind.value:
             return kind
@@ -140,8 +140,8 @@ class BlockPeer(msgspec.Struct, frozen=True):
     translation; Cilium doesn't (`outside_only`: identity goes before address, but for the kinds of parties in `also`).
     """
 
-    block: Block
-    excepts: tuple[Block, ...]
+    block: AddressBlock
+    excepts: tuple[AddressBlock, ...]
     field: str
     outside_only: bool = False
     also: frozenset[PartyKind] = frozenset()
@@ -155,7 +155,7 @@ class BlockPeer(msgspec.Struct, frozen=True):
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if self.outside_only and party.kind is not PartyKind.OUTSIDE and party.kind not in self.also:
             kind = "pod" if party.kind is PartyKind.POD else "node"
             return no(
@@ -184,7 +184,7 @@ class NodesPeer(msgspec.Struct, frozen=True):
     nodes: Selector
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is not PartyKind.HOST:
             return no(Term.NODE, f"a node with {self.nodes}", party.text, self.field)
         if party.node_labels is None:
@@ -207,7 +207,7 @@ class DomainsPeer(msgspec.Struct, frozen=True):
     patterns: tuple[str, ...]
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         wanted = " or ".join(self.names)
         if party.kind is not PartyKind.OUTSIDE:
             return no(Term.DOMAIN, wanted, f"{party.text}, inside the cluster", self.field)
@@ -224,7 +224,7 @@ class ServiceAccountPeer(msgspec.Struct, frozen=True):
     names: Selector
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         account = party.service_account if party.kind is PartyKind.POD else ""
         failed = self.names.failed({r.key: account for r in self.names.requirements})
         if account and failed is None:
@@ -257,26 +257,26 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
     sets: tuple[NetworkSet, ...]
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is PartyKind.POD and not self.only_global:
             pod = self._pod(party)
             if pod.value is not False:
                 return pod
         unsure: Match | None = None
-        for one in self.sets:
-            holds = self._holds_set(one)
-            found = one.blocks.match(party, own) if holds is not False else Match(False)
-            if found.value and holds:
+        for labelled_set in self.sets:
+            holds = self._holds_set(labelled_set)
+            selected = labelled_set.blocks.match(party, own) if holds is not False else Match(False)
+            if selected.value and holds:
                 return YES
-            if found.value is not False:
-                why = found.why or f"the labels of namespace {one.namespace} are not known: it was not read"
+            if selected.value is not False:
+                why = selected.why or f"the labels of namespace {labelled_set.namespace} are not known: it was not read"
                 unsure = Match(None, why=why)
         if unsure is not None:
             return unsure
         labels_text = label_text(party.labels) if party.kind is PartyKind.POD else party.text
         return no(Term.POD_LABELS, self.text, labels_text, self.field, 1 if party.kind is PartyKind.POD else 0)
 
-    def _pod(self, party: Party) -> Match:
+    def _pod(self, party: PolicyParty) -> Match:
         if self.namespace and party.namespace != self.namespace:
             return Match(False)
         own = {
@@ -294,16 +294,16 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
         labels = {**party.namespace_labels, NAMESPACE_NAME: party.namespace}
         return Match(self.namespaces.matches(labels))
 
-    def _holds_set(self, one: NetworkSet) -> bool | None:
-        if (self.only_global and one.namespace) or not self.selector.matches(one.labels):
+    def _holds_set(self, network_set: NetworkSet) -> bool | None:
+        if (self.only_global and network_set.namespace) or not self.selector.matches(network_set.labels):
             return False
         if self.namespace:
-            return one.namespace == self.namespace
+            return network_set.namespace == self.namespace
         if self.all_namespaces or self.only_global:
             return True
-        if one.namespace and not one.namespace_known and keys_of(self.namespaces) - _KNOWN_BY_NAME:
+        if network_set.namespace and not network_set.namespace_known and keys_of(self.namespaces) - _KNOWN_BY_NAME:
             return None
-        return self.namespaces.matches(one.namespace_labels)
+        return self.namespaces.matches(network_set.namespace_labels)
 
 
 class NobodyPeer(msgspec.Struct, frozen=True):
@@ -312,7 +312,7 @@ class NobodyPeer(msgspec.Struct, frozen=True):
     field: str
     why: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         return no(Term.POD, f"nobody ({self.why})", party.text, self.field)
 
 
@@ -322,14 +322,14 @@ class UnknownPeer(msgspec.Struct, frozen=True):
     field: str
     why: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         return Match(None, why=self.why)
 
 
 class OwnedPodPeer(msgspec.Struct, frozen=True):
     """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.owned:
             return YES
         return Match(
@@ -342,14 +342,14 @@ class AllOfPeer(msgspec.Struct, frozen=True):
 
     parts: tuple[Peer, ...]
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         unsure: Match | None = None
         for depth, part in enumerate(self.parts):
-            found = part.match(party, own)
-            if found.value is False:
-                return found._replace(depth=depth)
-            if found.value is None and unsure is None:
-                unsure = found
+            selected = part.match(party, own)
+            if selected.value is False:
+                return selected._replace(depth=depth)
+            if selected.value is None and unsure is None:
+                unsure = selected
         return unsure or YES
 
 
@@ -358,7 +358,7 @@ class AnyOfPeer(msgspec.Struct, frozen=True):
 
     parts: tuple[Peer, ...]
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         return best_match([part.match(party, own) for part in self.parts])
 
 
@@ -370,17 +370,17 @@ class NotPeer(msgspec.Struct, frozen=True):
     wanted: str
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
-        found = self.part.match(party, own)
-        if found.value is None:
-            return found
-        return YES if found.value is False else no(self.term, self.wanted, party.text, self.field)
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
+        selected = self.part.match(party, own)
+        if selected.value is None:
+            return selected
+        return YES if selected.value is False else no(self.term, self.wanted, party.text, self.field)
 
 
-def best_match(found: list[Match]) -> Match:
+def best_match(alternatives: list[Match]) -> Match:
     """Of alternatives: one that selects, else one that may, else the nearest miss."""
     best = Match(False)
-    for match in found:
+    for match in alternatives:
         if match.value:
             return match
         if match.value is None:

@@ -97,9 +97,9 @@ def selector_of(raw: RawSelector, where: Where) -> Selector:
     """Validates a selector as the API server does. Raises InputError with file, object and field."""
     requirements = []
     for key, value in raw.match_labels.items():
-        at = where.at("matchLabels")
-        check_label_key(key, at)
-        check_label_value(value, at.at(key))
+        labels_field = where.at("matchLabels")
+        check_label_key(key, labels_field)
+        check_label_value(value, labels_field.at(key))
         requirements.append(Requirement(key, Operator.IN, (value,)))
     for i, expression in enumerate(raw.match_expressions):
         requirements.append(_requirement(expression, where.at("matchExpressions").item(i)))
@@ -156,19 +156,19 @@ class LabelIndex:
 
     def select(self, selector: Selector) -> int:
         """The items that a selector selects."""
-        found = self.all
+        selected = self.all
         for requirement in selector.requirements:
-            found &= self._meeting(requirement)
-            if not found:
+            selected &= self._meeting(requirement)
+            if not selected:
                 break
-        return found
+        return selected
 
     def _meeting(self, requirement: Requirement) -> int:
         if requirement.operator is Operator.EXISTS:
             return self._by_key.get(requirement.key, 0)
         if requirement.operator is Operator.DOES_NOT_EXIST:
             return self.all & ~self._by_key.get(requirement.key, 0)
-        found = 0
+        meeting = 0
         for value in requirement.values:
-            found |= self._by_pair.get((requirement.key, value), 0)
-        return found if requirement.operator is Operator.IN else self.all & ~found
+            meeting |= self._by_pair.get((requirement.key, value), 0)
+        return meeting if requirement.operator is Operator.IN else self.all & ~meeting

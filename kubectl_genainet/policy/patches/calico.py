@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.patches.proposal import ProposalContext, cleaned, free_name, single_address
 
@@ -54,7 +54,7 @@ def _rule(context: ProposalContext, namespace: str) -> dict[str, Any]:
     return {"action": "Allow", "protocol": flow.protocol, **ends}
 
 
-def _entity(context: ProposalContext, peer: Party, namespace: str) -> dict[str, Any]:
+def _entity(context: ProposalContext, peer: PolicyParty, namespace: str) -> dict[str, Any]:
     if peer.kind is not PartyKind.POD:
         return {"nets": [single_address(peer)]}
     entity: dict[str, Any] = {"selector": _selector(context.labels.of(peer))}

@@ -8,14 +8,14 @@ from itertools import combinations
 
 from kubectl_genainet.model.kube import KubeObject, Pod
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
 
 # Set by controllers and by release tools: different for the next pod, revision or release of the same workload.
 _CHANGING = re.compile(
     r"""
-    (.*/)?(.*[-_.])?                                          # a prefix, and the words before the last
+    (?>(?:.*/)?)(.*[-_.])?                                    # a prefix, and the words before the last
     ( hash | version | revision | rev | chart | index | ordinal | uid | sha\d* | commit | build | tag | generation
     | checksum | timestamp | date | attempt | epoch | exec-?id | pod-name | group-key | job-key | job-name | node-name )
     | (batch|leaderworkerset\.sigs\.k8s)\.(kubernetes\.)?io/(?!name$).*
@@ -36,7 +36,7 @@ def changes(key: str) -> bool:
     return _CHANGING.fullmatch(key) is not None
 
 
-def lasting_labels(pod: Party) -> dict[str, str]:
+def lasting_labels(pod: PolicyParty) -> dict[str, str]:
     """The labels that the next pod of the same workload will have too; all labels where there are no others."""
     return {k: v for k, v in pod.labels.items() if not changes(k)} or dict(pod.labels)
 
@@ -49,7 +49,7 @@ class PodLabels:
         self._chosen: dict[tuple[str, str], dict[str, str]] = {}
         self._owner_selectors: list[tuple[str, dict[str, str]]] | None = None
 
-    def of(self, pod: Party) -> dict[str, str]:
+    def of(self, pod: PolicyParty) -> dict[str, str]:
         """The fewest lasting labels that select what all lasting labels of the pod select in its namespace.
 
         Well-known labels and those of the owner's selector come first. Empty where the pod has no lasting label.
@@ -59,7 +59,7 @@ class PodLabels:
             self._chosen[key] = self._choose(pod)
         return self._chosen[key]
 
-    def _choose(self, pod: Party) -> dict[str, str]:
+    def _choose(self, pod: PolicyParty) -> dict[str, str]:
         lasting = {k: v for k, v in pod.labels.items() if not changes(k) and self._is_in_identity(k)}
         for other in _replicas(self._engine, pod):
             lasting = {k: v for k, v in lasting.items() if other.get(k) == v}
@@ -76,7 +76,7 @@ class PodLabels:
         identities = self._engine.identities
         return identities is None or bool(identities.takes(key))
 
-    def _owner_keys(self, pod: Party) -> frozenset[str]:
+    def _owner_keys(self, pod: PolicyParty) -> frozenset[str]:
         """The keys of the selectors of workloads that select the pod; they can't change while the workload lives."""
         if self._owner_selectors is None:
             by_kind = self._engine.snapshot.by_kind
@@ -89,7 +89,7 @@ class PodLabels:
             for key in labels
         )
 
-    def _selected(self, pod: Party, labels: dict[str, str]) -> int:
+    def _selected(self, pod: PolicyParty, labels: dict[str, str]) -> int:
         requirements = tuple(Requirement(k, Operator.IN, (v,)) for k, v in labels.items())
         return self._engine.rows.classes.pods_in(PodsPeer(Selector(requirements), namespace=pod.namespace))
 
@@ -107,7 +107,7 @@ class _Rank:
         return (1 if key in self._owned else 2), place, key
 
 
-def _replicas(engine: PolicyEngine, pod: Party) -> Iterable[dict[str, str]]:
+def _replicas(engine: PolicyEngine, pod: PolicyParty) -> Iterable[dict[str, str]]:
     """The labels of the other pods of the same owner."""
     own = engine.snapshot.pod(pod.namespace, pod.name)
     owners = _owners(own) if own is not None else frozenset()
@@ -120,14 +120,14 @@ def _replicas(engine: PolicyEngine, pod: Party) -> Iterable[dict[str, str]]:
 
 def _owners(pod: Pod) -> frozenset[tuple[str, str]]:
     """A pod's owners; for a ReplicaSet the Deployment that its name begins with, since each release has a ReplicaSet."""
-    found = set()
+    owners = set()
     for owner in pod.metadata.owner_references:
         name = owner.name
         suffix = pod.metadata.labels.get("pod-template-hash") or pod.metadata.labels.get("rollouts-pod-template-hash")
         if owner.kind == "ReplicaSet" and suffix:
             name = name.removesuffix(f"-{suffix}")
-        found.add((owner.kind, name))
-    return frozenset(found)
+        owners.add((owner.kind, name))
+    return frozenset(owners)
 
 
 def _match_labels(obj: KubeObject) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import Direction, PolicyFlow
 from kubectl_genainet.policy.patches.labels import PodLabels
@@ -18,6 +20,7 @@ _SERVER_FIELDS = ("managedFields", "resourceVersion", "uid", "creationTimestamp"
 # The most rules that the schema of a kind admits in one direction.
 MOST_RULES = {"AdminNetworkPolicy": 100, "BaselineAdminNetworkPolicy": 100, "ClusterNetworkPolicy": 25}
 _NAMING = ("app.kubernetes.io/name", "app", "k8s-app", "app.kubernetes.io/component", "name", "component")
+_NESTED_NAMESPACES = frozenset({"namespaceSelector", "sameLabels", "notSameLabels"})
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -29,8 +32,8 @@ class ProposalContext:
     labels: PodLabels
     flow: PolicyFlow
     direction: Direction
-    own: Party
-    peer: Party
+    own: PolicyParty
+    peer: PolicyParty
 
     @property
     def side(self) -> str:
@@ -56,12 +59,12 @@ def cleaned(obj: KubeObject) -> dict[str, Any]:
     return raw
 
 
-def _pod_selector(context: ProposalContext, pod: Party) -> dict[str, Any]:
+def _pod_selector(context: ProposalContext, pod: PolicyParty) -> dict[str, Any]:
     labels = context.labels.of(pod)
     return {"matchLabels": labels} if labels else {}
 
 
-def single_address(party: Party) -> str:
+def single_address(party: PolicyParty) -> str:
     assert party.address is not None
     return f"{party.address}/{32 if party.address.version == 4 else 128}"
 
@@ -98,7 +101,10 @@ def allow_rule(context: ProposalContext, kind: str) -> dict[str, Any]:
     """A rule of an administrator's policy that allows this peer and port."""
     flow, peer = context.flow, context.peer
     if peer.kind is PartyKind.POD:
-        selector: dict[str, Any] = {"pods": _pods(context, peer)}
+        pods = _pods(context, peer)
+        if kind != "ClusterNetworkPolicy" and _peers_are_nested(context.engine.snapshot):
+            pods = {"namespaces": {"namespaceSelector": pods["namespaceSelector"]}, "podSelector": pods["podSelector"]}
+        selector: dict[str, Any] = {"pods": pods}
     else:
         selector = {"networks": [single_address(peer)]}
     rule: dict[str, Any] = {"name": f"allow-{_plain(peer)}"[:100], "action": "Allow", context.side: [selector]}
@@ -106,6 +112,27 @@ def allow_rule(context: ProposalContext, kind: str) -> dict[str, Any]:
         port = {flow.protocol.lower(): {"destinationPort": {"number": flow.port}}}
         return {**rule, "action": "Accept", "protocols": [port]}
     return {**rule, "ports": [{"portNumber": {"protocol": flow.protocol, "port": flow.port}}]}
+
+
+def _peers_are_nested(snapshot: ClusterSnapshot) -> bool:
+    """Whether the API server has the peers of network-policy-api 0.1.1 and older (`pods: {namespaces: …}`): the first
+    peer that shows it tells. Later ones refuse that shape, and older ones refuse today's."""
+    for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"):
+        for obj in snapshot.of(kind, "policy.networking.k8s.io"):
+            for pods in _peers_that_are_pods(obj.raw.get("spec")):
+                return "namespaces" in pods
+    return False
+
+
+def _peers_that_are_pods(spec: Any) -> Iterator[dict[str, Any]]:
+    sides = (("ingress", "from"), ("egress", "to")) if isinstance(spec, dict) else ()
+    for direction, side in sides:
+        for rule in spec.get(direction) or ():
+            for peer in rule.get(side) or ():
+                if isinstance(peer.get("pods"), dict):
+                    yield peer["pods"]
+                elif (peer.get("namespaces") or {}).keys() & _NESTED_NAMESPACES:
+                    yield peer
 
 
 def new_admin_policy(context: ProposalContext, denying: KubeObject) -> dict[str, Any] | None:
@@ -129,7 +156,7 @@ def new_admin_policy(context: ProposalContext, denying: KubeObject) -> dict[str,
     }
 
 
-def _pods(context: ProposalContext, pod: Party) -> dict[str, Any]:
+def _pods(context: ProposalContext, pod: PolicyParty) -> dict[str, Any]:
     return {
         "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: pod.namespace}},
         "podSelector": _pod_selector(context, pod),
@@ -143,7 +170,7 @@ def free_name(context: ProposalContext) -> str:
     return next(name for i in range(len(taken) + 1) if (name := f"{base}-{i}" if i else base) not in taken)
 
 
-def _plain(party: Party) -> str:
+def _plain(party: PolicyParty) -> str:
     """A short word for a party that fits into an object name."""
     own = party.name or party.domain or str(party.address)
     text = next((party.labels[k] for k in _NAMING if party.labels.get(k)), own)

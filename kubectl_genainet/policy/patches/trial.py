@@ -19,46 +19,56 @@ from kubectl_genainet.policy.reach.rows import MatrixRows, bits, looks_at_own
 from kubectl_genainet.policy.rules import Policy
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One object to apply: an existing policy with `what` changed, or a new policy."""
+class PolicyChange(msgspec.Struct, frozen=True):
+    """One object to apply: an existing policy with `what` changed, or a new policy.
+
+    `file` is where an existing one was read, `keeper` what writes it again (origin.py); each may be empty.
+    """
 
     ref: ObjectRef
     is_new: bool
     what: str
     object: dict[str, Any]
+    file: str = ""
+    keeper: str = ""
 
 
-class Option(msgspec.Struct, frozen=True):
+class PatchOption(msgspec.Struct, frozen=True):
     """Objects that together admit the flow. `also_admits` are the other flows (source, destination) on its port.
 
     `isolates` are pods that were open and are not any more: the rest of what they receive or send stops.
     """
 
-    changes: tuple[Change, ...]
+    changes: tuple[PolicyChange, ...]
     also_admits: tuple[tuple[str, str], ...]
     isolates: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether something undoes a part of it with its next release."""
+        return any(change.keeper for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """Changes that admit a flow, and what they do besides. The pairs are listed only for the option that is chosen."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[PolicyChange, ...]
     admits: int
     isolates: tuple[str, ...]
     _effect: _Effect
     _products: list[_Product]
     _outside: tuple[tuple[str, str], ...]
 
-    def option(self) -> Option:
+    def option(self) -> PatchOption:
         own = self._effect.own_pair
         pairs = dict.fromkeys((*self._effect.listed(self._products), *self._outside))
         pairs.pop(own, None)
-        return Option(self.changes, tuple(pairs), self.isolates)
+        return PatchOption(self.changes, tuple(pairs), self.isolates)
 
 
 def tried(
-    engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[Change], *, at_most: int | None = None
+    engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[PolicyChange], *, at_most: int | None = None
 ) -> Trial | None:
     """The trial of these changes, if they admit the flow and stop no other on its port; None otherwise, and where they
     admit more than `at_most` other flows."""
@@ -85,7 +95,7 @@ class _Product(NamedTuple):
     destinations: int
 
 
-Row = tuple[int, int]  # the classes that may be allowed, and those that may be denied
+ClassRow = tuple[int, int]  # the classes that may be allowed, and those that may be denied
 
 
 class _Effect:
@@ -115,12 +125,12 @@ class _Effect:
         self._changed = {d: self._changed_groups(d) for d in Direction}
 
     def _selected(self, policies: Sequence[Policy], direction: Direction) -> int:
-        found = 0
+        selected = 0
         for policy in policies:
             if policy.applies(direction):
                 sure, unsure = self.classes.peer(policy.subject, NOBODY)
-                found |= sure | unsure
-        return found & self.classes.pods
+                selected |= sure | unsure
+        return selected & self.classes.pods
 
     def isolated(self) -> tuple[str, ...]:
         """The pods that a changed policy isolates and none did."""
@@ -131,9 +141,9 @@ class _Effect:
         isolating = [p for p in self.added if p.isolates(direction)]
         return self._selected(isolating, direction) & ~self.rows.isolated(direction) if isolating else 0
 
-    def _changed_groups(self, direction: Direction) -> dict[tuple[Row, Row], int]:
+    def _changed_groups(self, direction: Direction) -> dict[tuple[ClassRow, ClassRow], int]:
         """The classes that the changed policies select in a direction, by their rows before and after."""
-        groups: dict[tuple[Row, Row], int] = {}
+        groups: dict[tuple[ClassRow, ClassRow], int] = {}
         for indices in self._treated_alike(direction).values():
             rows = self._row(indices[0], direction), self._new_row(indices[0], direction)
             groups[rows] = groups.get(rows, 0) | sum(1 << index for index in indices)
@@ -152,10 +162,10 @@ class _Effect:
             groups.setdefault(key, []).append(index)
         return groups
 
-    def _row(self, index: int, direction: Direction) -> Row:
+    def _row(self, index: int, direction: Direction) -> ClassRow:
         return self.rows.row(index, direction, self.flow.protocol, self.flow.port)
 
-    def _new_row(self, index: int, direction: Direction) -> Row:
+    def _new_row(self, index: int, direction: Direction) -> ClassRow:
         return self.rows.row_with(
             index, direction, self.flow.protocol, self.flow.port, removed=self.removed, added=self.added
         )
@@ -165,20 +175,20 @@ class _Effect:
 
         None where one is stopped, other than by isolating a pod that was open, and where there are more than `at_most`.
         """
-        found: list[_Product] = []
+        products: list[_Product] = []
         for direction in Direction:
             for (before, after), alike in self._changed[direction].items():
                 for (old, new), others in self._at_the_other_end(direction, _different(before, after)):
                     mine = alike & (old[0] | new[0])  # the other end lets nothing else pass, before or after
                     if direction is Direction.INGRESS:  # the first direction has judged pairs whose ends both change
                         mine &= ~_different(old, new)
-                    if mine and not self._compare(direction, mine, (before, after), others, (old, new), found):
+                    if mine and not self._compare(direction, mine, (before, after), others, (old, new), products):
                         return None
-            if at_most is not None and self.count(found) > at_most:
+            if at_most is not None and self.count(products) > at_most:
                 return None
-        return found
+        return products
 
-    def _at_the_other_end(self, direction: Direction, wanted: int) -> Iterator[tuple[tuple[Row, Row], int]]:
+    def _at_the_other_end(self, direction: Direction, wanted: int) -> Iterator[tuple[tuple[ClassRow, ClassRow], int]]:
         """Those of the wanted classes that have the same rows in the other direction, with these rows."""
         back = Direction.INGRESS if direction is Direction.EGRESS else Direction.EGRESS
         unchanged = wanted & ~self._subjects[back]
@@ -198,23 +208,23 @@ class _Effect:
         self,
         direction: Direction,
         mine: int,
-        rows: tuple[Row, Row],
+        rows: tuple[ClassRow, ClassRow],
         others: int,
-        other_rows: tuple[Row, Row],
+        other_rows: tuple[ClassRow, ClassRow],
         gained: list[_Product],
     ) -> bool:
         """Notes the pairs that are gained between two sets of classes with the same rows; False where one is stopped."""
         back = Direction.INGRESS if direction is Direction.EGRESS else Direction.EGRESS
         for to, theirs in _parts(others, rows):
-            for of, ours in _parts(mine, other_rows):
+            for of, own_rows in _parts(mine, other_rows):
                 was, now = _verdict(to[:2], of[:2]), _verdict(to[2:], of[2:])
                 if was is PolicyVerdict.ALLOW and now is not PolicyVerdict.ALLOW:
-                    open_ends = ours & ~self._isolated[direction], theirs & ~self._isolated[back]
+                    open_ends = own_rows & ~self._isolated[direction], theirs & ~self._isolated[back]
                     if all(open_ends) and not self._one_pod(*open_ends):
                         return False
                 elif now is not was and (now is PolicyVerdict.ALLOW or was is PolicyVerdict.DENY):
                     egress = direction is Direction.EGRESS
-                    gained.append(_Product(ours, theirs) if egress else _Product(theirs, ours))
+                    gained.append(_Product(own_rows, theirs) if egress else _Product(theirs, own_rows))
         return True
 
     def _one_pod(self, first: int, second: int) -> bool:
@@ -242,10 +252,10 @@ class _Effect:
                 continue
             direction = Direction.INGRESS if is_source else Direction.EGRESS
             for group in self._pods_alike(direction, party.kind is PartyKind.HOST):
-                one = replace_end(flow, PolicyEndpoint(*group[0]), is_source)
+                flow_alike = replace_end(flow, PolicyEndpoint(*group[0]), is_source)
                 if (
-                    self.after.explain(one).verdict is not PolicyVerdict.DENY
-                    and self.before.explain(one).verdict is PolicyVerdict.DENY
+                    self.after.explain(flow_alike).verdict is not PolicyVerdict.DENY
+                    and self.before.explain(flow_alike).verdict is PolicyVerdict.DENY
                 ):
                     flows = [replace_end(flow, PolicyEndpoint(*pod), is_source) for pod in group]
                     yield from ((str(f.source), str(f.destination)) for f in flows)
@@ -266,14 +276,14 @@ class _Effect:
 _FEW = 64  # up to so many classes are looked at one by one
 
 
-def _different(before: Row, after: Row) -> int:
+def _different(before: ClassRow, after: ClassRow) -> int:
     return (before[0] ^ after[0]) | (before[1] ^ after[1])
 
 
 _Flags = tuple[bool, bool, bool, bool]
 
 
-def _parts(classes: int, rows: tuple[Row, Row]) -> list[tuple[_Flags, int]]:
+def _parts(classes: int, rows: tuple[ClassRow, ClassRow]) -> list[tuple[_Flags, int]]:
     """The classes split by whether they are in each of four sets: of the row before, and of the row after."""
     if not classes & (classes - 1):
         before, after = rows
@@ -304,11 +314,11 @@ def _parts(classes: int, rows: tuple[Row, Row]) -> list[tuple[_Flags, int]]:
     return [((f[0], f[1], f[2], f[3]), part) for f, part in parts]
 
 
-def _verdict(one: tuple[bool, bool], other: tuple[bool, bool]) -> PolicyVerdict:
+def _verdict(row: tuple[bool, bool], other_row: tuple[bool, bool]) -> PolicyVerdict:
     """The verdict between two classes: of the row of each, whether the other may be allowed, and may be denied."""
-    if not (one[0] and other[0]):
+    if not (row[0] and other_row[0]):
         return PolicyVerdict.DENY
-    return PolicyVerdict.UNKNOWN if one[1] or other[1] else PolicyVerdict.ALLOW
+    return PolicyVerdict.UNKNOWN if row[1] or other_row[1] else PolicyVerdict.ALLOW
 
 
 def replace_end(flow: PolicyFlow, pod: PolicyEndpoint, keep_source: bool) -> PolicyFlow:

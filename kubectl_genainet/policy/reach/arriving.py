@@ -1,20 +1,28 @@
-"""The matrix of connections as they arrive: between pods of Istio's ambient mesh in its tunnel, on one port for all."""
+"""The matrix of connections as they arrive: between pods of a mesh in its tunnel, on one port for all."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.flows.arrival import HBONE, in_ambient
-from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL
-from kubectl_genainet.policy.model import pod_endpoint
+from kubectl_genainet.policy.flows.tunnels import Membership, Meshes
 from kubectl_genainet.policy.reach.matrix import Matrix
 
 
+class _Tunnel(NamedTuple):
+    """The classes of which every pod's connections go through a mesh's tunnel, those of which any pod's may, and who may
+    reach whom on the tunnel's port."""
+
+    every: int
+    some: int
+    matrix: Matrix
+
+
 class ArrivingMatrices:
-    """The matrices of one engine. What is the same for every port, the tunnel and who is in it, is looked up once."""
+    """The matrices of one engine. What is the same for every port, the tunnels and who is in them, is looked up once."""
 
     def __init__(self, engine: PolicyEngine) -> None:
         self._engine = engine
@@ -22,34 +30,36 @@ class ArrivingMatrices:
     def on(self, protocol: str, port: int) -> Matrix:
         """Who may reach whom on a port. Where not all pods of a class are in the mesh, it is known only where both ways
         agree."""
-        plain = self._engine.matrix(protocol, port)
-        every, some = self._ambient if protocol == "TCP" and port != HBONE else (0, 0)
-        if not some:
-            return plain
-        tunnel = self._tunnel
-        allowed, unknown = list(plain.allowed), list(plain.unknown)
-        for i in range(len(plain.classes)):
-            if not some >> i & 1:
-                continue
-            tunnelled = every if every >> i & 1 else 0
-            mixed = some & ~tunnelled
-            both = plain.allowed[i] & tunnel.allowed[i]
-            either = plain.allowed[i] | plain.unknown[i] | tunnel.allowed[i] | tunnel.unknown[i]
-            allowed[i] = plain.allowed[i] & ~some | tunnel.allowed[i] & tunnelled | both & mixed
-            unknown[i] = plain.unknown[i] & ~some | tunnel.unknown[i] & tunnelled | either & ~both & mixed
-        return msgspec.structs.replace(plain, allowed=tuple(allowed), unknown=tuple(unknown))
+        matrix = self._engine.matrix(protocol, port)
+        for tunnel in self._tunnels if protocol == "TCP" else ():
+            if port != tunnel.matrix.port:
+                matrix = _through(matrix, tunnel)
+        return matrix
 
     @cached_property
-    def _tunnel(self) -> Matrix:
-        return self._engine.matrix("TCP", HBONE)
+    def _tunnels(self) -> list[_Tunnel]:
+        tunnels = []
+        meshes = Meshes(self._engine.snapshot)
+        for mesh_port in meshes.ports:
+            every = some = 0
+            for pod_class in self._engine.rows.classes.classes:
+                memberships = {meshes.membership(mesh_port, *pod) for pod in pod_class.pods}
+                every |= (memberships == {Membership.ALWAYS}) << pod_class.index
+                some |= (memberships != {Membership.NEVER}) << pod_class.index
+            tunnels.append(_Tunnel(every, some, self._engine.matrix("TCP", mesh_port)))
+        return tunnels
 
-    @cached_property
-    def _ambient(self) -> tuple[int, int]:
-        """The classes of which every pod is in the ambient mesh, and those of which any is."""
-        every = some = 0
-        for one in self._engine.rows.classes.classes:
-            if AMBIENT_LABEL in one.party.labels or AMBIENT_LABEL in one.party.namespace_labels:
-                found = [in_ambient(self._engine.snapshot, pod_endpoint(*pod)) for pod in one.pods]
-                every |= all(found) << one.index
-                some |= any(found) << one.index
-        return every, some
+
+def _through(plain: Matrix, tunnel: _Tunnel) -> Matrix:
+    every, some, inside = tunnel
+    allowed, unknown = list(plain.allowed), list(plain.unknown)
+    for i in range(len(plain.classes)):
+        if not some >> i & 1:
+            continue
+        tunnelled = every if every >> i & 1 else 0
+        mixed = some & ~tunnelled
+        both = plain.allowed[i] & inside.allowed[i]
+        either = plain.allowed[i] | plain.unknown[i] | inside.allowed[i] | inside.unknown[i]
+        allowed[i] = plain.allowed[i] & ~some | inside.allowed[i] & tunnelled | both & mixed
+        unknown[i] = plain.unknown[i] & ~some | inside.unknown[i] & tunnelled | either & ~both & mixed
+    return msgspec.structs.replace(plain, allowed=tuple(allowed), unknown=tuple(unknown))

@@ -13,8 +13,8 @@ import msgspec
 
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
 from kubectl_genainet.policy.matching.cidr import Address
-from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
-from kubectl_genainet.policy.matching.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.matching.node_peers import ElsewherePeer, OnNodesPeer, OwnNodePeer
+from kubectl_genainet.policy.matching.party import Parties, PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
     AnyOfPeer,
@@ -33,14 +33,14 @@ NO_ADDRESS = (0, 0)
 Sets = tuple[int, int]  # (certainly selected, possibly selected beyond these)
 
 
-NOBODY = Party(PartyKind.OUTSIDE, "")
+NOBODY = PolicyParty(PartyKind.OUTSIDE, "")
 
 
 class PodClass(msgspec.Struct, frozen=True):
     """Pods that all policies treat alike; `party` is the first of them."""
 
     index: int
-    party: Party
+    party: PolicyParty
     pods: tuple[tuple[str, str], ...]
 
 
@@ -48,7 +48,7 @@ class PodClasses:
     """All classes of a snapshot's pods, with the sets of classes that terms of rules select."""
 
     def __init__(self, parties: Parties, edges: Edges) -> None:
-        members: dict[object, list[Party]] = {}
+        members: dict[object, list[PolicyParty]] = {}
         for pod in parties.snapshot.pods:
             if not pod.finished:
                 party = parties.of_pod(pod)
@@ -66,26 +66,28 @@ class PodClasses:
         self._hosts = tuple(c.index for c in self.classes if c.party.kind is PartyKind.HOST)
         self.of_pod = {pod: c.index for c in self.classes for pod in c.pods}
         self._by_size: dict[int, int] = {}
-        for one in self.classes:
-            self._by_size[len(one.pods)] = self._by_size.get(len(one.pods), 0) | 1 << one.index
+        for pod_class in self.classes:
+            self._by_size[len(pod_class.pods)] = self._by_size.get(len(pod_class.pods), 0) | 1 << pod_class.index
         self._labels = LabelIndex()
         self._namespaces = LabelIndex()
         self._unread_namespaces = LabelIndex()
         self._all_unread = 0
         self._in_namespace: dict[str, int] = {}
         self._named_ports: dict[tuple[str, str, int], int] = {}
+        self._sidecar_ports: dict[tuple[str, str, int], int] = {}
         self._by_address: dict[tuple[int, int], tuple[Address | None, int]] = {}
         self._edges = edges
         self._memo: dict[object, Sets] = {}
-        for one in self.classes:
-            self._add(one.party, 1 << one.index)
+        for pod_class in self.classes:
+            self._add(pod_class.party, 1 << pod_class.index)
 
-    def _add(self, party: Party, bit: int) -> None:
+    def _add(self, party: PolicyParty, bit: int) -> None:
         key = self._edges.key(party.address)
         self._by_address[key] = (party.address, self._by_address.get(key, (None, 0))[1] | bit)
         for port in party.ports:
             named = (port.name, port.protocol, port.port)
-            self._named_ports[named] = self._named_ports.get(named, 0) | bit
+            ports = self._sidecar_ports if port.sidecar else self._named_ports
+            ports[named] = ports.get(named, 0) | bit
         if party.kind is not PartyKind.POD:
             return
         self._labels.add(bit, party.labels)
@@ -98,7 +100,7 @@ class PodClasses:
         """How many pods there are in a set of classes."""
         return sum(size * (members & classes).bit_count() for size, members in self._by_size.items())
 
-    def select(self, peers: tuple[Peer, ...] | None, own: Party) -> Sets:
+    def select(self, peers: tuple[Peer, ...] | None, own: PolicyParty) -> Sets:
         """The classes that at least one of the peers selects; None selects all."""
         if peers is None:
             return self.all, 0
@@ -109,7 +111,7 @@ class PodClasses:
             unsure |= one_unsure
         return sure, unsure & ~sure
 
-    def peer(self, peer: Peer, own: Party) -> Sets:
+    def peer(self, peer: Peer, own: PolicyParty) -> Sets:
         """The classes that a peer selects. Peers are kept by the policies, so their id names them."""
         match peer:
             case AnyPeer():
@@ -133,7 +135,7 @@ class PodClasses:
                 return self._memoised((id(peer), own.namespace), lambda: self._scan(peer, own))
             case IdentityPeer() if not peer.looks_at_node:
                 return self._memoised(id(peer), lambda: self._identity(peer, own))
-            case OwnNodePeer():
+            case OwnNodePeer() | ElsewherePeer():
                 return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
             case EntityPeer() | IdentityPeer() if peer.looks_at_node:
                 return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
@@ -141,10 +143,10 @@ class PodClasses:
                 return self._memoised(id(peer), lambda: self._scan(peer, own))
 
     def _memoised(self, key: object, compute: Callable[[], Sets]) -> Sets:
-        found = self._memo.get(key)
-        if found is None:
-            found = self._memo[key] = compute()
-        return found
+        known = self._memo.get(key)
+        if known is None:
+            known = self._memo[key] = compute()
+        return known
 
     def _pods(self, peer: PodsPeer) -> Sets:
         if peer.namespace:
@@ -162,7 +164,7 @@ class PodClasses:
         """The classes that a peer made for the occasion selects for certain."""
         return self._pods(peer)[0]
 
-    def _block(self, peer: BlockPeer, own: Party) -> Sets:
+    def _block(self, peer: BlockPeer, own: PolicyParty) -> Sets:
         if peer.outside_only or not self._edges.know(peer):
             return self._scan(peer, own)
         sure = 0
@@ -171,29 +173,29 @@ class PodClasses:
                 sure |= classes
         return sure, self._by_address.get(NO_ADDRESS, (None, 0))[1]
 
-    def _identity(self, peer: IdentityPeer, own: Party) -> Sets:
+    def _identity(self, peer: IdentityPeer, own: PolicyParty) -> Sets:
         """Pods by an index of their labels where the terms are about these, hosts one by one."""
         selectors = peer.by_labels()
         if selectors is None or (selectors[1].requirements and self._all_unread):
             return self._scan(peer, own)
-        found = self._in_namespace.get(peer.namespace, 0) if peer.namespace else self.pods
+        pods = self._in_namespace.get(peer.namespace, 0) if peer.namespace else self.pods
         if selectors[1].requirements:
-            found &= self._namespaces.select(selectors[1])
-        sure, unsure = found and found & self._labels.select(selectors[0]), 0
+            pods &= self._namespaces.select(selectors[1])
+        sure, unsure = pods and pods & self._labels.select(selectors[0]), 0
         for index in self._hosts:
             value = peer.match(self.classes[index].party, own).value
             sure |= (value is True) << index
             unsure |= (value is None) << index
         return sure, unsure
 
-    def _scan(self, peer: Peer, own: Party) -> Sets:
+    def _scan(self, peer: Peer, own: PolicyParty) -> Sets:
         sure = unsure = 0
-        for one in self.classes:
-            value = peer.match(one.party, own).value
+        for pod_class in self.classes:
+            value = peer.match(pod_class.party, own).value
             if value:
-                sure |= 1 << one.index
+                sure |= 1 << pod_class.index
             elif value is None:
-                unsure |= 1 << one.index
+                unsure |= 1 << pod_class.index
         return sure, unsure
 
     def port(self, term: Ports, protocol: str, port: int) -> int:
@@ -201,12 +203,14 @@ class PodClasses:
         if isinstance(term, NamedPortTerm):
             if term.protocol and term.protocol != protocol:
                 return 0
-            named = self._named_ports.get((term.name, protocol, port), 0)
-            if term.last:
-                for (name, of, number), classes in self._named_ports.items():
-                    if (name, of) == (term.name, protocol) and term.holds(number, port):
-                        named |= classes
-            return named & self.pods if term.pods_only else named
+            named = 0
+            for ports in (self._named_ports, self._sidecar_ports) if term.of_sidecars else (self._named_ports,):
+                named |= ports.get((term.name, protocol, port), 0)
+                if term.last:
+                    for (name, of, number), classes in ports.items():
+                        if (name, of) == (term.name, protocol) and term.holds(number, port):
+                            named |= classes
+            return named if term.of_hosts else named & self.pods
         if isinstance(term, NotPorts):
             excepted = 0
             for part in term.ports:
@@ -220,14 +224,16 @@ class Edges:
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         points: dict[int, set[int]] = {4: set(), 6: set()}
+        self.by_node = False  # whether some policy tells pods of different nodes apart
         for policy in policies:
             for rule in (*policy.egress, *policy.ingress):
+                self.by_node = self.by_node or isinstance(rule.own, OnNodesPeer)
                 for peer in (*(rule.peers or ()), *((rule.own,) if rule.own else ())):
                     for block_peer in _blocks(peer):
                         for block in (block_peer.block, *block_peer.excepts):
                             points[block.version] |= {block.first, block.last + 1}
-        self._points = {version: sorted(found) for version, found in points.items()}
-        self._known = frozenset((version, point) for version, found in points.items() for point in found)
+        self._points = {version: sorted(of_version) for version, of_version in points.items()}
+        self._known = frozenset((version, point) for version, of_version in points.items() for point in of_version)
 
     def know(self, peer: BlockPeer) -> bool:
         """Whether a block begins and ends at such points; another one may tell addresses apart that are alike here."""
@@ -262,13 +268,13 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
         case NotPeer(part=part):
             yield from _blocks(part)
         case ExpressionPeer(sets=sets):
-            for one in sets:
-                yield from _blocks(one.blocks)
+            for labelled_set in sets:
+                yield from _blocks(labelled_set.blocks)
         case _:
             return
 
 
-def _key(party: Party, edges: Edges) -> object:
+def _key(party: PolicyParty, edges: Edges) -> object:
     """What policies can tell pods apart by."""
     return (
         party.kind,
@@ -279,5 +285,5 @@ def _key(party: Party, edges: Edges) -> object:
         party.owned,
         party.mesh,
         edges.key(party.address),
-        party.node if party.kind is PartyKind.HOST else "",
+        party.node if edges.by_node or party.kind is PartyKind.HOST else "",
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.target import must_be_read
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import PolicyVerdict
@@ -65,13 +66,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 def grid_of(engine: PolicyEngine, *, namespace: str, protocol: str, port: int | None) -> Grid:
     """The grid of a namespace, or of all where `namespace` is empty. Raises InputError for one without pods."""
-    classes = engine.rows.classes.classes
-    chosen = [c for c in classes if not namespace or c.party.namespace == namespace]
-    if not chosen:
-        raise InputError(
-            f"there are no pods in namespace {namespace}" if namespace else "there are no pods",
-            hint="Is the namespace right? (-n, -A)",
-        )
+    chosen = classes_in((engine,), namespace)
     ports = [(protocol, port)] if port else sorted({p for c in chosen for p in declared_ports(engine, c, protocol)})
     arriving = ArrivingMatrices(engine)
     matrices = {p: arriving.on(*p) for p in ports}
@@ -79,11 +74,26 @@ def grid_of(engine: PolicyEngine, *, namespace: str, protocol: str, port: int | 
     return Grid(tuple(groups), matrices, port is not None)
 
 
-def declared_ports(engine: PolicyEngine, one: PodClass, protocol: str = "") -> tuple[Port, ...]:
+def classes_in(engines: Iterable[PolicyEngine], namespace: str) -> list[PodClass]:
+    """The classes of pods of a namespace (empty: of all) in some states. Raises InputError where there are none."""
+    states = tuple(engines)
+    classes = [c for engine in states for c in engine.rows.classes.classes]
+    chosen = [c for c in classes if not namespace or c.party.namespace == namespace]
+    if not chosen:
+        for engine in states:
+            must_be_read(engine.snapshot, "Pod", namespace)
+        raise InputError(
+            f"there are no pods in namespace {namespace}" if namespace else "there are no pods",
+            hint="Is the namespace right? (-n, -A)",
+        )
+    return chosen
+
+
+def declared_ports(engine: PolicyEngine, pod_class: PodClass, protocol: str = "") -> tuple[Port, ...]:
     """The ports that the containers of a class declare."""
-    pod = engine.snapshot.pod(*one.pods[0])
-    found = {(p.protocol, p.container_port) for p in pod.ports} if pod else set()
-    return tuple(sorted(p for p in found if p[0] in PROTOCOLS and (not protocol or p[0] == protocol)))
+    pod = engine.snapshot.pod(*pod_class.pods[0])
+    ports = {(p.protocol, p.container_port) for p in pod.ports} if pod else set()
+    return tuple(sorted(p for p in ports if p[0] in PROTOCOLS and (not protocol or p[0] == protocol)))
 
 
 def declared_in(engines: Iterable[PolicyEngine], namespace: str, protocol: str) -> set[Port]:
@@ -91,9 +101,9 @@ def declared_in(engines: Iterable[PolicyEngine], namespace: str, protocol: str) 
     return {
         port
         for engine in engines
-        for one in engine.rows.classes.classes
-        if not namespace or one.party.namespace == namespace
-        for port in declared_ports(engine, one, protocol)
+        for pod_class in engine.rows.classes.classes
+        if not namespace or pod_class.party.namespace == namespace
+        for port in declared_ports(engine, pod_class, protocol)
     }
 
 
@@ -113,13 +123,13 @@ def _groups(
     sets: list[Sequence[int]] = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
     sets += [transposed(side) for side in sets]
     together: dict[object, list[PodClass]] = {}
-    for one in chosen:
-        party = one.party
+    for pod_class in chosen:
+        party = pod_class.party
         labels = tuple(sorted(lasting_labels(party).items()))
-        ports = declared_ports(engine, one, protocol)
-        rows = tuple(side[one.index] & wanted for side in sets)
+        ports = declared_ports(engine, pod_class, protocol)
+        rows = tuple(side[pod_class.index] & wanted for side in sets)
         key = (party.namespace, labels, ports, frozenset(party.ports), party.kind, rows)
-        together.setdefault(key, []).append(one)
+        together.setdefault(key, []).append(pod_class)
     for classes in together.values():
         pods = tuple(p for c in classes for p in c.pods)
         first = classes[0]
@@ -152,7 +162,7 @@ def differences(
     for pod, index in old.of_pod.items():
         if pod in new.of_pod:
             shared.setdefault((index, new.of_pod[pod]), []).append(pod)
-    found: list[_Change] = []
+    changes: list[_Change] = []
     declared = {
         key: {
             *declared_ports(before, before.rows.classes.classes[key[0]]),
@@ -172,12 +182,12 @@ def differences(
                 was = first.verdict(source[0], destination[0])
                 now = second.verdict(source[1], destination[1])
                 if was is not now:
-                    found.append(_Change((protocol, port), was, now, tuple(source_pods), tuple(pods)))
+                    changes.append(_Change((protocol, port), was, now, tuple(source_pods), tuple(pods)))
     return [
         Difference(
             group_name(c.sources), group_name(c.destinations), *c.port, c.before, c.after, c.sources, c.destinations
         )
-        for c in _folded(before, found)
+        for c in _folded(before, changes)
         if len(c.sources) > 1 or c.sources != c.destinations  # one pod may always reach itself
     ]
 
@@ -193,15 +203,15 @@ class _Change(NamedTuple):
 def _folded(engine: PolicyEngine, changes: Sequence[_Change]) -> list[_Change]:
     """Changes of pods that differ only by passing labels, put together: first destinations, then sources."""
     by_destination: dict[object, _Change] = {}
-    for one in changes:
-        key: object = (one.port, one.before, one.after, one.sources, kin(engine, one.destinations[0]))
+    for change in changes:
+        key: object = (change.port, change.before, change.after, change.sources, kin(engine, change.destinations[0]))
         kept = by_destination.get(key)
-        by_destination[key] = one._replace(destinations=kept.destinations + one.destinations) if kept else one
+        by_destination[key] = change._replace(destinations=kept.destinations + change.destinations) if kept else change
     by_source: dict[object, _Change] = {}
-    for one in by_destination.values():
-        key = (one.port, one.before, one.after, kin(engine, one.sources[0]), one.destinations)
+    for change in by_destination.values():
+        key = (change.port, change.before, change.after, kin(engine, change.sources[0]), change.destinations)
         kept = by_source.get(key)
-        by_source[key] = one._replace(sources=kept.sources + one.sources) if kept else one
+        by_source[key] = change._replace(sources=kept.sources + change.sources) if kept else change
     return list(by_source.values())
 
 

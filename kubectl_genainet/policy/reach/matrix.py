@@ -23,6 +23,12 @@ class Matrix(msgspec.Struct, frozen=True):
     allowed: tuple[int, ...]
     unknown: tuple[int, ...]
 
+    @property
+    def doubted(self) -> Matrix:
+        """With what is allowed left open."""
+        may = tuple(allowed | unknown for allowed, unknown in zip(self.allowed, self.unknown, strict=True))
+        return msgspec.structs.replace(self, allowed=(0,) * len(may), unknown=may)
+
     def verdict(self, source: int, destination: int) -> PolicyVerdict:
         if self.allowed[source] >> destination & 1:
             return PolicyVerdict.ALLOW

@@ -20,7 +20,7 @@ from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import is_published
 from kubectl_genainet.policy.flows.dns_way import DnsWays
 from kubectl_genainet.policy.matching.cidr import Address, address_of
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 
@@ -64,19 +64,19 @@ def beyond_of(engine: PolicyEngine, grid: Grid) -> tuple[BeyondCell, ...]:
 
 
 class BeyondJudge:
-    """Judges what is beyond the pods, on the ports `given` or, without, on those that pods declare.
+    """Judges what is beyond the pods, on the ports `ports` or, without, on those that pods declare.
 
     `leaving` are further ports for what pods send.
     """
 
-    def __init__(self, engine: PolicyEngine, given: tuple[Port, ...], leaving: tuple[Port, ...] = ()) -> None:
-        self._engine, self._given, self._leaving = engine, given, leaving
+    def __init__(self, engine: PolicyEngine, ports: tuple[Port, ...], leaving: tuple[Port, ...] = ()) -> None:
+        self._engine, self._given, self._leaving = engine, ports, leaving
         self._dns_ways = DnsWays(engine)
         self._published: dict[str, list[Service]] = defaultdict(list)
         for service in filter(is_published, engine.snapshot.services):
             self._published[service.metadata.namespace].append(service)
         self._nodes = [n for n in map(engine.parties.of_address, _addresses(engine)) if n.kind is PartyKind.HOST]
-        self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
+        self._internet = [PolicyParty(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
         self._api_servers, self._api_port = _api_servers(engine)
 
     def cells(self, group: PodGroup) -> Iterable[BeyondCell]:
@@ -113,13 +113,13 @@ class BeyondJudge:
             case _:
                 return _KUBELET
 
-    def _peers(self, beyond: Beyond, own: Party) -> Sequence[Party]:
+    def _peers(self, beyond: Beyond, own: PolicyParty) -> Sequence[PolicyParty]:
         others = [n for n in self._nodes if n.node != own.node] or [
-            Party(PartyKind.HOST, "another node", node="(other)")
+            PolicyParty(PartyKind.HOST, "another node", node="(other)")
         ]
         match beyond:
             case Beyond.OWN_NODE:
-                return [Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
+                return [PolicyParty(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
             case Beyond.OTHER_NODES:
                 return others
             case Beyond.API_SERVER:
@@ -129,20 +129,26 @@ class BeyondJudge:
             case _:
                 return self._internet
 
-    def _clients(self, own: Party, others: Sequence[Party]) -> Sequence[Party]:
+    def _clients(self, own: PolicyParty, others: Sequence[PolicyParty]) -> Sequence[PolicyParty]:
         """Whom a client outside appears as: a node that masquerades it, or itself where the Services keep its address."""
         pod = self._engine.snapshot.pod(own.namespace, own.name)
         labels = pod.metadata.labels.items() if pod is not None else set()
         published = self._published.get(own.namespace, ())
         policies = {s.spec.external_traffic_policy for s in published if s.spec.selector.items() <= labels}
-        nodes = [*others, Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
+        nodes = [*others, PolicyParty(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
         if policies == {"Local"}:
             return self._internet
         kept = "Local" in policies or self._engine.enforcer.name is EnforcerName.CILIUM
         return [*nodes, *self._internet] if kept else nodes
 
     def _cell(
-        self, beyond: Beyond, group: PodGroup, direction: Direction, port: Port, own: Party, peers: Sequence[Party]
+        self,
+        beyond: Beyond,
+        group: PodGroup,
+        direction: Direction,
+        port: Port,
+        own: PolicyParty,
+        peers: Sequence[PolicyParty],
     ) -> BeyondCell:
         flow = PolicyFlow(PolicyEndpoint(own.namespace, own.name), PolicyEndpoint(ip="0.0.0.0"), *port)
         results = [self._engine.direction_of(flow, direction, own, peer) for peer in peers]
@@ -169,24 +175,24 @@ def _why(result: DirectionResult) -> str:
 
 
 def _addresses(engine: PolicyEngine) -> list[Address]:
-    found = [address_of(ip) for node in engine.snapshot.nodes for ip in node.ips[:1]]
-    return [a for a in found if a is not None]
+    addresses = [address_of(ip) for node in engine.snapshot.nodes for ip in node.ips[:1]]
+    return [a for a in addresses if a is not None]
 
 
 def _public_samples(engine: PolicyEngine) -> list[Address]:
     """One public address of each range that blocks of policies tell apart; IPv4, and IPv6 where pods have it."""
     versions = {a.version for pod in engine.snapshot.pods for a in map(address_of, pod.ips) if a is not None}
-    found = [Address(4, int(ipaddress.IPv4Address("8.8.8.8")))]
+    samples = [Address(4, int(ipaddress.IPv4Address("8.8.8.8")))]
     if 6 in versions:
-        found.append(Address(6, int(ipaddress.IPv6Address("2001:4860:4860::8888"))))
+        samples.append(Address(6, int(ipaddress.IPv6Address("2001:4860:4860::8888"))))
     for address in engine.edges.samples():
         text = ipaddress.ip_address(str(address))
         if text.is_global and not text.is_multicast and (address.version == 4 or 6 in versions):
-            found.append(address)
-    return found[:_MOST_SAMPLES]
+            samples.append(address)
+    return samples[:_MOST_SAMPLES]
 
 
-def _api_servers(engine: PolicyEngine) -> tuple[list[Party], Port]:
+def _api_servers(engine: PolicyEngine) -> tuple[list[PolicyParty], Port]:
     """The API servers behind the Service default/kubernetes; one at an unknown address where that was not read."""
     for item in engine.snapshot.endpoint_slices:
         if (item.metadata.namespace, item.service or item.metadata.name) == ("default", "kubernetes"):
@@ -195,4 +201,4 @@ def _api_servers(engine: PolicyEngine) -> tuple[list[Party], Port]:
             parties = [engine.parties.of_address(a) for a in addresses if a is not None]
             if parties:
                 return parties, ("TCP", port)
-    return [Party(PartyKind.HOST, "API server", node="(control plane)")], ("TCP", 6443)
+    return [PolicyParty(PartyKind.HOST, "API server", node="(control plane)")], ("TCP", 6443)

@@ -18,16 +18,16 @@ _Key = tuple[Beyond, Direction, Port]
 
 
 def beyond_differences(
-    before: PolicyEngine, after: PolicyEngine, *, namespace: str, given: tuple[Port, ...]
+    before: PolicyEngine, after: PolicyEngine, *, namespace: str, ports: tuple[Port, ...]
 ) -> list[Difference]:
     """Every verdict beyond the pods that is not the same in both states, alike pods folded.
 
-    Without `given` ports, a destination is judged on those that it declares in either state, and what pods send on a port of
+    Without `ports`, a destination is judged on those that it declares in either state, and what pods send on a port of
     each range that the changed policies tell apart.
     """
     changed = _changed_policies(before, after)
     leaving = _ports_left_by((before, after), changed)
-    judges = BeyondJudge(before, given, leaving), BeyondJudge(after, given, leaving)
+    judges = BeyondJudge(before, ports, leaving), BeyondJudge(after, ports, leaving)
     folded: dict[object, tuple[Difference, list[tuple[str, str]]]] = {}
     for group in _groups(before, after, namespace, changed):
         old, new = (_cells(judge, group) for judge in judges)
@@ -49,11 +49,22 @@ def _difference(key: _Key, old: BeyondCell, new: BeyondCell) -> Difference:
     return Difference(*ends, *port, old.verdict, new.verdict, (), ())
 
 
-def _named(one: Difference, pods: tuple[tuple[str, str], ...]) -> Difference:
+def _named(difference: Difference, pods: tuple[tuple[str, str], ...]) -> Difference:
     name = group_name(pods)
-    if one.source:
-        return Difference(one.source, name, one.protocol, one.port, one.before, one.after, (), pods)
-    return Difference(name, one.destination, one.protocol, one.port, one.before, one.after, pods, ())
+    if difference.source:
+        return Difference(
+            difference.source, name, difference.protocol, difference.port, difference.before, difference.after, (), pods
+        )
+    return Difference(
+        name,
+        difference.destination,
+        difference.protocol,
+        difference.port,
+        difference.before,
+        difference.after,
+        pods,
+        (),
+    )
 
 
 def _groups(
@@ -115,6 +126,6 @@ def _bears(
         party = engine.parties.of(pod_endpoint(*pod))
         for direction in Direction:
             for _, tier in engine.plan(party, direction):
-                if any((one.policy.ref.namespace, one.policy.ref.name) in names for one in tier):
+                if any((selected.policy.ref.namespace, selected.policy.ref.name) in names for selected in tier):
                     return True
     return False

@@ -15,7 +15,7 @@ def reasons_of(engine: PolicyEngine, grid: Grid) -> dict[tuple[int, int], str]:
     """The reason of each cell that has one, by the numbers of its groups (from 0)."""
     if len(grid.groups) ** 2 > _MOST_CELLS:
         return {}
-    found = {}
+    reasons = {}
     for i, source in enumerate(grid.groups):
         for j, destination in enumerate(grid.groups):
             pods = _two(source.pods, destination.pods)
@@ -27,8 +27,8 @@ def reasons_of(engine: PolicyEngine, grid: Grid) -> dict[tuple[int, int], str]:
                 why = _reason(explain_arriving(engine, flow))
                 lines.append(f"{port[1]}/{port[0]} {verdict.value}" + (f": {why}" if why else ""))
             if lines:
-                found[i, j] = "\n".join(lines)
-    return found
+                reasons[i, j] = "\n".join(lines)
+    return reasons
 
 
 def _two(

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
 from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
-from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
-from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
+from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, PolicyRule, Ports, Tier
 
 Plan = tuple[tuple[Tier, tuple[Selected, ...]], ...]
 # Protocols and ports whose rows are kept; then they are made anew.
@@ -79,22 +79,22 @@ class MatrixRows:
         """The classes to (egress) or from (ingress) which a flow may be allowed, and those where it may be denied."""
         table = self._table(protocol, port)
         rows = table.egress if direction is Direction.EGRESS else table.ingress
-        found = rows[index]
-        if found is None:
+        known = rows[index]
+        if known is None:
             side = self._egress if direction is Direction.EGRESS else self._ingress
-            found = rows[index] = self._row(side, index, protocol, port)
-        return found
+            known = rows[index] = self._row(side, index, protocol, port)
+        return known
 
     def alike(self, direction: Direction, protocol: str, port: int) -> Mapping[tuple[int, int], int]:
         """The classes that have the same row, by it."""
         table = self._table(protocol, port)
-        found = table.alike.get(direction)
-        if found is None:
-            found = table.alike[direction] = {}
+        known = table.alike.get(direction)
+        if known is None:
+            known = table.alike[direction] = {}
             for index in range(len(self.classes.classes)):
                 row = self.row(index, direction, protocol, port)
-                found[row] = found.get(row, 0) | 1 << index
-        return found
+                known[row] = known.get(row, 0) | 1 << index
+        return known
 
     def treated_alike(self, index: int, direction: Direction) -> object:
         """The same for classes of which policies say the same in a direction, but for ports by name and nodes."""
@@ -173,39 +173,39 @@ class MatrixRows:
             own.ports if side.direction is Direction.INGRESS else (),
             own.text if plan.looks_at_own else "",
         )
-        found = side.shared.get(shared)
-        if found is None:
+        known = side.shared.get(shared)
+        if known is None:
             matcher = self._matcher(own, side.direction, protocol, port)
-            found = side.shared[shared] = run_tiers(plan.tiers, side.direction, self.classes.all, matcher)
-        return found
+            known = side.shared[shared] = run_tiers(plan.tiers, side.direction, self.classes.all, matcher)
+        return known
 
-    def _matcher(self, own: Party, direction: Direction, protocol: str, port: int) -> Matcher:
+    def _matcher(self, own: PolicyParty, direction: Direction, protocol: str, port: int) -> Matcher:
         if direction is Direction.EGRESS:
             return lambda policy, rule: self._egress_sets(rule, own, protocol, port)
         return lambda policy, rule: self._ingress_sets(rule, own, protocol, port)
 
-    def _ingress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+    def _ingress_sets(self, rule: PolicyRule, own: PolicyParty, protocol: str, port: int) -> tuple[int, int]:
         if rule.match_ports(protocol, port, own).value is False:
             return 0, 0
         return self._sets(rule, own, self.classes.all)
 
-    def _egress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+    def _egress_sets(self, rule: PolicyRule, own: PolicyParty, protocol: str, port: int) -> tuple[int, int]:
         key = (id(rule), protocol, self.port_key(port))
-        found = self._rule_sets.get(key)
-        if found is not None:
-            return found
+        known = self._rule_sets.get(key)
+        if known is not None:
+            return known
         ports = self.classes.all
         for alternatives in rule.ports:
             fits = 0
             for term in alternatives:
                 fits |= self.classes.port(term, protocol, port)
             ports &= fits
-        found = self._sets(rule, own, ports) if ports else (0, 0)
+        known = self._sets(rule, own, ports) if ports else (0, 0)
         if not rule_looks_at_own(rule):
-            self._rule_sets[key] = found
-        return found
+            self._rule_sets[key] = known
+        return known
 
-    def _sets(self, rule: Rule, own: Party, ports: int) -> tuple[int, int]:
+    def _sets(self, rule: PolicyRule, own: PolicyParty, ports: int) -> tuple[int, int]:
         certain = not rule.not_evaluated
         if rule.own is not None:
             value = rule.own.match(own, own).value
@@ -246,10 +246,10 @@ class _Side:
             sure, unsure = classes.peer(policy.subject, NOBODY)
             if policy.not_evaluated:
                 sure, unsure = 0, sure | unsure
-            for found, certain in ((sure, True), (unsure, False)):
-                if found:
+            for selected_classes, certain in ((sure, True), (unsure, False)):
+                if selected_classes:
                     choices.append(Selected(policy, certain))
-                    for index in bits(found & classes.pods):
+                    for index in bits(selected_classes & classes.pods):
                         selected[index].append(len(choices) - 1)
         plans: dict[tuple[int, ...], _ClassPlan] = {}
         self.plans: list[_ClassPlan] = []
@@ -264,11 +264,13 @@ class _Side:
 
     def isolated(self, indices: Iterable[int]) -> int:
         """Those of some classes that a policy isolates."""
-        found = 0
+        isolated_pods = 0
         for index in indices:
-            if any(one.policy.isolates(self.direction) for _, tier in self.plans[index].tiers for one in tier):
-                found |= 1 << index
-        return found
+            if any(
+                selected.policy.isolates(self.direction) for _, tier in self.plans[index].tiers for selected in tier
+            ):
+                isolated_pods |= 1 << index
+        return isolated_pods
 
     def changed(self, removed: Sequence[Policy], added: Sequence[Policy], *, keep: bool) -> tuple[_Side, list[int]]:
         """The side with other policies, and the classes that these bear on; with `keep`, the rows made so far."""
@@ -287,21 +289,26 @@ class _Side:
         plans: dict[object, _ClassPlan] = {}
         for index in affected:
             new = tuple(Selected(p, bool(sure >> index & 1)) for p, sure, may in choices if may >> index & 1)
-            key = self.plans[index].number, tuple((id(one.policy), one.certain) for one in new)
+            key = self.plans[index].number, tuple((id(selected.policy), selected.certain) for selected in new)
             plan = plans.get(key)
             if plan is None:
-                kept = [one for _, tier in self.plans[index].tiers for one in tier if id(one.policy) not in gone]
+                kept = [
+                    selected
+                    for _, tier in self.plans[index].tiers
+                    for selected in tier
+                    if id(selected.policy) not in gone
+                ]
                 chosen = (*kept, *new)
-                own = any(looks_at_own(one.policy, self.direction) for one in chosen)
+                own = any(looks_at_own(selected.policy, self.direction) for selected in chosen)
                 plan = plans[key] = _ClassPlan(side._numbers, self._in_tiers(chosen), own)
                 side._numbers += 1
             side.plans[index] = plan
         return side, affected
 
 
-def bits(found: int) -> Iterator[int]:
+def bits(mask: int) -> Iterator[int]:
     """The positions of the bits that are set, lowest first."""
-    text = bin(found)[:1:-1]
+    text = bin(mask)[:1:-1]
     position = text.find("1")
     while position >= 0:
         yield position
@@ -313,7 +320,7 @@ def looks_at_own(policy: Policy, direction: Direction) -> bool:
     return any(rule_looks_at_own(rule) for rule in policy.rules(direction))
 
 
-def rule_looks_at_own(rule: Rule) -> bool:
+def rule_looks_at_own(rule: PolicyRule) -> bool:
     return rule.own is not None or any(_peer_looks_at_own(p) for p in rule.peers or ())
 
 
@@ -334,17 +341,17 @@ def _peer_looks_at_own(peer: Peer) -> bool:
 def _without(table: _Table, egress: Iterable[int], ingress: Iterable[int]) -> _Table:
     """A copy of a table in which the rows of some classes are to be made anew."""
     rows = _Table(table.egress.copy(), table.ingress.copy(), {})
-    for found, indices in ((rows.egress, egress), (rows.ingress, ingress)):
+    for side_rows, indices in ((rows.egress, egress), (rows.ingress, ingress)):
         for index in indices:
-            found[index] = None
+            side_rows[index] = None
     return rows
 
 
 def _port_edges(policies: Iterable[Policy], classes: PodClasses | None) -> list[int]:
     """The ports at which some term begins or ends to match, and those that pods name."""
     edges: set[int] = set()
-    for one in classes.classes if classes is not None else ():
-        for named in one.party.ports:
+    for pod_class in classes.classes if classes is not None else ():
+        for named in pod_class.party.ports:
             edges |= {named.port, named.port + 1}
     for policy in policies:
         for rule in (*policy.egress, *policy.ingress):

@@ -2,75 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.diagnoses.kube_proxy import (
-    MISSING_ENDPOINT_RULES,
     NO_PROXY_RULES,
     RULES_WITHOUT_SERVICE,
     SERVICE_WITHOUT_RULES,
-    STALE_ENDPOINT_RULES,
-    TOPOLOGY_HINTS_IGNORED,
 )
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, ObjectRef, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.proxy.drift.expected import Slices, expected, usable
+from kubectl_genainet.proxy.drift.endpoints import endpoint_findings
+from kubectl_genainet.proxy.drift.expected import Slices
+from kubectl_genainet.proxy.drift.host_ports import host_port_findings
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.drift.nodes import disagreements, modes_differ, remedy
-from kubectl_genainet.proxy.drift.ways import ways_of_packets
+from kubectl_genainet.proxy.drift.ways import MAX_WAYS, FollowedWay, has_more_ways, way_findings, ways_to
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import Ruleset
-from kubectl_genainet.proxy.services import ServiceRules, proxy_modes, service_rules
+from kubectl_genainet.proxy.services import ServiceRules
 
 _PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 _HEADLESS = "service.kubernetes.io/headless"
+_NO_END = "no virtual server has it, but ipvsadm marks no end of its list; save `ipset list` too"
 
 
 def compare(
     snapshot: ClusterSnapshot, rulesets: Mapping[str, Ruleset], *, services: Iterable[Service] | None = None
 ) -> list[Finding]:
     """The findings of `comparison` alone."""
-    return [f for f in comparison(snapshot, rulesets, services=services) if isinstance(f, Finding)]
+    nodes = [NodeRules(name, ruleset) for name, ruleset in rulesets.items()]
+    return [f for f in comparison(snapshot, nodes, services=services) if isinstance(f, Finding)]
 
 
 def comparison(
-    snapshot: ClusterSnapshot, rulesets: Mapping[str, Ruleset], *, services: Iterable[Service] | None = None
+    snapshot: ClusterSnapshot,
+    every: Sequence[NodeRules],
+    *,
+    services: Iterable[Service] | None = None,
+    ways: Mapping[str, Sequence[FollowedWay]] | None = None,
 ) -> list[Finding | NotChecked]:
-    """Findings over the nodes' rulesets (drifted endpoints, missing and orphaned Services, modes, disagreement), and
+    """Findings over the nodes' rules (drifted endpoints, missing and orphaned Services, modes, disagreement), and
     what could not be compared.
 
     With `services`, only those are compared (and nothing is said of Services that are gone). A kind of object that
-    could not be read, and rules that were not read whole, make no finding: absence is then not known.
+    could not be read, and rules that were not read whole, make no finding: absence is then not known. `ways` are the
+    Services' ways on each node, where they have been followed.
     """
-    every = [
-        NodeRules(name, ruleset, service_rules(ruleset), proxy_modes(ruleset)) for name, ruleset in rulesets.items()
-    ]
-    found: list[Finding | NotChecked] = [NotChecked(f"rules of {n.title}", str(p)) for n in every for p in n.gaps]
+    results: list[Finding | NotChecked] = [NotChecked(f"rules of {n.title}", str(p)) for n in every for p in n.gaps]
     nodes = [node for node in every if not node.gaps]
     missing = {left_out.kind for left_out in snapshot.left_out}
-    found += modes_differ(snapshot, nodes)
+    results += modes_differ(snapshot, nodes)
     if "Service" in missing:
-        return found
+        return results
     slices = None if "EndpointSlice" in missing else Slices(snapshot)
     wanted = tuple(snapshot.services if services is None else services)
     proxied = [service for service in wanted if _is_proxied(service)]
     if slices is not None and proxied and not snapshot.of("EndpointSlice", "discovery.k8s.io"):
         slices = None
-        found.append(NotChecked("endpoints", "no EndpointSlice is among the objects (Endpoints are not read)"))
+        results.append(NotChecked("endpoints", "no EndpointSlice is among the objects (Endpoints are not read)"))
     for node in nodes:
         if not node.modes and proxied:
-            found.append(_no_rules(node))
+            results.append(_no_rules(node))
             continue
         for service in proxied:
-            found += _service(snapshot, slices, node, service)
+            results += _service(snapshot, slices, node, service)
         if services is None:
-            found += _orphans(snapshot, node)
-    found += disagreements(nodes, [s for s in wanted if _is_proxied(s)], slices)
-    found += ways_of_packets(snapshot, nodes, proxied)
-    return found
+            results += _orphans(snapshot, node)
+    results += disagreements(nodes, [s for s in wanted if _is_proxied(s)], slices)
+    for node in nodes:
+        results += _along_the_ways(snapshot, node, proxied, ways)
+    results += host_port_findings(snapshot, nodes, services=None if services is None else wanted)
+    return results
+
+
+def _along_the_ways(
+    snapshot: ClusterSnapshot,
+    node: NodeRules,
+    proxied: Sequence[Service],
+    ways: Mapping[str, Sequence[FollowedWay]] | None,
+) -> Iterator[Finding | NotChecked]:
+    refs = {service.ref for service in proxied}
+    followed = ways_to(snapshot, node, proxied) if ways is None else iter(ways[node.node])
+    yield from way_findings((way for way in followed if way.service.ref in refs), snapshot)
+    if has_more_ways(snapshot, node, proxied):
+        yield NotChecked(f"ways of packets on {node.title}", f"more than {MAX_WAYS}; name a Service")
 
 
 def _is_proxied(service: Service) -> bool:
@@ -114,6 +131,10 @@ def _service(
         vips = [canonical_ip(ip) for ip in service.cluster_ips if (6 if ":" in ip else 4) in node.families]
         entries = node.entries(name, port, vips)
         lost = [ip for ip in vips if not node.takes(entries, ip, port.port, port.protocol)]
+        if lost and not node.ruleset.lists_all_servers:
+            where = ", ".join(address_text(ip, port.port) for ip in lost)
+            yield NotChecked(f"rules for {where} of {name} on {node.title}", _NO_END)
+            continue
         if lost:
             yield _without_rules(node, service, port, [address_text(ip, port.port) for ip in lost])
             continue
@@ -125,7 +146,7 @@ def _service(
         if unread:
             yield NotChecked(f"endpoints of {name} on {node.title}", unread)
         elif slices is not None:
-            yield from _endpoints(snapshot, slices, node, service, port, entries)
+            yield from endpoint_findings(snapshot, slices, node, service, port, entries)
 
 
 def _outside_without_rules(
@@ -178,91 +199,6 @@ def _without_rules(node: NodeRules, service: Service, port: ServicePort, lost: l
             Evidence("the Service's addresses", Certainty.OBSERVED, service.ref, "spec"),
         ),
         service.ref,
-        remedy=remedy(node.node),
-    )
-
-
-def _endpoints(
-    snapshot: ClusterSnapshot,
-    slices: Slices,
-    node: NodeRules,
-    service: Service,
-    port: ServicePort,
-    entries: list[ServiceRules],
-) -> Iterator[Finding]:
-    programmed = {(b.ip, b.port): b for e in entries for b in e.backends}
-    families = {6 if ":" in a.ip else 4 for e in entries for a in e.addresses if a.ip}
-    known = [b for b in snapshot.backends(service, port) if (6 if ":" in b.ip else 4) in families]
-    age = slices.age(service)
-    gone = [key for key in programmed if key not in {(b.ip, b.port) for b in known if b.ready or b.serving}]
-    if gone:
-        yield _endpoint_finding(
-            STALE_ENDPOINT_RULES,
-            "still sends to",
-            "which no EndpointSlice has ready or serving",
-            node,
-            service,
-            port,
-            [address_text(ip, p) for ip, p in gone],
-            age,
-        )
-    wanted = expected(service, known, node.node, slices)
-    if wanted is None:
-        return
-    absent = [b for b in wanted if (b.ip, b.port) not in programmed]
-    if absent:
-        yield _endpoint_finding(
-            MISSING_ENDPOINT_RULES,
-            "does not send to",
-            "ready in the EndpointSlices",
-            node,
-            service,
-            port,
-            [address_text(b.ip, b.port) for b in absent],
-            age,
-            severity=Severity.ERROR if len(absent) == len(wanted) else None,
-        )
-    meant = {(b.ip, b.port) for b in wanted}
-    beyond = [b for b in usable(known) if (b.ip, b.port) in programmed and (b.ip, b.port) not in meant]
-    if beyond and slices.hints(service) and not any(b.node == node.node for b in beyond):
-        yield _endpoint_finding(
-            TOPOLOGY_HINTS_IGNORED,
-            "also sends to",
-            "which the topology hints keep for other zones",
-            node,
-            service,
-            port,
-            [address_text(b.ip, b.port) for b in beyond],
-            age,
-        )
-
-
-def _endpoint_finding(
-    diagnosis: Diagnosis,
-    verb: str,
-    why: str,
-    node: NodeRules,
-    service: Service,
-    port: ServicePort,
-    addresses: list[str],
-    age: str,
-    severity: Severity | None = None,
-) -> Finding:
-    shown = ", ".join(addresses[:5]) + (f" and {len(addresses) - 5} more" if len(addresses) > 5 else "")
-    name = service_port_name(service.metadata.namespace, service.metadata.name, port.name)
-    evidence = [
-        Evidence(
-            f"the rules of {name} on the node, against {shown}", Certainty.OBSERVED, value=addresses, node=node.node
-        ),
-        Evidence(f"{shown}: {why}", Certainty.DERIVED, service.ref),
-    ]
-    if age:
-        evidence.append(Evidence(f"the endpoints last changed {age} before the snapshot", Certainty.OBSERVED))
-    return diagnosis.finding(
-        f"{node.title} {verb} {shown} for {name}, {why}" + (f"; the last change is {age} old" if age else ""),
-        tuple(evidence),
-        service.ref,
-        severity=severity,
         remedy=remedy(node.node),
     )
 

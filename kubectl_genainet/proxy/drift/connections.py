@@ -26,21 +26,25 @@ def stale_connections(
 ) -> Iterator[Finding]:
     """Entries to a Service's address that go to no endpoint of it, or that are not translated at all."""
     refs = None if services is None else {s.ref for s in services}
-    found: dict[tuple[str, str, bool], list[ConntrackEntry]] = {}
-    for one in connections:
-        if one.has_ended:
+    stale: dict[tuple[str, str, bool], list[ConntrackEntry]] = {}
+    has_slices = bool(snapshot.of("EndpointSlice", "discovery.k8s.io"))
+    for entry in connections:
+        if entry.has_ended:
             continue
-        original = one.original
-        at = snapshot.service_at(original.dst, original.dport, original.protocol.value)
-        if at is None or (refs is not None and at.service.ref not in refs):
+        original = entry.original
+        service = snapshot.service_at(original.dst, original.dport, original.protocol.value)
+        if service is None or (refs is not None and service.service.ref not in refs):
             continue
-        endpoints = {(b.ip, b.port) for b in snapshot.backends(at.service, at.port) if b.ready or b.serving}
-        to = (one.translated.dst, one.translated.dport)
-        if endpoints and (not one.has_dnat or to not in endpoints):
-            name = service_port_name(at.service.metadata.namespace, at.service.metadata.name, at.port.name)
-            key = (name, address_text(*to) if one.has_dnat else "", one.has_dnat)
-            found.setdefault(key, []).append(one)
-    for (name, to_text, translated), entries in found.items():
+        endpoints = {(b.ip, b.port) for b in snapshot.backends(service.service, service.port) if b.ready or b.serving}
+        to = (entry.translated.dst, entry.translated.dport)
+        # Without endpoints packets are refused: only an entry that still translates is then stale.
+        if (to not in endpoints and has_slices) if entry.has_dnat else endpoints:
+            name = service_port_name(
+                service.service.metadata.namespace, service.service.metadata.name, service.port.name
+            )
+            key = (name, address_text(*to) if entry.has_dnat else "", entry.has_dnat)
+            stale.setdefault(key, []).append(entry)
+    for (name, to_text, translated), entries in stale.items():
         yield _finding(snapshot, node, name, to_text if translated else "", entries)
 
 
@@ -49,7 +53,7 @@ def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: 
     where = (
         f"go to {to}, which is no endpoint of it," if to else "are not translated: they leave for the Service's address"
     )
-    at = snapshot.service_at(first.dst, first.dport, first.protocol.value)
+    service = snapshot.service_at(first.dst, first.dport, first.protocol.value)
     sources = ", ".join(address_text(e.original.src, e.original.sport) for e in entries[:3])
     target = address_text(first.dst, first.dport)
     on_node = f"node {node}: " if node else ""
@@ -60,7 +64,7 @@ def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: 
             Evidence(f"conntrack holds {first} -> {to or target}", Certainty.OBSERVED, node=node),
             Evidence("an entry of conntrack is asked before the rules", Certainty.DERIVED),
         ),
-        at.service.ref if at is not None else None,
+        service.service.ref if service is not None else None,
         severity=Severity.INFO if is_tcp else None,
         remedy=Remedy(
             "Only connections that are already open are affected: a client that still uses one has to connect again."

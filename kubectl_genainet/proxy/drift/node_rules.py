@@ -9,7 +9,8 @@ from functools import cached_property
 from kubectl_genainet.model.kube import ServicePort
 from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.proxy.service_rules import ServiceRules
-from kubectl_genainet.proxy.unread import Scope, Unread
+from kubectl_genainet.proxy.services import proxy_modes, service_rules
+from kubectl_genainet.proxy.unread import Affects, Unread
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,14 @@ class NodeRules:
 
     node: str
     ruleset: Ruleset
-    rules: tuple[ServiceRules, ...]
-    modes: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def rules(self) -> tuple[ServiceRules, ...]:
+        return service_rules(self.ruleset)
+
+    @cached_property
+    def modes(self) -> Mapping[str, tuple[str, ...]]:
+        return proxy_modes(self.ruleset)
 
     @property
     def title(self) -> str:
@@ -34,14 +41,14 @@ class NodeRules:
     @cached_property
     def gaps(self) -> tuple[Unread, ...]:
         """Parts that were not read, without which what is absent is not known."""
-        return tuple(p for p in self.ruleset.unread if p.scope in (Scope.EVERYTHING, Scope.RULE, Scope.EXCERPT))
+        return tuple(p for p in self.ruleset.unread if p.scope in (Affects.EVERYTHING, Affects.RULE, Affects.EXCERPT))
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str], list[ServiceRules]]:
-        found: dict[tuple[str, str], list[ServiceRules]] = {}
+        rules_by_name: dict[tuple[str, str], list[ServiceRules]] = {}
         for rules in self.rules:
-            found.setdefault((rules.service, rules.protocol), []).append(rules)
-        return found
+            rules_by_name.setdefault((rules.service, rules.protocol), []).append(rules)
+        return rules_by_name
 
     @cached_property
     def unnamed(self) -> Mapping[tuple[str, int, str], ServiceRules]:

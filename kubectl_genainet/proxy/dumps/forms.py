@@ -43,7 +43,7 @@ _IPVS_LISTED = re.compile(r"^(?:(?:TCP|UDP|SCTP)\s+\S+:\S+|FWM\s+\d+|IP Virtual 
 _OF_IPV6 = re.compile(r"^[^/\n]*\s::/0\s", re.M)
 _NFT_JSON = re.compile(r"\{\s*\"nftables\"\s*:")
 _PROSE = re.compile(
-    r"^(?!include |undefine |list |import |export |describe |monitor |meta |define )[A-Za-z][\w']*[ ,:.?!]"
+    r"^(?:(?!include |undefine |list |import |export |describe |monitor |meta |define )[A-Za-z][\w']*[ ,:.?!]|[-*>] |\[\w+\]: )"
 )
 _NFT_INNER = re.compile(r"^\s+(?:chain|set|map) [^\s{]+ \{\s*$")
 # Lines behind an empty line that still are of the dump: rules of a listing, members of a set, real servers.
@@ -270,11 +270,11 @@ def _source(kind: str, line: str) -> str:
     match = _GENERATED.match(line)
     if match is None:
         return "iptables?-nft"
-    name, major, minor, patch, rest = match.groups()
+    name, major, minor, patch, suffix = match.groups()
     version = (int(major), int(minor), int(patch or 0))
-    unlabelled = "nf_tables" not in rest and "-nft-" not in name and "xtables" not in name
+    unlabelled = "nf_tables" not in suffix and "-nft-" not in name and "xtables" not in name
     # From 1.8.8 on the nf_tables variant says so; before 1.8 there was no other than legacy.
-    legacy = "legacy" in name or "(legacy)" in rest or (unlabelled and (version < (1, 8, 0) or version >= (1, 8, 8)))
+    legacy = "legacy" in name or "(legacy)" in suffix or (unlabelled and (version < (1, 8, 0) or version >= (1, 8, 8)))
     family = "ip6tables" if name.startswith("ip6") else "iptables" if name.startswith("iptables") else "iptables?"
     return f"{family}-{'legacy' if legacy else 'nft'}"
 
@@ -289,7 +289,8 @@ def _read_as(section: Section) -> Iterator[tuple[str, str]]:
         source = "ip6tables-nft" if _OF_IPV6.search(text) else "iptables?-nft"  # which the rest of a rule need not tell
         text = saved_from_listing(section.lines, table)
     if "?" in source:
-        is_ipv6 = family_of(text) == 6 or (command is not None and command.is_ipv6)
+        of_addresses = family_of(text)
+        is_ipv6 = of_addresses == 6 if of_addresses else command is not None and command.is_ipv6
         source = source.replace("iptables?", "ip6tables" if is_ipv6 else "iptables")
     if source == "ipvs-connections":
         raise InputError(
@@ -317,11 +318,11 @@ def dumps_of(text: str, *, node: str = "", name: str = "") -> list[RulesetDump]:
 
 def dump_of(text: str, *, node: str = "", name: str = "") -> RulesetDump:
     """A saved text that is one dump. Raises InputError where it is none, or several."""
-    found = dumps_of(text, node=node, name=name)
-    if len({dump.source for dump in found}) > 1:
-        sources = ", ".join(dump.source for dump in found)
+    dumps = dumps_of(text, node=node, name=name)
+    if len({dump.source for dump in dumps}) > 1:
+        sources = ", ".join(dump.source for dump in dumps)
         raise InputError(f"these are several dumps: {sources}", source=name, hint="Read them with dumps_of.")
-    if len(found) > 1:
-        text = "".join(dump.text for dump in found)
-        return RulesetDump(node=node, t_ns=0, source=found[0].source, text=text)
-    return found[0]
+    if len(dumps) > 1:
+        text = "".join(dump.text for dump in dumps)
+        return RulesetDump(node=node, t_ns=0, source=dumps[0].source, text=text)
+    return dumps[0]

@@ -32,7 +32,8 @@ _PREFIXED = re.compile(
     r"|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+ (?:std(?:out|err) [FP] )?"  # kubectl logs --timestamps, CRI logs
     r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?: "  # syslog, journalctl
     r"|\[[a-z][^\]]*\] "  # kubectl logs --prefix
-    r"|\d+[:\t] ?"  # grep -n, cat -n
+    r"|\[ *\d+\.\d+\] (?:: )?"  # dmesg, a machine's console
+    r"|\d+[:\t ] ?"  # grep -n, cat -n, nl
     r"|(?=[\d_./~-]*+[A-Za-z])[\w./~-]++:(?! )(?:\d+:)?)++)"  # grep over several files
     rf"(?={_ANCHOR})"
 )
@@ -116,7 +117,7 @@ def texts_in_json(text: str) -> list[str] | None:
         while position < len(head) and head[position].isspace():
             position += 1
     logged = [str(document["log"]) for document in documents if isinstance(document, dict) and "log" in document]
-    return ["".join(logged)] if logged else [found for document in documents for found in _texts_of(document)]
+    return ["".join(logged)] if logged else [dump for document in documents for dump in _texts_of(document)]
 
 
 def _texts_of(value: Any, depth: int = 0) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
-from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule
+from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule, RulePath
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
-from kubectl_genainet.proxy.evaluator.nat import destinations
+from kubectl_genainet.proxy.evaluator.nat import destinations, redirected_to
 from kubectl_genainet.proxy.evaluator.packet.header import get_tos
 from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, State
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
@@ -21,20 +22,21 @@ Frames = Union[tuple[Sequence[Rule], int, "Frames"], None]  # noqa: UP007 - it n
 Here = tuple[Sequence[Rule], int, Frames]
 
 
-def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Chain, here: Here) -> Here | bool | None:
+def perform(
+    walk: Walk, state: State, rule: Rule, hook: Hook, chain_index: int, chain: Chain, here: Here
+) -> Here | bool | None:
     """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
     before = state.path
     state.path = (rule, before)
-    for number, given in enumerate(rule.actions):
-        action = given
+    for number, action in enumerate(rule.actions):
         if action.lookup is not None:
-            found = action.lookup(state)
+            results = action.lookup(state)
             if walk.asked.touched:
-                walk.asked.note(action.lookup, state, found)
-            if found is None:  # no such element: the rule does not match after all (nft_lookup_eval)
+                walk.asked.note(action.lookup, state, results)
+            if results is None:  # no such element: the rule does not match after all (nft_lookup_eval)
                 state.path = before
                 return None
-            action = found
+            action = results
             if action.element is not None:
                 state.path = (action.element, state.path)
         if action.kind is Act.DNAT:
@@ -46,8 +48,8 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
                 choices = [(None, Action(Act.DNAT, address=ip, port=port)) for ip, port in places]
                 action = Action(Act.SPLIT, choices=tuple(choices))
         match action.kind:
-            case Act.CHECK:
-                if not walk.presume_check(state, action, hook, at, here):
+            case Act.CONDITION:
+                if not walk.presume_condition(state, action, hook, chain_index, here):
                     state.path = before
                     return None
             case Act.MARK | Act.CONNMARK:
@@ -61,6 +63,11 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
                 state.tos = get_tos(state) & action.keep ^ action.flip
             case Act.TTL:
                 state.ttl = _new_ttl(state.ttl, action)
+            case Act.TPROXY:
+                if not _hand_over(walk, state, rule, action, hook, chain_index, here, before):
+                    return None if action.detail == "nft" else final(walk, state, _DROP, hook)
+                if action.detail != "nft":
+                    return final(walk, state, _ACCEPT, hook)
             case Act.ADD:
                 state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
             case Act.SPLIT:
@@ -70,16 +77,55 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
                     if choice.kind in (Act.MARK, Act.CONNMARK):  # and on with the same rule
                         way.path = before
                         rules, position, parent = here
-                        rest = (rule.rest(number, choice), *rules[position:])
-                        walk.pending.append((way, hook, at, (rest, 0, parent)))
+                        remaining = (rule.rest(number, choice), *rules[position:])
+                        walk.pending.append((way, hook, chain_index, (remaining, 0, parent)))
                         continue
-                    walk.put_off(way, choice, hook, at, chain, here)
+                    walk.put_off(way, choice, hook, chain_index, chain, here)
                 return False
             case Act.CONTINUE:
                 pass
             case _:
                 return step(walk, state, action, hook, chain, here)
     return None
+
+
+_ACCEPT, _DROP = Action(Act.ACCEPT), Action(Act.DROP)
+
+
+def _hand_over(
+    walk: Walk,
+    state: State,
+    rule: Rule,
+    action: Action,
+    hook: Hook,
+    chain_index: int,
+    here: Here,
+    before: RulePath | None,
+) -> bool:
+    """Gives the packet to the socket that listens for it, with the rule's mark. False: there is none on this way.
+
+    Without one iptables drops the packet (tproxy_tg4, net/netfilter/xt_TPROXY.c), and nft goes on with the next rule
+    (nft_tproxy_eval_v4). A packet that has its socket is lost where it is forwarded after all (ip_forward).
+    """
+    port = state.dport if action.port is None else action.port
+    asks = Action(
+        Act.CONDITION, condition=lambda s: s.transparent, detail=f"whether a transparent socket listens on port {port}"
+    )
+    otherwise = here
+    if action.detail != "nft":
+        drop = Rule(rule.chain, rule.index, rule.raw)
+        drop.final = _DROP
+        otherwise = ((drop,), 0, None)
+    state.path = before  # which the other way has too, with the rule after it
+    takes = walk.presume_condition(state, asks, hook, chain_index, otherwise)
+    state.path = before if not takes and action.detail == "nft" else (rule, before)
+    if takes:
+        address = redirected_to(state) if action.address is None else action.address
+        state.handed_to, state.redirected = (address, port), True
+        _mark(state, replace(action, kind=Act.MARK, detail=""))
+        if state.env.is_local(state.dst, state.family) is not True:
+            state.assume("an ip rule brings what TPROXY marks to the node's own sockets")
+    return takes
 
 
 def _new_ttl(ttl: int | None, action: Action) -> int | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.proxy.evaluator.checks import Question, question_of
-from kubectl_genainet.proxy.evaluator.packet.state import Check, State, address_of
+from kubectl_genainet.proxy.evaluator.conditions import FieldQuestion, question_of
+from kubectl_genainet.proxy.evaluator.packet.state import Condition, State, address_of
 
-Doubt = tuple[Check, str]  # a check that could not be answered, and how it is written
+Doubt = tuple[Condition, str]  # a condition that could not be answered, and how it is written
 
 
 def local_question(address: int, family: int) -> str:
@@ -16,13 +16,13 @@ class Questions:
     """The questions of one walk by their label."""
 
     def __init__(self) -> None:
-        self._by_label: dict[str, Question] = {}
-        self._labels: dict[Question, str] = {}
+        self._by_label: dict[str, FieldQuestion] = {}
+        self._labels: dict[FieldQuestion, str] = {}
 
     def of(self, state: State, doubt: Doubt) -> tuple[str, bool]:
-        """The question's label, and the answer with which the check holds."""
-        check, text = doubt
-        question = question_of(check)
+        """The question's label, and the answer with which the condition holds."""
+        condition, text = doubt
+        question = question_of(condition)
         if question is None:
             return text, True
         plain = question._replace(inverted=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluator.checks import SYN
+from kubectl_genainet.proxy.evaluator.conditions import SYN
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
@@ -14,7 +14,7 @@ from kubectl_genainet.proxy.evaluator.rule_ref import Hook
 from kubectl_genainet.proxy.evaluator.summary import summary
 from kubectl_genainet.proxy.evaluator.walk import Walk
 from kubectl_genainet.proxy.ruleset import Ruleset
-from kubectl_genainet.proxy.unread import Scope
+from kubectl_genainet.proxy.unread import Affects
 
 
 def evaluate(
@@ -50,6 +50,7 @@ def evaluate(
         state.tos,
         state.ttl,
         state.length,
+        state.transparent,
         state.family,
     )
     known = ruleset.memory.recall(key, src, sport)
@@ -69,20 +70,22 @@ def walk_of(ruleset: Ruleset, packet: Packet, *, node_ips: Sequence[str] | None 
     state = _fill(State(), packet, env, mark_known=True)
     own = state.src is not None and env.is_local(state.src, state.family)
     entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
-    found = _as_far_as_read(ruleset, summary(Walk(ruleset, state, visits=True).run(entry), state.family))
-    return _either_order(ruleset, found, packet, env, entry) if ruleset.ties(state.family) else found
+    outcome = _as_far_as_read(ruleset, summary(Walk(ruleset, state, visits=True).run(entry), state.family))
+    return _either_order(ruleset, outcome, packet, env, entry) if ruleset.ties(state.family) else outcome
 
 
-def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluation:
+def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str, *, strict: bool = False) -> Evaluation:
     """What the filtering chains of one hook do with a packet as it is there, after NAT.
 
     The packet's mark is not known unless given, so a rule that asks for it is followed both ways:
-    `Evaluation.dropping_rules` has every rule that may have dropped it. Raises ValueError for no netfilter hook.
+    `Evaluation.dropping_rules` has every rule that may have dropped it. `strict` takes nothing for granted: a limit may be
+    reached. Raises ValueError for no netfilter hook.
     """
     named = hook if isinstance(hook, Hook) else Hook.named(hook)
     if named is None:
         raise ValueError(f"{hook!r} is no netfilter hook")
     state = _fill(State(), packet, ruleset.env, mark_known=packet.mark is not None)
+    state.strict = strict
     return _as_far_as_read(ruleset, summary(Walk(ruleset, state, only=named).run(named), state.family))
 
 
@@ -91,7 +94,7 @@ def _as_far_as_read(ruleset: Ruleset, evaluation: Evaluation) -> Evaluation:
     if not ruleset.unread:
         return evaluation
     missing = tuple(str(part) for part in ruleset.unread if part.anywhere)
-    excerpts = tuple(str(part) for part in ruleset.unread if part.scope is Scope.EXCERPT)
+    excerpts = tuple(str(part) for part in ruleset.unread if part.scope is Affects.EXCERPT)
     if excerpts:
         evaluation = replace(evaluation, assumed=(*excerpts, *evaluation.assumed))
     if not missing:
@@ -134,10 +137,11 @@ def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:
     if packet.bridge_port:
         state.bridged = True
     state.icmp, state.uid, state.gid = packet.icmp, packet.uid, packet.gid
+    state.transparent, state.handed_to = packet.transparent_socket, None
     state.tos = None if packet.dscp is None else packet.dscp << 2
     state.ttl, state.length = packet.ttl, packet.length
     state.dnat = state.masquerade = state.accepted = state.own = state.looped = False
-    state.scheduled = state.redirected = state.from_wire = False
+    state.scheduled = state.redirected = state.from_wire = state.strict = False
     state.orig_src, state.by_node, state.nat_done, state.added = None, False, 0, ()
     state.probability, state.path, state.doubts, state.assumed = 1.0, None, (), ()
     return state

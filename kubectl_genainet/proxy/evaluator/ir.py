@@ -1,6 +1,6 @@
-"""The one form that iptables and nftables rules are compiled to: checks on a packet's state, then actions.
+"""The one form that iptables and nftables rules are compiled to: conditions on a packet's state, then actions.
 
-A check answers True, False, or None where what it asks for is not known. Chains are compiled when they are first
+A condition answers True, False, or None where what it asks for is not known. Chains are compiled when they are first
 walked: a node with 10,000 Services has 250,000 rules, and a packet meets a few dozen of them.
 """
 
@@ -13,12 +13,12 @@ from enum import Enum
 from heapq import merge
 from typing import Any, Union
 
-from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Condition, State
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 
 Passed = Union["Rule", "Chain", RuleRef]
 # Rules passed, newest first: ways that fork share what came before. A tuple of rules is a stretch, oldest first.
-Path = tuple[Passed | tuple[Passed, ...], "Path | None"]
+RulePath = tuple[Passed | tuple[Passed, ...], "RulePath | None"]
 
 
 class Act(Enum):
@@ -40,7 +40,8 @@ class Act(Enum):
     ADD = "add"  # the packet's key to a set
     TOS = "tos"  # the byte of DSCP and ECN
     TTL = "ttl"
-    CHECK = "check"  # a match that stands behind another action
+    TPROXY = "tproxy"  # a socket of the node gets it, or (iptables) nobody
+    CONDITION = "condition"  # a match that stands behind another action
     SPLIT = "split"  # a random pick
     LOOKUP = "lookup"  # a verdict map
     UNKNOWN = "unknown"
@@ -53,7 +54,9 @@ class Action:
     kind: Act
     chain: str = ""  # JUMP, GOTO
     detail: str = ""  # REJECT: with what; QUEUE: which; UNKNOWN: the target's name
-    address: int | None = None  # DNAT: new destination; None keeps it. SNAT: new source; None: not known
+    address: int | None = (
+        None  # DNAT: new destination; None keeps it. SNAT: new source; None: not known. TPROXY: a socket's
+    )
     port: int | None = None  # the lowest of a range
     last_address: int | None = None  # DNAT: the end of a range
     last_port: int | None = None
@@ -63,7 +66,7 @@ class Action:
     flip: int = 0
     source: str = ""  # MARK, CONNMARK: "mark" or "connmark" XORs that one's bits of `source_mask` in, too
     source_mask: int = ALL_BITS
-    check: Check | None = None
+    condition: Condition | None = None
     choices: tuple[tuple[float | None, Action], ...] = ()  # SPLIT: a random pick; None: by a hash
     lookup: Callable[[State], Action | None] | None = None  # LOOKUP; None for a miss
     keys: tuple[Callable[[State], Any], ...] = ()  # ADD: what is added to the set `detail`
@@ -74,17 +77,18 @@ CONTINUE_ACTION = Action(Act.CONTINUE)
 
 
 class Rule:
-    """A compiled rule. `labels` name the checks, for when one of them can't be answered."""
+    """A compiled rule. `labels` name the conditions, for when one of them can't be answered."""
 
     __slots__ = (
         "actions",
         "by_destination",
         "chain",
-        "checks",
+        "conditions",
         "dport",
         "dst",
         "final",
         "goto",
+        "idle",
         "index",
         "labels",
         "probability",
@@ -96,7 +100,7 @@ class Rule:
 
     def __init__(self, chain: Chain, index: int, raw: Any) -> None:
         self.chain, self.index, self.raw = chain, index, raw
-        self.checks: tuple[Check, ...] = ()
+        self.conditions: tuple[Condition, ...] = ()
         self.labels: tuple[str, ...] = ()
         self.actions: tuple[Action, ...] = ()
         self.unread = ""  # what of it could not be read
@@ -107,10 +111,12 @@ class Rule:
         self.by_destination = False  # whether it asks for the destination in any other way
         self.target: Chain | None = None  # where its one action goes, a jump (or, with `goto`, a goto)
         self.goto = False
+        self.idle = False  # whether it only counts or logs: no packet goes otherwise for it
         self.final: Action | None = None  # its one action, where that ends the base chain
 
     def finish(self) -> None:
         """Resolves a lone jump or verdict, the commonest actions, once for all packets."""
+        self.idle = all(action.kind is Act.CONTINUE for action in self.actions)
         if len(self.actions) != 1:
             return
         action = self.actions[0]
@@ -123,27 +129,27 @@ class Rule:
 
     def rest(self, number: int, choice: Action) -> Rule:
         """What is left of the rule from the action `number` on, of which a random pick has made `choice`."""
-        rest = Rule(self.chain, self.index, self.raw)
-        rest.actions = (choice, *self.actions[number + 1 :])
-        return rest
+        remainder = Rule(self.chain, self.index, self.raw)
+        remainder.actions = (choice, *self.actions[number + 1 :])
+        return remainder
 
-    def doubts(self, numbers: list[int]) -> list[tuple[Check, str]]:
-        """The checks that could not be answered, with their labels."""
-        return [(self.checks[number], self.labels[number]) for number in numbers]
+    def doubts(self, numbers: list[int]) -> list[tuple[Condition, str]]:
+        """The conditions that could not be answered, with their labels."""
+        return [(self.conditions[number], self.labels[number]) for number in numbers]
 
     @property
     def ref(self) -> RuleRef:
         return self.chain.table.describe(self)
 
 
-def path_refs(path: Path | None) -> tuple[RuleRef, ...]:
+def path_refs(path: RulePath | None) -> tuple[RuleRef, ...]:
     """The rules of a path, oldest first."""
-    found: list[RuleRef] = []
+    refs: list[RuleRef] = []
     while path is not None:
         passed, path = path
         stretch = passed if isinstance(passed, tuple) else (passed,)
-        found += [rule if isinstance(rule, RuleRef) else rule.ref for rule in reversed(stretch)]
-    return tuple(reversed(found))
+        refs += [rule if isinstance(rule, RuleRef) else rule.ref for rule in reversed(stretch)]
+    return tuple(reversed(refs))
 
 
 class Table(ABC):
@@ -232,10 +238,10 @@ class _Index:
         dst, dport = state.dst, state.dport if self.by_dport else 0
         if dst not in self.by_dst and dport not in self.by_dport and dport is not None:
             return self.rest
-        found = self.known.get((dst, dport))
-        if found is None:
-            found = self.known[(dst, dport)] = list(merge(*self._parts(dst, dport), key=_position))
-        return found
+        known = self.known.get((dst, dport))
+        if known is None:
+            known = self.known[(dst, dport)] = list(merge(*self._parts(dst, dport), key=_position))
+        return known
 
     def _parts(self, dst: int, dport: int | None) -> list[list[Rule]]:
         if dport is None:  # not known: any of them

@@ -11,7 +11,7 @@ from functools import cached_property
 import msgspec
 
 from kubectl_genainet.model.packet import FiveTuple, Protocol, address_text
-from kubectl_genainet.proxy.evaluator.ir import Path, path_refs
+from kubectl_genainet.proxy.evaluator.ir import RulePath, path_refs
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import service_of
 
@@ -24,6 +24,9 @@ class RulesetVerdict(Enum):
     NO_MATCH = "NO_MATCH"
     MIXED = "MIXED"  # random ways end differently: `Evaluation.parts` has each with its share
     UNKNOWN = "UNKNOWN"
+
+
+REFUSALS = (RulesetVerdict.DROP, RulesetVerdict.REJECT)
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     dscp: int | None = None
     ttl: int | None = None  # as it enters the node; IPv6: the hop limit
     length: int | None = None  # in bytes, from the IP header on
+    transparent_socket: bool | None = None  # a program listens, with IP_TRANSPARENT, for what TPROXY gives it
 
     @classmethod
     def of(cls, flow: FiveTuple, *, ct_state: str = "NEW") -> Packet:
@@ -79,7 +83,7 @@ class WalkOutcome:
     backend: BackendChoice | None
     probability: float | None
     masquerade: bool
-    path: Path | None
+    path: RulePath | None
     presumed: tuple[str, ...] = ()  # the answers to open questions that this way goes by
     reason: str = ""  # why the verdict is UNKNOWN
 
@@ -91,7 +95,7 @@ class WalkOutcome:
     @property
     def final_rule(self) -> RuleRef | None:
         """The rule that dropped or rejected the packet, where one did."""
-        return self.rules[-1] if self.rules and self.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT) else None
+        return self.rules[-1] if self.rules and self.verdict in REFUSALS else None
 
     @property
     def deciding_rule(self) -> RuleRef | None:
@@ -104,14 +108,14 @@ class WalkOutcome:
 
 
 # Statements of nft; "ct status dnat" asks, and translates nothing.
-_NFT_DNAT = re.compile(r"\b(?:dnat(?: ip6?)?(?: prefix| addr \. port)? to|redirect)\b")
+_NFT_DNAT = re.compile(r"\b(?:dnat(?: ip6?)?(?: prefix| addr \. port)? to|redirect|tproxy(?: ip6?)? to)\b")
 _NFT_SNAT = re.compile(r"\b(?:snat(?: ip6?)?(?: prefix| addr \. port)? to|masquerade)\b")
 
 
 def translates(rule: RuleRef) -> bool:
     """Whether the rule's target rewrites a destination."""
     if rule.table == "ipvs" or rule.target:
-        return rule.table == "ipvs" or rule.target in ("DNAT", "REDIRECT", "NETMAP")
+        return rule.table == "ipvs" or rule.target in ("DNAT", "REDIRECT", "NETMAP", "TPROXY")
     return _NFT_DNAT.search(rule.bare_text) is not None
 
 
@@ -163,7 +167,7 @@ class Evaluation:
         """The outcomes by verdict and deciding rule; those that pass untouched, and all that are translated, as one."""
         grouped: dict[tuple[object, ...], list[WalkOutcome]] = {}
         for outcome in self.tell_parts():
-            refused = outcome.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT)
+            refused = outcome.verdict in REFUSALS
             key = (outcome.verdict, outcome.final_rule) if refused else (outcome.verdict,)
             grouped.setdefault(key, []).append(outcome)
         return tuple(_part(outcomes) for outcomes in grouped.values())

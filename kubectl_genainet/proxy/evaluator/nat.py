@@ -22,7 +22,7 @@ def destinations(state: State, action: Action) -> list[tuple[int, int | None]]:
     if action.address is None:
         return [(state.dst, port)]
     if action.address < 0:
-        return [(_redirected(state), port)]
+        return [(redirected_to(state), port)]
     if action.last_address is None or action.last_address == action.address:
         return [(action.address, port)]
     chosen = _chosen(state, action.address, action.last_address, persistent=action.persistent)
@@ -42,7 +42,7 @@ def _port(state: State, action: Action) -> int | None:
     return state.dport if action.port <= state.dport <= action.last_port else action.port
 
 
-def _redirected(state: State) -> int:
+def redirected_to(state: State) -> int:
     """REDIRECT sends to the node itself; which of its addresses depends on the device, so any of them stands for it."""
     loopback = address_number("127.0.0.1" if state.family == 4 else "::1")
     if state.own:
@@ -53,29 +53,29 @@ def _redirected(state: State) -> int:
 def _chosen(state: State, low: int, high: int, *, persistent: bool) -> int | None:
     if state.src is None:
         return None
-    words = 1 if state.family == 4 else 4
-    src, dst = _words(state.src, words), _words(state.dst, words)
-    lows, highs = _big(low, words), _big(high, words)
-    mixed = _jhash2([*src, *[0] * (4 - words)], 0 if persistent else dst[-1])
+    word_count = 1 if state.family == 4 else 4
+    src, dst = _words(state.src, word_count), _words(state.dst, word_count)
+    lows, highs = _big(low, word_count), _big(high, word_count)
+    mixed = _jhash2([*src, *[0] * (4 - word_count)], 0 if persistent else dst[-1])
     picked: list[int] = []
     full = False
-    for i in range(words):
+    for i in range(word_count):
         first, span = (0, ALL_BITS) if full else (lows[i], (highs[i] - lows[i] + 1) & ALL_BITS)
         value = (first + (mixed * span >> 32)) & ALL_BITS
         picked.append(value)
         full = full or value != highs[i]
         if not persistent:
             mixed ^= dst[i]
-    return sum(value << 32 * (words - 1 - i) for i, value in enumerate(picked))
+    return sum(value << 32 * (word_count - 1 - i) for i, value in enumerate(picked))
 
 
-def _big(number: int, words: int) -> list[int]:
-    return [number >> 32 * (words - 1 - i) & ALL_BITS for i in range(words)]
+def _big(number: int, word_count: int) -> list[int]:
+    return [number >> 32 * (word_count - 1 - i) & ALL_BITS for i in range(word_count)]
 
 
-def _words(number: int, words: int) -> list[int]:
+def _words(number: int, word_count: int) -> list[int]:
     """An address as a little-endian machine reads its 32-bit words (all that Kubernetes runs on, but s390x)."""
-    return [int.from_bytes(word.to_bytes(4, "big"), "little") for word in _big(number, words)]
+    return [int.from_bytes(word.to_bytes(4, "big"), "little") for word in _big(number, word_count)]
 
 
 def _rotate(value: int, by: int) -> int:

@@ -27,9 +27,9 @@ class SetLookup:
         self.sets: list[SetLookup] = []  # its members, where it is a list of sets
 
     def get(self, key: tuple[object, ...]) -> object | None:
-        found = self.exact.get(key)
-        if found is not None:
-            return found
+        exact = self.exact.get(key)
+        if exact is not None:
+            return exact
         for bounds, value in self.intervals:
             if all(_within(k, low, high) for k, (low, high) in zip(key, bounds, strict=False)):
                 return value
@@ -37,15 +37,26 @@ class SetLookup:
 
     def has(self, key: tuple[object, ...]) -> bool | None:
         """Whether the key is a member; the narrowest member decides where exceptions are among them."""
-        if self.exceptions:
-            narrow = min((_width(b) for b in self.exceptions if _covers(b, key)), default=None)
-            if narrow is not None:
-                wide = min((_width(b) for b, _ in self.intervals if _covers(b, key)), default=None)
-                exact = key in self.exact
-                return exact or (wide is not None and wide < narrow) or (None if self.unread else False)
+        if self._is_exception(key):
+            return None if self.unread else False
         if self.get(key) is not None:
             return None if self.unread and self.exceptions else True
         return None if self.unread else False
+
+    def has_exception(self, key: tuple[object, ...]) -> bool | None:
+        """Whether it is an exception that decides about the key (ipset's --return-nomatch asks that)."""
+        if self.unread:
+            return None
+        if None in key:
+            return None if self.exceptions else False
+        return self._is_exception(key)
+
+    def _is_exception(self, key: tuple[object, ...]) -> bool:
+        narrow = min((_width(b) for b in self.exceptions if _covers(b, key)), default=None)
+        if narrow is None or key in self.exact:
+            return False
+        wide = min((_width(b) for b, _ in self.intervals if _covers(b, key)), default=None)
+        return wide is None or wide >= narrow
 
     def may_have(self, key: tuple[object, ...]) -> bool | None:
         """As `has`, for a key of which some components are None, not known: False where no member fits the others."""

@@ -51,21 +51,21 @@ def summary(ends: list[End], family: int) -> Evaluation:
     if unknown:
         masquerade = None if reasons and masquerades != {True} else masquerade
         return Evaluation(RulesetVerdict.UNKNOWN, (), masquerade, unknown, tell, assumed)
-    told = _of_one_answer(ends) if doubtful else ends
+    ways = _of_one_answer(ends) if doubtful else ends
 
     def tell_parts() -> tuple[WalkOutcome, ...]:
-        return tuple(_outcome(end, family) for end in told)
+        return tuple(_outcome(end, family) for end in ways)
 
-    verdict = verdict_of(end.verdict for end in told)
-    return Evaluation(verdict, _backends(told, family), masquerade, (), tell, assumed, tell_parts)
+    verdict = verdict_of(end.verdict for end in ways)
+    return Evaluation(verdict, _backends(ways, family), masquerade, (), tell, assumed, tell_parts)
 
 
 def verdict_of(verdicts: Iterable[RulesetVerdict]) -> RulesetVerdict:
     """The verdict that all ways share; MIXED where some end otherwise than others."""
-    found = set(verdicts)
-    if len(found) == 1:
-        return found.pop()
-    return RulesetVerdict.ACCEPT if found and found <= set(_PASSES) else RulesetVerdict.MIXED
+    distinct = set(verdicts)
+    if len(distinct) == 1:
+        return distinct.pop()
+    return RulesetVerdict.ACCEPT if distinct and distinct <= set(_PASSES) else RulesetVerdict.MIXED
 
 
 def _outcome(end: End, family: int) -> WalkOutcome:
@@ -73,6 +73,9 @@ def _outcome(end: End, family: int) -> WalkOutcome:
     backend = None
     if state.dnat:  # also where it was dropped afterwards: the translation was observable all the same
         backend = BackendChoice(address_of(state.dst, family), state.dport, state.probability, state.masquerade)
+    elif state.handed_to is not None:
+        address, port = state.handed_to
+        backend = BackendChoice(address_of(address, family), port, state.probability, masquerade=False)
     labels = tuple(f"{label}: {'yes' if choice else 'no'}" for label, choice in state.doubts)
     return WalkOutcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels, end.reason)
 
@@ -92,24 +95,28 @@ def open_questions(ends: list[End], *, of_masquerade: bool) -> tuple[str, ...]:
     labels = tuple(dict.fromkeys(label for doubts in ways for label, _ in doubts))
     if 1 << len(labels) > MAX_ANSWERS:
         return labels
-    left: dict[tuple[bool, ...], frozenset[Result]] = {}
+    remaining: dict[tuple[bool, ...], frozenset[Result]] = {}
     for answers in product((True, False), repeat=len(labels)):
         chosen = dict(zip(labels, answers, strict=True))
-        fitting = [results for doubts, results in ways.items() if all(chosen[q] is choice for q, choice in doubts)]
+        fitting = [
+            results
+            for doubts, results in ways.items()
+            if all(chosen[question] is choice for question, choice in doubts)
+        ]
         if fitting:
-            left[answers] = frozenset().union(*fitting)
+            remaining[answers] = frozenset().union(*fitting)
     if of_masquerade:  # a Service of which some backends are masqueraded counts as masqueraded
-        left = {answers: frozenset([(True,)]) if (True,) in r else r for answers, r in left.items()}
-    if len(set(left.values())) == 1:
+        remaining = {answers: frozenset([(True,)]) if (True,) in r else r for answers, r in remaining.items()}
+    if len(set(remaining.values())) == 1:
         return ()
-    return tuple(label for i, label in enumerate(labels) if _turns(left, i)) or labels
+    return tuple(label for i, label in enumerate(labels) if _turns(remaining, i)) or labels
 
 
-def _turns(left: dict[tuple[bool, ...], frozenset[Result]], position: int) -> bool:
+def _turns(results_by_answers: dict[tuple[bool, ...], frozenset[Result]], position: int) -> bool:
     """Whether one question's answer alone changes the end, the others being equal."""
-    for answers, results in left.items():
+    for answers, results in results_by_answers.items():
         other = (*answers[:position], not answers[position], *answers[position + 1 :])
-        if left.get(other, results) != results:
+        if results_by_answers.get(other, results) != results:
             return True
     return False
 
@@ -121,26 +128,26 @@ def _of_one_answer(ends: list[End]) -> list[End]:
         for label, choice in end.state.doubts:
             chosen.setdefault(label, choice)
         break
-    told = []
+    ways = []
     for end in ends:
         if all(chosen.get(label, choice) is choice for label, choice in end.state.doubts):
             chosen.update(end.state.doubts)
-            told.append(end)
-    return told
+            ways.append(end)
+    return ways
 
 
 def _backends(ends: list[End], family: int) -> tuple[BackendChoice, ...]:
     """The endpoints of all ways, each once, in the rules' order, with their probabilities added up."""
-    found: dict[tuple[int, int | None], tuple[float | None, bool]] = {}
+    backends: dict[tuple[int, int | None], tuple[float | None, bool]] = {}
     for end in ends:
         state = end.state
         if end.verdict is not RulesetVerdict.DNAT:
             continue
         key = (state.dst, state.dport)
-        share, masquerade = found.get(key, (0.0, False))
+        share, masquerade = backends.get(key, (0.0, False))
         total = None if share is None or state.probability is None else share + state.probability
-        found[key] = (total, masquerade or state.masquerade)
+        backends[key] = (total, masquerade or state.masquerade)
     return tuple(
         BackendChoice(address_of(dst, family), port, share if share is None else round(share, 9), masquerade)
-        for (dst, port), (share, masquerade) in found.items()
+        for (dst, port), (share, masquerade) in backends.items()
     )

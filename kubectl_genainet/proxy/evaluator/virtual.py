@@ -37,7 +37,7 @@ def schedule(walk: Walk, state: State, hook: Hook) -> bool:
     """
     server = None if state.scheduled else _virtual_server(walk, state)
     if server is None:
-        return False
+        return not (state.scheduled or state.dnat) and _is_left_out(walk, state)
     choices = server.probabilities()
     if not choices:
         state.path = (server.ref(), state.path)
@@ -55,6 +55,20 @@ def schedule(walk: Walk, state: State, hook: Hook) -> bool:
         way.iif, way.oif = ("" if state.own else state.iif), state.oif_routed if not state.own else None
         walk.pending.append((way, Hook.OUTPUT, 0, None))
     return True
+
+
+def _is_left_out(walk: Walk, state: State) -> bool:
+    """Whether the packet's virtual server is known to be missing in the list: a set of kube-proxy has it."""
+    if (Protocol.from_number(state.proto).value, state.dst, state.dport) in walk.ruleset.servers_left_out:
+        walk.end(state, RulesetVerdict.UNKNOWN, "its virtual server is not in the list, but in a set of kube-proxy")
+        return True
+    return False
+
+
+def assume_whole_list(walk: Walk, state: State) -> None:
+    """Says that a packet goes on without a virtual server because none is listed, where the list may be cut."""
+    if not (walk.ruleset.lists_all_servers or state.dnat or state.scheduled) and _virtual_server(walk, state) is None:
+        state.assume("the list of virtual servers is whole: ipvsadm marks no end")
 
 
 def _virtual_server(walk: Walk, state: State) -> VirtualServer | None:

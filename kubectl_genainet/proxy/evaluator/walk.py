@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kubectl_genainet.proxy.evaluator import actions, doubts, virtual
 from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
-from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Path, Rule
+from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Rule, RulePath
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.packet.state import State
 from kubectl_genainet.proxy.evaluator.remember import Asked
@@ -20,6 +20,7 @@ from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
 MAX_STEPS = 500_000  # rules that one packet may meet on all of its ways
+MAX_DOUBTS = 12  # open questions on one way: each doubles the ways
 MAX_DEPTH = 64  # of jumps; the kernel has 16 (NFT_JUMP_STACK_SIZE)
 DNAT = -100  # NF_IP_PRI_NAT_DST
 DST_NAT_DONE, SRC_NAT_DONE = 256, 128  # enum ip_conntrack_status: NAT has decided, also not to translate
@@ -87,12 +88,12 @@ class Walk:
     def _chains(self, state: State, hook: Hook) -> tuple[Chain, ...]:
         return self.ruleset.chains_at(state.family, hook, reverse_ties=self.reverse_ties)
 
-    def _follow(self, state: State, hook: Hook, at: int, frames: Frames) -> None:
+    def _follow(self, state: State, hook: Hook, index: int, frames: Frames) -> None:
         """Follows one way from a base chain (or from inside of it, with `frames`) to its end or to a fork."""
         chains = self._chains(state, hook)
         while True:
-            while at < len(chains):
-                chain = chains[at]
+            while index < len(chains):
+                chain = chains[index]
                 if frames is None:
                     if state.ct_later and effective_priority(chain) > CONNTRACK and hook is not Hook.INGRESS:
                         _track(state)
@@ -101,36 +102,45 @@ class Walk:
                     if virtual.schedules_before(self, state, hook, chain) and virtual.schedule(self, state, hook):
                         return
                     if self._skips(chain, hook, state):
-                        at += 1
+                        index += 1
                         continue
                     if self.visits:
                         state.path = (visit_of(chain), state.path)
-                if not self._chain(state, hook, at, chain, frames):
+                if not self._chain(state, hook, index, chain, frames):
                     return
                 frames = None
-                at += 1
-                if state.dnat and chain.kind == "nat" and self._share(state, hook, at):
+                index += 1
+                if state.dnat and chain.kind == "nat" and self._share(state, hook, index):
                     return
             following = self._after(state, hook)
             if following is None:
                 return
-            hook, at = following, 0
+            hook, index = following, 0
             chains = self._chains(state, hook)
 
-    def _share(self, state: State, hook: Hook, at: int) -> bool:
+    def _share(self, state: State, hook: Hook, chain_index: int) -> bool:
         """Follows the rest of a translated way once for all backends that no rule tells apart. True: it is done."""
         asked = self.ruleset.destinations_asked(state.family)
         if asked is None or state.dst in asked or state.env.is_local(state.dst, state.family) is not False:
             return False
         changed = (state.dst, state.dport) != (state.orig_dst, state.orig_dport)
         key = (
-            *(hook, at, state.mark, state.known, state.connmark, state.connmark_known, state.ct, state.accepted),
+            *(
+                hook,
+                chain_index,
+                state.mark,
+                state.known,
+                state.connmark,
+                state.connmark_known,
+                state.ct,
+                state.accepted,
+            ),
             *(state.doubts, state.tos, state.ttl, state.masquerade, changed, state.added),
         )
         if key not in self.tails:
             started, ends, waiting = state.path, len(self.ends), len(self.pending)
             self.tails[key] = None
-            self._follow(state, hook, at, None)
+            self._follow(state, hook, chain_index, None)
             if len(self.ends) == ends + 1 and len(self.pending) == waiting:
                 self.tails[key] = (self.ends[-1], _since(self.ends[-1].state.path, started))
             return True
@@ -189,7 +199,7 @@ class Walk:
         return None
 
     def _route(self, state: State) -> Hook | None:
-        local = state.env.is_local(state.dst, state.family)
+        local = True if state.handed_to is not None else state.env.is_local(state.dst, state.family)
         if local is None:
             label = doubts.local_question(state.dst, state.family)
             local = dict(state.doubts).get(label)
@@ -199,12 +209,13 @@ class Walk:
                 state.doubts += ((label, False),)
                 self.pending.append((other, Hook.INPUT, 0, None))
                 local = False
+        virtual.assume_whole_list(self, state)
         if not local:
             state.oif = state.oif_routed
             state.ttl = None if state.ttl is None else state.ttl - 1  # ip_forward, net/ipv4/ip_forward.c
         return Hook.INPUT if local else Hook.FORWARD
 
-    def _chain(self, state: State, hook: Hook, at: int, chain: Chain, frames: Frames) -> bool:
+    def _chain(self, state: State, hook: Hook, chain_index: int, chain: Chain, frames: Frames) -> bool:
         """Runs one base chain. True: go on with the next one; False: this way ended, or goes on in `pending`."""
         if frames is None:
             frames = (chain.candidates(state), 0, None)
@@ -218,19 +229,26 @@ class Walk:
                 rule = rules[position]
                 position += 1
                 unsure: list[int] | None = None
-                for number, check in enumerate(rule.checks):
-                    result = check(state)
+                for number, condition in enumerate(rule.conditions):
+                    result = condition(state)
                     if asked.touched:
-                        asked.note(check, state, result)
+                        asked.note(condition, state, result)
                     if not result:
                         if result is not None:
                             break
                         unsure = [*(unsure or ()), number]
                 else:
-                    if unsure and not self._presume(state, rule.doubts(unsure), hook, at, (rules, position, parent)):
+                    if unsure and (rule.idle or len(state.doubts) > MAX_DOUBTS):
+                        if rule.idle:
+                            continue
+                        self.end(state, RulesetVerdict.UNKNOWN, f"more than {MAX_DOUBTS} matches that are not known")
+                        return False
+                    if unsure and not self._presume(
+                        state, rule.doubts(unsure), hook, chain_index, (rules, position, parent)
+                    ):
                         continue
                     if rule.probability is not None:
-                        self._chance(state, rule.probability, hook, at, (rules, position, parent))
+                        self._chance(state, rule.probability, hook, chain_index, (rules, position, parent))
                     target = rule.target
                     if target is not None:
                         self.steps += position - started
@@ -245,7 +263,7 @@ class Walk:
                         self.steps += position - started
                         state.path = (rule, state.path)
                         return actions.final(self, state, rule.final, hook)
-                    step = actions.perform(self, state, rule, hook, at, chain, (rules, position, parent))
+                    step = actions.perform(self, state, rule, hook, chain_index, chain, (rules, position, parent))
                     if step is None:
                         continue
                     self.steps += position - started
@@ -257,7 +275,7 @@ class Walk:
                     count, started = len(rules), position
             self.steps += count - started
             frames = parent
-        return self._policy(state, hook, at, chain)
+        return self._policy(state, hook, chain_index, chain)
 
     def _wanders(self, state: State, chain: Chain, parent: Frames = None) -> bool:
         """Ends a way whose jumps go too deep, or on which too many rules were met."""
@@ -272,7 +290,7 @@ class Walk:
             return False
         return True
 
-    def _policy(self, state: State, hook: Hook, at: int, chain: Chain) -> bool:
+    def _policy(self, state: State, hook: Hook, chain_index: int, chain: Chain) -> bool:
         if chain.policy == "":
             label = f"the policy of {chain.name} in table {chain.table.title}, which is not in the dump"
             known = dict(state.doubts).get(label)
@@ -280,7 +298,7 @@ class Walk:
                 other = state.copy()
                 other.doubts += ((label, False),)
                 state.doubts += ((label, True),)
-                self.pending.append((other, hook, at + 1, None))
+                self.pending.append((other, hook, chain_index + 1, None))
             elif not known:
                 return True
         elif chain.policy != "DROP":
@@ -290,20 +308,31 @@ class Walk:
         return False
 
     def put_off(
-        self, way: State, action: Action, hook: Hook, at: int, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
+        self,
+        way: State,
+        action: Action,
+        hook: Hook,
+        chain_index: int,
+        chain: Chain,
+        here: tuple[Sequence[Rule], int, Frames],
     ) -> None:
         """Puts a way that begins with `action` among those to be followed."""
         if action.kind is Act.CONTINUE:
-            self.pending.append((way, hook, at, here))
+            self.pending.append((way, hook, chain_index, here))
             return
         step = actions.step(self, way, action, hook, chain, here)
         if step is True:
-            self.pending.append((way, hook, at + 1, None))
+            self.pending.append((way, hook, chain_index + 1, None))
         elif step is not False:
-            self.pending.append((way, hook, at, step))
+            self.pending.append((way, hook, chain_index, step))
 
     def _presume(
-        self, state: State, asked: Sequence[doubts.Doubt], hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+        self,
+        state: State,
+        asked: Sequence[doubts.Doubt],
+        hook: Hook,
+        chain_index: int,
+        here: tuple[Sequence[Rule], int, Frames],
     ) -> bool:
         """Takes matches that can't be known for true, and puts off the ways where one is not."""
         for doubt in asked:
@@ -313,32 +342,32 @@ class Walk:
                 other = state.copy()
                 other.doubts += ((label, not matches),)
                 state.doubts += ((label, matches),)
-                self.pending.append((other, hook, at, here))
+                self.pending.append((other, hook, chain_index, here))
             elif answer is not matches:
                 return False
         return True
 
-    def presume_check(
-        self, state: State, action: Action, hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+    def presume_condition(
+        self, state: State, action: Action, hook: Hook, chain_index: int, here: tuple[Sequence[Rule], int, Frames]
     ) -> bool:
         """A match that stands behind another action: whether the rule goes on."""
-        assert action.check is not None
-        result = action.check(state)
+        assert action.condition is not None
+        result = action.condition(state)
         if self.asked.touched:
-            self.asked.note(action.check, state, result)
+            self.asked.note(action.condition, state, result)
         if result is None:
-            return self._presume(state, ((action.check, action.detail),), hook, at, here)
+            return self._presume(state, ((action.condition, action.detail),), hook, chain_index, here)
         return result
 
     def _chance(
-        self, state: State, share: float, hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+        self, state: State, share: float, hook: Hook, chain_index: int, here: tuple[Sequence[Rule], int, Frames]
     ) -> None:
         if share >= 1:
             return
         other = state.copy()
         if state.probability is not None:
             other.probability, state.probability = state.probability * (1 - share), state.probability * share
-        self.pending.append((other, hook, at, here))
+        self.pending.append((other, hook, chain_index, here))
 
 
 def visit_of(chain: Chain) -> RuleRef:
@@ -361,10 +390,10 @@ def _depth(frames: Frames) -> int:
     return depth
 
 
-def _since(path: Path | None, start: Path | None) -> tuple[Passed, ...]:
+def _since(path: RulePath | None, start: RulePath | None) -> tuple[Passed, ...]:
     """The rules of a path after `start`, oldest first."""
-    found: list[Passed] = []
+    since: list[Passed] = []
     while path is not None and path is not start:
         passed, path = path
-        found += reversed(passed) if isinstance(passed, tuple) else [passed]
-    return tuple(reversed(found))
+        since += reversed(passed) if isinstance(passed, tuple) else [passed]
+    return tuple(reversed(since))

@@ -71,9 +71,9 @@ def change_for(ruleset: Ruleset, outcome: WalkOutcome, opening: Opening) -> Fire
         return None
     base = _base_chain(ruleset, outcome, opening.family) or chain
     for place in (_ufw, _firewalld, _docker):
-        found = place(chain, base, outcome, opening)
-        if found is not None:
-            return found
+        position = place(chain, base, outcome, opening)
+        if position is not None:
+            return position
     return _by_hand(chain, rule, opening)
 
 
@@ -87,6 +87,16 @@ def apply(ruleset: Ruleset, change: FirewallChange) -> None:
                 expressions, _ = parse_rule(tokens_of(change.rule))
                 new = {"expr": expressions, "text": change.rule}
             raw.insert(len(raw) if change.position < 0 else change.position, new)
+
+
+def without(ruleset: Ruleset, refusals: Sequence[RuleRef], family: int) -> None:
+    """Takes the rules that refuse out of a ruleset of which no packet has met a rule yet."""
+    for rule in sorted(refusals, key=lambda rule: -rule.index):  # the last first: the indices before it stay
+        chain = ruleset.chain(rule.table, rule.chain, family)
+        if chain is not None and rule.index == 0:
+            chain.policy = "ACCEPT"
+        elif chain is not None and rule.index <= len(chain.raw):
+            del chain.raw[rule.index - 1]
 
 
 def _chain_of(ruleset: Ruleset, rule: RuleRef, family: int) -> Chain | None:
@@ -178,11 +188,11 @@ def _accepting(table: Table, opening: Opening) -> str:
     return f"{opening.nft()} accept" if isinstance(table, NftTable) else f"{opening.iptables()} -j ACCEPT"
 
 
-def _iptables_command(chain: Chain, words: str) -> str:
+def _iptables_command(chain: Chain, specification: str) -> str:
     name = "ip6tables" if chain.table.family == 6 else "iptables"
     name += "-legacy" if "legacy" in chain.table.source else ""
     table = "" if chain.table.name == "filter" else f"-t {chain.table.name} "
-    return f"{name} {table}{words}"
+    return f"{name} {table}{specification}"
 
 
 def _by_hand(chain: Chain, rule: RuleRef, opening: Opening) -> FirewallChange:

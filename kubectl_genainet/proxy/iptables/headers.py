@@ -4,64 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kubectl_genainet.proxy.evaluator import checks
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator import conditions
+from kubectl_genainet.proxy.evaluator.conditions import Getter
 from kubectl_genainet.proxy.evaluator.ir import Rule
 from kubectl_genainet.proxy.evaluator.packet import header
-from kubectl_genainet.proxy.evaluator.packet.state import Check, State
-from kubectl_genainet.proxy.iptables.reader import Node, Option, Reader, ports
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
+from kubectl_genainet.proxy.evaluator.packet.state import Condition, State
+from kubectl_genainet.proxy.iptables.reader import Option, Reader, RuleContext, ports
 from kubectl_genainet.proxy.iptables.target import value_and_mask
 
 
 def _compared(get: Getter, holds: Callable[[int, int], bool]) -> Option:
     """A field beside one number."""
 
-    def option(node: Node, reader: Reader, rule: Rule) -> Check:
+    def option(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
         number = int(reader.next(), 0)
 
-        def check(s: State) -> bool | None:
+        def condition(s: State) -> bool | None:
             value = get(s)
             return None if value is None else holds(value, number)
 
-        return check
+        return condition
 
     return option
 
 
-def _tos(node: Node, reader: Reader, rule: Rule) -> Check:
+def _tos(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     value, mask = value_and_mask(reader.next())
     return lambda s: header.get_tos(s) & mask & 0xFF == value
 
 
-def _length(node: Node, reader: Reader, rule: Rule) -> Check:
+def _length(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     low, high = ports(reader.next())
 
-    def check(s: State) -> bool | None:
+    def condition(s: State) -> bool | None:
         length = header.get_length(s)
         return None if length is None else low <= length <= high
 
-    return check
+    return condition
 
 
-def _u32(node: Node, reader: Reader, rule: Rule) -> Check:
+def _u32(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     return header.u32_test(reader.next())
 
 
-def _tcp_ecn(node: Node, reader: Reader, rule: Rule) -> Check:
+def _tcp_ecn(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     """ECE and CWR: a SYN that asks for ECN has both."""
-    asks = checks.assuming("the connection does not ask for ECN", False)
+    asks = conditions.assuming("the connection does not ask for ECN", False)
     return lambda s: asks(s) if s.proto == PROTOCOLS["tcp"] else False
 
 
-def _connbytes(node: Node, reader: Reader, rule: Rule) -> Check:
+def _connbytes(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     """Of the first packet, which conntrack has counted when rules ask (nf_ct_refresh_acct)."""
     low, _, high = reader.next().partition(":")
     lowest, highest = int(low or 0), int(high) if high else None
-    rest = reader.words[reader.at :]
-    direction = rest[rest.index("--connbytes-dir") + 1] if "--connbytes-dir" in rest else "both"
-    mode = rest[rest.index("--connbytes-mode") + 1] if "--connbytes-mode" in rest else ""
+    options = reader.tokens[reader.position :]
+    direction = options[options.index("--connbytes-dir") + 1] if "--connbytes-dir" in options else "both"
+    mode = options[options.index("--connbytes-mode") + 1] if "--connbytes-mode" in options else ""
 
-    def check(s: State) -> bool | None:
+    def condition(s: State) -> bool | None:
         if not s.traced:
             return False
         if s.ct != "NEW":
@@ -70,10 +71,10 @@ def _connbytes(node: Node, reader: Reader, rule: Rule) -> Check:
         value = 0 if direction == "reply" else size
         return None if value is None else lowest <= value and (highest is None or value <= highest)
 
-    return check
+    return condition
 
 
-def _of_socket(node: Node, reader: Reader, rule: Rule) -> Check:
+def _of_socket(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     """What is forwarded has no socket, and no cgroup (cgroup_mt): neither the match nor its negation holds."""
     reader.next()
     reader.negated = False
@@ -83,26 +84,26 @@ def _of_socket(node: Node, reader: Reader, rule: Rule) -> Check:
 def _is_default(what: str) -> Option:
     """A number that is 0 unless somebody sets it: a route's realm, a device's group."""
 
-    def option(node: Node, reader: Reader, rule: Rule) -> Check:
+    def option(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
         text = reader.next()
         value, mask = (0, 0) if text in header.NAMES_OF_ZERO else value_and_mask(text)
-        return checks.assuming(what, value & mask == 0)
+        return conditions.assuming(what, value & mask == 0)
 
     return option
 
 
-def _payload_text(node: Node, reader: Reader, rule: Rule) -> Check:
+def _payload_text(node: RuleContext, reader: Reader, rule: Rule) -> Condition:
     """A text in the packet (xt_string.c): the first packet of a TCP connection carries none."""
     reader.next()
-    absent = checks.assuming("the first packet of a connection carries no data", False)
+    absent = conditions.assuming("the first packet of a connection carries no data", False)
     return lambda s: None if s.tcp_flags is None else absent(s)
 
 
-def _no_word(node: Node, reader: Reader, rule: Rule) -> None:
+def _no_word(node: RuleContext, reader: Reader, rule: Rule) -> None:
     return None
 
 
-def _one_word(node: Node, reader: Reader, rule: Rule) -> None:
+def _one_word(node: RuleContext, reader: Reader, rule: Rule) -> None:
     reader.next()
 
 

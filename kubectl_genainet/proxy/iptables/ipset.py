@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.proxy.evaluator import checks
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
-from kubectl_genainet.proxy.evaluator.packet.state import Check, State
+from kubectl_genainet.proxy.evaluator import conditions
+from kubectl_genainet.proxy.evaluator.conditions import Getter
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
+from kubectl_genainet.proxy.evaluator.packet.state import Condition, State
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
 from kubectl_genainet.proxy.iptables.reader import network
 
@@ -37,33 +38,33 @@ class IpSet(msgspec.Struct, frozen=True):
     unread: str = ""
 
     def option(self, name: str) -> str:
-        at = self.options.index(name) + 1 if name in self.options else len(self.options)
-        return self.options[at] if at < len(self.options) else ""
+        index = self.options.index(name) + 1 if name in self.options else len(self.options)
+        return self.options[index] if index < len(self.options) else ""
 
     def lookup(self) -> SetLookup:
         """The set as the evaluation asks it."""
         kinds = self.type.partition(":")[2].split(",")
-        found = SetLookup(self.type, len(kinds))
-        found.unread, found.family = self.unread, 6 if self.option("family") == "inet6" else 4
+        lookup_ = SetLookup(self.type, len(kinds))
+        lookup_.unread, lookup_.family = self.unread, 6 if self.option("family") == "inet6" else 4
         if self.type.startswith("bitmap:port") or self.type == "list:set":
-            found.family = 0
+            lookup_.family = 0
         if self.type == "list:set":
-            return found
+            return lookup_
         if netmask := self.option("netmask") or self.option("bitmask"):
-            found.mask = _mask(netmask, found.family)
+            lookup_.mask = _mask(netmask, lookup_.family)
         for member in self._with_protocols():
             try:
                 bounds = _bounds(kinds, member.split(","), wildcard=member in self.wildcards)
             except (ValueError, KeyError):
-                found.unread = found.unread or f"member {member} of set {self.name} can't be read"
+                lookup_.unread = lookup_.unread or f"member {member} of set {self.name} can't be read"
                 continue
             if member in self.nomatch:
-                found.exceptions.append(tuple(bounds))
+                lookup_.exceptions.append(tuple(bounds))
             elif all(low == high for low, high in bounds):
-                found.exact[tuple(low for low, _ in bounds)] = True
+                lookup_.exact[tuple(low for low, _ in bounds)] = True
             else:
-                found.intervals.append((tuple(bounds), True))
-        return found
+                lookup_.intervals.append((tuple(bounds), True))
+        return lookup_
 
     def _with_protocols(self) -> Iterator[str]:
         """The members; those of bitmap:port, which have none, for each protocol that the kernel asks it for.
@@ -79,23 +80,24 @@ class IpSet(msgspec.Struct, frozen=True):
 
 def lookups(sets: tuple[IpSet, ...]) -> dict[str, SetLookup]:
     """All sets by name, lists of sets with their members in place."""
-    found = {s.name: s.lookup() for s in sets}
-    for one in sets:
-        if one.type != "list:set":
+    by_name = {s.name: s.lookup() for s in sets}
+    for ip_set in sets:
+        if ip_set.type != "list:set":
             continue
-        for member in one.members:
-            if member in found:
-                found[one.name].sets.append(found[member])
+        for member in ip_set.members:
+            if member in by_name:
+                by_name[ip_set.name].sets.append(by_name[member])
             else:
-                found[one.name].unread = f"set {member} of list {one.name} is not in the dump"
-    return found
+                by_name[ip_set.name].unread = f"set {member} of list {ip_set.name} is not in the dump"
+    return by_name
 
 
 def _mask(text: str, family: int) -> int:
-    if not text.isdigit():
+    prefix = whole_number(text)
+    if prefix is None:
         return int(ipaddress.ip_address(text))
     width = 32 if family == 4 else 128
-    return ((1 << width) - 1) ^ ((1 << (width - int(text))) - 1)
+    return ((1 << width) - 1) ^ ((1 << (width - prefix)) - 1)
 
 
 def _bounds(kinds: list[str], parts: list[str], *, wildcard: bool) -> Bounds:
@@ -108,8 +110,8 @@ def _bounds(kinds: list[str], parts: list[str], *, wildcard: bool) -> Bounds:
             low, _, high = (port if colon else protocol).partition("-")
             bounds += [(number, number), (int(low), int(high or low))]
         elif kind == "iface":
-            name = part.removeprefix("physdev:")
-            bounds.append((name, name + "\U0010ffff") if wildcard else (name, name))
+            # "physdev:NAME" stays as it is: no rule asks for a bridge's port (hash_netiface4_kadt, ip_set_hash_netiface.c).
+            bounds.append((part, part + "\U0010ffff") if wildcard else (part, part))
         elif kind == "mac":
             bounds.append((part, part))
         elif kind == "mark":
@@ -135,12 +137,12 @@ class _Reading:
         self.entries: int | None = None
         self.listed = False  # "Members:" was seen, or the set came from `ipset save`
 
-    def add(self, words: list[str]) -> None:
-        self.members.append(words[0])
-        if "nomatch" in words:
-            self.nomatch.append(words[0])
-        if "wildcard" in words:
-            self.wildcards.append(words[0])
+    def add(self, tokens: list[str]) -> None:
+        self.members.append(tokens[0])
+        if "nomatch" in tokens:
+            self.nomatch.append(tokens[0])
+        if "wildcard" in tokens:
+            self.wildcards.append(tokens[0])
 
     def done(self) -> IpSet:
         unread = ""
@@ -161,46 +163,52 @@ class _Reading:
 
 def parse_ipset(text: str) -> tuple[IpSet, ...]:
     """The sets of an `ipset list` or `ipset save` text, in order."""
-    found: dict[str, _Reading] = {}
+    readings: dict[str, _Reading] = {}
     current: _Reading | None = None
     for line in text.splitlines():
         key, _, value = line.partition(": ")
-        words = line.split()
+        tokens = line.split()
         if key == "Name":
-            current = found[value.strip()] = _Reading(value.strip())
-        elif words[:1] == ["create"] and len(words) > 2:
-            made = found[words[1]] = _Reading(words[1], words[2], tuple(words[3:]))
+            current = readings[value.strip()] = _Reading(value.strip())
+        elif tokens[:1] == ["create"] and len(tokens) > 2:
+            made = readings[tokens[1]] = _Reading(tokens[1], tokens[2], tuple(tokens[3:]))
             made.listed = True
-        elif words[:1] == ["add"] and len(words) > 2 and words[1] in found:
-            found[words[1]].add(words[2:])
+        elif tokens[:1] == ["add"] and len(tokens) > 2 and tokens[1] in readings:
+            readings[tokens[1]].add(tokens[2:])
         elif current is None:
             continue
         elif line.startswith("Members:"):
             current.listed = True
-        elif current.listed and words:
-            current.add(words)
+        elif current.listed and tokens:
+            current.add(tokens)
         elif key == "Type":
             current.kind = value.strip()
         elif key == "Header":
             current.options = tuple(value.split())
         elif key == "Number of entries":
             current.entries = whole_number(value)
-    return tuple(reading.done() for reading in found.values())
+    return tuple(reading.done() for reading in readings.values())
 
 
-def set_matches(members: SetLookup, flags: tuple[str, ...], family: int) -> Check:
-    """`--match-set NAME src,dst`. A set of more components than flags, or of the other family, has no packet."""
+def set_matches(members: SetLookup, flags: tuple[str, ...], family: int, *, exceptions: bool = False) -> Condition:
+    """`--match-set NAME src,dst`. A set of more components than flags, or of the other family, has no packet.
+
+    With `exceptions` (`--return-nomatch`) sets of networks match what an exception of theirs decides about.
+    """
     if members.sets or members.kind == "list:set":
-        options = [set_matches(member, flags, family) for member in members.sets]
-        inner = checks.any_of(options) if options else checks.never
+        options = [set_matches(member, flags, family, exceptions=exceptions) for member in members.sets]
+        inner = conditions.any_of(options) if options else conditions.never
         return (lambda s: inner(s) or None) if members.unread else inner
     if not members.kind:
-        return checks.always_unknown
+        return conditions.always_unknown
     if len(flags) < members.width or members.family not in (0, family):
-        return checks.never
+        return conditions.never
     kinds = members.kind.partition(":")[2].split(",")
     getters = [g for kind, flag in zip(kinds, flags, strict=False) for g in _component(kind, flag == "dst", members)]
-    inner = checks.in_set(tuple(getters), members)
+    if exceptions and "net" in kinds:
+        inner = conditions.in_exceptions(tuple(getters), members)
+    else:
+        inner = conditions.in_set(tuple(getters), members)
     if "port" in kinds:
         return lambda s: inner(s) if s.proto in _WITH_PORTS else False
     return inner
@@ -212,14 +220,14 @@ _WITH_PORTS = {PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite", "ic
 def _component(kind: str, destination: bool, members: SetLookup) -> list[Getter]:
     """Getters for one component of an ipset's type: an address, or protocol and port."""
     if kind == "port":
-        return [checks.get_protocol, checks.get_dport if destination else checks.get_sport]
+        return [conditions.get_protocol, conditions.get_dport if destination else conditions.get_sport]
     if kind == "iface":
-        return [checks.get_out_device if destination else checks.get_in_device]
+        return [conditions.get_out_device if destination else conditions.get_in_device]
     if kind == "mark":
-        return [checks.get_mark]
+        return [conditions.get_mark]
     if kind == "mac":
-        return [checks.always_unknown]
-    getter: Getter = checks.get_destination if destination else checks.get_source
+        return [conditions.always_unknown]
+    getter: Getter = conditions.get_destination if destination else conditions.get_source
     return [getter if members.mask is None else _masked(getter, members.mask)]
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
+from kubectl_genainet.proxy.names import ENDPOINT_CHAINS, SERVICE_CHAINS
+
 _BUILT_IN = {
     frozenset({"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}): "nat",
     frozenset({"PREROUTING", "OUTPUT", "POSTROUTING"}): "nat",
@@ -24,28 +27,53 @@ _NEEDED = {
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
 }
 _FILTER = frozenset({"INPUT", "FORWARD", "OUTPUT"})
+_OF_KUBE_PROXY = (*SERVICE_CHAINS, ENDPOINT_CHAINS, "KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-")
 LISTED = "# From a listing"  # the first line of each table's text
 _NAMES = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
-_CHAIN = re.compile(r"^Chain (\S+) \((?:policy (\S+)|\d+ references)")
-_ADDRESS = r"!?[0-9A-Fa-f:.]+(?:/[0-9A-Fa-f:.]+)?|anywhere|!?[\w.-]+\.[\w.-]+"
-_VERBOSE = re.compile(
-    r"^\s*(?:\d+\s+)?(?P<packets>\d+[KMGT]?)\s+(?P<bytes>\d+[KMGT]?)\s+(?:(?P<target>\S+)\s+)??(?P<prot>!?[\w-]+)\s+"
-    rf"(?:(?:--|-f|!f)\s+)?(?P<iif>\S+)\s+(?P<oif>\S+)\s+(?P<src>{_ADDRESS})\s+(?P<dst>{_ADDRESS})(?P<rest>.*)$"
-)
-_SHORT = re.compile(
-    r"^\s*(?:\d+\s+)?(?:(?P<target>[A-Za-z_][\w.:/-]*)\s+)??(?P<prot>!?[\w-]+)\s+(?:(?:--|-f|!f)\s+)?"
-    rf"(?P<src>{_ADDRESS})\s+(?P<dst>{_ADDRESS})(?P<rest>.*)$"
-)
+_CHAIN = re.compile(r"^Chain (\S+) \((?:policy (\w+)|\d+ references)")
+_NETWORKS = {  # names that mean the same on every node, where a listing was made without -n
+    "loopback": "127.0.0.0",
+    "localhost": "127.0.0.1",
+    "link-local": "169.254.0.0",
+    "base-address.mcast.net": "224.0.0.0",
+}
+_ADDRESS = r"!?(?:[0-9A-Fa-f:.]+(?:/[0-9A-Fa-f:.]+)?|(?:anywhere|loopback|localhost|link-local|[\w.-]+\.[\w.-]+)(?:/\d+)?)(?!\S)"
+_NAME = r"!?[A-Za-z][\w.:-]*(?:/\d+)?(?!\S)"  # of a host, as the node that made the listing knows it
+_OPTIONS = r"(?:--|-f|!f)\s+"  # ip6tables prints none
+
+
+def _lines(options: str, address: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """(with -v, without) The lines of rules."""
+    ends = rf"(?P<src>{address})\s+(?P<dst>{address})(?P<rest>.*)$"
+    counters = r"(?P<packets>\d+[KMGT]?)\s+(?P<bytes>\d+[KMGT]?)\s+(?:(?P<target>\S+)\s+)??"
+    devices = r"(?P<iif>\S+)\s+(?P<oif>\S+)\s+"
+    target = r"(?:(?P<target>[^\s\d!]\S*)\s+)??"
+    names = "|".join(sorted(PROTOCOLS, key=len, reverse=True))
+    protocol = rf"(?P<prot>!?(?:{names}|\d+)(?:--)?)\s+{options}"
+    return (
+        re.compile(rf"^\s*(?:\d+\s+)?{counters}{protocol}{devices}{ends}"),
+        re.compile(rf"^\s*(?:\d+\s+)?{target}{protocol}{ends}"),
+    )
+
+
+_VERBOSE, _SHORT = _lines(rf"(?:{_OPTIONS})?", _ADDRESS)
+_VERBOSE_NAMED, _SHORT_NAMED = _lines(_OPTIONS, f"(?:{_ADDRESS}|{_NAME})")
 _EVERYWHERE = ("0.0.0.0/0", "::/0", "anywhere")
 _VALUE = r"(!?\s?[^\s]+)"
+_PORT = r"(!?\s?\S+?(?=flags:|\s|$))"  # iptables before 1.4.21 puts no space before the flags
+_ICMP_NAME = r"(?:echo|destination|source|time|parameter|timestamp|address|router)-[a-z-]+"
+_RECENT = r"(?:CHECK|UPDATE|REMOVE)(?: seconds: \d+)?(?: reap)?"
+_LIST = r"(?: TTL-Match)? name: (\S+) side: \S+(?: mask: \S+)?"
+_HASHED = r"(?: (?:mode|htable-\w+|srcmask|dstmask|hash-name) \S+)+"
+_FLAGS = r"(0x[0-9A-Fa-f]+|[A-Z]+(?:,[A-Z]+)*)"
 # What `-L` prints of a match or a target -> the options; $1, $2 are what the groups held. "!" moves in front.
 _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
     (re.compile(pattern), options, is_target)
     for pattern, options, is_target in (
-        (r"^(?:tcp|udp|sctp|udplite|dccp) (?=[ds]pts?:|flags:)", "", False),
-        (rf"^dpts?:{_VALUE}", "$0--dport $1", False),
-        (rf"^spts?:{_VALUE}", "$0--sport $1", False),
-        (r"^(?:tcp )?(?:tcp)?flags:(!? ?)(0x[0-9A-Fa-f]+)/(0x[0-9A-Fa-f]+)", "FLAGS", False),
+        (r"^(?:tcp|udp|sctp|udplite|dccp)(?=\s|$)", "", False),
+        (rf"^dpts?:{_PORT}", "$0--dport $1", False),
+        (rf"^spts?:{_PORT}", "$0--sport $1", False),
+        (rf"^(?:tcp )?(?:tcp)?flags:\s?(!? ?){_FLAGS}/{_FLAGS}", "FLAGS", False),
         (rf"^multiport (dports|sports|ports) {_VALUE}", "-m multiport $0--$1 $2", False),
         (r"^ADDRTYPE match (?=dst-type|src-type)", "", False),
         (rf"^(dst-type|src-type) {_VALUE}", "-m addrtype $0--$1 $2", False),
@@ -63,10 +91,17 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (r"^statistic mode random probability (\S+)", "-m statistic --mode random --probability $1", False),
         (r"^statistic mode nth every (\d+)(?: packet (\d+))?", "-m statistic --mode nth --every $1", False),
         (r"^(!?\s?)match-set (\S+) (\S+)", "-m set $1 --match-set $2 $3", False),
-        (r"^limit: (?:avg|up to) (\S+) burst \d+", "-m limit --limit $1", False),
         (r"^recent: SET name: (\S+) side: \S+(?: mask: \S+)?", "-m recent --set --name $1", False),
-        (r"^recent: (?:CHECK|UPDATE) .*?name: (\S+) side: \S+(?: mask: \S+)?", "-m recent --rcheck --name $1", False),
+        (rf"^(!?\s?)recent: {_RECENT} hit_count: (\d+){_LIST}", "-m recent $1 --rcheck --hitcount $2 --name $3", False),
+        (rf"^(!?\s?)recent: {_RECENT}{_LIST}", "-m recent $1 --rcheck --name $2", False),
+        (r"^#conn (?:src|dst)/\S+ <= (\d+)", "-m connlimit --connlimit-upto $1", False),
+        (r"^#conn (?:src|dst)/\S+ > (\d+)", "-m connlimit --connlimit-above $1", False),
+        (rf"^limit: up to (\S+) burst \d+{_HASHED}", "-m hashlimit --hashlimit-upto $1", False),
+        (rf"^limit: above (\S+) burst \d+{_HASHED}", "-m hashlimit --hashlimit-above $1", False),
+        (r"^limit: (?:avg|up to) (\S+) burst \d+", "-m limit --limit $1", False),
         (r"^icmptype (\d+)(?: code (\d+))?", "-m icmp --icmp-type $1/$2", False),
+        (r"^icmp (!?)type (\d+)(?: code (\d+))?", "-m icmp $1 --icmp-type $2/$3", False),
+        (rf"^icmp (!?)({_ICMP_NAME})", "-m icmp $1 --icmp-type $2", False),
         (r"^ipv6-icmptype (\d+)(?: code (\d+))?", "-m icmp6 --icmpv6-type $1/$2", False),
         (r"^(!?\s?)owner UID match (\S+)", "-m owner $1 --uid-owner $2", False),
         (r"^(!?\s?)owner GID match (\S+)", "-m owner $1 --gid-owner $2", False),
@@ -91,7 +126,7 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (r"^CONNMARK set (\S+)", "--set-xmark $1", True),
         (r"^(?:CT )?notrack", "--notrack", True),
         (r"^NFQUEUE (?:num|balance) (\S+)(?: bypass)?", "--queue-num $1", True),
-        (r"^LOG flags .*$", "", True),
+        (r"^LOG (?:flags|level) .*$", "", True),
         (r"^nflog-.*$", "", True),
     )
 )
@@ -100,21 +135,23 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
 def saved_from_specs(lines: list[str], table: str = "") -> str:
     """`iptables -S` (also of several tables, one after the other) as iptables-save text. `table` is the one that was asked."""
     blocks: list[list[str]] = [[]]
-    rest = []
+    other_lines = []
     for line in lines:
         if not line.startswith(("-", "[")) or line.startswith("[."):
-            rest += [] if line.startswith("#") else [line]
+            other_lines += [] if line.startswith("#") else [line]
             continue
         starts = line.startswith("-P ") and blocks[-1] and not blocks[-1][-1].startswith("-P ")
         if starts:
             blocks.append([])
         blocks[-1].append(line)
     tables = _Tables(table)
-    return "".join([*(_block_of_specs(block, tables) for block in blocks), *(f"{line}\n" for line in rest)])
+    return "".join([*(_block_of_specs(block, tables) for block in blocks), *(f"{line}\n" for line in other_lines)])
 
 
 def _block_of_specs(lines: list[str], tables: _Tables) -> str:
-    policies = {words[1]: words[2] for line in lines if (words := line.split()) and words[0] == "-P" and len(words) > 2}
+    policies = {
+        tokens[1]: tokens[2] for line in lines if (tokens := line.split()) and tokens[0] == "-P" and len(tokens) > 2
+    }
     if not policies and not tables.asked:  # of a chain of its own: the reader of excerpts finds out where it stands
         return "".join(f"{line}\n" for line in lines if not line.startswith("-N "))
     heads = [f":{name} {policy} [0:0]" for name, policy in policies.items()]
@@ -167,42 +204,57 @@ def saved_from_listing(lines: list[str], asked: str = "") -> str:
         elif line.strip() and chain:
             blocks[-1][chain][1].append(_rule(chain, line, verbose=verbose))
     tables = _Tables(asked)
-    texts = []
+    saved_tables = []
     for block in filter(None, blocks):
         rules = [rule for _, rules in block.values() for rule in rules]
         built_in = frozenset(block) & _NAMES
         if not built_in and not asked:  # which table's they are is not known
-            texts.append("".join(f"{rule}\n" for rule in rules))
+            saved_tables.append("".join(f"{rule}\n" for rule in rules))
             continue
         heads = [f":{name} {policy or '-'} [0:0]" for name, (policy, _) in block.items()]
-        texts.append(_text(tables.next(built_in), heads, rules, built_in))
-    return "".join(texts)
+        saved_tables.append(_text(tables.next(built_in), heads, rules, built_in))
+    return "".join(saved_tables)
 
 
 def _rule(chain: str, line: str, *, verbose: bool) -> str:
-    match = (_VERBOSE if verbose else _SHORT).match(line)
+    patterns = (_VERBOSE, _VERBOSE_NAMED) if verbose else (_SHORT, _SHORT_NAMED)
+    match = next((match for pattern in patterns if (match := pattern.match(line))), None)
     if match is None:
         return f'-A {chain} --unread "{_quoted(line.strip())}" -j UNREAD'
-    given = match.groupdict()
-    words = [f"-A {chain}"]
+    columns = match.groupdict()
+    options = [f"-A {chain}"]
     for option, key, everything in (
         ("-p", "prot", ("all", "0")),
         ("-s", "src", _EVERYWHERE),
         ("-d", "dst", _EVERYWHERE),
     ):
-        value = given[key].removesuffix("--") or given[key]  # a long name of a protocol touches the next column
+        value = columns[key].removesuffix("--") or columns[key]  # a long name of a protocol touches the next column
         if value not in everything:
-            words.append(_option(option, value))
+            options.append(_option(option, _numeric(value)))
     if verbose:
-        words += [_option(o, given[k]) for o, k in (("-i", "iif"), ("-o", "oif")) if given[k] not in ("*", "any")]
+        options += [_option(o, columns[k]) for o, k in (("-i", "iif"), ("-o", "oif")) if columns[k] not in ("*", "any")]
     else:
-        words.append("--unread devices")
-    matches, target = _extras(given["rest"].strip(), given["target"] or "")
-    words += matches
-    if given["target"]:
-        goes = "-g" if "[goto]" in given["rest"] else "-j"
-        words.append(f"{goes} {given['target']} {target}".rstrip())
-    return " ".join(words)
+        options += [] if _is_without_devices(chain, columns["target"] or "") else ["--unread devices"]
+    matches, target = _extras(columns["rest"].strip(), columns["target"] or "")
+    options += matches
+    if columns["target"]:
+        goes = "-g" if "[goto]" in columns["rest"] else "-j"
+        options.append(f"{goes} {columns['target']} {target}".rstrip())
+    return " ".join(options)
+
+
+def _is_without_devices(chain: str, target: str) -> bool:
+    """Rules of kube-proxy that name no device: all but what masquerades, which may ask for the pods' bridge."""
+    return (chain.startswith(_OF_KUBE_PROXY) and target != "KUBE-MARK-MASQ") or target in (
+        "KUBE-SERVICES",
+        "KUBE-NODEPORTS",
+    )
+
+
+def _numeric(address: str) -> str:
+    """An address with the numbers of a network that has the same name everywhere (/etc/networks, /etc/hosts)."""
+    name, slash, length = address.removeprefix("!").partition("/")
+    return f"{'!' if address.startswith('!') else ''}{_NETWORKS.get(name, name)}{slash}{length}"
 
 
 def _option(option: str, value: str) -> str:
@@ -213,16 +265,20 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "").replace('"', "'")
 
 
-def _extras(rest: str, target: str) -> tuple[list[str], str]:
+def _extras(extras: str, target: str) -> tuple[list[str], str]:
     """(options of matches, options of the target) of what stands behind the addresses."""
     matches: list[str] = []
     options: list[str] = []
-    for piece in re.split(r"(/\* .*? \*/)", rest.replace("[goto]", "")):
-        if piece.startswith("/* "):
-            matches.append(f'-m comment --comment "{_quoted(piece[3:-3])}"')
-            continue
-        for is_target, text in _pieces(piece.strip()):
+    extras = extras.replace("[goto]", "")
+    while extras:
+        between, opening, behind = extras.partition("/* ")
+        comment, closing, extras = behind.partition(" */")
+        if opening and not closing:
+            between += opening + comment
+        for is_target, text in _pieces(between.strip()):
             (options if is_target else matches).append(text)
+        if closing:
+            matches.append(f'-m comment --comment "{_quoted(comment)}"')
     return matches, " ".join(filter(None, options))
 
 
@@ -236,7 +292,7 @@ def _pieces(text: str) -> Iterator[tuple[bool, str]]:
                 break
         else:
             word, _, text = text.partition(" ")
-            yield False, f"--unread {word.strip(chr(34))}"
+            yield False, f"--unread {word.strip(chr(34)) or 'quote'}"
             text = text.strip()
 
 
@@ -258,5 +314,8 @@ def _filled(options: str, match: re.Match[str]) -> str:
 
 
 def _flags(number: str) -> str:
+    """Names of flags, which `-L` prints as a number with -n."""
+    if not number.startswith("0x"):
+        return number
     names = ("FIN", "SYN", "RST", "PSH", "ACK", "URG")
     return ",".join(name for bit, name in enumerate(names) if int(number, 16) >> bit & 1) or "NONE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, Table
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
@@ -27,13 +28,15 @@ BASE_CHAINS = {
 _ADDRESS = re.compile(r" (?:-[sd]|--to-destination) \[?([0-9A-Fa-f:.]+[0-9A-Fa-f])")
 _JUMP = re.compile(r" -[jg] (\S+)")
 _NAT_ONLY = re.compile(
-    rf"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|(?:{'|'.join((*SERVICE_CHAINS, ENDPOINT_CHAINS))})\S+) ",
+    rf"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|(?:{'|'.join((*SERVICE_CHAINS, ENDPOINT_CHAINS))})\S+) "
+    r"| -j (?:DNAT|SNAT|MASQUERADE|REDIRECT|NETMAP)\b",
     re.M,
 )
 
 
 _HEADLESS = "rules stand outside of a table: where they belong, and what stands before them, is not in the text"
 EXCERPT = "an excerpt without the line of its table (*nat) is all that is known of the rules; save `iptables-save -c`"
+_TO_DESTINATION = re.compile(r" -j (?:DNAT|REDIRECT|NETMAP)\b")
 _FILTER_ONLY = re.compile(r" -j (?:REJECT|DROP)\b|^(?:\[\d+:\d+\] )?-A (?:FORWARD|KUBE-FORWARD) ", re.M)
 
 
@@ -46,14 +49,14 @@ class IptablesTable(Table):
         self.is_excerpt = False  # rules without the line of their table, which is guessed
 
     def chain(self, name: str) -> Chain:
-        found = self.chains.get(name)
-        if found is None:
-            found = self.chains[name] = Chain(self, name)
+        chain = self.chains.get(name)
+        if chain is None:
+            chain = self.chains[name] = Chain(self, name)
             priority = BASE_CHAINS.get(self.name, {}).get(name)
             if priority is not None:
-                found.hook, found.priority = Hook.named(name), priority
-                found.kind = "nat" if self.name == "nat" else "filter"
-        return found
+                chain.hook, chain.priority = Hook.named(name), priority
+                chain.kind = "nat" if self.name == "nat" else "filter"
+        return chain
 
     def compile(self, chain: Chain) -> list[Rule]:
         compiler = Compiler(self.family, self.chains, self.sets)
@@ -80,16 +83,18 @@ def comment_of(text: str) -> str:
     """The rule's comments, joined by "; " where it has several."""
     if "--comment" not in text:
         return ""
-    words = split_words(text)
-    return "; ".join(words[i + 1] for i, word in enumerate(words[:-1]) if word == "--comment")
+    tokens = split_words(text)
+    return "; ".join(tokens[i + 1] for i, word in enumerate(tokens[:-1]) if word == "--comment")
 
 
-def family_of(text: str) -> int:
-    """6 for the text of ip6tables-save, else 4: its first line, or its first address, tells."""
+def family_of(text: str) -> int | None:
+    """6 for the text of ip6tables-save, else 4: its first line, or its first address, tells; None where there is none."""
     if re.search(r"\bip6tables(-nft|-legacy)?-save\b", text[:200]):
         return 6
     match = _ADDRESS.search(text)
-    return 6 if match is not None and match.group(1).count(":") > 1 else 4  # one colon: an IPv4 address and a port
+    if match is None:
+        return None
+    return 6 if match.group(1).count(":") > 1 else 4  # one colon: an IPv4 address and a port
 
 
 def parse_iptables(
@@ -97,10 +102,10 @@ def parse_iptables(
 ) -> tuple[list[IptablesTable], list[str]]:
     """The tables of an iptables-save text, and what of it is missing. `source` is carried along ("iptables-nft", …).
 
-    An excerpt without "*table" lines is taken for the nat table where its chains are kube-proxy's nat chains, else
+    An excerpt without "*table" lines is taken for the nat table where its chains or its targets are of that, else
     for the filter table; see `_hook_roots` for where it is entered. The policies of its chains are not known.
     """
-    family = family or family_of(text)
+    family = family or family_of(text) or 4
     tables: dict[str, IptablesTable] = {}
     table: IptablesTable | None = None
     excerpt: IptablesTable | None = None
@@ -128,14 +133,16 @@ def parse_iptables(
                     chain.policy = ""
             chain.raw.append(line)
         elif line.startswith(":") and table is not None:
-            name, _, rest = line[1:].partition(" ")
-            policy = rest.partition(" ")[0]
+            name, _, policy_and_counters = line[1:].partition(" ")
+            policy = policy_and_counters.partition(" ")[0]
             chain = table.chain(name)
             chain.policy = policy if policy not in ("-", "") else "ACCEPT" if chain.hook is None else ""
-        elif line.startswith(("-N ", "-P ")) and table is not None and len(words := line.split()) > 1:
-            chain = table.chain(words[1])
+        elif line.startswith("-I ") and table is not None and table is not excerpt and _insert(table, line):
+            pass
+        elif line.startswith(("-N ", "-P ")) and table is not None and len(tokens := line.split()) > 1:
+            chain = table.chain(tokens[1])
             if line[1] == "P":
-                chain.policy = words[2] if len(words) > 2 else ""
+                chain.policy = tokens[2] if len(tokens) > 2 else ""
         elif line.startswith("*"):
             if is_open and table is not None:
                 missing.append(f"it is cut short: table {table.name} has no COMMIT")
@@ -159,14 +166,48 @@ def parse_iptables(
     return list(tables.values()), missing
 
 
+def _insert(table: IptablesTable, line: str) -> bool:
+    """-I CHAIN [NUMBER] RULE, in the input of iptables-restore. False: there is no such place."""
+    _, name, *arguments = line.split(maxsplit=3)
+    number, rule = 1, " ".join(arguments)
+    if arguments and (place := whole_number(arguments[0])) is not None:
+        number, rule = place, " ".join(arguments[1:])
+    chain = table.chain(name)
+    if not 1 <= number <= len(chain.raw) + 1:
+        return False
+    chain.raw.insert(number - 1, f"-A {name} {rule}")
+    return True
+
+
 def _hook_roots(table: IptablesTable) -> None:
-    """An excerpt without base chains is walked at FORWARD, from the chains that none of its rules jumps to."""
+    """An excerpt without base chains is walked from the chains that none of its rules jumps to.
+
+    Those of the nat table are entered where their targets may stand, all others at FORWARD.
+    """
     if any(chain.hook is not None for chain in table.chains.values()):
         return
     reached = {match.group(1) for chain in table.chains.values() for raw in chain.raw if (match := _JUMP.search(raw))}
     for name, chain in table.chains.items():
         if name not in reached:
-            chain.hook = Hook.FORWARD
+            of_sources = table.name == "nat" and not _leads_to(table, chain, _TO_DESTINATION)
+            hook = "FORWARD" if table.name != "nat" else "POSTROUTING" if of_sources else "PREROUTING"
+            chain.hook = Hook.named(hook)
+            if table.name == "nat":
+                chain.kind, chain.priority = "nat", BASE_CHAINS["nat"][hook]
+
+
+def _leads_to(table: IptablesTable, start: Chain, target: re.Pattern[str]) -> bool:
+    """Whether a rule of the chain, or of those that it jumps to, has such a target."""
+    waiting, seen = [start], {start.name}
+    while waiting:
+        for raw in waiting.pop().raw:
+            if target.search(raw):
+                return True
+            match = _JUMP.search(raw)
+            if match is not None and match.group(1) in table.chains and match.group(1) not in seen:
+                seen.add(match.group(1))
+                waiting.append(table.chains[match.group(1)])
+    return False
 
 
 def _table(

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Protocol
 
 from kubectl_genainet.proxy.evaluator.ir import Rule
-from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, ipv4_number
+from kubectl_genainet.proxy.evaluator.packet.protocols import PORTS
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Condition, ipv4_number
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
 
 
@@ -16,18 +17,18 @@ def split_words(text: str) -> list[str]:
     """Words of a rule, quoted ones (with \\" inside) as one. A hundred times faster than shlex on these lines."""
     if '"' not in text:
         return text.split()
-    words: list[str] = []
-    rest = text
+    tokens: list[str] = []
+    unread = text
     while True:
-        head, quote, rest = rest.partition('"')
-        words += head.split()
+        head, quote, unread = unread.partition('"')
+        tokens += head.split()
         if not quote:
-            return words
-        inner, quote, rest = rest.partition('"')
+            return tokens
+        inner, quote, unread = unread.partition('"')
         while inner.endswith("\\") and quote:
-            more, quote, rest = rest.partition('"')
+            more, quote, unread = unread.partition('"')
             inner = f'{inner[:-1]}"{more}'
-        words.append(inner.replace("\\\\", "\\"))
+        tokens.append(inner.replace("\\\\", "\\"))
 
 
 @lru_cache(maxsize=4096)
@@ -43,12 +44,8 @@ def network(text: str) -> tuple[int, int, int]:
     return int(net.network_address), int(net.netmask), net.version
 
 
-# /etc/services, as far as rules are written with names.
-_PORT_NAMES = {"domain": 53, "http": 80, "https": 443, "ssh": 22, "bootps": 67, "bootpc": 68, "ntp": 123, "smtp": 25}
-
-
 def port(text: str) -> int:
-    return _PORT_NAMES[text] if text in _PORT_NAMES else int(text)
+    return PORTS[text] if text in PORTS else int(text)
 
 
 def ports(text: str) -> tuple[int, int]:
@@ -57,33 +54,38 @@ def ports(text: str) -> tuple[int, int]:
 
 
 class Reader:
-    """The words of a rule's matches. `negated` is whether the option that is read was: a check may clear it."""
+    """The words of a rule's matches. `negated` is whether the option that is read was: a condition may clear it."""
 
-    __slots__ = ("at", "module", "negated", "words")
+    __slots__ = ("module", "negated", "position", "tokens")
 
-    def __init__(self, words: list[str]) -> None:
-        self.words, self.at, self.module, self.negated = words, 0, "", False
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens, self.position, self.module, self.negated = tokens, 0, "", False
 
     def __bool__(self) -> bool:
-        return self.at < len(self.words)
+        return self.position < len(self.tokens)
 
     def next(self) -> str:
-        self.at += 1
-        return self.words[self.at - 1]
+        self.position += 1
+        return self.tokens[self.position - 1]
 
-    def peek(self) -> str:
-        return self.words[self.at] if self else ""
+    def peek(self, further: int = 0) -> str:
+        return self.tokens[self.position + further] if self.position + further < len(self.tokens) else ""
+
+    def rest_of_module(self) -> list[str]:
+        """The words that are still to come of the match extension that is read."""
+        remaining = self.tokens[self.position :]
+        return remaining[: remaining.index("-m")] if "-m" in remaining else remaining
 
     def skip_values(self) -> None:
         while self and not self.peek().startswith("-") and self.peek() != "!":
-            self.at += 1
+            self.position += 1
 
 
-class Node(Protocol):
+class RuleContext(Protocol):
     """What options ask of the compiler: the table's family and the node's ipsets."""
 
     family: int
     sets: Mapping[str, SetLookup]
 
 
-Option = Callable[[Node, Reader, Rule], Check | None]
+Option = Callable[[RuleContext, Reader, Rule], Condition | None]

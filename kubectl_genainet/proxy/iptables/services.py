@@ -14,7 +14,7 @@ from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
 from kubectl_genainet.proxy.evaluator.packet.state import address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
 from kubectl_genainet.proxy.names import ENDPOINT_CHAINS, SERVICE_CHAINS, service_in_comment
-from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend
+from kubectl_genainet.proxy.service_rules import RuleAddress, RuleBackend, RuleEntry
 
 _VIA = (("cluster IP", "clusterIP"), ("external IP", "externalIP"), ("loadbalancer IP", "loadBalancer"))
 _ENTRIES = {"nat": ("KUBE-SERVICES", "KUBE-NODEPORTS"), "filter": ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES")}
@@ -23,20 +23,34 @@ _OF_CLIENTS = ("-s ", "! -s ", "--src-type ", "! --src-type ", "--rcheck")  # ru
 _LOCALHOST = "-d 127.0.0.0/8"  # the node's own clients of a node port
 
 
-def service_entries(table: IptablesTable) -> Iterator[Entry]:
+def service_entries(table: IptablesTable) -> Iterator[RuleEntry]:
     """The addresses that the table's rules take or refuse, each with its Service port and protocol."""
     backends: dict[str, tuple[tuple[RuleBackend, ...], str]] = {}
+    node_ips = _node_port_addresses(table)
     for name in _ENTRIES.get(table.name, ()):
         chain = table.chains.get(name)
         for rule in chain.rules if chain is not None else ():
-            entry = _entry(table, name, rule, backends)
+            entry = _entry(table, name, rule, backends, node_ips if name == "KUBE-NODEPORTS" else ())
             if entry is not None:
                 yield entry
 
 
+def _node_port_addresses(table: IptablesTable) -> tuple[str, ...]:
+    """The addresses that the jumps to KUBE-NODEPORTS are limited to (nodePortAddresses); empty where one of them is not."""
+    chain = table.chains.get("KUBE-SERVICES")
+    rules = chain.rules if chain is not None else ()
+    numbers = [rule.dst for rule in rules if rule.actions and rule.actions[0].chain == "KUBE-NODEPORTS"]
+    limits = [canonical_ip(address_of(number, table.family)) for number in numbers if number is not None]
+    return tuple(limits) if len(limits) == len(numbers) else ()
+
+
 def _entry(
-    table: IptablesTable, name: str, rule: Rule, backends: dict[str, tuple[tuple[RuleBackend, ...], str]]
-) -> Entry | None:
+    table: IptablesTable,
+    name: str,
+    rule: Rule,
+    backends: dict[str, tuple[tuple[RuleBackend, ...], str]],
+    node_ips: tuple[str, ...],
+) -> RuleEntry | None:
     action = rule.actions[0] if rule.actions else None
     if action is None or rule.dport is None or rule.proto is None or _LOCALHOST in rule.labels:
         return None
@@ -48,8 +62,8 @@ def _entry(
     if service is None:
         return None
     if not refused and action.chain not in backends:
-        found = _Endpoints(table)
-        backends[action.chain] = (tuple(found.below(action.chain)), found.unread)
+        below = _Endpoints(table)
+        backends[action.chain] = (tuple(below.below(action.chain)), below.unread)
     endpoints, unread = ((), "") if refused else backends[action.chain]
     address = RuleAddress(
         ip=canonical_ip(address_of(rule.dst, table.family)) if rule.dst is not None else "",
@@ -60,6 +74,7 @@ def _entry(
         packets=split_counters(rule.raw)[1],
         backends=endpoints,
         unread=unread,
+        node_ips=node_ips,
     )
     return service, Protocol.from_number(rule.proto).value, address
 
@@ -84,20 +99,22 @@ class _Endpoints:
         chain = self.table.chains.get(name)
         if chain is None or depth > 4:
             return
-        rest = share
+        unassigned = share
         seen: set[str] = set()
         for rule in chain.rules:
             target = rule.actions[0].chain if rule.actions else ""
-            # Clients that were remembered, or pods and the node itself, are sent elsewhere first.
-            if target in seen or any(label.startswith(_OF_CLIENTS) for label in rule.labels):
+            # Clients that were remembered, or pods and the node itself, are sent elsewhere first. A chain of source ranges has
+            # no other way than that of the clients within them.
+            is_of_clients = not name.startswith("KUBE-FW-") and any(x.startswith(_OF_CLIENTS) for x in rule.labels)
+            if target in seen or is_of_clients:
                 continue
             if target.startswith(ENDPOINT_CHAINS):
-                part = rest * rule.probability if rule.probability is not None else rest
-                rest -= part
+                part = unassigned * rule.probability if rule.probability is not None else unassigned
+                unassigned -= part
                 yield from self._endpoint(target, part)
             elif target.startswith(SERVICE_CHAINS):
                 seen.add(target)
-                yield from self.below(target, rest, depth + 1)
+                yield from self.below(target, unassigned, depth + 1)
 
     def _endpoint(self, name: str, share: float) -> Iterator[RuleBackend]:
         chain: Chain | None = self.table.chains.get(name)

@@ -36,11 +36,11 @@ _NO_VERDICT = {
 _VERDICTS = {"ACCEPT": Action(Act.ACCEPT), "DROP": Action(Act.DROP), "RETURN": Action(Act.RETURN)}
 
 
-def actions_of(words: list[str], chains: Container[str]) -> tuple[Action, ...]:
+def actions_of(tokens: list[str], chains: Container[str]) -> tuple[Action, ...]:
     """The action of "-j TARGET options" or "-g CHAIN"; none for a rule that only counts."""
-    if not words:
+    if not tokens:
         return ()
-    kind, name, options = words[0], words[1], words[2:]
+    kind, name, options = tokens[0], tokens[1], tokens[2:]
     if name in chains:
         return (Action(Act.GOTO if kind == "-g" else Act.JUMP, chain=name),)
     if name in _VERDICTS:
@@ -164,9 +164,17 @@ def _queue(options: list[str]) -> Action:
 
 
 def _tproxy(options: list[str]) -> Action:
-    """A socket gets the packet where one listens for it; else it is dropped (tproxy_tg4, net/netfilter/xt_TPROXY.c)."""
-    port = options[options.index("--on-port") + 1] if "--on-port" in options else "its own"
-    return Action(Act.UNKNOWN, chain="TPROXY", detail=f"whether a program takes what TPROXY gives to port {port}")
+    values = dict(pairwise(options))
+    address, port = values.get("--on-ip", "0.0.0.0"), int(values.get("--on-port", "0"))
+    value, mask = value_and_mask(values.get("--tproxy-mark", "0x0/0x0"))
+    is_any = address in ("0.0.0.0", "::")
+    return Action(
+        Act.TPROXY,
+        address=None if is_any else address_number(address),
+        port=port or None,
+        keep=~mask & ALL_BITS,
+        flip=value,
+    )
 
 
 def _connmark(options: list[str]) -> Action:
@@ -174,9 +182,9 @@ def _connmark(options: list[str]) -> Action:
     if any("shift" in option for option in options):
         return Action(Act.UNKNOWN, detail="target CONNMARK " + " ".join(options))
     if options[0] in ("--restore-mark", "--save-mark"):
-        given = dict(pairwise(options))
-        both = int(given.get("--mask", hex(ALL_BITS)), 0)
-        packet, connection = int(given.get("--nfmask", hex(both)), 0), int(given.get("--ctmask", hex(both)), 0)
+        values = dict(pairwise(options))
+        both = int(values.get("--mask", hex(ALL_BITS)), 0)
+        packet, connection = int(values.get("--nfmask", hex(both)), 0), int(values.get("--ctmask", hex(both)), 0)
         if options[0] == "--restore-mark":
             return Action(Act.MARK, keep=~packet & ALL_BITS, source="connmark", source_mask=connection)
         return Action(Act.CONNMARK, keep=~connection & ALL_BITS, source="mark", source_mask=packet)

@@ -7,9 +7,10 @@ import msgspec
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import address_text, split_endpoint
 from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.proxy.evaluator.packet.protocols import PORTS
 from kubectl_genainet.proxy.evaluator.packet.state import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
-from kubectl_genainet.proxy.unread import Scope, Unread
+from kubectl_genainet.proxy.unread import Affects, Unread
 
 
 class RealServer(msgspec.Struct, frozen=True):
@@ -71,7 +72,6 @@ class VirtualServer(msgspec.Struct, frozen=True):
 
 
 _COUNTERS = "a list of counters: schedulers and weights are not in it, so backends have no shares; save `ipvsadm -Sn`"
-_NAMED_PORTS = {"domain": 53, "http": 80, "https": 443, "ssh": 22}  # listings made without -n
 _FORWARD = {"-m": "Masq", "-g": "Route", "-i": "Tunnel"}
 _PROTOCOLS = {"-t": "TCP", "-u": "UDP", "--sctp-service": "SCTP", "-f": "FWM"}
 
@@ -86,49 +86,51 @@ def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
     unread: list[Unread] = []
     counters = False
     for line in text.splitlines():
-        words = line.split()
-        if not words or line.startswith("#"):
+        tokens = line.split()
+        if not tokens or line.startswith("#"):
             continue
         try:
-            if words[0] == "Prot":
-                counters = "Scheduler" not in words
+            if tokens[0] == "Prot":
+                counters = "Scheduler" not in tokens
                 if counters:
-                    unread.append(Unread("ipvs", _COUNTERS, scope=Scope.NOTHING))
-            elif words[0] in ("TCP", "UDP", "SCTP", "FWM"):
-                servers.append(_server(words[0], words[1], "", []) if counters else _listed(words))
+                    unread.append(Unread("ipvs", _COUNTERS, scope=Affects.NOTHING))
+            elif tokens[0] in ("TCP", "UDP", "SCTP", "FWM"):
+                servers.append(_server(tokens[0], tokens[1], "", []) if counters else _listed(tokens))
                 real.append([])
-            elif words[0] == "->" and ":" in words[1]:
-                if not words[1].startswith("RemoteAddress"):
-                    real[-1].append(_counted_real(words) if counters else _listed_real(words))
-            elif words[0] in ("-A", "--add-service"):
-                servers.append(_saved(words))
+            elif tokens[0] == "->" and ":" in tokens[1]:
+                if not tokens[1].startswith("RemoteAddress"):
+                    real[-1].append(_counted_real(tokens) if counters else _listed_real(tokens))
+            elif tokens[0] in ("-A", "--add-service"):
+                servers.append(_saved(tokens))
                 real.append([])
-            elif words[0] in ("-a", "--add-server"):
-                _add_saved(servers, real, words)
+            elif tokens[0] in ("-a", "--add-server"):
+                _add_saved(servers, real, tokens)
             elif not line.startswith("IP Virtual Server"):
                 unread.append(Unread("ipvs", f"a line that is not read: {line.strip()[:80]}"))
         except (ValueError, IndexError):
             unread.append(Unread("ipvs", f"a line that is not read: {line.strip()[:80]}"))
-    found = tuple(msgspec.structs.replace(s, real_servers=tuple(r)) for s, r in zip(servers, real, strict=True))
-    return found, unread
+    virtual_servers = tuple(
+        msgspec.structs.replace(s, real_servers=tuple(r)) for s, r in zip(servers, real, strict=True)
+    )
+    return virtual_servers, unread
 
 
-def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], words: list[str]) -> None:
-    owner = _saved(words)
+def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], tokens: list[str]) -> None:
+    owner = _saved(tokens)
     owners = [i for i, server in enumerate(servers) if server.identity == owner.identity]
     if not owners:
         raise ValueError("a real server without its virtual server")
     for i in owners:
-        real[i].append(_saved_real(words))
+        real[i].append(_saved_real(tokens))
 
 
-def _counted_real(words: list[str]) -> RealServer:
-    ip, port = split_endpoint(words[1])
+def _counted_real(tokens: list[str]) -> RealServer:
+    ip, port = split_endpoint(tokens[1])
     return RealServer(_address(ip), _port(port), "Masq", 1)
 
 
 def _port(text: str) -> int:
-    return number if (number := whole_number(text)) is not None else _NAMED_PORTS.get(text, 0)
+    return number if (number := whole_number(text)) is not None else PORTS.get(text, 0)
 
 
 def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> VirtualServer:
@@ -136,8 +138,8 @@ def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> Vi
     for option in ("persistent", "-p"):
         if option in flags:
             value = flags[flags.index(option) + 1 : flags.index(option) + 2]
-            given = whole_number(value[0] if value else "")
-            timeout = 360 if given is None else given  # ipvsadm's default, in seconds
+            number = whole_number(value[0] if value else "")
+            timeout = 360 if number is None else number  # ipvsadm's default, in seconds
     if protocol == "FWM":
         return VirtualServer("FWM", "", 0, scheduler, timeout, (), int(address))
     ip, port = split_endpoint(address)
@@ -150,15 +152,15 @@ def _address(text: str) -> str:
     return canonical_ip(text)
 
 
-def _listed(words: list[str]) -> VirtualServer:
-    flags = words[2:]
+def _listed(tokens: list[str]) -> VirtualServer:
+    flags = tokens[2:]
     scheduler = next((w for w in flags if w != "IPv6"), "")
-    return _server(words[0], words[1], scheduler, flags)
+    return _server(tokens[0], tokens[1], scheduler, flags)
 
 
-def _listed_real(words: list[str]) -> RealServer:
-    ip, port = split_endpoint(words[1])
-    forward, weight, active, inactive = (*words[2:6], *([""] * 4))[:4]
+def _listed_real(tokens: list[str]) -> RealServer:
+    ip, port = split_endpoint(tokens[1])
+    forward, weight, active, inactive = (*tokens[2:6], *([""] * 4))[:4]
     return RealServer(
         _address(ip),
         _port(port),
@@ -169,13 +171,15 @@ def _listed_real(words: list[str]) -> RealServer:
     )
 
 
-def _saved(words: list[str]) -> VirtualServer:
-    scheduler = words[words.index("-s") + 1] if "-s" in words else ""
-    return _server(_PROTOCOLS.get(words[1], words[1]), words[2], scheduler, words[3:])
+def _saved(tokens: list[str]) -> VirtualServer:
+    scheduler = tokens[tokens.index("-s") + 1] if "-s" in tokens else ""
+    return _server(_PROTOCOLS.get(tokens[1], tokens[1]), tokens[2], scheduler, tokens[3:])
 
 
-def _saved_real(words: list[str]) -> RealServer:
-    ip, port = split_endpoint(words[words.index("-r") + 1])
-    forward = next((_FORWARD[w] for w in words if w in _FORWARD), "Masq")
-    weight = words[words.index("-w") + 1] if "-w" in words else "1"
+def _saved_real(tokens: list[str]) -> RealServer:
+    ip, port = split_endpoint(tokens[tokens.index("-r") + 1])
+    forward = next((_FORWARD[w] for w in tokens if w in _FORWARD), "Masq")
+    if tokens[-1] == "-w":
+        raise ValueError("a weight that is cut off")
+    weight = tokens[tokens.index("-w") + 1] if "-w" in tokens else "1"
     return RealServer(_address(ip), _port(port), forward, int(weight))

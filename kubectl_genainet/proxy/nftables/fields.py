@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubectl_genainet.proxy.evaluator import checks
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator import conditions
+from kubectl_genainet.proxy.evaluator.conditions import Getter
 from kubectl_genainet.proxy.evaluator.packet import header
-from kubectl_genainet.proxy.evaluator.packet.state import Check, State
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
+from kubectl_genainet.proxy.evaluator.packet.state import Condition, State
 from kubectl_genainet.proxy.nftables import values
-from kubectl_genainet.proxy.nftables.values import Convert, Unsupported
+from kubectl_genainet.proxy.nftables.values import ZONE_SET, Convert, Unsupported
 
 Json = dict[str, Any]
 
@@ -24,7 +25,7 @@ class Field(NamedTuple):
 
     getters: tuple[Getter, ...]
     converts: tuple[Convert, ...]
-    needs: tuple[Check, ...] = ()
+    needs: tuple[Condition, ...] = ()
     bits: bool = False
     question: str = ""
 
@@ -35,7 +36,7 @@ def field_of(expression: Any) -> Field:
         raise Unsupported(str(expression))
     (kind, body), *_ = expression.items()
     if kind == "concat":
-        parts = [field_of(part) for part in body]
+        parts = [field_of(part) if isinstance(part, dict) else _constant(part) for part in body]
         return Field(
             tuple(g for part in parts for g in part.getters),
             tuple(c for part in parts for c in part.converts),
@@ -46,9 +47,12 @@ def field_of(expression: Any) -> Field:
     if kind == "payload" and isinstance(body, dict):
         return Field((_whole(_raw(body)),), (values.plain,))
     if kind == "tcp option":
-        return Field((checks.always_unknown,), (_anything,), (checks.protocol_is(PROTOCOLS["tcp"]),))
+        return Field((conditions.always_unknown,), (_anything,), (conditions.protocol_is(PROTOCOLS["tcp"]),))
     if kind == "rt":
         return _route(str(body["key"]))
+    if kind == "socket":
+        needs = (conditions.has_transparent_socket,) if body.get("key") == "transparent" else (conditions.has_socket,)
+        return Field((conditions.always_unknown,), (_anything,), needs)
     if kind == "meta":
         return _meta(str(body["key"]))
     if kind == "ct":
@@ -61,6 +65,15 @@ def field_of(expression: Any) -> Field:
         offset = int(body.get("offset", 0))
         return Field((lambda s: offset,), (values.plain,))
     raise Unsupported(kind)
+
+
+def _constant(value: Any) -> Field:
+    """A constant beside fields, as in `ip saddr . 10.0.0.1 . 80 @clients`."""
+    try:
+        number = values.single(value, values.plain)
+    except (Unsupported, ValueError):
+        return Field((lambda s: str(value),), (values.words,))
+    return Field((lambda s: number,), (values.plain,))
 
 
 def _arithmetic(kind: str, body: Any) -> Field:
@@ -119,7 +132,7 @@ def _route(key: str) -> Field:
         return Field((_default("the route has no realm"),), (values.named_zero,))
     if key == "ipsec":
         return Field((_without_ipsec,), (values.exists,))
-    return Field((checks.always_unknown,), (_anything,))
+    return Field((conditions.always_unknown,), (_anything,))
 
 
 _DONT_FRAGMENT = 0x4000
@@ -145,10 +158,10 @@ def _masked_mark(mask: int, *, of_connection: bool) -> Getter:
 
 
 _IP: dict[str, tuple[Getter, Convert]] = {
-    "saddr": (checks.get_source, values.plain),
-    "daddr": (checks.get_destination, values.plain),
-    "protocol": (checks.get_protocol, values.protocol),
-    "nexthdr": (checks.get_protocol, values.protocol),
+    "saddr": (conditions.get_source, values.plain),
+    "daddr": (conditions.get_destination, values.plain),
+    "protocol": (conditions.get_protocol, values.protocol),
+    "nexthdr": (conditions.get_protocol, values.protocol),
     "dscp": (header.get_dscp, values.dscp),
     "ecn": (header.get_ecn, values.ecn),
     "ttl": (header.get_ttl, values.plain),
@@ -156,23 +169,23 @@ _IP: dict[str, tuple[Getter, Convert]] = {
     "hdrlength": (header.header_words, values.plain),
 }
 _LENGTHS = {"ip": header.get_length, "ip6": header.get_ip6_length, "udp": header.get_udp_length}
-_PORTS: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
+_PORTS: dict[str, Getter] = {"sport": conditions.get_sport, "dport": conditions.get_dport}
 
 
 def _payload(protocol: str, name: str) -> Field:
     if protocol in ("ip", "ip6"):
         version = 4 if protocol == "ip" else 6
-        of_family = (checks.family_is(version),)
+        of_family = (conditions.family_is(version),)
         if name == "version":
             return Field((lambda s: version,), (values.plain,), of_family)
         if name == "length":
             return Field((_LENGTHS[protocol],), (values.plain,), of_family)
-        getter, convert = _IP.get(name, (checks.always_unknown, values.plain))
+        getter, convert = _IP.get(name, (conditions.always_unknown, values.plain))
         question = f"source{version}" if name == "saddr" else ""
         return Field((getter,), (convert,), of_family, question=question)
     if protocol not in PROTOCOLS and protocol != "th":
         raise Unsupported(f"{protocol} {name}")
-    needs: tuple[Check, ...] = () if protocol == "th" else (checks.protocol_is(PROTOCOLS[protocol]),)
+    needs: tuple[Condition, ...] = () if protocol == "th" else (conditions.protocol_is(PROTOCOLS[protocol]),)
     if protocol in ("icmp", "icmpv6"):
         return _icmp(name, needs, v6=protocol == "icmpv6")
     if protocol == "tcp" and name == "flags":
@@ -183,7 +196,7 @@ def _payload(protocol: str, name: str) -> Field:
         return Field((_first_words(name),), (values.port,), needs, question=name)
     if name in _PORTS:
         return Field((_PORTS[name],), (values.port,), needs, question=name)
-    return Field((checks.always_unknown,), (values.plain,), needs)
+    return Field((conditions.always_unknown,), (values.plain,), needs)
 
 
 def _first_words(name: str) -> Getter:
@@ -197,14 +210,14 @@ def _first_words(name: str) -> Getter:
     return get
 
 
-def _icmp(name: str, needs: tuple[Check, ...], *, v6: bool) -> Field:
+def _icmp(name: str, needs: tuple[Condition, ...], *, v6: bool) -> Field:
     if name == "type":
         convert = values.icmpv6_type if v6 else values.icmp_type
         return Field((lambda s: None if s.icmp is None else s.icmp[0],), (convert,), needs)
     if name == "code":
         convert = values.icmpv6_code if v6 else values.icmp_code
         return Field((lambda s: None if s.icmp is None else s.icmp[1],), (convert,), needs)
-    return Field((checks.always_unknown,), (values.plain,), needs)
+    return Field((conditions.always_unknown,), (values.plain,), needs)
 
 
 def _uid(s: State) -> int | None:
@@ -230,17 +243,17 @@ def _default(what: str) -> Getter:
 
 
 _META: dict[str, tuple[Getter, Convert, str]] = {
-    "l4proto": (checks.get_protocol, values.protocol, ""),
-    "mark": (checks.get_mark, values.plain, ""),
-    "iifname": (checks.get_in_device, values.device, "in device"),
-    "oifname": (checks.get_out_device, values.device, "out device"),
-    "iif": (checks.get_in_device, values.device, "in device"),
-    "oif": (checks.get_out_device, values.device, "out device"),
+    "l4proto": (conditions.get_protocol, values.protocol, ""),
+    "mark": (conditions.get_mark, values.plain, ""),
+    "iifname": (conditions.get_in_device, values.device, "in device"),
+    "oifname": (conditions.get_out_device, values.device, "out device"),
+    "iif": (conditions.get_in_device, values.device, "in device"),
+    "oif": (conditions.get_out_device, values.device, "out device"),
     "nfproto": (lambda s: 2 if s.family == 4 else 10, values.family, ""),
     "protocol": (lambda s: 0x0800 if s.family == 4 else 0x86DD, values.ether_type, ""),
     "skuid": (_uid, values.user, "uid"),
     "skgid": (_gid, values.user, "gid"),
-    "pkttype": (checks.get_packet_type, values.packet_type, ""),
+    "pkttype": (conditions.get_packet_type, values.packet_type, ""),
     "length": (header.get_length, values.plain, ""),
     "rtclassid": (_default("the route has no realm"), values.named_zero, ""),
     "iifgroup": (_default("the device is in group 0"), values.named_zero, ""),
@@ -252,7 +265,7 @@ def _meta(key: str) -> Field:
     if key in ("ipsec", "secpath"):
         return Field((_without_ipsec,), (values.exists,))
     if key not in _META:
-        return Field((checks.always_unknown,), (_anything,))
+        return Field((conditions.always_unknown,), (_anything,))
     getter, convert, question = _META[key]
     needs = (_sent_by_a_socket,) if key in ("skuid", "skgid") else ()
     return Field((getter,), (convert,), needs, question=question)
@@ -294,39 +307,39 @@ def _counted_bytes(way: str) -> Getter:
 
 
 _CT: dict[tuple[str, str], tuple[Getter, Convert]] = {
-    ("status", ""): (checks.get_ct_status, values.ct_status),
-    ("mark", ""): (checks.get_connmark, values.plain),
+    ("status", ""): (conditions.get_ct_status, values.ct_status),
+    ("mark", ""): (conditions.get_connmark, values.plain),
     ("direction", ""): (_first(lambda s: "original"), values.words),
     ("helper", ""): (_first(_no_helper), values.words),
-    ("zone", ""): (_first(lambda s: 0), values.plain),
+    ("zone", ""): (_first(lambda s: None if ZONE_SET in s.added else 0), values.plain),
     **{("packets", way): (_counted_packets(way), values.plain) for way in _WAYS},
     **{("bytes", way): (_counted_bytes(way), values.plain) for way in _WAYS},
     **{("avgpkt", way): (_counted_bytes(way), values.plain) for way in _WAYS},
     ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
-    ("protocol", ""): (checks.get_protocol, values.protocol),
-    ("saddr", "original"): (_first(checks.get_original_source), values.conntrack_address),
+    ("protocol", ""): (conditions.get_protocol, values.protocol),
+    ("saddr", "original"): (_first(conditions.get_original_source), values.conntrack_address),
     ("daddr", "original"): (_first(lambda s: s.orig_dst), values.conntrack_address),
-    ("proto-src", "original"): (_first(checks.get_sport), values.port),
+    ("proto-src", "original"): (_first(conditions.get_sport), values.port),
     ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
-    ("saddr", "reply"): (_first(checks.get_destination), values.conntrack_address),
-    ("daddr", "reply"): (_first(checks.get_source), values.conntrack_address),
-    ("proto-src", "reply"): (_first(checks.get_dport), values.port),
+    ("saddr", "reply"): (_first(conditions.get_destination), values.conntrack_address),
+    ("daddr", "reply"): (_first(conditions.get_source), values.conntrack_address),
+    ("proto-src", "reply"): (_first(conditions.get_dport), values.port),
 }
 
 
 def _ct(key: str, direction: str, family: str) -> Field:
     if key == "state":
         return Field((lambda s: s.ct.lower(),), (values.words,), bits=True)
-    needs: tuple[Check, ...] = (_traced,)
+    needs: tuple[Condition, ...] = (_traced,)
     key = key.removeprefix(family).strip() if family else key
     for prefix, version in (("ip6 ", 6), ("ip ", 4)):
         if key.startswith(prefix) or family == prefix.strip():
-            needs = (*needs, checks.family_is(version))
+            needs = (*needs, conditions.family_is(version))
             key = key.removeprefix(prefix)
             break
     if key in ("protocol", "l3proto"):
         direction = ""
-    getter, convert = _CT.get((key, direction), (checks.always_unknown, _anything))
+    getter, convert = _CT.get((key, direction), (conditions.always_unknown, _anything))
     return Field((getter,), (convert,), needs, bits=key in ("status", "label"))
 
 
@@ -334,21 +347,21 @@ def _fib(body: Json) -> Field:
     flags = body.get("flags", [])
     flags = [flags] if isinstance(flags, str) else flags
     if body["result"] == "type" and not {"iif", "oif"} & set(flags):
-        get = checks.get_source if "saddr" in flags else checks.get_destination
-        return Field((lambda s: checks.address_type(s, get(s)),), (values.words,))
+        get = conditions.get_source if "saddr" in flags else conditions.get_destination
+        return Field((lambda s: conditions.address_type(s, get(s)),), (values.words,))
     if body["result"] == "type":
-        get = checks.get_source if "saddr" in flags else checks.get_destination
+        get = conditions.get_source if "saddr" in flags else conditions.get_destination
         return Field((lambda s: _type_without_device(s, get(s)),), (values.words,))
     if body["result"] in ("oif", "oifname", "check") and "saddr" in flags:
         return Field((_route_back,), (_route_exists,))
     if body["result"] in ("oif", "oifname") and flags == ["daddr"]:
         return Field((_routed_device,), (values.device,))
-    return Field((checks.always_unknown,), (_anything,))
+    return Field((conditions.always_unknown,), (_anything,))
 
 
 def _type_without_device(s: State, address: int | None) -> str | None:
     """What is local at one device need not be at another; what is not local, is so nowhere."""
-    kind = checks.address_type(s, address)
+    kind = conditions.address_type(s, address)
     return None if kind == "local" else kind
 
 
@@ -366,5 +379,9 @@ def _route_back(s: State) -> bool:
 
 
 def _route_exists(value: Any) -> tuple[bool, bool]:
-    missing = value in (False, 0, "0", "missing")
-    return not missing, not missing
+    """Whether there is a route back; by which device is not known. Raises Unsupported for a device's name."""
+    if value in (False, 0, "0", "missing"):
+        return False, False
+    if value in (True, "exists"):
+        return True, True
+    raise Unsupported(f"the device of a route back: {value}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
-from kubectl_genainet.proxy.evaluator.packet.state import Check, State
+from kubectl_genainet.proxy.evaluator.packet.state import Condition, State
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.evaluator.sets import ANY, SetLookup
 from kubectl_genainet.proxy.nftables import values
@@ -32,7 +32,7 @@ def members_of(table: NftTable, right: Any, converts: Sequence[Convert]) -> SetL
 
 
 def add_elements(
-    found: SetLookup, elements: Sequence[Any], converts: Sequence[Convert], *, title: str = "", name: str = ""
+    lookup: SetLookup, elements: Sequence[Any], converts: Sequence[Convert], *, title: str = "", name: str = ""
 ) -> None:
     """Adds JSON elements: plain keys for a set, [key, value] pairs for a map."""
     for number, element in enumerate(elements, 1):
@@ -51,10 +51,10 @@ def add_elements(
             shown = show_expressions([value])
             value = {**value, "element": RuleRef(title, f"map {name}", number, _shown_key(parts, shown), comment)}
         if all(low == high for low, high in bounds) and parts[0] != "*":
-            found.exact[tuple(low for low, _ in bounds)] = value
+            lookup.exact[tuple(low for low, _ in bounds)] = value
         else:
-            found.intervals.append((bounds, value))
-    found.intervals.sort(key=lambda entry: entry[0] and entry[0][0][0] is ANY)  # the default comes last
+            lookup.intervals.append((bounds, value))
+    lookup.intervals.sort(key=lambda entry: entry[0] and entry[0][0][0] is ANY)  # the default comes last
 
 
 def _shown_key(parts: Sequence[Any], verdict: str) -> str:
@@ -63,7 +63,7 @@ def _shown_key(parts: Sequence[Any], verdict: str) -> str:
 
 def picked(
     table: NftTable, key: Any, data: Any, act: Callable[[Any], Action], label: str
-) -> tuple[Action, tuple[Check, ...]]:
+) -> tuple[Action, tuple[Condition, ...]]:
     """The action for what a map gives, and what the key needs. A key that no element has ends the rule."""
     if isinstance(key, dict) and (generator := is_random(key)):
         return _by_chance(table, generator, key, data, act), ()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
-from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Condition
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.maps import picked, split_evenly
-from kubectl_genainet.proxy.nftables.values import Json, Unsupported
+from kubectl_genainet.proxy.nftables.values import ZONE_SET, Json, Unsupported
 
 if TYPE_CHECKING:
     from kubectl_genainet.proxy.nftables.read import NftTable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _REWRITES = {"saddr", "daddr", "sport", "dport", "protocol", "nexthdr", "flags"}
 
 
-def mark_action(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
+def mark_action(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Condition, ...]]:
     """The action of `KEY set VALUE`, and what it needs. What changes no packet's way goes on."""
     key, value = body["key"], body["value"]
     payload = key.get("payload")
@@ -34,6 +34,8 @@ def mark_action(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[
     target = {("meta", "mark"): "mark", ("ct", "mark"): "connmark"}.get(_name(key))
     if _name(key) == ("meta", "pkttype"):  # the kernel forwards no packet that is for others or for all
         return Action(Act.UNKNOWN, detail=label), ()
+    if _name(key) == ("ct", "zone"):
+        return Action(Act.ADD, detail=ZONE_SET[0]), ()
     if target is None:
         return CONTINUE_ACTION, ()
     if isinstance(value, dict) and "map" in value:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kubectl_genainet.proxy.evaluator import checks
+from kubectl_genainet.model.packet import split_endpoint
+from kubectl_genainet.proxy.evaluator import conditions
 from kubectl_genainet.proxy.evaluator.ir import Act, Action
-from kubectl_genainet.proxy.evaluator.packet.state import Check
+from kubectl_genainet.proxy.evaluator.packet.state import Condition
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.maps import picked
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
     from kubectl_genainet.proxy.nftables.read import NftTable
 
 
-def dnat(table: NftTable, kind: str, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
+def dnat(table: NftTable, kind: str, body: Json, label: str) -> tuple[Action, tuple[Condition, ...]]:
     """The action of a translation of the destination, and the family that it is for."""
     flags = body.get("flags") or ()
     flags = {flags} if isinstance(flags, str) else set(flags)
     options = Action(Act.DNAT, persistent="persistent" in flags, random_port="random" in flags)
     port = body.get("port")
+    if kind == "redirect" and isinstance(port, dict) and "map" in port:
+        chosen = port["map"]
+        return picked(table, chosen["key"], chosen["data"], lambda v: _redirect(v, options), label)
     if kind == "redirect":
-        low, high = _bounds(port, values.port) if port is not None else (None, None)
-        return replace(options, address=-1, port=low, last_port=high, detail="REDIRECT"), ()
+        return _redirect(port, options), ()
     address = body.get("addr")
     needs = _family(body, address)
     if isinstance(address, dict) and "map" in address:
@@ -38,12 +41,17 @@ def dnat(table: NftTable, kind: str, body: Json, label: str) -> tuple[Action, tu
     return _to(address, port, options), needs
 
 
-def _family(body: Json, address: Any) -> tuple[Check, ...]:
+def _redirect(port: Any, options: Action) -> Action:
+    low, high = _bounds(port, values.port) if port is not None else (None, None)
+    return replace(options, address=-1, port=low, last_port=high, detail="REDIRECT")
+
+
+def _family(body: Json, address: Any) -> tuple[Condition, ...]:
     family = body.get("family")
     if family in ("ip", "ip6"):
-        return (checks.family_is(4 if family == "ip" else 6),)
+        return (conditions.family_is(4 if family == "ip" else 6),)
     if isinstance(address, str):
-        return (checks.family_is(6 if ":" in address else 4),)
+        return (conditions.family_is(6 if ":" in address else 4),)
     return ()
 
 
@@ -64,7 +72,21 @@ def _bounds(value: Any, convert: values.Convert) -> tuple[int | None, int | None
     return low, None if high == low else high
 
 
-def snat(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
+def tproxy(body: Any) -> Action:
+    """To a socket of the node: what listens on the port, or has the address too. Of a map Unsupported is raised."""
+    if isinstance(body, str):  # "ADDRESS:PORT", ":PORT" or "ADDRESS"
+        address, port = split_endpoint(body) if ":" in body else (body, "")
+        body = {"addr": address.strip("[]") or None, "port": port or None}
+    address, port = body.get("addr"), body.get("port")
+    return Action(
+        Act.TPROXY,
+        address=None if address is None else values.single(address, values.plain),
+        port=None if port is None else values.single(port, values.port),
+        detail="nft",
+    )
+
+
+def snat(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Condition, ...]]:
     """The source is translated. A map without the key translates nothing."""
     address = body.get("addr")
     needs = _family(body, address)

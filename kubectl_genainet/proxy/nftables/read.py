@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.errors import DECODE_ERRORS, InputError
 from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, Table
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
@@ -124,7 +124,7 @@ def parse_nft_json(text: str) -> tuple[list[NftTable], list[str]]:
     """The tables of `nft -j list ruleset`, and what could not be read. Raises InputError for other text."""
     try:
         objects = msgspec.json.decode(text)["nftables"]
-    except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
+    except (KeyError, TypeError, *DECODE_ERRORS) as error:
         advice = (
             "; save `nft list ruleset`, as nft 1.0.6 cuts its JSON at a table with flags" if '"flags"' in text else ""
         )
@@ -167,11 +167,11 @@ class _Builder:
     def table(self, family: str, name: str) -> NftTable | None:
         if family not in _FAMILIES:
             return None
-        found = self.tables.get((family, name))
-        if found is None:
-            found = self.tables[(family, name)] = NftTable(family, name)
-            found.number = len(self.tables)
-        return found
+        table = self.tables.get((family, name))
+        if table is None:
+            table = self.tables[(family, name)] = NftTable(family, name)
+            table.number = len(self.tables)
+        return table
 
     def apply(self, command: str, kind: str, obj: Any) -> None:
         if command in ("delete", "destroy", "flush"):
@@ -192,13 +192,8 @@ class _Builder:
         if kind == "chain":
             _chain(table, obj)
         elif kind == "rule":
-            chain = table.chain(obj["chain"])
-            if command == "replace" or "index" in obj or ("position" in obj and command != "add"):
-                self.unread.append("a rule that is put in at a position")
-            if command == "insert":
-                chain.raw.insert(0, obj)
-            else:
-                chain.raw.append(obj)
+            if not _put_in(table.chain(obj["chain"]).raw, command, obj):
+                self.unread.append("a rule that is put in beside one that is not in the text")
         else:
             kinds = obj.get("type", [])
             table.types.setdefault(obj["name"], [kinds] if isinstance(kinds, str) else list(map(str, kinds)))
@@ -264,3 +259,22 @@ def _flags(table: NftTable, flags: Any) -> None:
     names = {flags} if isinstance(flags, str) else set(flags)
     table.dormant = table.dormant or "dormant" in names
     table.flags_unread = not table.dormant and not names <= _TABLE_FLAGS
+
+
+def _put_in(rules: list[Json], command: str, rule: Json) -> bool:
+    """Puts a rule where its command says (nft(8), RULES). False: beside a rule that is not there, so it is at the end."""
+    beside = rule.get("index")
+    handle = rule.get("handle") if command == "replace" else rule.get("position")
+    if handle is not None and (command != "add" or any("handle" in present for present in rules)):
+        beside = next((position for position, present in enumerate(rules) if present.get("handle") == handle), -1)
+    if beside is None:
+        rules.insert(0 if command == "insert" else len(rules), rule)
+        return True
+    if not isinstance(beside, int) or not 0 <= beside < len(rules):
+        rules.append(rule)
+        return False
+    if command == "replace":
+        rules[beside] = rule
+    else:
+        rules.insert(beside if command == "insert" else beside + 1, rule)
+    return True

@@ -1,6 +1,6 @@
-"""One nftables rule, as JSON expressions, compiled to checks and actions.
+"""One nftables rule, as JSON expressions, compiled to conditions and actions.
 
-Source: libnftables-json(5), nft(8). What is not handled makes a check, or ends in an action, that names it and
+Source: libnftables-json(5), nft(8). What is not handled makes a condition, or ends in an action, that names it and
 can't be answered.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kubectl_genainet.proxy.evaluator import checks
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
+from kubectl_genainet.proxy.evaluator import conditions
+from kubectl_genainet.proxy.evaluator.conditions import FieldQuestion, asking
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action, Chain, Rule
-from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Condition, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of
 from kubectl_genainet.proxy.nftables.marks import mark_action
-from kubectl_genainet.proxy.nftables.nat import dnat, snat
+from kubectl_genainet.proxy.nftables.nat import dnat, snat, tproxy
 from kubectl_genainet.proxy.nftables.show import show_expressions
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported
 
@@ -36,31 +37,31 @@ _XT_CONTINUES = {"LOG", "NFLOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "TCPM
 
 
 class _Compiler:
-    """Gathers the checks and actions of one rule, in order."""
+    """Gathers the conditions and actions of one rule, in order."""
 
     def __init__(self, table: NftTable, rule: Rule) -> None:
         self.table, self.rule = table, rule
-        self.found: list[tuple[Check, str]] = []
+        self.found: list[tuple[Condition, str]] = []
         self.actions: list[Action] = []
         self.unread = ""  # a statement that is not read
 
-    def check(self, check: Check, label: str) -> None:
-        """A check; behind a change of the packet it is one of the actions, since it may ask for what was changed."""
+    def condition(self, condition: Condition, label: str) -> None:
+        """A condition; behind a change of the packet it is one of the actions, since it may ask for what was changed."""
         if any(action.kind in _CHANGES for action in self.actions):
-            self.actions.append(Action(Act.CHECK, check=check, detail=label))
+            self.actions.append(Action(Act.CONDITION, condition=condition, detail=label))
         else:
-            self.found.append((check, label))
+            self.found.append((condition, label))
 
     def add(self, kind: str, body: Any, label: str) -> None:
         if kind == "match":
-            for check in _match(self.table, self.rule, body):
-                self.check(check, label)
+            for condition in _match(self.table, self.rule, body):
+                self.condition(condition, label)
         elif kind in ("limit", "quota", "ct count", "connlimit"):
-            self.check(_limit(kind, body, label), label)
+            self.condition(_limit(kind, body, label), label)
         elif kind in ("set", "meter", "map") and isinstance(body, dict):
             if (field := _key_of(kind, body)) is not None:
                 for need in field.needs:
-                    self.check(need, label)
+                    self.condition(need, label)
                 if kind == "set" and body.get("op") in ("add", "update"):
                     name = f"{self.table.title} {str(body['set']).lstrip('@')}"
                     self.actions.append(Action(Act.ADD, detail=name, keys=field.getters))
@@ -72,7 +73,7 @@ class _Compiler:
         elif kind not in _NO_EFFECT:
             action, needs = _statement(self.table, kind, body, label)
             for need in needs:
-                self.check(need, label)
+                self.condition(need, label)
             self.actions.append(action)
 
 
@@ -80,14 +81,16 @@ def compile_rule(table: NftTable, chain: Chain, number: int, raw: Json) -> Rule:
     rule = Rule(chain, number, raw)
     compiler = _Compiler(table, rule)
     if chain.devices:
-        tests = [checks.device_is(d, out=chain.hook_name == "egress", wildcard="*") for d in chain.devices]
-        compiler.check(checks.any_of(tests), f"device {', '.join(chain.devices)}")
+        tests = [conditions.device_is(d, out=chain.hook_name == "egress", wildcard="*") for d in chain.devices]
+        compiler.condition(conditions.any_of(tests), f"device {', '.join(chain.devices)}")
     if table.flags_unread and chain.hook is not None:
-        compiler.check(checks.always_unknown, f"whether table {table.title} is dormant, which this JSON of nft garbles")
+        compiler.condition(
+            conditions.always_unknown, f"whether table {table.title} is dormant, which this JSON of nft garbles"
+        )
     entries = raw.get("expr")
     for entry in entries if isinstance(entries, list) else ["a rule without expressions"]:
         _add(table, compiler, entry)
-    rule.checks, rule.labels = tuple(c for c, _ in compiler.found), tuple(text for _, text in compiler.found)
+    rule.conditions, rule.labels = tuple(c for c, _ in compiler.found), tuple(text for _, text in compiler.found)
     if compiler.unread and not any(action.kind in _ENDING for action in compiler.actions):
         compiler.actions.append(Action(Act.UNKNOWN, detail=compiler.unread))  # it may be what decides
     rule.actions = tuple(compiler.actions)
@@ -100,7 +103,7 @@ def _add(table: NftTable, compiler: _Compiler, entry: Any) -> None:
     if isinstance(entry, str):  # what libnftables has no JSON for, as text: a chain without a name
         entry = table.inline_text(entry) or {entry: None}
     if not isinstance(entry, dict) or not entry:
-        compiler.check(checks.always_unknown, str(entry)[:200])
+        compiler.condition(conditions.always_unknown, str(entry)[:200])
         compiler.unread = str(entry)[:200]
         return
     (kind, body), *_ = entry.items()
@@ -108,7 +111,7 @@ def _add(table: NftTable, compiler: _Compiler, entry: Any) -> None:
     try:
         compiler.add(kind, body, label)
     except (Unsupported, KeyError, TypeError, ValueError, IndexError, AttributeError):
-        compiler.check(checks.always_unknown, label)
+        compiler.condition(conditions.always_unknown, label)
         if kind not in _MATCHES:
             compiler.unread = compiler.unread or label
 
@@ -127,7 +130,7 @@ def _key_of(kind: str, body: Json) -> Field | None:
         return None
 
 
-def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Action, tuple[Check, ...]]:
+def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Action, tuple[Condition, ...]]:
     match kind:
         case "vmap":
             return picked(table, body["key"], body["data"], lambda v: _element_action(table, v), label)
@@ -141,6 +144,8 @@ def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Actio
             return Action(Act.SNAT, detail="MASQUERADE"), ()
         case "notrack":
             return Action(Act.NOTRACK), ()
+        case "tproxy":
+            return tproxy(body), ()
         case "queue":
             return Action(Act.QUEUE, detail=label), ()
         case "reject":
@@ -150,19 +155,19 @@ def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Actio
     return verdict(table, kind, body, label), ()
 
 
-def _reject(body: Any) -> tuple[Action, tuple[Check, ...]]:
+def _reject(body: Any) -> tuple[Action, tuple[Condition, ...]]:
     """A TCP reset is for TCP alone, an ICMP error for its own family: nft puts that in front (stmt_evaluate_reject)."""
     body = body if isinstance(body, dict) else {}
     kind = str(body.get("type", ""))
-    needs: tuple[Check, ...] = ()
+    needs: tuple[Condition, ...] = ()
     if kind.startswith("tcp"):
-        needs = (checks.protocol_is(PROTOCOLS["tcp"]),)
+        needs = (conditions.protocol_is(PROTOCOLS["tcp"]),)
     elif kind in ("icmp", "icmpv6"):
-        needs = (checks.family_is(4 if kind == "icmp" else 6),)
+        needs = (conditions.family_is(4 if kind == "icmp" else 6),)
     return Action(Act.REJECT, detail=str(body.get("expr", "port-unreachable"))), needs
 
 
-def _xt(body: Any, label: str) -> tuple[Action, tuple[Check, ...]]:
+def _xt(body: Any, label: str) -> tuple[Action, tuple[Condition, ...]]:
     """An extension of iptables that nft does not print: a match may fail, a target may do anything."""
     if isinstance(body, dict) and body.get("type") == "target":
         if body.get("name") in _XT_CONTINUES:
@@ -187,6 +192,8 @@ def verdict(table: NftTable, kind: str, body: Any, label: str = "") -> Action:
             return CONTINUE_ACTION
         case "jump" | "goto":
             target = body["target"] if "rules" not in body else table.inline(body["rules"])
+            if not isinstance(target, str):
+                raise Unsupported(label or kind)
             return Action(Act.JUMP if kind == "jump" else Act.GOTO, chain=target)
     if kind not in _STATEMENTS_WITHOUT_VERDICT:
         raise Unsupported(label or kind)
@@ -194,7 +201,7 @@ def verdict(table: NftTable, kind: str, body: Any, label: str = "") -> Action:
 
 
 # Statements that decide in ways that are not followed: the verdict is then not known, whatever comes after.
-_STATEMENTS_WITHOUT_VERDICT = {"tproxy", "synproxy", "fwd"}
+_STATEMENTS_WITHOUT_VERDICT = {"synproxy", "fwd"}
 
 
 def _element_action(table: NftTable, value: Any) -> Action:
@@ -205,18 +212,18 @@ def _element_action(table: NftTable, value: Any) -> Action:
     return replace(verdict(table, kind, body), element=element)
 
 
-def _limit(kind: str, body: Any, label: str) -> Check:
+def _limit(kind: str, body: Any, label: str) -> Condition:
     """A limit of rate, volume or number that the first packet does not reach. This is said."""
     if isinstance(body, str):  # of a named object: whether it is inverted stands there
-        return checks.always_unknown
+        return conditions.always_unknown
     inverted = bool(body.get("inv"))
     if kind == "ct count":
         over = int(body["val"]) < 1
-        return checks.assuming("the client has no other connection", over if inverted else not over)
-    return checks.assuming(f"{label} is not reached", not inverted)
+        return conditions.assuming("the client has no other connection", over if inverted else not over)
+    return conditions.assuming(f"{label} is not reached", not inverted)
 
 
-def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
+def _match(table: NftTable, rule: Rule, body: Json) -> list[Condition]:
     left, op, right = body["left"], body["op"], body["right"]
     if isinstance(left, dict) and is_random(left) == "numgen":
         if rule.probability is not None:
@@ -231,10 +238,10 @@ def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
     except (Unsupported, ValueError):
         if not field.needs:
             raise
-        return [*field.needs, checks.always_unknown]
+        return [*field.needs, conditions.always_unknown]
 
 
-def _compared(table: NftTable, rule: Rule, field: Field, body: Json) -> list[Check]:
+def _compared(table: NftTable, rule: Rule, field: Field, body: Json) -> list[Condition]:
     """A field beside what is on the right."""
     left, op, right = body["left"], body["op"], body["right"]
     if op in ("<", ">", "<=", ">="):
@@ -248,23 +255,23 @@ def _compared(table: NftTable, rule: Rule, field: Field, body: Json) -> list[Che
     else:
         members = members_of(table, right, field.converts)
     if isinstance(right, str) and right.startswith("@"):
-        positive = checks.in_changing_set(f"{table.title} {right[1:]}", field.getters, members)
+        positive = conditions.in_changing_set(f"{table.title} {right[1:]}", field.getters, members)
     else:
-        positive = checks.in_set(field.getters, members)
+        positive = conditions.in_set(field.getters, members)
     bounds = question_bounds(field, right)
     if bounds is not None:
         if bounds == ("lo", "lo"):
             positive = _of_loopback(positive, out=field.question == "out device")
-        positive = asking(positive, Question(field.question, *bounds))
+        positive = asking(positive, FieldQuestion(field.question, *bounds))
     _index(rule, left, op, right)
-    return [checks.negate(positive) if op in ("!=", "!") else positive]
+    return [conditions.negate(positive) if op in ("!=", "!") else positive]
 
 
-def _of_loopback(check: Check, *, out: bool) -> Check:
+def _of_loopback(condition: Condition, *, out: bool) -> Condition:
     def known(s: State) -> bool | None:
-        if (s.oif if out else s.iif) is None and not checks.may_be_loopback(s, out=out):
+        if (s.oif if out else s.iif) is None and not conditions.may_be_loopback(s, out=out):
             return False
-        return check(s)
+        return condition(s)
 
     return known
 
@@ -278,7 +285,7 @@ def _index(rule: Rule, left: Any, op: str, right: Any) -> None:
         rule.dst = values.single(right, values.plain)
 
 
-def _special(left: Json, op: str, right: Any) -> list[Check] | None:
+def _special(left: Json, op: str, right: Any) -> list[Condition] | None:
     """Fields of which a part may be known: marks bit by bit, connection states, address types."""
     (kind, body), *_ = left.items()
     negative = op in ("!=", "!")
@@ -286,46 +293,46 @@ def _special(left: Json, op: str, right: Any) -> list[Check] | None:
         states = {right} if isinstance(right, str) else set(right["set"] if isinstance(right, dict) else right)
         if not all(isinstance(state, str) for state in states) or not states <= _STATES:
             return None
-        check = checks.ct_state_in(frozenset(str(s).upper() for s in states))
+        condition = conditions.ct_state_in(frozenset(str(s).upper() for s in states))
     elif kind == "fib" and body.get("result") == "type" and not {"iif", "oif"} & set(body["flags"]):
         kinds = [right] if isinstance(right, str) else right["set"] if isinstance(right, dict) else right
-        side = checks.source_type_is if "saddr" in body["flags"] else checks.destination_type_is
-        check = checks.any_of([side(str(k).upper()) for k in kinds])
+        side = conditions.source_type_is if "saddr" in body["flags"] else conditions.destination_type_is
+        condition = conditions.any_of([side(str(k).upper()) for k in kinds])
     else:
         of_mark = _mark_is(kind, body, right)
         if of_mark is None:
             return None
-        check, needs = of_mark
-        return [*needs, checks.negate(check) if negative else check]
-    return [checks.negate(check) if negative else check]
+        condition, needs = of_mark
+        return [*needs, conditions.negate(condition) if negative else condition]
+    return [conditions.negate(condition) if negative else condition]
 
 
-def _mark_is(kind: str, body: Any, right: Any) -> tuple[Check, list[Check]] | None:
+def _mark_is(kind: str, body: Any, right: Any) -> tuple[Condition, list[Condition]] | None:
     mask, field = ALL_BITS, {kind: body}
     if kind == "&" and body[0] in ({"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}):
         field, mask = body[0], values.single(body[1], values.plain)
     if isinstance(right, dict | list) or (isinstance(right, str) and right.startswith("@")):
         return None
     if field == {"meta": {"key": "mark"}}:
-        return checks.mark_is(values.single(right, values.plain), mask), []
+        return conditions.mark_is(values.single(right, values.plain), mask), []
     if field == {"ct": {"key": "mark"}}:
-        return checks.connmark_is(values.single(right, values.plain), mask), [lambda s: s.traced]
+        return conditions.connmark_is(values.single(right, values.plain), mask), [lambda s: s.traced]
     return None
 
 
-def _has_bits(getter: checks.Getter, bits: int, inverted: bool) -> Check:
-    def check(s: Any) -> bool | None:
+def _has_bits(getter: conditions.Getter, bits: int, inverted: bool) -> Condition:
+    def condition(s: Any) -> bool | None:
         value = getter(s)
         return None if value is None else (value & bits != 0) is not inverted
 
-    return check
+    return condition
 
 
-def _compare(getter: checks.Getter, op: str, value: int) -> Check:
-    def check(s: Any) -> bool | None:
+def _compare(getter: conditions.Getter, op: str, value: int) -> Condition:
+    def condition(s: Any) -> bool | None:
         have = getter(s)
         if have is None:
             return None
         return bool({"<": have < value, ">": have > value, "<=": have <= value, ">=": have >= value}[op])
 
-    return check
+    return condition

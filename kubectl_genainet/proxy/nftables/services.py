@@ -11,20 +11,23 @@ from typing import Any
 
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluator.checks import always_unknown
+from kubectl_genainet.proxy.evaluator.conditions import always_unknown
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Rule
 from kubectl_genainet.proxy.evaluator.packet.state import address_of
 from kubectl_genainet.proxy.names import parse_nftables_chain
 from kubectl_genainet.proxy.nftables.read import NftTable, counters_of
-from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend
+from kubectl_genainet.proxy.service_rules import RuleAddress, RuleBackend, RuleEntry
 
 _MAPS = ("service-ips", "no-endpoint-services", "service-nodeports", "no-endpoint-nodeports")
 
 
-def service_entries(table: NftTable) -> Iterator[Entry]:
+def service_entries(table: NftTable) -> Iterator[RuleEntry]:
     """The addresses that the table's maps take or refuse, each with its Service port and protocol."""
     family = 6 if table.family_name == "ip6" else 4
     known: dict[str, tuple[tuple[RuleBackend, ...], str]] = {}
+    accepting = table.declared("nodeport-ips")
+    numbers = [key[0] for key in accepting.exact if isinstance(key[0], int)] if accepting is not None else []
+    node_ips = tuple(address_of(number, family) for number in sorted(numbers))
     for name in _MAPS:
         lookup = table.declared(name)
         for key, value in lookup.exact.items() if lookup is not None else ():
@@ -33,9 +36,11 @@ def service_entries(table: NftTable) -> Iterator[Entry]:
                 continue
             service, target, verdict = _verdict(value)
             if verdict == "DNAT" and target not in known:
-                found = _Endpoints(table, family)
-                known[target] = (tuple(found.below(target)), found.unread)
+                endpoints = _Endpoints(table, family)
+                known[target] = (tuple(endpoints.below(target)), endpoints.unread)
             backends, unread = known[target] if verdict == "DNAT" else ((), "")
+            if not target and verdict == "DNAT":
+                unread = f"an element of the map {name} could not be read"
             yield (
                 service,
                 Protocol.from_number(protocol).value,
@@ -47,6 +52,7 @@ def service_entries(table: NftTable) -> Iterator[Entry]:
                     chain=target if verdict == "DNAT" else "",
                     backends=backends,
                     unread=unread,
+                    node_ips=node_ips if ip is None else (),
                 ),
             )
 
@@ -57,7 +63,10 @@ def _verdict(value: dict[str, Any]) -> tuple[str, str, str]:
     comment = element.comment if element is not None else ""
     if "drop" in value:
         return comment, "", "DROP"
-    target = str((value.get("goto") or value.get("jump") or {}).get("target", ""))
+    jump = value.get("goto") or value.get("jump")
+    target = str(jump.get("target", "")) if isinstance(jump, dict) else ""
+    if not target:
+        return comment, "", "DNAT"  # where to is not read
     parsed = parse_nftables_chain(target)
     if parsed is None:
         return comment, target, "REJECT"
@@ -80,7 +89,7 @@ class _Endpoints:
         for rule in chain.rules:
             if any("saddr" in label for label in rule.labels):
                 continue  # for some clients only: those in an affinity set, pods, the node itself
-            if always_unknown in rule.checks:
+            if always_unknown in rule.conditions:
                 self.unread = self.unread or f"a rule of {name} could not be read: {'; '.join(rule.labels)}"
             for action in rule.actions:
                 yield from self._action(name, rule, action, share, depth)

@@ -9,31 +9,16 @@ from operator import or_
 from typing import Any
 
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, STATUS_BITS
+from kubectl_genainet.proxy.evaluator.conditions import STATUS_BITS
 from kubectl_genainet.proxy.evaluator.packet.header import NAMES_OF_ZERO
 from kubectl_genainet.proxy.evaluator.packet.icmp import ICMP_NAMES, ICMPV6_NAMES
+from kubectl_genainet.proxy.evaluator.packet.protocols import PORTS, PROTOCOLS
 from kubectl_genainet.proxy.evaluator.sets import ANY
 
 Json = dict[str, Any]
+ZONE_SET = ("ct zone", ())  # among what rules on the way have added: a zone of conntrack's, which the packet has since
 Bounds = tuple[Any, Any]
 Convert = Callable[[Any], Bounds]  # lowest and highest value of a constant; raises Unsupported
-
-_SERVICES = {
-    "domain": 53,
-    "http": 80,
-    "https": 443,
-    "ssh": 22,
-    "bootps": 67,
-    "bootpc": 68,
-    "ntp": 123,
-    "mdns": 5353,
-    "smtp": 25,
-    "dhcpv6-client": 546,
-    "dhcpv6-server": 547,
-    "netbios-ns": 137,
-    "snmp": 161,
-    "ldap": 389,
-}  # only where a listing was made without -n
 
 
 class Unsupported(Exception):
@@ -138,7 +123,7 @@ def bounds_of(value: Any, convert: Convert) -> Bounds:
 def guessed(value: Any) -> Bounds:
     """A constant beside no field: a number, a protocol's or a service's name, else the word itself."""
     try:
-        return numbers({**PROTOCOLS, **_SERVICES})(value)
+        return numbers({**PROTOCOLS, **PORTS})(value)
     except Unsupported:
         return words(value)
 
@@ -178,7 +163,7 @@ def _types(names: Mapping[str, str]) -> dict[str, int]:
 
 
 plain = numbers({})
-port = numbers(_SERVICES)
+port = numbers(PORTS)
 protocol = numbers(PROTOCOLS)
 tcp_flags = numbers(_TCP_FLAGS)
 dscp = numbers(_DSCP)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
-from kubectl_genainet.render.diagnose.words import STATE_WORDS, also_felt, headline, who
-from kubectl_genainet.render.document.model import Card, Document, Grid, hops, way
+from kubectl_genainet.render.diagnose.words import STATE_WORDS, also_felt, headline, the_same_in, who
+from kubectl_genainet.render.document.model import Card, Document, TextTable, hops, way
 
 
 def document(conclusion: Conclusion) -> Document:
@@ -12,7 +12,7 @@ def document(conclusion: Conclusion) -> Document:
     counts = (
         (len(conclusion.causes), "cause" if len(conclusion.causes) == 1 else "causes"),
         (conclusion.connections, "connections"),
-        (conclusion.queries, "DNS queries"),
+        ("?" if conclusion.queries is None else conclusion.queries, "DNS queries"),
         (len(conclusion.nodes), "nodes"),
         (lost, "events lost"),
     )
@@ -27,8 +27,8 @@ def document(conclusion: Conclusion) -> Document:
         timeline=conclusion.timeline,
         seconds=conclusion.seconds,
         tables=(
-            Grid("What was checked", ("what", "result", "why"), checked),
-            Grid("Who calls it", ("caller", "connections seen"), callers),
+            TextTable("What was checked", ("what", "result", "why"), checked),
+            TextTable("Who calls it", ("caller", "connections seen"), callers),
         ),
         notes=conclusion.notes,
         commands=conclusion.next,
@@ -43,7 +43,7 @@ def _card(cause: Cause) -> Card:
         cause.check,
         who(cause),
         cause.evidence,
-        tuple(map(also_felt, cause.symptoms)),
+        (*((the_same_in(cause),) if cause.elsewhere else ()), *map(also_felt, cause.symptoms)),
         tuple(way(path)) if path is not None else (),
         tuple(hops(path)) if path is not None else (),
         cause.timeline,

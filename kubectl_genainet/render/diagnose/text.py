@@ -13,7 +13,7 @@ from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusi
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.render.diagnose.document import document
-from kubectl_genainet.render.diagnose.words import also_felt, headline, queries_text, who
+from kubectl_genainet.render.diagnose.words import also_felt, headline, the_same_in, who
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, record_writer
 from kubectl_genainet.render.paragraphs import command_lines, hanging
@@ -54,6 +54,8 @@ class TextView:
             text = Text(f"{printable(evidence.statement)} ")
             text.append(f"[{evidence.certainty.value}]", style=CERTAINTY_STYLE[evidence.certainty])
             self._print(hanging(text, self.console.width, indent=5, hang=2))
+        if cause.elsewhere:
+            self._line(the_same_in(cause), indent=5, hang=2)
         for symptom in cause.symptoms:
             self._line(also_felt(symptom), indent=5, style="dim", hang=2)
         if cause.remedy is not None:
@@ -96,7 +98,7 @@ class ConclusionView(LiveView):
     def __init__(self, output: str, watch_s: float, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
         self.in_place = output == "text"
-        self._output, self._watch_s = output, watch_s
+        self._output, self.length_s = output, watch_s
         self._seen: Counter[str] = Counter()
 
     def path(self, path: PacketPath) -> None:
@@ -106,11 +108,11 @@ class ConclusionView(LiveView):
     def exchange(self, exchange: DnsExchange) -> None:
         self._seen["queries"] += 1
 
-    def state(self, *counts: str) -> Text:
-        seen = self._seen
-        failed = f" ({seen['failed']} failed)" if seen["failed"] else ""
-        counts = (f"{counted(seen['connections'], 'connection')}{failed}", queries_text(seen["queries"]))
-        return super().state(f"of {self._watch_s:g} s", *counts)
+    def counts(self) -> tuple[str, ...]:
+        counter = self._seen
+        failed = f" ({counter['failed']} failed)" if counter["failed"] else ""
+        connections = f"{counted(counter['connections'], 'connection')}{failed}"
+        return connections, counted(counter["queries"], "DNS query")
 
     def finish(self, conclusion: Conclusion) -> None:
         self.screen.stop()

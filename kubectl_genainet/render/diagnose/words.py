@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.model.finding import Severity, counted
+from kubectl_genainet.model.finding import Severity, counted, listed
 from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion, Symptom
 
 AT_START_S = 2.5  # what is seen so early was there before the watch began
@@ -12,17 +12,21 @@ STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckStat
 def headline(conclusion: Conclusion) -> str:
     """The result in one line."""
     causes = [c for c in conclusion.causes if c.severity is not Severity.INFO]
-    seen = f"{counted(conclusion.connections, 'connection')} and {queries_text(conclusion.queries)} in {conclusion.seconds:g} s"
+    connections, seconds = counted(conclusion.connections, "connection"), f"{conclusion.seconds:g} s"
+    if conclusion.queries is None:
+        totals = f"{connections} in {seconds}; DNS was not watched"
+    else:
+        totals = f"{connections} and {counted(conclusion.queries, 'DNS query')} in {seconds}"
     if causes:
-        return f"{conclusion.target}: {counted(len(causes), 'cause')} found; {seen}"
+        return f"{conclusion.target}: {counted(len(causes), 'cause')} found; {totals}"
     if not conclusion.connections and not conclusion.queries:
         return f"{conclusion.target}: nothing was seen in {conclusion.seconds:g} s, so nothing can be said"
-    return f"{conclusion.target}: nothing wrong was seen; {seen}"
+    return f"{conclusion.target}: nothing wrong was seen; {totals}"
 
 
 def who(cause: Cause) -> str:
     """Whom a cause hits, how much, and since when."""
-    clients, backends = _listed(cause.clients), _listed(cause.backends)
+    clients, backends = listed(cause.clients), listed(cause.backends)
     flow = f"{clients} → {backends}" if clients and backends else clients or backends
     parts = [flow, "" if cause.unit == "findings" else amount(cause.count, cause.unit), since(cause)]
     return "; ".join(part for part in parts if part)
@@ -41,6 +45,10 @@ def also_felt(symptom: Symptom) -> str:
     return f"also felt: {symptom.title}{number}"
 
 
+def the_same_in(cause: Cause) -> str:
+    return f"the same in {listed(cause.elsewhere)}"
+
+
 def since(cause: Cause) -> str:
     if cause.first_s is None:
         return ""
@@ -49,12 +57,3 @@ def since(cause: Cause) -> str:
         if cause.first_s <= AT_START_S
         else f"first seen {cause.first_s:.0f} s into the watch"
     )
-
-
-def _listed(names: tuple[str, ...], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def queries_text(number: int) -> str:
-    return "1 DNS query" if number == 1 else f"{number} DNS queries"

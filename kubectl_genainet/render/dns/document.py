@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.finding import counted
-from kubectl_genainet.model.results.diagnosis import Timeline
+from kubectl_genainet.model.results.diagnosis import Activity
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.render.dns import table as of_dns
-from kubectl_genainet.render.document.model import Document, card_of, grid, number_of
+from kubectl_genainet.render.document.model import Document, card_of, number_of, text_table
 
 NAMES = 100  # of a table
 
 
-def dns_document(summary: DnsSummary, timeline: Timeline | None = None, seconds: float = 0.0) -> Document:
+def dns_document(summary: DnsSummary, timeline: Activity | None = None, seconds: float = 0.0) -> Document:
     queries = summary.queries
     return Document(
         title=f"DNS of {summary.target}",
@@ -28,9 +28,9 @@ def dns_document(summary: DnsSummary, timeline: Timeline | None = None, seconds:
         timeline=timeline,
         seconds=seconds,
         tables=(
-            grid("Clients", of_dns.CLIENT_COLUMNS, summary.clients),
-            grid("Names", of_dns.NAME_COLUMNS, summary.names[:NAMES]),
-            grid("Servers", of_dns.SERVER_COLUMNS, summary.servers),
+            text_table("Clients", of_dns.CLIENT_COLUMNS, summary.clients),
+            text_table("Names", of_dns.NAME_COLUMNS, summary.names[:NAMES]),
+            text_table("Servers", of_dns.SERVER_COLUMNS, summary.servers),
         ),
         notes=(of_dns.account(summary),),
     )

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.dns import ClientStats, Counts, DnsSummary, NameStats, ServerStats
+from kubectl_genainet.model.results.dns import ClientStats, DnsSummary, NameStats, QueryCounts, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
+from kubectl_genainet.render.agents import busiest
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import SEVERITY_STYLE, duration, moment, printable
@@ -27,7 +28,7 @@ _ALWAYS = frozenset({"QUERIES", "P50", "P99", "MAX", "TIMEOUTS"})
 R = TypeVar("R", ClientStats, NameStats, ServerStats)
 
 
-def _bad(number: Callable[[Counts], int]) -> Callable[[Any], str]:
+def _bad(number: Callable[[QueryCounts], int]) -> Callable[[Any], str]:
     return lambda row: "bold red" if number(row.counts) else ""
 
 
@@ -110,7 +111,9 @@ def tables(
     of_servers: list[RenderableType] = [table(SERVER_COLUMNS, servers, always=_ALWAYS), Text("")]
     of_names: list[RenderableType] = [table(NAME_COLUMNS, names[:NAMES_SHOWN], always=_ALWAYS), Text("")]
     if len(names) > NAMES_SHOWN:
-        of_names.insert(1, Text(f"… and {len(names) - NAMES_SHOWN} more names (all with -o json)", style="dim"))
+        of_names.insert(
+            1, Text(f"… and {counted(len(names) - NAMES_SHOWN, 'more name')} (all with -o json)", style="dim")
+        )
     return of_servers + by_client + of_names if by_server else by_client + of_names + of_servers
 
 
@@ -153,6 +156,8 @@ def account(summary: DnsSummary) -> str:
         text += f"; {summary.unlisted} more rows of names not listed"
     emitted = events.get("emitted")
     text += f"; {emitted} records, {events.get('lost')} lost" if emitted is not None else "; records not accounted for"
+    if summary.agents:
+        text += f"; {busiest(summary.agents)}"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     if summary.redacted:

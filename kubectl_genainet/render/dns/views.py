@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.results.dns import DnsSummary, NameStats
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.render.dns.document import dns_document
@@ -23,7 +24,7 @@ from kubectl_genainet.render.dns.table import (
     tables,
 )
 from kubectl_genainet.render.document.markdown import markdown
-from kubectl_genainet.render.live import LiveView, record_writer, write_json
+from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import table
 from kubectl_genainet.render.text import printable
@@ -39,6 +40,9 @@ class DnsView(LiveView, ABC):
         self.by_server = by_server
         self.source: DnsSummaryBuilder | None = None  # what to draw from while it runs
 
+    def counts(self) -> tuple[str, ...]:
+        return () if self.source is None else (counted(sum(self.source.statistics.all.outcomes.values()), "query"),)
+
     @abstractmethod
     def exchange(self, exchange: DnsExchange) -> None: ...
 
@@ -53,7 +57,7 @@ class DnsView(LiveView, ABC):
 class JsonView(DnsView):
     """One object a line, as it is known; then the summary."""
 
-    write: Callable[[object], None] = staticmethod(write_json)
+    as_known = True
 
     def exchange(self, exchange: DnsExchange) -> None:
         self.write(exchange)
@@ -65,6 +69,8 @@ class JsonView(DnsView):
 
 class WideView(DnsView):
     """One line a query, then the tables."""
+
+    as_known = True
 
     def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
         super().__init__(target, live=live, by_server=by_server)
@@ -100,14 +106,14 @@ class TableView(DnsView):
             return [self.state()]
         statistics = self.source.statistics
         shown = tables(statistics.clients(), statistics.names(), statistics.servers(), by_server=self.by_server)
-        return [*shown, self.state(f"{sum(statistics.all.outcomes.values())} queries")]
+        return [*shown, self.state()]
 
     def frame(self) -> Frame:
         if self.source is None:
             return super().frame()
         statistics = self.source.statistics
         names, servers, clients = statistics.names(), statistics.servers(), statistics.clients()
-        state = self.state(f"{sum(statistics.all.outcomes.values())} queries")
+        state = self.state()
         if self.by_server:
             behind = Group(*tables(clients, names, (), by_server=False))
             return frame(SERVER_COLUMNS, [(s.server, s, lambda _: behind) for s in servers], state)
@@ -139,13 +145,5 @@ VIEWS: dict[str, Callable[..., DnsView]] = {
     "table": TableView,
     "wide": WideView,
     "markdown": MarkdownView,
+    "json": JsonView,
 }
-
-
-def make_dns_view(output: str, target: str, *, live: bool, by_server: bool) -> DnsView:
-    write = record_writer(output)
-    if write is not None:
-        view = JsonView(target, live=live, by_server=by_server)
-        view.write = write
-        return view
-    return VIEWS[output](target, live=live, by_server=by_server)

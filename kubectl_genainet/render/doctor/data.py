@@ -108,11 +108,11 @@ def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectR
     field = finding.evidence[0].field if finding.evidence else ""
     key = object_key(finding)
     fingerprint = hashlib.sha256(f"{finding.check}\0{key}\0{field}".encode()).hexdigest()[:32]
-    said = [f"{finding.object}: {finding.title}" if finding.object else finding.title]
-    said += [f"({e.certainty.value}) {e.statement}" for e in finding.evidence]
+    paragraphs = [f"{finding.object}: {finding.title}" if finding.object else finding.title]
+    paragraphs += [f"({e.certainty.value}) {e.statement}" for e in finding.evidence]
     if finding.remedy is not None:
         trial = f"({finding.remedy.trial})" if finding.remedy.trial else ""
-        said += [finding.remedy.text, trial, finding.remedy.command, finding.remedy.yaml]
+        paragraphs += [finding.remedy.text, trial, finding.remedy.command, finding.remedy.yaml]
     location: dict[str, Any] = {
         "logicalLocations": [{"fullyQualifiedName": f"{key}:{field}" if field else key, "kind": "resource"}]
     }
@@ -126,7 +126,7 @@ def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectR
         "ruleId": finding.check,
         "ruleIndex": index.get(finding.check, -1),
         "level": _LEVEL[finding.severity],
-        "message": {"text": "\n".join(filter(None, said))},
+        "message": {"text": "\n".join(filter(None, paragraphs))},
         "locations": [location],
         "partialFingerprints": {"checkObjectField/v1": fingerprint},
     }

@@ -27,14 +27,14 @@ def list_table(checks: Sequence[Check]) -> RenderableType:
 def needs_text(check: Check) -> str:
     """What a check needs, in words."""
     kinds = [n for n in check.needs if isinstance(n, str)]
-    words = {
+    names = {
         Need.NODES: "node reports",
         Need.RULESETS: "rulesets",
         Need.PACKETS: "packets",
         Need.DNS: "DNS measurements",
         Need.FABRIC: "a measurement of GPU pods' traffic",
     }
-    others = [words[n] for n in check.needs if isinstance(n, Need)]
+    others = [names[n] for n in check.needs if isinstance(n, Need)]
     return ", ".join([*kinds, *others]) or "nothing in particular"
 
 
@@ -71,11 +71,11 @@ def checks_markdown(checks: Sequence[Check]) -> str:
         "",
     ]
     for area, group in groupby(checks, key=lambda c: c.area):
-        found = list(group)
+        of_area = list(group)
         lines += [f"## {area.title} (`{area.value}`)", "", "| Check | Severity | Finds |", "|---|---|---|"]
-        lines += [f"| [`{c.name}`](#{c.name}) | {c.severity.value} | {c.title} |" for c in found]
+        lines += [f"| [`{c.name}`](#{c.name}) | {c.severity.value} | {c.title} |" for c in of_area]
         lines.append("")
-        for check in found:
+        for check in of_area:
             body = check.doc.split("\n", 1)[1].strip() if "\n" in check.doc else ""
             lines += [f"### {check.name}", "", f"{check.title}.", "", body, "", f"Needs: {needs_text(check)}.", ""]
     return "\n".join(lines).rstrip() + "\n"

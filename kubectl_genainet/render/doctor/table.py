@@ -56,10 +56,10 @@ def print_report(console: Console, report: Report, *, wide: bool = False) -> Non
 def findings_by_area(report: Report) -> list[tuple[Area, list[Finding]]]:
     """The findings, areas in the report's order, the worst first within one."""
     areas = {r.check: r.area for r in report.checks}
-    found: dict[Area, list[Finding]] = defaultdict(list)
+    by_area: dict[Area, list[Finding]] = defaultdict(list)
     for finding in report.findings:
-        found[areas[finding.check]].append(finding)
-    return [(a, sorted(found[a], key=lambda f: -f.severity.rank)) for a in Area if a in found]
+        by_area[areas[finding.check]].append(finding)
+    return [(a, sorted(by_area[a], key=lambda f: -f.severity.rank)) for a in Area if a in by_area]
 
 
 def _facts(report: Report) -> Text:
@@ -122,12 +122,12 @@ def _print_pasteable(console: Console, text: str) -> None:
 
 def by_reason(not_checked: Iterable[NotChecked]) -> list[tuple[str, list[str]]]:
     """Reasons with the checks they concern, in the order they came."""
-    found: dict[str, list[str]] = {}
+    names_by_reason: dict[str, list[str]] = {}
     for item in not_checked:
-        names = found.setdefault(item.reason, [])
+        names = names_by_reason.setdefault(item.reason, [])
         if item.what not in names:
             names.append(item.what)
-    return list(found.items())
+    return list(names_by_reason.items())
 
 
 def _print_not_checked(console: Console, not_checked: Iterable[NotChecked]) -> None:
@@ -142,10 +142,10 @@ def summary(report: Report) -> Text:
     """The counts in one line."""
     levels = Counter(f.severity for f in report.findings)
     outcomes = Counter(r.outcome for r in report.checks)
-    said = ", ".join(plural(levels[s], s.value) for s in reversed(Severity) if s is not Severity.INFO)
+    severities = ", ".join(plural(levels[s], s.value) for s in reversed(Severity) if s is not Severity.INFO)
     accepted = f", {len(report.accepted)} accepted" if report.accepted else ""
     return Text(
-        f"{said}, {levels[Severity.INFO]} info{accepted}. {plural(len(report.checks), 'check')}: "
+        f"{severities}, {levels[Severity.INFO]} info{accepted}. {plural(len(report.checks), 'check')}: "
         f"{outcomes[CheckOutcome.FOUND]} with findings, {outcomes[CheckOutcome.PASSED]} passed, "
         f"{outcomes[CheckOutcome.NOT_CHECKED]} not checked, {outcomes[CheckOutcome.NOT_APPLICABLE]} not applicable."
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kubectl_genainet.model.results.diagnosis import HeatMap, Timeline
+from kubectl_genainet.model.results.diagnosis import Activity, HeatMap
 from kubectl_genainet.render.text import duration
 
 WIDTH, LABEL = 640, 90  # of a chart, and of the words at its left, in the units of its viewBox
@@ -48,7 +48,7 @@ class Chart:
     width: float = WIDTH
 
 
-def charts(timeline: Timeline) -> Iterator[Chart]:
+def charts(timeline: Activity) -> Iterator[Chart]:
     if timeline.series:
         yield _series(timeline)
     for heat in timeline.heat:
@@ -86,7 +86,7 @@ def _bars(
         yield Bar(x, round(y + height - tall + 4, 1), round(max(1.0, step * 0.85), 1), tall, f"{when}: {count}", css)
 
 
-def _series(timeline: Timeline) -> Chart:
+def _series(timeline: Activity) -> Chart:
     bars: list[Bar] = []
     labels: list[Label] = []
     left = 190.0
@@ -99,9 +99,9 @@ def _series(timeline: Timeline) -> Chart:
         Label(left, height + 12, "0 s"),
         Label(WIDTH, height + 12, f"{timeline.seconds} s", "end"),
     ]
-    said = ", ".join(f"{sum(series.counts.values())} {series.name}" for series in timeline.series)
+    label = ", ".join(f"{sum(series.counts.values())} {series.name}" for series in timeline.series)
     return Chart(
-        "What happened when", f"By the second, of {timeline.seconds}: {said}", height + 16, tuple(bars), tuple(labels)
+        "What happened when", f"By the second, of {timeline.seconds}: {label}", height + 16, tuple(bars), tuple(labels)
     )
 
 
@@ -131,8 +131,8 @@ def _heat(heat: HeatMap, seconds: int) -> Chart:
     labels += [Label(LABEL, height + 13, "0 s"), Label(WIDTH, height + 13, f"{seconds} s", "end")]
     total = sum(drawn.values())
     slowest = max((upto_ns for _, upto_ns in drawn), default=0)
-    said = f"{heat.name}: {total} measured, the slowest took up to {duration(slowest)}; darker is more, at most {most}"
-    return Chart(f"How long it took: {heat.name}", said, height + 17, bars, tuple(labels), "heat")
+    label = f"{heat.name}: {total} measured, the slowest took up to {duration(slowest)}; darker is more, at most {most}"
+    return Chart(f"How long it took: {heat.name}", label, height + 17, bars, tuple(labels), "heat")
 
 
 def _bounds(heat: HeatMap) -> list[int]:

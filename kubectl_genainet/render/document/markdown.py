@@ -11,6 +11,10 @@ from kubectl_genainet.render.text import printable
 _LINK = re.compile(
     r"(?i)(?<![a-z0-9])(www|https?|ftp|mailto|xmpp)([.:])"
 )  # what GitHub makes links of without being asked
+# What forges and chats make a mention or a reference of; they look for it in the text that Markdown has become, so that a
+# backslash does not help.
+_MENTION = re.compile(r"@(?=[A-Za-z0-9])|#(?=[0-9])")
+_WORD_JOINER = "\u2060"  # has no width, and breaks no line
 
 
 def markdown(document: Document) -> Iterator[str]:
@@ -60,6 +64,7 @@ def printable_block(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A sentence as Markdown text: what would be markup is escaped."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in printable(text))
+    """A sentence as Markdown text: what would be markup, a link or somebody's name is escaped."""
+    plain = _MENTION.sub(lambda sign: sign[0] + _WORD_JOINER, printable(text))
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#&~$" else c for c in plain)
     return _LINK.sub(lambda link: f"{link[1]}\\{link[2]}", escaped)

@@ -8,16 +8,17 @@ from typing import TypeVar
 
 from kubectl_genainet.model.finding import Evidence, Finding, Remedy, Severity, counted
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.diagnosis import Timeline
+from kubectl_genainet.model.results.diagnosis import Activity
 from kubectl_genainet.model.results.path import PacketPath, Party
 from kubectl_genainet.render.table import EMPTY, Column
 from kubectl_genainet.render.text import duration
+from kubectl_genainet.trace.shown.groups import FAILED
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PathBox:
     """A box of the way: client, Service, rule, backend, end."""
 
     kind: str
@@ -45,14 +46,14 @@ class Card:
     who: str = ""
     evidence: tuple[Evidence, ...] = ()
     also: tuple[str, ...] = ()
-    way: tuple[Step, ...] = ()
+    way: tuple[PathBox, ...] = ()
     hops: tuple[HopRow, ...] = ()
     failed_at: dict[int, int] | None = None  # second of the watch -> how many
     remedy: Remedy | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TextTable:
     """A table: titles, and rows of cells."""
 
     title: str
@@ -69,18 +70,18 @@ class Document:
     counts: tuple[tuple[str, str], ...] = ()
     cards: tuple[Card, ...] = ()
     nothing: str = "Nothing wrong was found."
-    timeline: Timeline | None = None
+    timeline: Activity | None = None
     seconds: float = 0.0
-    tables: tuple[Grid, ...] = ()
+    tables: tuple[TextTable, ...] = ()
     notes: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
 
 
-def grid(title: str, columns: Sequence[Column[T]], rows: Iterable[T]) -> Grid:
+def text_table(title: str, columns: Sequence[Column[T]], rows: Iterable[T]) -> TextTable:
     """The rows by columns that are declared elsewhere; columns without anything in them are left out."""
     kept = list(rows)
     telling = [c for c in columns if any(c.cell(row) not in EMPTY for row in kept)]
-    return Grid(title, tuple(c.title for c in telling), tuple(tuple(c.cell(row) for c in telling) for row in kept))
+    return TextTable(title, tuple(c.title for c in telling), tuple(tuple(c.cell(row) for c in telling) for row in kept))
 
 
 def number_of(count: int, noun: str) -> tuple[str, str]:
@@ -95,24 +96,25 @@ def card_of(finding: Finding) -> Card:
     return Card(finding.title, finding.severity, finding.check, about, finding.evidence, remedy=finding.remedy)
 
 
-def way(path: PacketPath) -> Iterator[Step]:
+def way(path: PacketPath) -> Iterator[PathBox]:
     """The picture of a path: client → Service → rule → backend, and where it ended."""
     client, service = path.flow.client, path.flow.service
-    yield Step("client", client.pod or client.ip, _on(client))
+    yield PathBox("client", client.pod or client.ip, _on(client))
     if service is not None:
-        yield Step("Service", f"{service.namespace}/{service.name}", address_text(service.ip, service.port))
+        yield PathBox("Service", f"{service.namespace}/{service.name}", address_text(service.ip, service.port))
     if path.nat is not None:
         chains = " → ".join(c for c in (path.nat.service_chain, path.nat.endpoint_chain) if c)
-        yield Step("rule", chains or path.nat.mode, path.nat.certainty.value)
+        yield PathBox("rule", chains or path.nat.mode, path.nat.certainty.value)
     if path.backend is not None:
-        yield Step("backend", path.backend.pod or path.backend.ip, _on(path.backend))
+        yield PathBox("backend", path.backend.pod or path.backend.ip, _on(path.backend))
     drop = path.drop
     if drop is not None:
         where = drop.pod or f"node {drop.node}"
         hook = f" in {drop.hook}" if drop.hook else ""
-        yield Step(path.verdict.value, f"{drop.reason}{hook}", f"on {where}", "end-bad")
+        yield PathBox(path.verdict.value, f"{drop.reason}{hook}", f"on {where}", "end-bad")
     else:
-        yield Step("verdict", path.verdict.value, path.findings[0].title if path.findings else "", "end-good")
+        css = "end-bad" if path.verdict in FAILED else "end-good"
+        yield PathBox("verdict", path.verdict.value, path.findings[0].title if path.findings else "", css)
 
 
 def _on(party: Party) -> str:

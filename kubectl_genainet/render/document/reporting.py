@@ -11,6 +11,7 @@ from kubectl_genainet.bundle import Header
 from kubectl_genainet.diagnose.timeline import TimelineBuilder
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.results.diagnosis import Conclusion
@@ -18,6 +19,7 @@ from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import OpenStream, PacketPath
+from kubectl_genainet.model.results.timeline import Timeline
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.diagnose import document as of_diagnosis
 from kubectl_genainet.render.diagnose.text import ConclusionView
@@ -28,6 +30,7 @@ from kubectl_genainet.render.document.model import Document
 from kubectl_genainet.render.drops.document import drops_document
 from kubectl_genainet.render.drops.views import DropsView
 from kubectl_genainet.render.live import LiveView, Screen
+from kubectl_genainet.render.timeline.html import sections
 from kubectl_genainet.render.trace import document as of_trace
 from kubectl_genainet.render.trace.view import TraceView
 from kubectl_genainet.trace.shown.groups import Grouping
@@ -35,9 +38,9 @@ from kubectl_genainet.trace.shown.groups import Grouping
 V = TypeVar("V", bound=LiveView)
 
 
-def write_report(file: str, document: Document) -> None:
+def write_report(file: str, document: Document, past: str = "") -> None:
     """Raises GenainetError where the file can't be written."""
-    write_whole(file, html(document, datetime.now(UTC).isoformat(timespec="seconds")).encode(), "the report")
+    write_whole(file, html(document, datetime.now(UTC).isoformat(timespec="seconds"), past).encode(), "the report")
 
 
 class Reporting(Generic[V]):
@@ -65,6 +68,9 @@ class Reporting(Generic[V]):
     def note(self, text: str) -> None:
         self.view.note(text)
 
+    def shortened(self, seconds: float) -> None:
+        self.view.shortened(seconds)
+
     def replaying(self, header: Header) -> None:
         self.view.replaying(header)
 
@@ -79,8 +85,8 @@ class Reporting(Generic[V]):
     def seconds(self) -> float:
         return round(self.watch.seconds, 1)
 
-    def write(self, document: Document) -> None:
-        write_report(self._file, document)
+    def write(self, document: Document, past: str = "") -> None:
+        write_report(self._file, document, past)
         self.view.note(f"report written to {self._file}")
 
 
@@ -142,6 +148,12 @@ class DnsReporting(Reporting[DnsView]):
 
 
 class DiagnoseReporting(Reporting[ConclusionView]):
+    """`past` gives the timeline of a recorded time, or None; it may raise GenainetError."""
+
+    def __init__(self, view: ConclusionView, file: str, past: Callable[[], Timeline | None] = lambda: None) -> None:
+        super().__init__(view, file)
+        self._past = past
+
     def path(self, path: PacketPath) -> None:
         self.view.path(path)
 
@@ -150,4 +162,9 @@ class DiagnoseReporting(Reporting[ConclusionView]):
 
     def finish(self, conclusion: Conclusion) -> None:
         self.view.finish(conclusion)
-        self.write(of_diagnosis.document(conclusion))
+        try:
+            timeline = self._past()
+        except GenainetError as error:
+            self.view.warn(f"the report has no timeline: {error.message}")
+            timeline = None
+        self.write(of_diagnosis.document(conclusion), sections(timeline) if timeline is not None else "")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity
-from kubectl_genainet.model.results.diagnosis import Timeline
+from kubectl_genainet.model.results.diagnosis import Activity
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
-from kubectl_genainet.render.document.model import Card, Document, grid
+from kubectl_genainet.render.document.model import Card, Document, text_table
 from kubectl_genainet.render.drops import table as of_drops
 
 
 def drops_document(
-    rows: list[DropRow], summary: DropSummary, timeline: Timeline | None = None, seconds: float = 0.0
+    rows: list[DropRow], summary: DropSummary, timeline: Activity | None = None, seconds: float = 0.0
 ) -> Document:
     wrong = [row for row in rows if row.severity is not Severity.INFO]
     packets = ", ".join(f"{number} {outcome}" for outcome, number in sorted(summary.packets.items()))
@@ -28,7 +28,7 @@ def drops_document(
         nothing="Nothing that is wrong was dropped.",
         timeline=timeline,
         seconds=seconds,
-        tables=(grid("Flows", [c for c in of_drops.COLUMNS if c.title != "WHY"], rows),),
+        tables=(text_table("Flows", [c for c in of_drops.COLUMNS if c.title != "WHY"], rows),),
         notes=(of_drops.account(summary),),
     )
 

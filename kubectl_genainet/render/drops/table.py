@@ -6,10 +6,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL
-from kubectl_genainet.model.finding import Certainty, Severity
+from kubectl_genainet.model.finding import Certainty, Severity, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
+from kubectl_genainet.render.agents import busiest
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, moment, printable
@@ -50,7 +51,7 @@ def reason(row: DropRow) -> str:
 
 
 def _arrow(row: DropRow) -> str:
-    return "reply" if row.direction == "reply" else ""
+    return "" if row.direction == "request" else row.direction
 
 
 COLUMNS: tuple[Column[DropRow], ...] = (
@@ -94,10 +95,13 @@ def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
 def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
     """What is behind a row, each statement with how it is known; `more` rows are like it."""
     mark = "✗" if row.severity is Severity.ERROR else "!" if row.severity is Severity.WARNING else "·"
-    ends = f"{who(row.client)} → {who(row.server)}" if row.client or row.server else row.node
+    arrow = "?→" if row.direction == "unknown" else "→"
+    ends = f"{who(row.client)} {arrow} {who(row.server)}" if row.client or row.server else row.node
     head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
     head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
-    way = ", in the reply's direction" if row.direction == "reply" else ""
+    way = {"reply": ", in the reply's direction", "unknown": "; which end is the server is not known"}.get(
+        row.direction, ""
+    )
     unit = "connection" if row.outcome is DropOutcome.PASSED else "packet"
     unit += "s" if row.packets != 1 else ""
     others = f"; {more} more like it" if more else ""
@@ -121,17 +125,22 @@ def account(summary: DropSummary) -> str:
     nothing = "nothing was dropped" if summary.nodes else "no node was watched"
     packets = ", ".join(f"{n} {name}" for name, n in sorted(summary.packets.items())) or nothing
     events = summary.events
-    seen = (
+    account_of_samples = (
         f"{events['emitted']} samples, {events['lost']} lost"
         if events.get("emitted") is not None
         else "samples not accounted for: not every agent ended its stream"
     )
-    text = f"{packets}; {summary.background} frees that lost nothing hidden (--all shows them); {seen}"
+    text = packets
+    if summary.background:
+        text += f"; {counted(summary.background, 'harmless free')} hidden (--all shows them)"
+    text += f"; {account_of_samples}"
     if summary.observers:
         text += f"; {summary.observers} of the agents' own questions to their nodes left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
+    if summary.agents:
+        text += f"; {busiest(summary.agents)}"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)

@@ -10,11 +10,12 @@ from functools import partial
 from rich.console import RenderableType
 from rich.text import Text
 
+from kubectl_genainet.model.finding import Severity, counted
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.drops.document import drops_document
 from kubectl_genainet.render.drops.table import COLUMNS, DETAILS, account, alike, details
-from kubectl_genainet.render.live import LiveView, record_writer, write_json
+from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import table
@@ -26,6 +27,12 @@ class DropsView(LiveView, ABC):
     """What a renderer of drops does. `source` gives the rows as they are now."""
 
     source: Callable[[], list[DropRow]] = staticmethod(list)
+
+    def counts(self) -> tuple[str, ...]:
+        if self.screen.on:  # the table says so
+            return ()
+        lost = sum(row.packets for row in self.source() if row.severity is not Severity.INFO)
+        return (f"{counted(lost, 'packet')} dropped",)
 
     @abstractmethod
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None: ...
@@ -74,7 +81,7 @@ class JsonView(DropsView):
     """
 
     PERIOD_S = 2.0
-    write: Callable[[object], None] = staticmethod(write_json)
+    as_known = True
 
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
@@ -107,17 +114,9 @@ class MarkdownView(DropsView):
         print("\n".join(markdown(drops_document(rows, summary))))
 
 
-VIEWS: dict[str, type[DropsView]] = {
+VIEWS: dict[str, Callable[..., DropsView]] = {
     "table": TableView,
     "wide": WideView,
     "markdown": MarkdownView,
+    "json": JsonView,
 }
-
-
-def make_view(output: str, target: str, *, live: bool) -> DropsView:
-    write = record_writer(output)
-    if write is not None:
-        view = JsonView(target, live=live)
-        view.write = write
-        return view
-    return VIEWS[output](target, live=live)

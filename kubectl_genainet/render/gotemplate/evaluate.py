@@ -15,10 +15,10 @@ from kubectl_genainet.render.gotemplate.parse import (
     Constant,
     Function,
     Leave,
-    Node,
     Operand,
-    Path,
     Pipeline,
+    TemplateNode,
+    TemplatePath,
     parse_template,
 )
 from kubectl_genainet.render.text import printable
@@ -69,7 +69,7 @@ class _Execution:
     def __init__(self, data: Any) -> None:
         self._scopes: list[dict[str, Any]] = [{"$": data}]
 
-    def texts(self, nodes: list[Node], dot: Any) -> Iterator[str]:
+    def texts(self, nodes: list[TemplateNode], dot: Any) -> Iterator[str]:
         for node in nodes:
             match node:
                 case str():
@@ -158,11 +158,11 @@ class _Execution:
                 return operand.value
             case Function():
                 return self._command((operand,), dot, ())
-            case Path(of=None):
+            case TemplatePath(of=None):
                 value = dot
-            case Path(of=str() as name):
+            case TemplatePath(of=str() as name):
                 value = self._scope_of(name)[name]
-            case Path(of=Pipeline() as pipeline):
+            case TemplatePath(of=Pipeline() as pipeline):
                 value = self._value(pipeline, dot)
         for name in operand.names:
             value = _field(value, name)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 MISSING = object()  # a key that a map does not have
-_VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d*))?([A-Za-z%]|$)")
+_VERB = re.compile(r"%([-+# 0]*+)(\d*+)(?:\.(\d*))?([A-Za-z%]|$)")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"}
 
 
@@ -50,8 +50,8 @@ def _float(value: float) -> str:
     assert isinstance(exponent, int)
     magnitude = len(digits) + exponent - 1
     if value and (magnitude < -4 or magnitude >= 6):
-        rest = "".join(map(str, digits[1:]))
-        return f"{'-' * sign}{digits[0]}{'.' if rest else ''}{rest}e{'-' if magnitude < 0 else '+'}{abs(magnitude):02}"
+        fraction = "".join(map(str, digits[1:]))
+        return f"{'-' * sign}{digits[0]}{'.' if fraction else ''}{fraction}e{'-' if magnitude < 0 else '+'}{abs(magnitude):02}"
     return f"{Decimal(repr(value)).normalize():f}"
 
 
@@ -75,7 +75,7 @@ _MOST_WIDTH = 1_000_000  # as Go's fmt has it
 def _printf(template: Any, *values: Any) -> str:
     if not isinstance(template, str):
         raise TemplateError("printf takes a text first")
-    left = list(values)
+    unprinted = list(values)
 
     def put(verb: re.Match[str]) -> str:
         flags, width, precision, letter = verb.groups()
@@ -85,14 +85,14 @@ def _printf(template: Any, *values: Any) -> str:
             return "%!(NOVERB)"
         if int(width or 0) > _MOST_WIDTH or int(precision or 0) > _MOST_WIDTH:
             return "%!(BADWIDTH)" if int(width or 0) > _MOST_WIDTH else "%!(BADPREC)"
-        if not left:
+        if not unprinted:
             return f"%!{letter}(MISSING)"
-        text = _formatted(left.pop(0), letter, flags, None if precision is None else int(precision or 0))
+        text = _formatted(unprinted.pop(0), letter, flags, None if precision is None else int(precision or 0))
         return _padded(text, flags, int(width or 0))
 
     text = _VERB.sub(put, template)
-    if left:
-        text += f"%!(EXTRA {', '.join(f'{_type(each)}={sprint(each)}' for each in left)})"
+    if unprinted:
+        text += f"%!(EXTRA {', '.join(f'{_type(each)}={sprint(each)}' for each in unprinted)})"
     return text
 
 

@@ -43,7 +43,7 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class TemplatePath:
     """Fields of what stands before them: the dot (None), a variable, or a pipeline in parentheses."""
 
     of: str | Pipeline | None
@@ -55,7 +55,7 @@ class Function:
     name: str
 
 
-Operand = Constant | Path | Function
+Operand = Constant | TemplatePath | Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class Branch:
 
     kind: Literal["if", "with", "range"]
     pipeline: Pipeline
-    body: list[Node] = field(default_factory=list)
-    otherwise: list[Node] = field(default_factory=list)
+    body: list[TemplateNode] = field(default_factory=list)
+    otherwise: list[TemplateNode] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,54 +84,84 @@ class Leave:
     ends_loop: bool
 
 
-Node = str | Pipeline | Branch | Leave
+TemplateNode = str | Pipeline | Branch | Leave
 
 
-def parse_template(text: str, functions: frozenset[str]) -> list[Node]:
+def parse_template(text: str, functions: frozenset[str]) -> list[TemplateNode]:
     """Raises InputError for a template that can't be read, or has a part that is not evaluated here."""
-    nodes: list[Node] = []
-    lists = [nodes]  # the innermost open one last
-    depths: list[int] = []  # how many lists each {{end}} closes: an {{else if}} has opened one more
-    branches: list[Branch] = []
+    nesting = _Nesting()
     for literal, action in _pieces(text):
         if literal:
-            lists[-1].append(literal)
-        if action is None:
-            continue
-        tokens = _Tokens(action, functions)
-        match tokens.keyword():
-            case "if" | "with" | "range" as kind:
-                branch = Branch(kind, tokens.pipeline(in_range=kind == "range"))
-                lists[-1].append(branch)
-                lists.append(branch.body)
-                branches.append(branch)
-                depths.append(1)
-            case "else":
-                if not branches or lists[-1] is branches[-1].otherwise:
-                    raise InputError("{{else}} without {{if}}, {{range}} or {{with}} in the template")
-                lists[-1] = branches[-1].otherwise
-                chained = tokens.keyword()
-                if chained in ("if", "with"):
-                    branch = Branch(chained, tokens.pipeline())  # type: ignore[arg-type]
-                    lists[-1].append(branch)
-                    lists.append(branch.body)
-                    branches[-1:] = [branches[-1], branch]
-                    depths[-1] += 1
-            case "end":
-                if not branches:
-                    raise InputError("{{end}} without {{if}}, {{range}} or {{with}} in the template")
-                depth = depths.pop()
-                del lists[-depth:], branches[-depth:]
-            case "break" | "continue" as leave:
-                if not any(branch.kind == "range" for branch in branches):
-                    raise InputError(f"{{{{{leave}}}}} outside {{{{range}}}} in the template")
-                lists[-1].append(Leave(leave == "break"))
-            case _:
-                lists[-1].append(tokens.pipeline())
-        tokens.check_end()
-    if branches:
-        raise InputError(f"{{{{{branches[-1].kind}}}}} without {{{{end}}}} in the template")
-    return nodes
+            nesting.add(literal)
+        if action is not None:
+            tokens = _Tokens(action, functions)
+            _take(tokens, nesting)
+            tokens.check_end()
+    return nesting.closed()
+
+
+def _take(tokens: _Tokens, nesting: _Nesting) -> None:
+    """One action: a word of control, or a pipeline whose result is printed."""
+    match tokens.keyword():
+        case "if" | "with" | "range" as kind:
+            nesting.open(Branch(kind, tokens.pipeline(in_range=kind == "range")))
+        case "else":
+            nesting.otherwise()
+            chained = tokens.keyword()
+            if chained in ("if", "with"):
+                nesting.chain(Branch(chained, tokens.pipeline()))  # type: ignore[arg-type]
+        case "end":
+            nesting.end()
+        case "break" | "continue" as leave:
+            nesting.leave(leave)
+        case _:
+            nesting.add(tokens.pipeline())
+
+
+class _Nesting:
+    """The branches that are open, and the list of nodes that takes the next one."""
+
+    def __init__(self) -> None:
+        self._lists: list[list[TemplateNode]] = [[]]  # the innermost open one last
+        self._branches: list[Branch] = []
+        self._depths: list[int] = []  # how many lists each {{end}} closes: an {{else if}} has opened one more
+
+    def add(self, node: TemplateNode) -> None:
+        self._lists[-1].append(node)
+
+    def open(self, branch: Branch) -> None:
+        self.add(branch)
+        self._lists.append(branch.body)
+        self._branches.append(branch)
+        self._depths.append(1)
+
+    def otherwise(self) -> None:
+        if not self._branches or self._lists[-1] is self._branches[-1].otherwise:
+            raise InputError("{{else}} without {{if}}, {{range}} or {{with}} in the template")
+        self._lists[-1] = self._branches[-1].otherwise
+
+    def chain(self, branch: Branch) -> None:
+        """{{else if}}: a branch in the other one, closed by the same {{end}}."""
+        depth = self._depths.pop()
+        self.open(branch)
+        self._depths[-1] = depth + 1
+
+    def end(self) -> None:
+        if not self._branches:
+            raise InputError("{{end}} without {{if}}, {{range}} or {{with}} in the template")
+        depth = self._depths.pop()
+        del self._lists[-depth:], self._branches[-depth:]
+
+    def leave(self, word: str) -> None:
+        if not any(branch.kind == "range" for branch in self._branches):
+            raise InputError(f"{{{{{word}}}}} outside {{{{range}}}} in the template")
+        self.add(Leave(word == "break"))
+
+    def closed(self) -> list[TemplateNode]:
+        """All nodes. Raises InputError where a branch is still open."""
+        if self._branches:
+            raise InputError(f"{{{{{self._branches[-1].kind}}}}} without {{{{end}}}} in the template")
+        return self._lists[0]
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
@@ -148,14 +178,14 @@ def _pieces(text: str) -> Iterator[tuple[str, str | None]]:
         action = action[:-1] if trim else action
         yield literal, None if action.strip().startswith("/*") else action
         position = closing + 2
-    rest = text[position:]
-    yield (rest.lstrip() if trim else rest), None
+    tail = text[position:]
+    yield (tail.lstrip() if trim else tail), None
 
 
 def _closing(text: str, start: int) -> int:
     """Where the }} of an action is; one in a string or a comment does not count."""
     comment = re.compile(r"\s*/\*.*?\*/", re.DOTALL).match(text, start)
-    quoted = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`|\'(?:[^\'\\\n]|\\.)\'|\}\}').finditer(
+    quoted = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|`[^`]*`|\'(?:[^\'\\\n]|\\.)\'|\}\}').finditer(
         text, comment.end() if comment else start
     )
     for piece in quoted:
@@ -273,11 +303,11 @@ class _Tokens:
             case "raw":
                 return Constant(token.text[1:-1])
             case "field":
-                return Path(None, (token.text[1:], *self._fields()))
+                return TemplatePath(None, (token.text[1:], *self._fields()))
             case "dot":
-                return Path(None)
+                return TemplatePath(None)
             case "variable":
-                return Path(token.text, self._fields())
+                return TemplatePath(token.text, self._fields())
             case "word" if token.text in _CONSTANTS:
                 return Constant(_CONSTANTS[token.text])
             case "word" if token.text in self._functions:
@@ -292,7 +322,7 @@ class _Tokens:
                 if self._peek().text != ")":
                     raise self._error("a ) is missing")
                 self._next += 1
-                return Path(inner, self._fields())
+                return TemplatePath(inner, self._fields())
         raise self._error(f"unexpected {token.text!r}")
 
     def _fields(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from kubectl_genainet.render.text import printable
 
 STYLE = {"all": "green", "some": "yellow", "none": "red", "unknown": "yellow", "empty": "dim"}
 _MOST_REASONS = 8
-Row = tuple[str, list[tuple[str, str, str]]]  # its name; for each group the text, the kind of the cell and why
+BeyondRow = tuple[str, list[tuple[str, str, str]]]  # its name; for each group the text, the kind of the cell and why
 
 
 CellJson = TypedDict(
@@ -39,22 +39,22 @@ def port_text(port: Port) -> str:
     return str(port[1]) if port[0] == "TCP" else f"{port[1]}/{port[0]}"
 
 
-def beyond_rows(grid: Grid, cells: Sequence[BeyondCell]) -> Iterator[Row]:
+def beyond_rows(grid: Grid, cells: Sequence[BeyondCell]) -> Iterator[BeyondRow]:
     """One row for each thing beyond and each direction, a cell for each group of pods."""
     by_place: dict[tuple[Beyond, Direction, tuple[tuple[str, str], ...]], list[BeyondCell]] = {}
     for cell in cells:
         by_place.setdefault((cell.beyond, cell.direction, cell.group.pods), []).append(cell)
     for direction in (Direction.INGRESS, Direction.EGRESS):
         for beyond in Beyond:
-            found = [by_place.get((beyond, direction, group.pods), []) for group in grid.groups]
-            if any(found):
-                yield _name(beyond, direction, found), [_cell(one) for one in found]
+            row = [by_place.get((beyond, direction, group.pods), []) for group in grid.groups]
+            if any(row):
+                yield _name(beyond, direction, row), [_cell(alike) for alike in row]
 
 
-def _name(beyond: Beyond, direction: Direction, found: Sequence[Sequence[BeyondCell]]) -> str:
+def _name(beyond: Beyond, direction: Direction, row: Sequence[Sequence[BeyondCell]]) -> str:
     if direction is Direction.INGRESS:
         return f"from {beyond.value}"
-    ports = sorted({c.port for cells in found for c in cells})
+    ports = sorted({c.port for cells in row for c in cells})
     return f"to {beyond.value} ({', '.join(map(port_text, ports))})"
 
 

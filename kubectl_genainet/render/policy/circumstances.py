@@ -64,8 +64,8 @@ def print_circumstances(
     console: Console, enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None
 ) -> None:
     """The deviations that decided one flow, and whether its client can look up the name."""
-    for one in deviations:
-        text = f"decided by how {enforcer.title} deviates from the API: {one.text} ({one.source})"
+    for deviation in deviations:
+        text = f"decided by how {enforcer.title} deviates from the API: {deviation.text} ({deviation.source})"
         console.print(f"  [yellow]{markup_safe(text)}[/]", soft_wrap=True)
     if dns is not None:
         console.print(f"  [{_DNS_STYLE[dns.verdict]}]{markup_safe(dns.text)}[/]", soft_wrap=True)

@@ -13,7 +13,7 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer
 from kubectl_genainet.policy.flows.dns_way import DnsWay
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
-from kubectl_genainet.policy.patches.patch import Option, Patch
+from kubectl_genainet.policy.patches.patch import Patch, PatchOption, PolicyChange
 from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson, circumstances_json
 
 FlowEnds = TypedDict("FlowEnds", {"from": str, "to": str})
@@ -74,9 +74,13 @@ decides, and their number."""
 
 
 class ChangeJson(TypedDict):
+    """An object to apply. `file` is where an existing one was read, `kept_by` what writes it again with its next release."""
+
     object: dict[str, Any]
     new: bool
     what: str
+    file: NotRequired[str]
+    kept_by: NotRequired[str]
 
 
 class OptionJson(TypedDict):
@@ -176,15 +180,23 @@ def patch_json(patch: Patch) -> PatchJson:
     return {"edit": _option(patch.edit), "new": _option(patch.new)}
 
 
-def _option(option: Option | None) -> OptionJson | None:
+def _option(option: PatchOption | None) -> OptionJson | None:
     if option is None:
         return None
-    changes: list[ChangeJson] = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
     return {
-        "changes": changes,
+        "changes": [_change(change) for change in option.changes],
         "also_admits": [{"from": a, "to": b} for a, b in option.also_admits],
         "isolates": list(option.isolates),
     }
+
+
+def _change(change: PolicyChange) -> ChangeJson:
+    value: ChangeJson = {"object": change.object, "new": change.is_new, "what": change.what}
+    if change.file:
+        value["file"] = change.file
+    if change.keeper:
+        value["kept_by"] = change.keeper
+    return value
 
 
 def _direction(result: DirectionResult, rules: bool) -> DirectionJson:

@@ -163,8 +163,8 @@ def grid_html(
     )
 
 
-def differences_html(found: list[Difference], title: str, *, made: str = "") -> str:
-    rows = [[printable(c.cell(d)) for c in DIFFERENCE_COLUMNS] for d in found]
+def differences_html(differences: list[Difference], title: str, *, made: str = "") -> str:
+    rows = [[printable(c.cell(d)) for c in DIFFERENCE_COLUMNS] for d in differences]
     heads = [c.title for c in DIFFERENCE_COLUMNS]
     return _environment().get_template("differences.html").render(title=title, heads=heads, rows=rows, made=made)
 

@@ -9,17 +9,17 @@ from rich.console import Console
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import (
-    Action,
     Direction,
     DirectionResult,
     Effect,
     Explanation,
-    Family,
+    PolicyFamily,
     PolicyResult,
     PolicyVerdict,
     Reason,
+    RuleAction,
 )
-from kubectl_genainet.policy.patches.patch import Option, Patch
+from kubectl_genainet.policy.patches.patch import Patch, PatchOption
 from kubectl_genainet.render.text import markup_safe
 
 VERDICT_STYLE = {PolicyVerdict.ALLOW: "green", PolicyVerdict.DENY: "bold red", PolicyVerdict.UNKNOWN: "yellow"}
@@ -83,7 +83,7 @@ def _names(refs: Sequence[ObjectRef]) -> str:
 def policy_lines(policy: PolicyResult) -> Iterator[str]:
     """What one policy does to the flow, and the failing term of each rule that does not match."""
     name = str(policy.ref)
-    if policy.family is Family.OTHER:
+    if policy.family is PolicyFamily.OTHER:
         yield f"{name}: is not evaluated"
         return
     rule = f"rule {policy.rule}" + (f" ({policy.rule_name})" if policy.rule_name else "")
@@ -105,10 +105,9 @@ def policy_lines(policy: PolicyResult) -> Iterator[str]:
 
 def rule_lines(policy: PolicyResult) -> Iterator[str]:
     for rule in policy.rules:
-        if rule.failed and rule.action is not Action.LOG:
+        if rule.failed and rule.action is not RuleAction.LOG:
             failed = rule.failed
-            compared = f"{failed.term.value}: wanted {failed.wanted}, is {failed.actual}"
-            yield f"  rule {rule.number}: {compared} ({failed.field})"
+            yield f"  rule {rule.number}: {failed} ({failed.field})"
 
 
 def print_patch(console: Console, patch: Patch) -> None:
@@ -118,13 +117,15 @@ def print_patch(console: Console, patch: Patch) -> None:
             what = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
             console.print(f"  [bold]to admit it, {title}[/]: {markup_safe(what)}", soft_wrap=True)
             console.print(f"    {markup_safe(_also(option))}", soft_wrap=True)
+            for line in origin_lines(option):
+                console.print(f"    [yellow]{markup_safe(line)}[/]", soft_wrap=True)
             if option.isolates:
                 console.print(f"    [yellow]{markup_safe(isolates_text(option))}[/]", soft_wrap=True)
             for line in patch_yaml(option).splitlines():
                 console.print(f"    {markup_safe(line)}", soft_wrap=True)
 
 
-def _also(option: Option) -> str:
+def _also(option: PatchOption) -> str:
     if not option.also_admits:
         return "admits no other flow between the pods that there are now"
     shown = ", ".join(f"{a} → {b}" for a, b in option.also_admits[:_MOST_LISTED])
@@ -132,7 +133,7 @@ def _also(option: Option) -> str:
     return f"also admits: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
-def isolates_text(option: Option) -> str:
+def isolates_text(option: PatchOption) -> str:
     """What an option stops: pods that were open are isolated by it."""
     number = len(option.isolates)
     shown = ", ".join(option.isolates[:_MOST_LISTED]) + (", …" if number > _MOST_LISTED else "")
@@ -140,7 +141,16 @@ def isolates_text(option: Option) -> str:
     return f"Adding this policy isolates {number} {were} open: {shown}. Whatever else they exchange stops."
 
 
-def patch_yaml(option: Option) -> str:
+def origin_lines(option: PatchOption) -> Iterator[str]:
+    """Where each policy that an option edits has to be changed, so that the change lasts."""
+    for change in option.changes:
+        if change.keeper:
+            yield f"{change.ref} is kept by {change.keeper}: make the change there, or the next release undoes it."
+        elif change.file:
+            yield f"{change.ref} is in {change.file}: make the change there."
+
+
+def patch_yaml(option: PatchOption) -> str:
     """The objects of an option as YAML documents for `kubectl apply -f -`."""
     return str(yaml.safe_dump_all((c.object for c in option.changes), sort_keys=False, default_flow_style=False))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.proxy.report import RulesReport
-from kubectl_genainet.render.document.model import Document, card_of, grid, number_of
+from kubectl_genainet.render.document.model import Document, card_of, number_of, text_table
 from kubectl_genainet.render.rules import table as of_rules
 
 
@@ -20,6 +20,6 @@ def rules_document(report: RulesReport, target: str) -> Document:
         ),
         cards=tuple(map(card_of, report.findings)),
         nothing="The rules are what the API says." if report.rows else "No rule was read.",
-        tables=(grid("What is programmed", of_rules.COLUMNS, report.rows),),
+        tables=(text_table("What is programmed", of_rules.COLUMNS, report.rows),),
         notes=tuple(f"not checked: {item.what}: {item.reason}" for item in report.not_checked),
     )

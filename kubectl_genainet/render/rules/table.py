@@ -11,7 +11,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kubectl_genainet.model.finding import Finding, counted
-from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.batch import FlowPart, FlowResult
+from kubectl_genainet.proxy.drift.ways import CLIENTS, ServiceWay
 from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
@@ -21,8 +22,9 @@ from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup
 
 
 def rules_records(report: RulesReport, rulesets: Iterable[Ruleset], sets: Sequence[IpSet] = ()) -> Iterator[Any]:
-    """A report as records: its rows, then, each with its kind, findings, what was not checked, IPVS's servers and ipsets."""
+    """A report as records: its rows and ways, then findings, what was not checked, IPVS's servers and ipsets."""
     yield from report.rows
+    yield from report.ways
     servers = [server for ruleset in rulesets for server in ruleset.virtual_servers]
     for kind, values in (
         ("finding", report.findings),
@@ -78,12 +80,12 @@ COLUMNS: tuple[Column[RulesRow], ...] = (
 def rules_table(report: RulesReport, *, wide: bool = False) -> RenderableType:
     """The table, or the tree where the terminal is too narrow for it."""
     shown = table(COLUMNS, report.rows, wide=wide)
-    return Group(WhereItFits(shown, Group(*_trees(report))), *_findings(report))
+    return Group(WhereItFits(shown, Group(*_trees(report))), *_ways(report), *_findings(report))
 
 
 def rules_tree(report: RulesReport) -> RenderableType:
     """Service port → node → address → backend, each with its chain, its share and its hits."""
-    return Group(*_trees(report), *_findings(report))
+    return Group(*_trees(report), *_ways(report), *_findings(report))
 
 
 def _trees(report: RulesReport) -> Iterable[RenderableType]:
@@ -105,6 +107,22 @@ def _trees(report: RulesReport) -> Iterable[RenderableType]:
             hits = "" if backend.connections is None else f"  {counted(backend.connections, 'connection')}"
             branch.add(f"{markup_safe(backend.address)}  {share}  [dim]{markup_safe(backend.chain)}[/]{hits}")
     return trees.values()
+
+
+WAY_COLUMNS: tuple[Column[ServiceWay], ...] = (
+    Column("NODE", lambda w: w.node or "-"),
+    Column("FROM", lambda w: CLIENTS[w.client]),
+    Column("TO", lambda w: w.address),
+    Column("CONNECTIONS", lambda w: _parts(w.outcomes)),
+)
+
+
+def _ways(report: RulesReport) -> Iterator[RenderableType]:
+    """What becomes of a Service's connections, where some fail whoever the client is, and others don't."""
+    mixed = [way for way in report.ways if way.verdict == "MIXED" and not way.by_policy]
+    if mixed:
+        yield Text("")
+        yield table(WAY_COLUMNS, mixed)
 
 
 def _findings(report: RulesReport) -> Iterable[RenderableType]:
@@ -135,8 +153,12 @@ def _backends(result: FlowResult) -> str:
     """The endpoints; where connections go several ways, each way with its share and the rule that decides it."""
     if not result.outcomes:
         return ", ".join(result.backends) or result.redirected or "-"
+    return _parts(result.outcomes)
+
+
+def _parts(outcomes: Sequence[FlowPart]) -> str:
     ways = []
-    for part in result.outcomes:
+    for part in outcomes:
         share = "?" if part.share is None else f"{part.share:.0%}"
         where = f" {', '.join(part.backends)}" if part.backends else ""
         rule = f" ({part.rule.table} {part.rule.chain} {part.rule.index})" if part.rule is not None else ""

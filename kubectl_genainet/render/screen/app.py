@@ -15,7 +15,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
-from kubectl_genainet.render.screen.frame import Frame, Row
+from kubectl_genainet.render.screen.frame import Frame, FrameRow
 
 DRAW_S = 0.25
 OWN_COLOURS = ("ansi-dark", "textual-ansi")  # themes of the terminal's own colours, by textual's versions
@@ -94,12 +94,13 @@ class LiveApp(App[None]):
         self._sort: int | None = None
         self._words = ""
         self._paused = False
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, FrameRow] = {}
 
     def compose(self) -> ComposeResult:
         yield DataTable(cursor_type="row", zebra_stripes=False, cell_padding=1)
         yield Input(placeholder="words that a row must have")
-        yield Static("loading the probes", id="state")
+        self._state = Static("loading the probes", id="state")
+        yield self._state
 
     def on_mount(self) -> None:
         self.theme = next((theme for theme in OWN_COLOURS if theme in self.available_themes), self.theme)
@@ -115,13 +116,15 @@ class LiveApp(App[None]):
             self.gone.wait(10)
 
     def _tick(self) -> None:
+        if not self._state.is_attached:  # the screen is being taken down, and its widgets are gone before its timers
+            return
         if self.latest is not None and not self._paused and self.latest is not self._drawn:
             self._draw(self.latest)
         self._draw_state()
 
     def on_resize(self) -> None:
         self._columns = []
-        if self._drawn is not None:
+        if self._drawn is not None and self._state.is_attached:
             self._draw(self._drawn)
 
     def _draw(self, frame: Frame) -> None:
@@ -159,22 +162,22 @@ class LiveApp(App[None]):
         mark = " ▼" if number == self._sort else ""
         return Text(frame.titles[number] + mark, style="bold", justify="right" if frame.right[number] else "left")
 
-    def _cells(self, frame: Frame, row: Row) -> list[Text]:
+    def _cells(self, frame: Frame, row: FrameRow) -> list[Text]:
         return [
             Text(row.cells[n], style=row.styles[n], justify="right" if frame.right[n] else "left", no_wrap=True)
             for n in self._columns
         ]
 
     def _draw_state(self) -> None:
-        words = ["q ends", "p pauses", "/ filters", "s sorts", "Enter shows more", "? help"]
+        key_hints = ["q ends", "p pauses", "/ filters", "s sorts", "Enter shows more", "? help"]
         if self._paused:
-            words[1] = "PAUSED (p)"
+            key_hints[1] = "PAUSED (p)"
         if self._words:
-            words[2] = f"/{self._words} (Esc: all)"
+            key_hints[2] = f"/{self._words} (Esc: all)"
         if self.ends:
-            words[0] = "ending …"
+            key_hints[0] = "ending …"
         state = self.latest.state if self.latest is not None else Text("loading the probes", style="dim")
-        self.query_one("#state", Static).update(Group(*self.said, state, Text(" · ".join(words), style="dim")))
+        self._state.update(Group(*self.said, state, Text(" · ".join(key_hints), style="dim")))
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         row = self._rows.get(event.row_key.value or "")

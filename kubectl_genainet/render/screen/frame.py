@@ -20,7 +20,7 @@ _UNITS = {"ns": 1.0, "µs": 1e3, "ms": 1e6, "s": 1e9}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FrameRow:
     """`key` stays the same from one frame to the next. `detail` makes what Enter shows, for a width."""
 
     key: str
@@ -41,10 +41,10 @@ class Frame:
     titles: tuple[str, ...]
     right: tuple[bool, ...]
     spare: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[FrameRow, ...]
     state: Text
 
-    def sorted_by(self, column: int | None) -> tuple[Row, ...]:
+    def sorted_by(self, column: int | None) -> tuple[FrameRow, ...]:
         """By a column: numbers and times the largest first, text from A to Z; None: in the view's own order."""
         if column is None:
             return self.rows
@@ -76,7 +76,7 @@ def frame(
         tuple(column.right for column in shown),
         tuple(column.spare for column in shown),
         tuple(
-            Row(
+            FrameRow(
                 key,
                 tuple(printable(column.cell(value)) for column in shown),
                 tuple(column.style(value) if column.style else "" for column in shown),

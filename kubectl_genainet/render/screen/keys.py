@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -19,7 +18,6 @@ class KeyScreen(Screen):
 
     def __init__(self, app: LiveApp) -> None:
         self._app = app
-        self._made = time.monotonic()
         self._next = 0.0
         self._ends = 0
         self._later: list[Text] = []

@@ -29,7 +29,7 @@ _COLUMNS = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class LaneBar:
     x: float
     y: float
     width: float
@@ -44,7 +44,7 @@ class Lane:
     what: str
     peak: str
     baseline: float
-    bars: tuple[Bar, ...]
+    bars: tuple[LaneBar, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class OnsetCard:
     """An onset, ready to be told."""
 
     onset: Onset
@@ -69,11 +69,29 @@ class Card:
 def html(timeline: Timeline, made: str = "") -> str:
     """The page; `made` is when it was made, RFC 3339. Styles are inline, named by hash in its policy."""
     style = asset("report.css")
-    lanes = tuple(_lane(timeline, number, series) for number, series in enumerate(timeline.series))
-    bottom = _TOP + _LANE * len(lanes)
     return (
         environment()
         .get_template("timeline.html.j2")
+        .render(
+            timeline=timeline,
+            headline=headline(timeline),
+            sections=sections(timeline),
+            since=_whole(timeline.since),
+            until=_whole(timeline.until),
+            made=made,
+            version=__version__,
+            style=style,
+            style_hash=source_hash(style),
+        )
+    )
+
+
+def sections(timeline: Timeline) -> str:
+    """The picture and what is behind it, as escaped HTML for a page whose style is report.css."""
+    lanes = tuple(_lane(timeline, number, series) for number, series in enumerate(timeline.series))
+    return (
+        environment()
+        .get_template("timeline_sections.html.j2")
         .render(
             timeline=timeline,
             headline=headline(timeline),
@@ -84,21 +102,15 @@ def html(timeline: Timeline, made: str = "") -> str:
             onsets=[Mark(_x(timeline, o.at_s), moment(o.time)) for o in timeline.onsets],
             cards=[_card(timeline, onset) for onset in timeline.onsets],
             listed=[(moment(c.time), c.kind.value, subject(c), c.touches or "elsewhere") for c in timeline.changes],
-            since=_whole(timeline.since),
-            until=_whole(timeline.until),
             begin=moment(timeline.since),
             end=moment(timeline.until),
             width=WIDTH,
             before=BEFORE,
             right=WIDTH - BEHIND,
             top=_TOP,
-            bottom=bottom,
+            bottom=_TOP + _LANE * len(lanes),
             missing=[*map(hole_text, timeline.holes), *timeline.notes],
             not_a_cause=NOT_A_CAUSE,
-            made=made,
-            version=__version__,
-            style=style,
-            style_hash=source_hash(style),
         )
     )
 
@@ -125,22 +137,22 @@ def _lane(timeline: Timeline, number: int, series: Series) -> Lane:
     )
 
 
-def _bars(timeline: Timeline, series: Series, baseline: float, highest: float) -> Iterator[Bar]:
+def _bars(timeline: Timeline, series: Series, baseline: float, highest: float) -> Iterator[LaneBar]:
     values = columns(series.values, _COLUMNS)
     step = (WIDTH - BEFORE - BEHIND) / len(values)
     for number, value in enumerate(values):
         x, at_s = round(BEFORE + number * step, 2), number / len(values) * timeline.seconds
         title = f"{at_s:.0f} s: {amount(series, value)}"
         if value is None:
-            yield Bar(x, baseline - 4, round(step, 2), 4, False, title)
+            yield LaneBar(x, baseline - 4, round(step, 2), 4, False, title)
         elif value and highest:
             height = round(max(2.0, _BAR * value / highest), 1)
-            yield Bar(x, baseline - height, round(step * 0.9, 2), height, True, title)
+            yield LaneBar(x, baseline - height, round(step * 0.9, 2), height, True, title)
 
 
-def _card(timeline: Timeline, onset: Onset) -> Card:
+def _card(timeline: Timeline, onset: Onset) -> OnsetCard:
     suspects = tuple(
         (before_text(s), describe(s.change), s.change.touches or "elsewhere", s.change.certainty.value)
         for s in onset.suspects
     )
-    return Card(onset, moment(onset.time), rise_text(timeline, onset), suspects)
+    return OnsetCard(onset, moment(onset.time), rise_text(timeline, onset), suspects)

@@ -8,7 +8,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.model.results.timeline import Change, Hole, Onset, Series, SeriesName, Suspect, Timeline
+from kubectl_genainet.model.results.timeline import (
+    EarlierChange,
+    Hole,
+    Onset,
+    Series,
+    SeriesName,
+    Timeline,
+    TimelineChange,
+)
 from kubectl_genainet.render.document.markdown import markdown_text
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, make_console, moment, printable
@@ -83,23 +91,23 @@ def _height(value: float, highest: float) -> int:
     return 0 if not value or not highest else max(1, round(value / highest * (len(BARS) - 1)))
 
 
-def subject(change: Change) -> str:
+def subject(change: TimelineChange) -> str:
     """What changed, and how."""
     about = f"{change.object} " if change.object is not None else f"node {change.node} " if change.node else ""
     return f"{about}{change.what}"
 
 
-def describe(change: Change) -> str:
+def describe(change: TimelineChange) -> str:
     return f"{change.kind.value}: {subject(change)}"
 
 
-def before_text(suspect: Suspect) -> str:
+def before_text(suspect: EarlierChange) -> str:
     return f"{suspect.before_s:.0f} s before" if suspect.before_s > 0 else "as it began"
 
 
 def rise_text(timeline: Timeline, onset: Onset) -> str:
     """What rose, from what to what, and how long it lasted."""
-    series = next(one for one in timeline.series if one.name is onset.series[0])
+    series = next(each for each in timeline.series if each.name is onset.series[0])
     also = f" (also {', '.join(name.value for name in onset.series[1:])})" if len(onset.series) > 1 else ""
     ended = "to the end" if onset.until_s >= timeline.seconds else f"for {lasting(onset.until_s - onset.at_s)}"
     before, after = amount(series, _rounded(onset.before)), amount(series, _rounded(onset.after))
@@ -120,8 +128,8 @@ def lasting(seconds: float) -> str:
     large, small, units = (
         (whole // 3600, whole % 3600 // 60, "h min") if whole >= 3600 else (whole // 60, whole % 60, "min s")
     )
-    unit, rest = units.split()
-    return f"{large} {unit} {small} {rest}" if small else f"{large} {unit}"
+    unit, remainder = units.split()
+    return f"{large} {unit} {small} {remainder}" if small else f"{large} {unit}"
 
 
 class TextView:
@@ -186,7 +194,7 @@ class TextView:
         if len(onset.suspects) > _MOST_SUSPECTS:
             self._line(f"{len(onset.suspects) - _MOST_SUSPECTS} more: -o json", indent=5, style="dim")
 
-    def _suspect(self, suspect: Suspect) -> None:
+    def _suspect(self, suspect: EarlierChange) -> None:
         change = suspect.change
         text = Text(f"{before_text(suspect)}: {printable(describe(change))} ")
         text.append(
@@ -198,10 +206,10 @@ class TextView:
             line.rstrip()
             self.console.print(Padding(line, (0, 0, 0, 5 if position == 0 else 9), expand=False))
 
-    def _changes(self, changes: Sequence[Change]) -> None:
+    def _changes(self, changes: Sequence[TimelineChange]) -> None:
         if changes:
             self.console.print()
-        for change in sorted(changes, key=lambda one: not one.touches)[:_MOST_CHANGES]:
+        for change in sorted(changes, key=lambda change: not change.touches)[:_MOST_CHANGES]:
             where = f" ({change.touches})" if change.touches else " (elsewhere)"
             self._line(f"{moment(change.time)} {describe(change)}{where}", hang=10)
         if len(changes) > _MOST_CHANGES:
@@ -235,8 +243,8 @@ class MarkdownView:
             for suspect in onset.suspects:
                 change = suspect.change
                 where = change.touches or "elsewhere"
-                told = f"{before_text(suspect)}: {describe(change)} ({where})"
-                yield f"- {markdown_text(told)} *[{change.certainty.value}]*"
+                sentence = f"{before_text(suspect)}: {describe(change)} ({where})"
+                yield f"- {markdown_text(sentence)} *[{change.certainty.value}]*"
         if timeline.onsets:
             yield from ("", f"Found by {markdown_text(timeline.method)}, to {timeline.bucket_s} s. {NOT_A_CAUSE}")
         missing = [*map(hole_text, timeline.holes), *timeline.notes]

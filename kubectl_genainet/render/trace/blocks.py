@@ -84,7 +84,10 @@ def _ends(group: Group) -> Text:
 
 
 def _times(group: Group) -> Iterator[str]:
-    parts = [_quantiles(what, q) for what, q in (("handshake", group.handshake), ("response", group.response))]
+    parts = [
+        _quantiles(what, quantiles)
+        for what, quantiles in (("handshake", group.handshake), ("response", group.response))
+    ]
     parts.append(counted(group.retransmits, "retransmit") if group.retransmits else "")
     if group.failed and group.example.waited:
         parts.append(group.example.waited)
@@ -143,5 +146,5 @@ def _example(path: PacketPath) -> Text:
         ends.append(address_text(service.ip, service.port))
     if backend is not None:
         ends.append(address_text(backend.ip, backend.port))
-    at = f", {moment(path.time, whole=False)}" if path.time else ""
-    return line(Text(printable(f"for example {' → '.join(ends)}{at}"), style="dim"))
+    when = f", {moment(path.time, whole=False)}" if path.time else ""
+    return line(Text(printable(f"for example {' → '.join(ends)}{when}"), style="dim"))

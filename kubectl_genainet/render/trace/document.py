@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_genainet.model.finding import Severity, counted
-from kubectl_genainet.model.results.diagnosis import Timeline
+from kubectl_genainet.model.results.diagnosis import Activity
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
-from kubectl_genainet.render.document.model import Card, Document, card_of, grid, hops, way
+from kubectl_genainet.render.document.model import Card, Document, card_of, hops, text_table, way
 from kubectl_genainet.render.text import moment
 from kubectl_genainet.render.trace.summary import BACKEND_COLUMNS, TOTALS_COLUMNS, account
 from kubectl_genainet.trace.shown.groups import Group, service_name
 
 
 def document(
-    groups: Sequence[Group], total: int, summary: TraceSummary, timeline: Timeline | None = None, seconds: float = 0.0
+    groups: Sequence[Group], total: int, summary: TraceSummary, timeline: Activity | None = None, seconds: float = 0.0
 ) -> Document:
     failed = sum(group.count for group in groups if group.failed)
     cards = [_card(group, total) for group in groups if group.wrong]
-    told = {finding.check for group in groups for finding in group.example.findings}
-    cards += [card_of(finding) for finding in summary.findings if finding.check not in told]
+    told_in_groups = {finding.check for group in groups for finding in group.example.findings}
+    cards += [card_of(finding) for finding in summary.findings if finding.check not in told_in_groups]
     return Document(
         title=f"Trace of {summary.target}",
         headline=f"{summary.target}: {failed} of {counted(total, 'connection')} failed",
@@ -30,8 +30,8 @@ def document(
         timeline=timeline,
         seconds=seconds,
         tables=(
-            grid("Backends", BACKEND_COLUMNS, summary.backends),
-            grid("All TCP connections, counted in the kernel", TOTALS_COLUMNS, summary.totals or ()),
+            text_table("Backends", BACKEND_COLUMNS, summary.backends),
+            text_table("All TCP connections, counted in the kernel", TOTALS_COLUMNS, summary.totals or ()),
         ),
         notes=(account(summary),),
     )
@@ -41,7 +41,7 @@ def _card(group: Group, total: int) -> Card:
     path, drop = group.example, group.example.drop
     title = next(_titles(group), f"{group.verdict.value} connections")
     severity = Severity.ERROR if group.failed else _worst(path)
-    found = tuple(item for finding in path.findings for item in finding.evidence)
+    evidence = tuple(item for finding in path.findings for item in finding.evidence)
     remedies = [drop.remedy if drop is not None else None, *(finding.remedy for finding in path.findings)]
     return Card(
         title,
@@ -52,7 +52,7 @@ def _card(group: Group, total: int) -> Card:
         if path.findings
         else group.verdict.value,
         _who(group, total),
-        (*(drop.evidence if drop is not None else ()), *found),
+        (*(drop.evidence if drop is not None else ()), *evidence),
         way=tuple(way(path)),
         hops=tuple(hops(path)),
         remedy=next((remedy for remedy in remedies if remedy is not None), None),

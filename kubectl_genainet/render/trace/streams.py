@@ -18,10 +18,10 @@ FINAL_SHOWN = 10
 QUIET_NS = 2_500_000_000  # counters come once a second: a shorter silence may be none
 
 
-def open_line(one: OpenStream) -> Text:
-    quiet = one.quiet_ns or 0
+def open_line(stream: OpenStream) -> Text:
+    quiet = stream.quiet_ns or 0
     state = Text(f"quiet for {duration(quiet)}", style="bold yellow") if quiet >= QUIET_NS else Text("goes on")
-    return _line(one.flow, one.backend, one.stream, state)
+    return _line(stream.flow, stream.backend, stream.stream, state)
 
 
 def final_line(path: PacketPath, stream: Stream) -> Text:
@@ -69,4 +69,4 @@ class LongStreams:
 
 
 def open_lines(streams: Iterable[OpenStream]) -> list[Text]:
-    return [open_line(one) for one in streams]
+    return [open_line(stream) for stream in streams]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
-from kubectl_genainet.model.results.trace import AgentCost, BackendSummary, ConnectionTotals, TraceSummary
+from kubectl_genainet.model.results.trace import BackendSummary, ConnectionTotals, TraceSummary
+from kubectl_genainet.render.agents import busiest
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import duration, printable
@@ -29,8 +28,8 @@ def _name(of: BackendSummary) -> str:
 
 def _quantiles(which: str) -> tuple[Column[BackendSummary], ...]:
     def of(b: BackendSummary) -> Quantiles:
-        found: Quantiles = getattr(b, which)
-        return found
+        quantiles: Quantiles = getattr(b, which)
+        return quantiles
 
     spare = {"response": 0, "handshake": 2, "path": 3}[which]
     return (
@@ -93,13 +92,13 @@ def account(summary: TraceSummary) -> str:
     verdicts = ", ".join(f"{n} {name}" for name, n in sorted(summary.verdicts.items())) or "none"
     events = summary.events
     emitted, lost = events.get("emitted"), events.get("lost")
-    seen = (
+    account_of_events = (
         f"{emitted} events, {lost} lost"
         if emitted is not None
         else "events not accounted for: not every agent ended its stream"
     )
     sightings = f"{counted(summary.counted.get('packets', 0), 'packet sighting')} counted"
-    text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
+    text = f"{counted(summary.connections, 'connection')} ({verdicts}); {account_of_events}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
         text += f"; {summary.half_seen} began before the trace or were open at its end"
@@ -111,14 +110,7 @@ def account(summary: TraceSummary) -> str:
             f"followed, and {summary.left_out} that were seen in part are left out; totals are of all"
         )
     if summary.agents:
-        text += f"; {_busiest(summary.agents)}"
+        text += f"; {busiest(summary.agents)}"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
-
-
-def _busiest(agents: Sequence[AgentCost]) -> str:
-    """What the busiest agent took of its budget."""
-    most = max(agents, key=lambda a: a.processes + (a.programs or 0.0))
-    taken = f"the busiest agent ({most.node}) took {most.processes + (most.programs or 0.0):.1f} % of a core"
-    return f"{taken}, of {most.budget:g} %" + (", its BPF programs not counted" if most.programs is None else "")

@@ -7,7 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kubectl_genainet.model.finding import Certainty, counted
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.results.path import BY_ENTRY, PacketPath, Stream, Verdict
 from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
@@ -53,7 +53,7 @@ def _times(path: PacketPath) -> str:
         parts.append(counted(path.attempts, "attempt"))
     if path.retransmits:
         parts.append(counted(path.retransmits, "retransmit"))
-    if path.recovered_drops:
+    if path.recovered_drops and path.flow.protocol is Protocol.TCP:
         parts.append(f"{counted(path.recovered_drops, 'drop')} made good")
     if path.incomplete:
         parts.append("incomplete: records were lost")

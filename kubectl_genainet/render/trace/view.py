@@ -12,7 +12,7 @@ from rich.text import Text
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
-from kubectl_genainet.render.live import LiveView, record_writer, write_json
+from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column
@@ -57,7 +57,8 @@ class TraceView(LiveView, ABC):
         counted = summary.counted.get("packets", 0)
         if summary.not_shown:
             self.warn(
-                f"none of the {summary.not_shown} connections to {self.target} is as asked for (--verdict, --from, --to, -l)"
+                f"the filters (--verdict, --from, --from-pod, --to, -l) match none of the {summary.not_shown} connections "
+                f"to {self.target} that were seen"
             )
         elif not self.live:
             self.warn(f"the bundle has no connection to {self.target} that began while it was recorded")
@@ -73,7 +74,7 @@ class TraceView(LiveView, ABC):
 class JsonView(TraceView):
     """One object a line, as it is known; then the summary and the losses. Documented in docs/output.md."""
 
-    write: Callable[[object], None] = staticmethod(write_json)
+    as_known = True
 
     def path(self, path: PacketPath) -> None:
         self.write(path)
@@ -87,6 +88,8 @@ class JsonView(TraceView):
 
 class WideView(TraceView):
     """One line a path."""
+
+    as_known = True
 
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
@@ -106,6 +109,8 @@ class WideView(TraceView):
 class FollowView(TraceView):
     """One short line a connection, as it is known."""
 
+    as_known = True
+
     def path(self, path: PacketPath) -> None:
         self.console.print(follow_line(path), soft_wrap=True)
 
@@ -116,6 +121,8 @@ class FollowView(TraceView):
 
 class EachView(TraceView):
     """A tree for every connection, as it is known."""
+
+    as_known = True
 
     def path(self, path: PacketPath) -> None:
         self.console.print(path_tree(path, 1, self.console.width))
@@ -140,31 +147,34 @@ class GroupView(TraceView):
         self.grouping.add(path)
         self._streams.add(path)
 
+    def counts(self) -> tuple[str, ...]:
+        return (counted(self.grouping.connections, "connection"),)
+
     def frame(self) -> Frame:
         total = self.grouping.connections
         rows = [(repr(group.key), group, partial(block, group, total, hops=True)) for group in self.grouping.copies()]
         streams = open_lines(self.open_streams(LIVE_SHOWN))
-        below = Text("\n").join((*streams, self.state(counted(total, "connection"))))
+        below = Text("\n").join((*streams, self.state()))
         return frame(GROUP_COLUMNS, rows, below)
 
     def drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
         streams = open_lines(self.open_streams(LIVE_SHOWN))
         groups = self.grouping.groups
-        room = self.console.height - 3 - sum(len(self.console.render_lines(one)) for one in streams)
-        for one in blocks(groups, self.grouping.connections, self.console.width):
-            room -= len(self.console.render_lines(one))
+        room = self.console.height - 3 - sum(len(self.console.render_lines(line)) for line in streams)
+        for shown_block in blocks(groups, self.grouping.connections, self.console.width):
+            room -= len(self.console.render_lines(shown_block))
             if room < 0:
                 shown.append(Text("… and more; what went wrong comes first", style="dim"))
                 break
-            shown.append(one)
-        return [*shown, *streams, self.state(counted(self.grouping.connections, "connection"))]
+            shown.append(shown_block)
+        return [*shown, *streams, self.state()]
 
     def finish(self, summary: TraceSummary) -> None:
         self.screen.stop()
         groups = self.grouping.groups
-        for one in blocks(groups, self.grouping.connections, self.console.width):
-            self.console.print(one)
+        for shown_block in blocks(groups, self.grouping.connections, self.console.width):
+            self.console.print(shown_block)
         for text in self._streams.lines():
             for part in hanging(text, self.console.width, hang=2):
                 self.console.print(part)
@@ -183,19 +193,10 @@ class MarkdownView(GroupView):
         print("\n".join(trace_markdown(self.grouping.groups, self.grouping.connections, summary)))
 
 
-VIEWS: dict[str, Callable[..., TraceView]] = {
+OUTPUTS: dict[str, Callable[..., TraceView]] = {
     "tree": GroupView,
-    "each": EachView,
-    "follow": FollowView,
     "wide": WideView,
     "markdown": MarkdownView,
+    "json": JsonView,
 }
-
-
-def make_view(output: str, target: str, *, live: bool) -> TraceView:
-    write = record_writer(output)
-    if write is not None:
-        view = JsonView(target, live=live)
-        view.write = write
-        return view
-    return VIEWS[output](target, live=live)
+VIEWS = {**OUTPUTS, "each": EachView, "follow": FollowView}  # the last two by options of their own

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from kubectl_genainet.context.account import gap_text
 from kubectl_genainet.context.context import Context
@@ -12,7 +13,16 @@ from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
 from kubectl_genainet.diagnose.checked import Watched, checked, drift_of
-from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_drift, of_exchange, of_finding, of_path, of_row
+from kubectl_genainet.diagnose.felt import (
+    DNS_PORT,
+    is_lookup,
+    name_of,
+    of_drift,
+    of_exchange,
+    of_finding,
+    of_path,
+    of_row,
+)
 from kubectl_genainet.diagnose.timeline import TimelineBuilder
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
@@ -25,7 +35,7 @@ from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.results.diagnosis import Cause, Conclusion, Timeline
+from kubectl_genainet.model.results.diagnosis import Activity, Cause, Conclusion
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
@@ -46,9 +56,14 @@ _COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
 class DiagnosedTarget:
     """What a run was asked about, while the cluster's objects change below it."""
 
-    def __init__(self, name: str, target: Target | None, held: HeldTarget[OfTarget]) -> None:
+    def __init__(
+        self, name: str, target: Target | None, held: HeldTarget[OfTarget], just_changed: Mapping[str, int]
+    ) -> None:
+        """`just_changed`: as Source.endpoints_just_changed has them."""
         self.name, self.target, self.held = name, target, held
-        self._changed_at = ""  # when the Services' endpoints last changed, RFC 3339
+        names = (f"{s.metadata.namespace}/{s.metadata.name}" for s in held.current.services)
+        # When the Services' endpoints last changed, in seconds since 1970; 0: not seen.
+        self._changed_s = max((just_changed.get(service, 0) for service in names), default=0) / 1e9
         self._read_since: set[str] = set()  # nodes that told new rules after that
 
     def before(self, event: Event, known: ClusterSnapshot) -> None:
@@ -57,7 +72,7 @@ class DiagnosedTarget:
             case ClusterChanged(taken_at=at):
                 services = self.held.current.services
                 if at and _sent_to(services, known) != _sent_to(services, event.snapshot):
-                    self._changed_at, self._read_since = at, set()
+                    self._changed_s, self._read_since = datetime.fromisoformat(at).timestamp(), set()
             case RulesetDump(node=node):
                 self._read_since.add(node)
             case _:
@@ -69,8 +84,9 @@ class DiagnosedTarget:
 
     def unread(self, nodes: Iterable[str], watch: WatchTime) -> tuple[str, ...]:
         """Those whose rules may not have been read since the Services' endpoints changed: they tell nothing of a lag."""
-        changed = watch.at(self._changed_at)
-        if changed is None or watch.seconds - changed > RULES_READ_S:
+        if not self._changed_s or watch.began_s is None:
+            return ()
+        if watch.began_s + watch.seconds - self._changed_s > RULES_READ_S:
             return ()
         return tuple(node for node in nodes if node not in self._read_since)
 
@@ -95,15 +111,16 @@ def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, wat
     for finding in drift:
         gathering.add(of_drift(finding))
     causes = gathering.causes()
+    connections = [path for path in collected.paths if not is_lookup(path)]
     watched = Watched(
         context,
         about.services,
         nodes,
         summary.silent_nodes if summary else (),
         summary.events.get("lost") if summary else None,
-        len(collected.paths),
+        len(connections),
         len(queries),
-        sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
+        sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
         collected.failures,
         drift,
         tuple(collected.gaps),
@@ -114,8 +131,8 @@ def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, wat
         began=watch.began,
         seconds=round(watch.seconds, 1),
         connections=watched.connections,
-        failed=sum(path.verdict in FAILED for path in collected.paths),
-        queries=watched.queries,
+        failed=sum(path.verdict in FAILED for path in connections),
+        queries=None if "dns" in collected.failures else watched.queries,
         causes=causes,
         checked=checked(watched, causes),
         notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
@@ -124,13 +141,15 @@ def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, wat
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
-        timeline=_timeline(collected, queries, watch),
+        timeline=_timeline(collected, connections, queries, watch),
     )
 
 
-def _timeline(collected: Collected, queries: list[DnsExchange], watch: WatchTime) -> Timeline | None:
+def _timeline(
+    collected: Collected, connections: list[PacketPath], queries: list[DnsExchange], watch: WatchTime
+) -> Activity | None:
     builder = TimelineBuilder()
-    for path in collected.paths:
+    for path in connections:
         builder.path(path)
     for exchange in queries:
         builder.exchange(exchange)
@@ -249,14 +268,14 @@ def _callers(snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: li
     }
     for path in paths:
         name = name_of(path.flow.client)
-        callers[name] = callers.get(name, 0) + 1
+        callers[name] = callers.get(name, 0) + (not is_lookup(path))
     return callers
 
 
 def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
     for gap in dict.fromkeys(collected.gaps):
         yield gap_text(gap)
-    asked = {name_of(q.client) for q in queries}
+    asked = {name_of(query.client) for query in queries}
     for name, connections in callers.items():
         if not connections:
             looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"

@@ -11,7 +11,7 @@ from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.history.select import Part, part_of
+from kubectl_genainet.history.select import RecordPart, part_of
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.history import Gap
@@ -30,18 +30,20 @@ from kubectl_genainet.run.trace import TraceOptions, TraceRun, trace_run
 from kubectl_genainet.run.view import DiagnoseView, MakeView
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
-Watched = tuple[TraceRun | DropsRun | DnsRun, Watching]
-PROBES = {Part.TRACE: ("packet", "connections"), Part.DROPS: ("drops",), Part.DNS: ("dns",)}
+WatchedRun = tuple[TraceRun | DropsRun | DnsRun, Watching]
+PROBES = {RecordPart.TRACE: ("packet", "connections"), RecordPart.DROPS: ("drops",), RecordPart.DNS: ("dns",)}
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnoseOptions:
-    """`from_pod` ("pod/NAME"): only what this client does. `record` is the file of a bundle, which every command can replay."""
+    """`from_pod` ("pod/NAME"): only what this client does. `record` is the file of a bundle, which every command can replay.
+    `due`: as Watching has it."""
 
     from_pod: str = ""
     watch_s: float = 15.0
     node: str = ""
     record: str = ""
+    due: float = 0.0
 
 
 def diagnose(
@@ -71,16 +73,16 @@ class DiagnoseRun:
         self, source: Source, target: Target | None, options: DiagnoseOptions, make_view: MakeView[DiagnoseView]
     ) -> None:
         self.source, self.target = source, target
-        snapshot = source.snapshot()
+        snapshot = source.snapshot(whole=True)
         namespace = source.scope_namespace
         name = str(target) if target is not None else f"namespace {namespace}" if namespace else "the cluster"
         held = HeldTarget(name, lambda now: of_target(now, target, source), snapshot, lambda _: None)
         self.view = make_view(name, live=source.live)
         self.context = Context(snapshot)
         self.collected = Collected()
-        self._asked = DiagnosedTarget(name, target, held)
+        self._asked = DiagnosedTarget(name, target, held, source.endpoints_just_changed())
         self._watch = WatchTime()
-        self._parts: dict[Part, Watched] = {}
+        self._parts: dict[RecordPart, WatchedRun] = {}
         self._begin(options)
         self.watching = Watching(
             "diagnose",
@@ -89,6 +91,7 @@ class DiagnoseRun:
             {"target": str(target or ""), "timeout": options.watch_s},
             node=options.node,
             record=options.record,
+            due=options.due,
         )
 
     def _begin(self, options: DiagnoseOptions) -> None:
@@ -96,14 +99,16 @@ class DiagnoseRun:
         seconds, node = options.watch_s, options.node
         followed = TraceOptions(options.from_pod, timeout_s=seconds, node=node)
         counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
-        begin: dict[Part, Callable[[], Watched]] = {
-            Part.TRACE: lambda: trace_run(
+        begin: dict[RecordPart, Callable[[], WatchedRun]] = {
+            RecordPart.TRACE: lambda: trace_run(
                 source, target, followed, lambda _, live: PathPart(collected, view), self.context
             ),
-            Part.DROPS: lambda: drops_run(
+            RecordPart.DROPS: lambda: drops_run(
                 source, None, counted, lambda _, live: DropsPart(collected, view), self.context
             ),
-            Part.DNS: lambda: dns_run(source, None, asked, lambda _, live: DnsPart(collected, view), self.context),
+            RecordPart.DNS: lambda: dns_run(
+                source, None, asked, lambda _, live: DnsPart(collected, view), self.context
+            ),
         }
         for part in PROBES:
             try:
@@ -111,7 +116,7 @@ class DiagnoseRun:
                     _check_has(source.recording, part)
                 self._parts[part] = begin[part]()
             except GenainetError as error:
-                if part is Part.TRACE and source.live:
+                if part is RecordPart.TRACE and source.live:
                     raise
                 collected.failures[part.value] = error.message
         if not self._parts:
@@ -157,14 +162,16 @@ class DiagnoseRun:
         for run, _ in self._parts.values():
             run.finish(live=live)
         conclusion = conclude(self._asked, self.collected, self.context, self._watch)
-        if self.source.length_s is not None:  # what is over can't be traced again
-            conclusion = msgspec.structs.replace(conclusion, next=(), seconds=round(self.source.length_s, 1))
+        if not self.source.live:  # what is over can't be watched again
+            conclusion = msgspec.structs.replace(conclusion, next=())
+        if self.source.length_s is not None:
+            conclusion = msgspec.structs.replace(conclusion, seconds=round(self.source.length_s, 1))
         conclusion = AsUsed(self.source).conclusion(conclusion)
         self.view.finish(conclusion)
         return status_of(conclusion)
 
 
-def _check_has(bundle: Bundle, part: Part) -> None:
+def _check_has(bundle: Bundle, part: RecordPart) -> None:
     """Raises GenainetError for a bundle without the records of that part."""
     if bundle.header.command not in ("diagnose", HISTORY):
         check_recorded_by(bundle, part.value)

@@ -22,7 +22,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import Event, PacketSighting
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import TargetKind, must_be_read, not_found, parse_target
 from kubectl_genainet.run.doctor.measure import measure_dns, recorded_dns
 from kubectl_genainet.run.fabric import begin_with_gpu_pods
 from kubectl_genainet.run.sources.base import Source
@@ -98,9 +98,11 @@ def gather(source: Source, seconds: float, reporter: Reporter, measured: frozens
     reporter.say("reading the cluster's state")
     if source.recording is not None:
         return _recorded(source.recording)
-    snapshot = source.snapshot()
+    snapshot = source.snapshot(whole=True)
     if not source.live:
         return Knowledge(snapshot)
+    if not snapshot.objects:
+        must_be_read(snapshot, "Pod", source.judged_namespace)
     reporter.say("asking the agents")
     return _asked(source, snapshot, seconds, reporter, measured)
 

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from kubectl_genainet.bundle import Bundle
-from kubectl_genainet.dns.exchanges import DnsCorrelator, client_name
+from kubectl_genainet.dns.ends import asker_name
+from kubectl_genainet.dns.exchanges import DnsCorrelator
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.dns.targets import dns_scope
 from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
@@ -36,7 +37,7 @@ def recorded_dns(bundle: Bundle) -> DnsMeasurement:
     """What a bundle holds; nothing where it holds no DNS."""
     if not any(isinstance(event, (*_MEASURED, Progress)) for event in bundle.events):
         return DnsMeasurement()
-    renamed = bundle.header.arguments.get("search") or {}
+    renamed = bundle.header.renamed_domains
     meter = _Meter(bundle.snapshot, Quiet(), renamed, redacted=bundle.header.redacted)
     for event in bundle.events:
         meter.take(event)
@@ -48,7 +49,7 @@ def measure_dns(source: Source, seconds: float, reporter: Reporter) -> DnsMeasur
 
     An agent that fails is warned of; where all fail, `absent` says why. Ctrl-C ends the watching, not the examination.
     """
-    snapshot = source.snapshot()
+    snapshot = source.snapshot(whole=True)
     scope = dns_scope(None, snapshot, "", as_server=False)
     meter = _Meter(snapshot, _Reported(reporter), filters=scope.filters)
     request = TraceRequest(
@@ -152,29 +153,29 @@ class _Servers:
         self._silent: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, exchange: DnsExchange) -> None:
-        client = client_name(exchange.client)
+        client = asker_name(exchange)
         self._asked[client][address_text(exchange.asked.ip, exchange.asked.port)] += 1
         self._nodes[client][exchange.client.node or ""] += 1
         if exchange.outcome is QueryOutcome.TIMEOUT:
             server = exchange.server or exchange.asked
             self._silent[client][server.pod or address_text(server.ip, server.port)] += 1
 
-    def stats(self, found: ClientStats) -> DnsStats:
-        counts = found.counts
+    def stats(self, client_stats: ClientStats) -> DnsStats:
+        counts = client_stats.counts
         nxdomain = counts.rcodes.get("NXDOMAIN", 0)
         return DnsStats(
-            client=found.client,
+            client=client_stats.client,
             name="",
-            server=self._asked[found.client].most_common(1)[0][0],
+            server=self._asked[client_stats.client].most_common(1)[0][0],
             queries=counts.queries - counts.open,
             timeouts=counts.timeouts,
             nxdomain=nxdomain,
             servfail=counts.failed - nxdomain,
             stalled=counts.retries,
             races=counts.races,
-            searched=found.wasted,
+            searched=client_stats.wasted,
             p50_ns=counts.latency.p50,
             p99_ns=counts.latency.p99,
-            node=self._nodes[found.client].most_common(1)[0][0],
-            silent=tuple(name for name, _ in self._silent[found.client].most_common(3)),
+            node=self._nodes[client_stats.client].most_common(1)[0][0],
+            silent=tuple(name for name, _ in self._silent[client_stats.client].most_common(3)),
         )

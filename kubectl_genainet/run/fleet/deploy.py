@@ -18,14 +18,14 @@ from kubectl_genainet.kube.agents.record import RecordChoices
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.deployment import AppliedObject
     from kubectl_genainet.kube.agents.progress import Rollout
 
 __all__ = [
     "NAMESPACE",
     "DeployOptions",
+    "DeployTarget",
     "DeployView",
-    "Destination",
     "RecordChoices",
     "deploy",
     "deploy_objects",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class DeployView(Protocol):
-    def step(self, step: Step) -> None:
+    def step(self, step: AppliedObject) -> None:
         """An object, and what became of it."""
 
     def rollout(self, state: Rollout) -> None:
@@ -44,7 +44,7 @@ class DeployView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class DeployTarget:
     """The cluster, and how long to wait for it. `wait`: until every agent is ready, or gone."""
 
     context: str = ""
@@ -63,7 +63,7 @@ def deploy_objects(options: DeployOptions) -> list[dict[str, Any]]:
     return render(options)
 
 
-def deploy(options: DeployOptions, destination: Destination, view: DeployView, *, dry_run: bool = False) -> None:
+def deploy(options: DeployOptions, destination: DeployTarget, view: DeployView, *, dry_run: bool = False) -> None:
     """Applies what differs, and waits for the agents. `dry_run` has the server check, and changes nothing."""
     from kubectl_genainet.kube.agents import deployment, progress
     from kubectl_genainet.kube.client import connect
@@ -82,7 +82,7 @@ def deploy(options: DeployOptions, destination: Destination, view: DeployView, *
         progress.wait_for_rollout(client, options.namespace, destination.timeout_s, view.rollout)
 
 
-def undeploy(namespace: str, destination: Destination, view: DeployView) -> None:
+def undeploy(namespace: str, destination: DeployTarget, view: DeployView) -> None:
     """Removes all that `deploy` made, and nothing else."""
     from kubectl_genainet.kube.agents import deployment
     from kubectl_genainet.kube.client import connect

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_genainet.lab.spec import DEFAULT_NAME, Family, LabSpec, Overlay, ProxyMode
+from kubectl_genainet.lab.spec import DEFAULT_NAME, AddressFamily, LabSpec, Overlay, ProxyMode
 from kubectl_genainet.model.results.lab import LabStatus
 
 if TYPE_CHECKING:
     from kubectl_genainet.lab.incidents import Incident
 
-FAMILIES = {"ipv4": (Family.IPV4,), "dual": (Family.IPV4, Family.IPV6)}
+FAMILIES = {"ipv4": (AddressFamily.IPV4,), "dual": (AddressFamily.IPV4, AddressFamily.IPV6)}
 PROXY_MODES = tuple(mode.value for mode in ProxyMode)
 OVERLAYS = tuple(overlay.value for overlay in Overlay)
 

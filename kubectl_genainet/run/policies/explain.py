@@ -10,9 +10,9 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.target import Target, TargetKind, parse_target
 from kubectl_genainet.policy import (
     Explanation,
-    Option,
     Patch,
     Patcher,
+    PatchOption,
     PolicyEngine,
     PolicyFlow,
     PolicyVerdict,
@@ -21,8 +21,8 @@ from kubectl_genainet.policy import (
 from kubectl_genainet.policy.enforcers import Deviation, named_enforcer
 from kubectl_genainet.policy.flows.arrival import explain_arriving
 from kubectl_genainet.policy.flows.dns_way import DnsWay, DnsWays
-from kubectl_genainet.policy.flows.targets import flows_between
-from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
+from kubectl_genainet.policy.flows.targets import SentFlow, flows_between
+from kubectl_genainet.policy.left_out.served import RefusedBy
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
@@ -35,7 +35,7 @@ _DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedFlow:
+class JudgedFlow:
     """What the policies say of a flow. `service` is the Service that it was asked through, "" for none."""
 
     explanation: Explanation
@@ -55,13 +55,14 @@ class Explainer:
         self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
         self._dns = DnsWays(self.engine)
 
-    def explained(self, flow: PolicyFlow, service: str, *, by_name: bool) -> ExplainedFlow:
+    def explained(self, sent: SentFlow, *, by_name: bool) -> JudgedFlow:
         """`by_name`: the client has the destination's name, and looks it up first."""
-        explanation = explain_arriving(self.engine, flow, service)
+        flow, service = sent.flow, sent.service
+        explanation = explain_arriving(self.engine, flow, service, sent.entry)
         deviations = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
         name = flow.destination.domain or (_name_of(service) if service else "")
         lookup = self._dns.of(flow.source, name) if by_name and flow.port != _DNS_PORT else None
-        return ExplainedFlow(explanation, service, lookup, tuple(deviations))
+        return JudgedFlow(explanation, service, lookup, tuple(deviations))
 
 
 def _name_of(service: str) -> str:
@@ -82,7 +83,15 @@ class FlowsBetween:
     with near matches, for what does not exist.
     """
 
-    def __init__(self, source: Source, start: str, end: str, *, protocol: str = "", enforcer: str = "") -> None:
+    def __init__(
+        self,
+        source: Source,
+        start: str,
+        end: str,
+        *,
+        protocol: str = "",
+        enforcer: str = "",
+    ) -> None:
         ends = end_of(start), end_of(end)
         snapshot = source.snapshot()
         namespace = source.default_namespace
@@ -90,7 +99,7 @@ class FlowsBetween:
         explainer = Explainer(snapshot, enforcer)
         self.engine = explainer.engine
         self._patcher = Patcher(self.engine)
-        self.flows = [explainer.explained(flow, service, by_name=is_name(ends[1])) for flow, service in chosen]
+        self.flows = [explainer.explained(sent, by_name=is_name(ends[1])) for sent in chosen]
         self._arriving = {f.explanation.flow: f.explanation.arriving for f in self.flows}
 
     @property
@@ -118,7 +127,7 @@ class FlowsBetween:
         new = all(change.is_new for change in option.changes)
         return Patch(flow, None if new else option, option if new else None)
 
-    def patch_all(self) -> Option | None:
+    def patch_all(self) -> PatchOption | None:
         """One change that admits every flow that is not admitted now; None where none was found."""
         denied = [f.explanation for f in self.flows if not f.admitted]
         flows = [flow for explanation in denied for flow in explanation.arriving or (explanation.flow,)]

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.policy.enforcers import Enforcer, named_enforcer
-from kubectl_genainet.policy.reach.grid import Difference, Grid, Port, declared_in, differences, grid_of, with_applied
+from kubectl_genainet.policy.reach.grid import (
+    Difference,
+    Grid,
+    Port,
+    classes_in,
+    declared_in,
+    differences,
+    grid_of,
+    with_applied,
+)
 from kubectl_genainet.policy.reach.outside import BeyondCell, beyond_of
 from kubectl_genainet.policy.reach.outside_changes import beyond_differences
 from kubectl_genainet.policy.reach.reasons import reasons_of
@@ -59,15 +68,19 @@ def matrix(source: Source, options: MatrixOptions, warn: Warn = lambda _: None) 
 def matrix_changes(
     source: Source, changed: Source, options: MatrixOptions, warn: Warn = lambda _: None
 ) -> list[Difference]:
-    """The verdicts that differ with the objects of `changed`: applied on top, or, if they hold pods, by themselves."""
+    """The verdicts that differ with the objects of `changed`: applied on top, or, if they hold pods, by themselves.
+
+    Raises InputError where neither state has pods in the namespace.
+    """
     before = PolicyEngine(source.snapshot(), options.named_enforcer)
     after = PolicyEngine(with_applied(before.snapshot, changed.snapshot()), before.enforcer)
     warn_of_unevaluated(after, warn)
     namespace, port = source.scope_namespace, options.port
+    classes_in((before, after), namespace)
     ports: set[Port] = (
         {(options.chosen_protocol, port)} if port else declared_in((before, after), namespace, options.chosen_protocol)
     )
     between = differences(before, after, namespace=namespace, ports=ports, declared_only=port is None)
     asked_ports = tuple(ports) if port else ()
-    differing = [*between, *beyond_differences(before, after, namespace=namespace, given=asked_ports)]
+    differing = [*between, *beyond_differences(before, after, namespace=namespace, ports=asked_ports)]
     return sorted(differing, key=lambda d: (d.source, d.destination, d.protocol, d.port))

@@ -40,11 +40,19 @@ class Source(ABC):
         self.failed_nodes: set[str] = set()  # whose agent did not answer, or could not go on
         self._snapshot: ClusterSnapshot | None = None
 
-    def snapshot(self) -> ClusterSnapshot:
-        """The cluster's objects, as they were when they were first asked for."""
+    def snapshot(self, *, whole: bool = False) -> ClusterSnapshot:
+        """The cluster's objects, as they were when they were first asked for.
+
+        A live cluster is asked for the kinds that only checks need where `whole` is set: for checks, and for a recording,
+        of which others may ask anything. Until then `left_out` names these kinds.
+        """
         if self._snapshot is None:
             self._snapshot = self._read()
         return self._snapshot
+
+    def update(self, snapshot: ClusterSnapshot) -> None:
+        """The objects have changed: `snapshot` has them from now on."""
+        self._snapshot = snapshot
 
     @abstractmethod
     def _read(self) -> ClusterSnapshot: ...
@@ -101,6 +109,11 @@ class Source(ABC):
     def recorders(self) -> Agents:
         """The agents as those reach them who may read what they recorded."""
         return self.agents()
+
+    def endpoints_just_changed(self) -> Mapping[str, int]:
+        """The Services ("namespace/name") whose endpoints changed so shortly before a time that has passed that the rules which
+        nodes told until then may be older, and when (ns since 1970)."""
+        return {}
 
     def objects_recorder(self) -> Agents | None:
         """How the recorder of the cluster's objects is reached; None where there is none."""

@@ -49,9 +49,9 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def check(self) -> None:
         """Raises InputError where it names more than one source."""
         named = (("--lab", self.lab), ("--from", self.bundle), ("--manifests", self.manifests))
-        given = [option for option, value in named if value]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(given)} exclude each other: each says where the state comes from")
+        named_options = [option for option, value in named if value]
+        if len(named_options) > 1:
+            raise InputError(f"{' and '.join(named_options)} exclude each other: each says where the state comes from")
 
     def open(self, warn: Warn) -> Source:
         """The source; nothing is read of it yet. `warn` is told what of its manifests was not read."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange
 from kubectl_genainet.history.rows import ALL, COVER, NO_ADDRESS, OBJECTS, STATE, Rebuilt
-from kubectl_genainet.history.select import Part, Wanted
+from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import CHDB, Source
-from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, Value, chdb_over
+from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, QueryValue, chdb_over
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest
 
@@ -111,8 +111,8 @@ class ClickHouseSource(HistorySource):
         rebuilt = self._state_rows()
         if OBJECTS not in rebuilt.nodes:
             return ObjectsRange(None, (), ())
-        given = rebuilt.range(OBJECTS, self.when.since_ns, self.when.until_ns, Wanted())
-        return objects_range(given, self.when.since_ns, self.when.until_ns)
+        recorded = rebuilt.range(OBJECTS, self.when.since_ns - BEFORE_NS, self.when.until_ns, Selection())
+        return objects_range(recorded, self.when.since_ns, self.when.until_ns)
 
     def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
         rebuilt = self._state_rows()
@@ -121,9 +121,14 @@ class ClickHouseSource(HistorySource):
             raise GenainetError(
                 f"{self} has no records of that time", hint="docs/clickhouse.md says how records get there."
             )
+        wanted = Selection(tuple(RecordPart(part) for part in request.parts), request.addresses or None)
         sql, parameters = records_query(request, self._services_of(request.addresses))
         self._take_records(rebuilt, self.engine.rows(sql, parameters))
-        wanted = Wanted(tuple(Part(part) for part in request.parts), request.addresses or None)
+        wanted.learn(rebuilt.records)
+        if wanted.other_ends and RecordPart.TRACE.value in request.parts:
+            # Where rules are old, connections go to what is none of the Service's: they are found by their clients.
+            sql, parameters = elsewhere_query(request, wanted.other_ends)
+            self._take_records(rebuilt, self.engine.rows(sql, parameters))
         ranges: dict[str, NodeRange | GenainetError] = {}
         for node in nodes:
             try:
@@ -188,10 +193,14 @@ class ClickHouseSource(HistorySource):
         return str(self._engine) if self._engine is not None else self.name.partition("?")[0].rpartition("@")[2]
 
 
-def records_query(request: HistoryRequest, services: frozenset[str]) -> tuple[str, dict[str, Value]]:
+def records_query(request: HistoryRequest, services: frozenset[str]) -> tuple[str, dict[str, QueryValue]]:
     """The statement for what a verb reads, and its parameters."""
     parts = [*request.parts, ALL]
-    parameters: dict[str, Value] = {"since": request.since_ns - BLOCK_NS, "until": request.until_ns, "parts": parts}
+    parameters: dict[str, QueryValue] = {
+        "since": request.since_ns - BLOCK_NS,
+        "until": request.until_ns,
+        "parts": parts,
+    }
     if not request.addresses:
         return RECORDS, parameters
     parameters["addresses"] = [NO_ADDRESS, *request.addresses]
@@ -199,6 +208,17 @@ def records_query(request: HistoryRequest, services: frozenset[str]) -> tuple[st
         return RECORDS + OF_ADDRESSES, parameters
     parameters["services"] = ["", *sorted(services)]
     return RECORDS + OF_SERVICES, parameters
+
+
+def elsewhere_query(request: HistoryRequest, clients: Collection[str]) -> tuple[str, dict[str, QueryValue]]:
+    """The statement for what became of the clients' connections under whatever address, and its parameters."""
+    parameters: dict[str, QueryValue] = {
+        "since": request.since_ns - BLOCK_NS,
+        "until": request.until_ns,
+        "parts": [RecordPart.TRACE.value],
+        "addresses": sorted(clients),
+    }
+    return RECORDS + OF_ADDRESSES, parameters
 
 
 class _Nothing(Source):

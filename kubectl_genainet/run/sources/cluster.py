@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from kubectl_genainet.run.sources.base import Follower, Source
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.client import KubeClient
+    from kubectl_genainet.kube.resources import Resource
     from kubectl_genainet.kube.snapshot import Listing
 
 
@@ -34,11 +36,24 @@ class ClusterSource(Source):
         super().__init__(namespace=namespace, all_namespaces=all_namespaces)
         self.context, self.kubeconfig, self.user = context, kubeconfig, Impersonation(user, groups)
         self._listings: tuple[Listing, ...] = ()
+        self._is_whole = False
 
     def _read(self) -> ClusterSnapshot:
+        from kubectl_genainet.kube.resources import COMMON_KINDS
+
+        return self._listed(COMMON_KINDS)
+
+    def snapshot(self, *, whole: bool = False) -> ClusterSnapshot:
+        from kubectl_genainet.kube.resources import KINDS
+
+        if whole and not self._is_whole:
+            self._snapshot, self._is_whole = self._listed(KINDS), True
+        return super().snapshot()
+
+    def _listed(self, kinds: Collection[Resource]) -> ClusterSnapshot:
         from kubectl_genainet.kube.snapshot import read_listings
 
-        snapshot, self._listings = read_listings(self._client, namespace=self.namespace or None)
+        snapshot, self._listings = read_listings(self._client, namespace=self.namespace or None, kinds=kinds)
         return snapshot
 
     @cached_property
@@ -76,8 +91,8 @@ class ClusterSource(Source):
     def objects_recorder(self) -> Agents | None:
         from kubectl_genainet.kube.agents.forward import objects_recorder
 
-        found = objects_recorder(context=self.context, kubeconfig=self.kubeconfig, user=self.user)
-        return Agents(*found) if found is not None else None
+        addresses = objects_recorder(context=self.context, kubeconfig=self.kubeconfig, user=self.user)
+        return Agents(*addresses) if addresses is not None else None
 
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
         from kubectl_genainet.kube.live import LiveCluster

@@ -18,11 +18,11 @@ from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.history.blocks import Block, BlockError, Flag, scan
 from kubectl_genainet.history.names import SnapshotNames
-from kubectl_genainet.history.rows import OBJECTS, Names, Nobody, Row, attributes_of, rows_of_folder
+from kubectl_genainet.history.rows import OBJECTS, Nobody, RecordRow, RowNames, attributes_of, rows_of_folder
 from kubectl_genainet.history.store import segments
 from kubectl_genainet.model.events import ClusterChanged
 
-Value = int | str | Sequence[str]
+QueryValue = int | str | Sequence[str]
 QUERY_S = 60
 TABLE = "genainet_records"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -38,7 +38,7 @@ def schema(*, keep: bool = False) -> str:
 class Engine(Protocol):
     """`{name:Type}` in a statement stands for a parameter."""
 
-    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+    def rows(self, sql: str, parameters: Mapping[str, QueryValue]) -> list[Sequence[Any]]:
         """Raises GenainetError where the engine can't be asked."""
 
 
@@ -48,7 +48,7 @@ class ClickHouse:
 
     def __init__(self, url: str, *, password: str = "") -> None:
         parts = urlsplit(url)
-        given = parse_qs(parts.query)
+        options = parse_qs(parts.query)
         database = parts.path.strip("/")
         if parts.scheme != "clickhouse" or not parts.hostname or not _IDENTIFIER.fullmatch(database):
             raise InputError(
@@ -61,12 +61,12 @@ class ClickHouse:
         except ValueError as error:
             raise InputError(f"{_shown(url)!r}: {error}", field="--from") from None
         self.host, self.database = parts.hostname, database
-        self.secure = given.get("secure", ["0"])[0] in ("1", "true")
+        self.secure = options.get("secure", ["0"])[0] in ("1", "true")
         self.user = unquote(parts.username or "default")
         self._password = unquote(parts.password or "") or password
         self._client: Any = None
 
-    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+    def rows(self, sql: str, parameters: Mapping[str, QueryValue]) -> list[Sequence[Any]]:
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
         try:
@@ -104,9 +104,9 @@ class Chdb:
         self._folder = tempfile.mkdtemp(prefix="genainet-chdb-")
         atexit.register(self.close)
 
-    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
-        given = {name: _literal(value) for name, value in parameters.items()}
-        lines = self._ask(sql, "JSONCompactEachRow", given)
+    def rows(self, sql: str, parameters: Mapping[str, QueryValue]) -> list[Sequence[Any]]:
+        literals = {name: _literal(value) for name, value in parameters.items()}
+        lines = self._ask(sql, "JSONCompactEachRow", literals)
         return [msgspec.json.decode(line) for line in lines.splitlines() if line]
 
     def run(self, sql: str) -> None:
@@ -117,7 +117,7 @@ class Chdb:
         self.run("USE genainet")
         self.run(schema(keep=True))
 
-    def load(self, rows: Iterable[Row]) -> int:
+    def load(self, rows: Iterable[RecordRow]) -> int:
         """Adds rows, as the Collector's exporter would: the columns that it fills. Returns how many."""
         total = 0
         with tempfile.TemporaryDirectory(prefix="genainet-rows-") as folder:
@@ -166,7 +166,7 @@ _EXPORTED = {
 _SHAPE = ", ".join(f"{name} {kind}" for name, kind in _EXPORTED.items())
 
 
-def exported(row: Row) -> dict[str, Any]:
+def exported(row: RecordRow) -> dict[str, Any]:
     """A row as the exporter inserts the log record that the agent makes of it."""
     return {
         "Timestamp": f"{row.at_ns // 1_000_000_000}.{row.at_ns % 1_000_000_000:09d}",
@@ -194,7 +194,7 @@ def chdb_over(folder: Path) -> Chdb:
     return engine
 
 
-def names_in(folder: Path) -> Names:
+def names_in(folder: Path) -> RowNames:
     """The names by the last whole set of objects in the segments of their recorder."""
     last = None
     for segment in segments(folder):
@@ -205,8 +205,8 @@ def names_in(folder: Path) -> Names:
     return SnapshotNames(last.snapshot) if last is not None else Nobody()
 
 
-def _batches(rows: Iterable[Row]) -> Iterable[list[Row]]:
-    batch: list[Row] = []
+def _batches(rows: Iterable[RecordRow]) -> Iterable[list[RecordRow]]:
+    batch: list[RecordRow] = []
     for row in rows:
         batch.append(row)
         if len(batch) >= _BATCH:
@@ -216,7 +216,7 @@ def _batches(rows: Iterable[Row]) -> Iterable[list[Row]]:
         yield batch
 
 
-def _literal(value: Value) -> Any:
+def _literal(value: QueryValue) -> Any:
     """A parameter as chdb reads it: an array is its text."""
     if isinstance(value, int | str):
         return value

@@ -7,14 +7,17 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from kubectl_genainet.bundle import Bundle, Header, new_header
 from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
-from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
-from kubectl_genainet.history.select import Part
+from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.policy import POLICY_KINDS
@@ -29,11 +32,11 @@ ALL = ("::", "0.0.0.0", "")
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Wall-clock times in ns since 1970. `words` are the options that name it, for commands that are suggested."""
+    """Wall-clock times in ns since 1970. `options` name it on the command line, for commands that are suggested."""
 
     since_ns: int
     until_ns: int
-    words: tuple[tuple[str, ...], ...] = ()
+    options: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
         return f"{rfc3339(self.since_ns)[:19]}Z to {rfc3339(self.until_ns)[:19]}Z"
@@ -67,7 +70,7 @@ class HistorySource(RecordedSource):
             "no objects were recorded for that time: names and Services are as they are now, policies are not known "
             "(`kubectl genainet deploy --record` runs their recorder)"
         )
-        return _without_policies(self.now.snapshot())
+        return _without_policies(self.now.snapshot(whole=True))
 
     def _recorded_objects(self) -> ObjectsRange:
         with self._lock:
@@ -80,7 +83,7 @@ class HistorySource(RecordedSource):
         recorder = self.now.objects_recorder()
         if recorder is None:
             return nothing
-        request = HistoryRequest(since_ns=self.when.since_ns, until_ns=self.when.until_ns)
+        request = HistoryRequest(since_ns=max(0, self.when.since_ns - BEFORE_NS), until_ns=self.when.until_ns)
         for name, answer in history(recorder.dials, request, recorder.token).items():
             if isinstance(answer, GenainetError):
                 self._warn(f"the recorder of the cluster's objects can't be asked: {answer.message}")
@@ -88,8 +91,11 @@ class HistorySource(RecordedSource):
             return objects_range(_range(name, answer), self.when.since_ns, self.when.until_ns)
         return nothing
 
+    def endpoints_just_changed(self) -> Mapping[str, int]:
+        return self._recorded_objects().just_changed
+
     def _load(self) -> Bundle:
-        return self._bundle_of(tuple(Part), ())
+        return self._bundle_of(tuple(RecordPart), ())
 
     def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
         """The nodes are asked for what the verb reads, of the addresses that it follows."""
@@ -101,23 +107,27 @@ class HistorySource(RecordedSource):
                 addresses = frozenset()
             key = (verb, addresses)
             if key not in self._replays:
-                self._replays[key] = for_verb(self._bundle_of((Part(verb), Part.TOTALS), addresses), verb)
+                self._replays[key] = for_verb(self._bundle_of((RecordPart(verb), RecordPart.TOTALS), addresses), verb)
             return self._replays[key]
 
-    def _bundle_of(self, parts: Iterable[Part], addresses: Iterable[str]) -> Bundle:
+    def _bundle_of(self, parts: Iterable[RecordPart], addresses: Iterable[str]) -> Bundle:
         with self._lock:
-            snapshot = self.snapshot()
-            since, until = self.when.since_ns, self.when.until_ns
-            nodes = self._ask_nodes(
-                HistoryRequest(
-                    since_ns=since,
-                    until_ns=until,
-                    parts=tuple(part.value for part in parts),
-                    addresses=tuple(sorted(addresses)),
-                )
+            request = HistoryRequest(
+                since_ns=self.when.since_ns,
+                until_ns=self.when.until_ns,
+                parts=tuple(part.value for part in parts),
+                addresses=tuple(sorted(addresses)),
             )
-            events = merged(nodes, self._recorded_objects(), since, until)
-            return Bundle(self.recorded_header, snapshot, events)
+            events = self._merged(request)
+            elsewhere = _elsewhere(events, request)
+            if elsewhere and len(request.addresses) + len(elsewhere) <= MAX_HISTORY_ADDRESSES:
+                events = self._merged(
+                    msgspec.structs.replace(request, addresses=tuple(sorted({*request.addresses, *elsewhere})))
+                )
+            return Bundle(self.recorded_header, self.snapshot(), events)
+
+    def _merged(self, request: HistoryRequest) -> tuple[Event, ...]:
+        return merged(self._ask_nodes(request), self._recorded_objects(), request.since_ns, request.until_ns)
 
     @property
     def length_s(self) -> float:
@@ -141,7 +151,7 @@ class HistorySource(RecordedSource):
                 ranges[node] = _range(node, answer)
             except GenainetError as error:
                 ranges[node] = error
-        failures = [given for given in ranges.values() if isinstance(given, GenainetError)]
+        failures = [answer for answer in ranges.values() if isinstance(answer, GenainetError)]
         if failures and len(failures) == len(ranges):
             raise failures[0]
         return ranges
@@ -164,15 +174,25 @@ class HistorySource(RecordedSource):
                 return self._bundle
             key = ("state", frozenset[str]())
             if key not in self._replays:
-                self._replays[key] = self._bundle_of((Part.CHANGES,), ())
+                self._replays[key] = self._bundle_of((RecordPart.CHANGES,), ())
             return self._replays[key]
 
     @property
     def options(self) -> tuple[tuple[str, ...], ...]:
-        return (*self.now.options, *(tuple(map(shlex.quote, words)) for words in self.when.words))
+        return (*self.now.options, *(tuple(map(shlex.quote, option)) for option in self.when.options))
 
     def __str__(self) -> str:
         return f"what was recorded of {self.now} from {self.when}"
+
+
+def _elsewhere(events: Sequence[Event], request: HistoryRequest) -> set[str]:
+    """Addresses beside those that were asked for to which connections were translated: the nodes there did not know that
+    these were wanted."""
+    if not request.addresses:
+        return set()
+    wanted = Selection(addresses=request.addresses)
+    wanted.learn(events)
+    return wanted.elsewhere(events)
 
 
 def _without_policies(snapshot: ClusterSnapshot) -> ClusterSnapshot:

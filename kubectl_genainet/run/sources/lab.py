@@ -35,13 +35,13 @@ class LabSource(Source):
                 f"the agents of the lab {self.name!r} belong to another user, and do not answer you",
                 "Run the command as the user who brought the lab up: with sudo, for root.",
             )
-        return Agents({node: _unix(path) for node, path in paths.items()})
+        return Agents({node: unix_dial(path) for node, path in paths.items()})
 
     def objects_recorder(self) -> Agents | None:
         from kubectl_genainet.lab.state import lab_objects_recorder
 
         path = lab_objects_recorder(self.name)
-        return Agents({"objects": _unix(path)}) if path else None
+        return Agents({"objects": unix_dial(path)}) if path else None
 
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
         return _PolledLab(self, snapshot)
@@ -71,7 +71,7 @@ class _PolledLab:
         pass
 
 
-def _unix(path: str) -> Dial:
+def unix_dial(path: str) -> Dial:
     def dial() -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         try:

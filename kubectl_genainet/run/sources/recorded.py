@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import of_verb
-from kubectl_genainet.history.select import Part
+from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.run.agents import Warn
@@ -24,13 +24,13 @@ HISTORY = "history"  # the command in the header of a Bundle that has the record
 def for_verb(bundle: Bundle, verb: str) -> Bundle:
     """Of a Bundle with the records of all verbs the part that the verb's own recording would have; another as it is."""
     if bundle.header.command not in (HISTORY, "diagnose") or verb not in (
-        Part.TRACE.value,
-        Part.DROPS.value,
-        Part.DNS.value,
+        RecordPart.TRACE.value,
+        RecordPart.DROPS.value,
+        RecordPart.DNS.value,
     ):
         return bundle
     header = msgspec.structs.replace(bundle.header, command=verb)
-    return dataclasses.replace(bundle, header=header, events=tuple(of_verb(bundle.events, Part(verb))))
+    return dataclasses.replace(bundle, header=header, events=tuple(of_verb(bundle.events, RecordPart(verb))))
 
 
 class RecordedSource(Source):

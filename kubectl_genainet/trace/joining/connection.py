@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
 from kubectl_genainet.model.events import FlowCounters, HttpHead, IcmpError, PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
 Place = tuple[str, int, int, str]  # node, netns, ifindex, point
-End = tuple[str, int]  # address and port
+AddressPort = tuple[str, int]  # address and port
 
 MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
 
 
-class Direction(Enum):
+class PacketDirection(Enum):
     REQUEST = "request"  # from the client
     REPLY = "reply"
 
@@ -37,7 +39,7 @@ class Dropped:
     """A drop that belongs to a connection, and which packet it was."""
 
     event: PacketDropped
-    direction: Direction
+    direction: PacketDirection
     first_packet: bool
 
 
@@ -47,17 +49,33 @@ class Resent:
 
     node: str
     t_ns: int
-    direction: Direction
+    direction: PacketDirection
     segments: int
 
 
 @dataclass(slots=True)
 class Counted:
-    """What one place has counted of one direction. `grown_ns` is when data last advanced there, on the node's clock."""
+    """What one place has counted of one direction. `grown_ns` is when data last advanced there, on the node's clock.
 
-    direction: Direction
+    A flow that ends leaves the node's table. What is sent again after its FIN is counted from the start there: `before` is
+    what had been counted until then.
+    """
+
+    direction: PacketDirection
     latest: FlowCounters
     grown_ns: int
+    before: FlowCounters | None = None
+
+    def add(self, event: FlowCounters) -> None:
+        since = event.last_ns or (event.t_ns if event.bytes > self.latest.bytes else 0)
+        if event.packets < self.latest.packets - (self.before.packets if self.before is not None else 0):
+            self.before = self.latest
+        if self.before is None:
+            self.latest = event
+            self.grown_ns = max(self.grown_ns, since)
+        else:
+            packets, size = self.before.packets + event.packets, self.before.bytes + event.bytes
+            self.latest = msgspec.structs.replace(self.before, t_ns=event.t_ns, packets=packets, bytes=size)
 
 
 @dataclass(slots=True)
@@ -74,8 +92,8 @@ class Connection:
     reply_data: dict[Place, int] = field(default_factory=dict)
     first_reply: list[PacketSeen] = field(default_factory=list)  # sightings of the first data back
     drops: list[Dropped] = field(default_factory=list)
-    resets: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
-    fins: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
+    resets: list[tuple[PacketSeen, PacketDirection]] = field(default_factory=list)
+    fins: list[tuple[PacketSeen, PacketDirection]] = field(default_factory=list)
     icmp: list[IcmpError] = field(default_factory=list)
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
@@ -103,12 +121,21 @@ class Connection:
     @property
     def moments(self) -> Iterator[tuple[str, int]]:
         """When each node saw something of it, on its clock: the first packet, else what ended it, or its data."""
-        seen: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
-        seen += [d.event for d in self.drops] if not seen else []
-        yield from ((s.node, s.t_ns) for s in seen)
-        if not seen:
+        moments: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
+        moments += [d.event for d in self.drops] if not moments else []
+        yield from ((s.node, s.t_ns) for s in moments)
+        if not moments:
             yield from ((place[0], t_ns) for place, t_ns in (*self.request_data.items(), *self.reply_data.items()))
             yield from ((counted.latest.node, counted.latest.first_ns) for counted in self.counts.values())
+
+    @property
+    def namespaces(self) -> set[tuple[str, int]]:
+        """(node, namespace) of everywhere that something of it was seen."""
+        sightings = [s for attempt in self.attempts for s in attempt]
+        sightings += [*self.answer, *self.first_reply, *(s for s, _ in (*self.resets, *self.fins))]
+        places = [*self.request_data, *self.reply_data, *(place for place, _ in self.counts)]
+        dropped = {(drop.event.node, drop.event.netns) for drop in self.drops}
+        return {(s.node, s.netns) for s in sightings} | {(place[0], place[1]) for place in places} | dropped
 
     @property
     def ended(self) -> bool:
@@ -123,18 +150,18 @@ class Connection:
         """Notes when the node had the last to say of it."""
         self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
 
-    def direction(self, flow: FiveTuple) -> Direction:
-        return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
+    def direction(self, flow: FiveTuple) -> PacketDirection:
+        return PacketDirection.REPLY if flow.reversed in self.tuples else PacketDirection.REQUEST
 
-    def direction_of(self, event: PacketSighting) -> Direction:
+    def direction_of(self, event: PacketSighting) -> PacketDirection:
         """The direction of a packet whose tuple is not known yet: one of its ends may be."""
         ends = {(t.src, t.sport) for t in self.tuples}
-        return Direction.REPLY if (event.flow.dst, event.flow.dport) in ends else Direction.REQUEST
+        return PacketDirection.REPLY if (event.flow.dst, event.flow.dport) in ends else PacketDirection.REQUEST
 
-    def data(self, event: PacketSeen, direction: Direction) -> None:
-        seen = self.request_data if direction is Direction.REQUEST else self.reply_data
-        seen.setdefault(place_of(event), event.t_ns)
-        if direction is Direction.REPLY and len(self.first_reply) < MAX_LISTED:
+    def data(self, event: PacketSeen, direction: PacketDirection) -> None:
+        data = self.request_data if direction is PacketDirection.REQUEST else self.reply_data
+        data.setdefault(place_of(event), event.t_ns)
+        if direction is PacketDirection.REPLY and len(self.first_reply) < MAX_LISTED:
             self.first_reply.append(event)
 
     def resent(self, again: Resent) -> None:
@@ -146,14 +173,11 @@ class Connection:
     def counted(self, event: FlowCounters) -> None:
         key = (place_of(event), event.flow)
         known = self.counts.get(key)
-        grown = known is None or event.bytes > known.latest.bytes
-        when = event.last_ns or (event.t_ns if grown else 0)
         if known is None:
-            self.counts[key] = Counted(self.direction(event.flow), event, when)
+            known = self.counts[key] = Counted(self.direction(event.flow), event, event.last_ns or event.t_ns)
         else:
-            known.latest = event
-            known.grown_ns = max(known.grown_ns, when)
-        self.last[event.node] = max(when, self.last.get(event.node, 0))
+            known.add(event)
+        self.last[event.node] = max(known.grown_ns, self.last.get(event.node, 0))
 
     def absorb(self, other: Connection) -> None:
         """Takes over all that is known of another, but its tuples and the sightings of its first packet."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kubectl_genainet.context.clocks import Clocks
-from kubectl_genainet.context.ends import Ends
+from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.model.events import (
     FlowCounters,
     HttpHead,
@@ -27,9 +27,9 @@ from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.trace.joining.connection import (
     MAX_LISTED,
     Connection,
-    Direction,
     Dropped,
     FirstPacketKey,
+    PacketDirection,
     Resent,
     first_packet_key,
     place_of,
@@ -49,7 +49,7 @@ class Connections:
         self,
         servers: set[tuple[str, int]],
         clocks: Clocks,
-        ends: Ends,
+        ends: KnownServers,
         absorbed: Callable[[Connection, Connection], None] = lambda _, __: None,
     ) -> None:
         self._clocks = clocks
@@ -85,7 +85,7 @@ class Connections:
         key = first_packet_key(event)
         known = self.index.of_tuple(event.flow)
         if event.tcp is None:
-            if known is not None and known.direction(event.flow) is Direction.REPLY:
+            if known is not None and known.direction(event.flow) is PacketDirection.REPLY:
                 return None
             if known is None and not self._towards_server(event.flow):
                 return None
@@ -94,10 +94,10 @@ class Connections:
         crossed = self.crossings.connection_of(event)
         if known is not None and crossed is not None and known is not crossed:
             return self._merge(crossed, known)
-        found = known or crossed
-        if found is None:
-            found = self._of_key(key, event)
-        return found or self._new(key, event)
+        connection = known or crossed
+        if connection is None:
+            connection = self._of_key(key, event)
+        return connection or self._new(key, event)
 
     def _of_key(self, key: FirstPacketKey, event: PacketSighting) -> Connection | None:
         """The connection that the packet with this key belongs to; several may happen to have the same. Of datagrams, whose
@@ -149,6 +149,8 @@ class Connections:
         connection = self._connection_of_first(event)
         if connection is not None:
             self.index.learn(connection, event.flow)
+            if event.asked is not None:  # the answer comes back with the tuple that the socket has
+                self.index.learn(connection, event.asked)
             self._add_sighting(connection, event)
         else:
             connection = self._of_later(event)
@@ -161,16 +163,27 @@ class Connections:
 
     def _of_later(self, event: PacketSeen) -> Connection | None:
         """The connection of a packet that opens none: by its tuple, by its sk_buff, or one that is older than the trace."""
-        known = self.index.of_tuple(event.flow)
+        known = self.index.of_tuple(event.flow) or self._answered(event)
         if event.tcp is None or event.tcp.syn:
             return known
         crossed = self.crossings.connection_of(event) if known is None or known.mid_stream else None
         if known is not None and crossed is not None and known is not crossed and crossed.mid_stream:
             return self._merge(crossed, known)
         if known is None and crossed is not None:
-            back = crossed.direction_of(event) is Direction.REPLY
+            back = crossed.direction_of(event) is PacketDirection.REPLY
             self.index.learn(crossed, event.flow.reversed if back else event.flow)
         return known or crossed or self._join_mid_stream(event)
+
+    def _answered(self, event: PacketSighting) -> Connection | None:
+        """The connection whose SYN a packet with an unknown tuple answers, by the client's end and the SYN's sequence number."""
+        tcp = event.tcp
+        if tcp is None or not tcp.is_ack or not (tcp.syn or tcp.rst):
+            return None
+        known = self.index.of_client((event.flow.dst, event.flow.dport))
+        if known is None or known.mid_stream or (tcp.ack - known.key[1]) % 2**32 != 1:
+            return None
+        self.index.learn(known, event.flow.reversed)
+        return known
 
     def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
         """Adds to the attempt that this packet is; a repeated first packet is another attempt. One that passes a place again
@@ -194,9 +207,11 @@ class Connections:
         return not self._clocks.same(a.node, b.node) or abs(a.t_ns - b.t_ns) < _REPETITION_NS
 
     def _circles(self, a: PacketSeen, b: PacketSeen) -> bool:
-        """Whether both are the same packet at the same place: TCP sends no SYN again so soon; of datagrams, which may follow
-        each other at once, the IP id tells."""
+        """Whether both are the same packet at the same place: a router lowers its TTL. Where that is not known, TCP sends no SYN
+        again so soon; of datagrams, which may follow each other at once, the IP id tells."""
         if place_of(a) != place_of(b) or a.flow != b.flow or abs(a.t_ns - b.t_ns) >= _REPETITION_NS:
+            return False
+        if a.ttl and a.ttl == b.ttl:
             return False
         return a.ip_id == b.ip_id if a.tcp is not None else bool(a.ip_id) and a.ip_id == b.ip_id
 
@@ -233,14 +248,14 @@ class Connections:
 
     def _later_packet(self, connection: Connection, event: PacketSeen) -> None:
         direction = connection.direction(event.flow)
-        if connection.mid_stream and direction is Direction.REQUEST and self._stands_for(connection, event):
+        if connection.mid_stream and direction is PacketDirection.REQUEST and self._stands_for(connection, event):
             self._add_sighting(connection, event)
         tcp = event.tcp
         if tcp is not None and tcp.rst:
             connection.resets.append((event, direction))
         elif tcp is not None and tcp.fin:
             connection.fins.append((event, direction))
-        elif direction is Direction.REPLY and (tcp is None or tcp.syn):
+        elif direction is PacketDirection.REPLY and (tcp is None or tcp.syn):
             connection.answer.append(event)
         if event.payload and not (tcp is not None and tcp.syn):
             connection.data(event, direction)
@@ -258,12 +273,12 @@ class Connections:
         if event.reason in HARMLESS_REASONS:
             return None
         opening = self._connection_of_first(event)
-        connection = opening or self.index.of_tuple(event.flow)
+        connection = opening or self.index.of_tuple(event.flow) or self._answered(event)
         if connection is None:
             return None
         if opening is not None:
             self.index.learn(connection, event.flow)
-        direction = Direction.REQUEST if opening is not None else connection.direction(event.flow)
+        direction = PacketDirection.REQUEST if opening is not None else connection.direction(event.flow)
         connection.drops.append(Dropped(event, direction, opening is not None))
         connection.heard(event)
         return connection

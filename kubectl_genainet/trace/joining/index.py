@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.trace.joining.connection import Connection, End, FirstPacketKey
+from kubectl_genainet.trace.joining.connection import AddressPort, Connection, FirstPacketKey
 
 K = TypeVar("K")
 
@@ -21,9 +21,9 @@ class ConnectionIndex:
         self.forgotten = 0
         self._all: dict[int, Connection] = {}  # by id, the oldest first
         self._by_key: dict[FirstPacketKey, dict[int, Connection]] = defaultdict(dict)
-        self._by_sender: dict[tuple[FirstPacketKey, End], dict[int, Connection]] = defaultdict(dict)
+        self._by_sender: dict[tuple[FirstPacketKey, AddressPort], dict[int, Connection]] = defaultdict(dict)
         self._by_tuple: dict[FiveTuple, Connection] = {}
-        self._by_client: dict[End, Connection] = {}  # TCP's
+        self._by_client: dict[AddressPort, Connection] = {}  # TCP's
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._all.values())
@@ -39,7 +39,7 @@ class ConnectionIndex:
         """Whether this is a known tuple in its client's direction."""
         return flow in self._by_tuple
 
-    def of_client(self, end: End) -> Connection | None:
+    def of_client(self, end: AddressPort) -> Connection | None:
         """The TCP connection that this end opened last."""
         return self._by_client.get(end)
 
@@ -47,7 +47,7 @@ class ConnectionIndex:
         """Those whose first packet looks like this one, the oldest first."""
         return self._by_key.get(key, {}).values()
 
-    def from_sender(self, key: FirstPacketKey, sender: End) -> Iterable[Connection]:
+    def from_sender(self, key: FirstPacketKey, sender: AddressPort) -> Iterable[Connection]:
         """Those of them that this end sent."""
         return self._by_sender.get((key, sender), {}).values()
 

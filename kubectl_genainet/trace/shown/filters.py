@@ -28,8 +28,13 @@ class PathFilter:
 
     def admits(self, path: PacketPath, snapshot: ClusterSnapshot) -> bool:
         """Whether the path is to be shown."""
-        if self.verdicts and path.verdict not in self.verdicts:
-            return False
+        return self.has_verdict(path) and self.is_between(path, snapshot)
+
+    def has_verdict(self, path: PacketPath) -> bool:
+        return not self.verdicts or path.verdict in self.verdicts
+
+    def is_between(self, path: PacketPath, snapshot: ClusterSnapshot) -> bool:
+        """Whether its ends are the ones asked for, whatever became of it."""
         client, service = path.flow.client, path.flow.service
         server = path.backend or Party(service.ip if service else "")
         if self.clients and not any(matches(client, None, snapshot) for matches in self.clients):

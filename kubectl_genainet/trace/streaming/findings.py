@@ -22,14 +22,18 @@ STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace
 STALL_FACTOR = 20  # times the median of the gaps
 SLOW_NS = 1_000_000_000  # the first reply data is late in itself
 CLIENTS_GAVE_UP_NS = 1_000_000_000
+STILL_WAITS_NS = 5_000_000_000
 # Seconds after which well-known parts of the way close what is idle, by their documentation.
 IDLE_TIMES = {
     15: "Envoy closes idle upstream connections of some set-ups after 15 s",
     60: "nginx and AWS ALB close idle connections after 60 s",
+    75: "nginx closes idle client connections after 75 s (keepalive_timeout)",
+    240: "Azure's load balancer and SNAT forget idle connections after 240 s",
     350: "AWS NLB and NAT gateways forget idle connections after 350 s",
     600: "some load balancers (Google Cloud) forget idle connections after 600 s",
 }
 _NEAR = 0.02
+_FAILED = (ConnectionOutcome.RESET, ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED)
 _SAME_SILENCE = 1.05  # at the client a silence is a little longer than at the server
 
 
@@ -105,41 +109,52 @@ def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: i
     if stream.gap_p50_ns is not None and silence.length_ns < STALL_FACTOR * stream.gap_p50_ns:
         return
     length = seconds(silence.length_ns)
-    at = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the start'}"
+    moment = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the start'}"
     if silence.waited_for == "network":
         title = (
-            f"the reply was held up on its way for {length}, {at}: packets of it were lost, and the client "
+            f"the reply was held up on its way for {length}, {moment}: packets of it were lost, and the client "
             "got nothing new"
         )
         lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
         evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
         yield STREAM_HELD_UP.finding(title, evidence)
         return
-    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {at}"
+    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {moment}"
     yield STREAM_STALLED.finding(title, (_carried(stream),), object=ref)
 
 
 def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
     if stream.first_reply_ns is None:
-        if path.outcome is ConnectionOutcome.ANSWERED and stream.ended_by == "client" and stream.request_bytes:
-            if stream.lasted_ns < CLIENTS_GAVE_UP_NS:
-                return
-            after = seconds(stream.lasted_ns)
-            title = f"the client closed the connection after {after}, without a reply from {name_of(path.backend)}"
+        title = _no_reply(path, stream, slow_ns)
+        if title:
             yield NO_REPLY.finding(title, (_carried(stream),), object=ref)
         return
-    if slow_ns and stream.first_reply_ns >= slow_ns:
+    if slow_ns and stream.first_reply_ns >= slow_ns and not path.incomplete:
         title = f"{name_of(path.backend)} is slow: its replies begin after {slow_ns / 1e9:g} s and more"
         first = Evidence(f"first reply data after {seconds(stream.first_reply_ns)}", Certainty.OBSERVED)
         yield SLOW_FIRST_REPLY.finding(title, (first,), object=ref)
 
 
+def _no_reply(path: PacketPath, stream: Stream, slow_ns: int) -> str:
+    """That the server did not reply to what it was asked; "" where it did, or may still, or that was lost."""
+    if path.incomplete or path.outcome is not ConnectionOutcome.ANSWERED or not stream.request_bytes:
+        return ""
+    if stream.ended_by == "client" and stream.lasted_ns >= CLIENTS_GAVE_UP_NS:
+        after = seconds(stream.lasted_ns)
+        return f"the client closed the connection after {after}, without a reply from {name_of(path.backend)}"
+    if stream.ended == "open" and slow_ns and stream.lasted_ns >= max(slow_ns, STILL_WAITS_NS) and not stream.older:
+        since = seconds(stream.lasted_ns)
+        return (
+            f"{name_of(path.backend)} has sent nothing in the {since} since the connection began, which is still open"
+        )
+    return ""
+
+
 def _idle(path: PacketPath, stream: Stream) -> Iterator[Finding]:
     """The connection died after a silence as long as a well-known idle time."""
-    silence = stream.silence
-    if silence is None or path.outcome not in (ConnectionOutcome.RESET, ConnectionOutcome.UNANSWERED):
+    if path.outcome not in _FAILED or stream.idle_ns is None:
         return
-    known = known_idle_time(silence.length_ns)
+    known = known_idle_time(stream.idle_ns)
     if known:
-        title = f"the connection was lost after {seconds(silence.length_ns)} without data: {known}"
+        title = f"the connection was lost after {seconds(stream.idle_ns)} without data: {known}"
         yield IDLE_TIME.finding(title, (_carried(stream),))

@@ -13,9 +13,10 @@ from kubectl_genainet.model.events import FlowCounters, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import Silence, Stream
 from kubectl_genainet.trace.fate import Around
-from kubectl_genainet.trace.joining.connection import Connection, Direction
+from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
 
 _GAPS_A_OCTAVE = 4
+AT_ONCE_NS = 1_000_000_000  # a reset that comes so soon after data answers it
 LOST_TELLS = 2  # so many losses within a silence: a server that waits for its window is not what was waited for
 Wall = Callable[[str, int], int]
 
@@ -49,7 +50,7 @@ def _data(count: FlowCounters, wall: Wall) -> Data:
     )
 
 
-def _places(connection: Connection, direction: Direction, point: Point, wall: Wall) -> list[Data]:
+def _places(connection: Connection, direction: PacketDirection, point: Point, wall: Wall) -> list[Data]:
     """The direction's data at all places of a kind, in the order of travel."""
     counts = [
         c.latest
@@ -66,12 +67,12 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
     """None for what is no TCP, and where no data was counted."""
     if connection.protocol is not Protocol.TCP:
         return None
-    sent = _places(connection, Direction.REPLY, Point.TX, around.wall)
-    got = _places(connection, Direction.REPLY, Point.RX, around.wall)
-    asked = _places(connection, Direction.REQUEST, Point.RX, around.wall)
-    asking = _places(connection, Direction.REQUEST, Point.TX, around.wall)
-    leaving = (sent or got)[0] if sent or got else None
-    arriving = _at_client(connection, got) if got else sent[-1] if sent else None
+    sent = _places(connection, PacketDirection.REPLY, Point.TX, around.wall)
+    arrived = _places(connection, PacketDirection.REPLY, Point.RX, around.wall)
+    asked = _places(connection, PacketDirection.REQUEST, Point.RX, around.wall)
+    asking = _places(connection, PacketDirection.REQUEST, Point.TX, around.wall)
+    leaving = (sent or arrived)[0] if sent or arrived else None
+    arriving = _at_client(connection, arrived) if arrived else sent[-1] if sent else None
     request = asked[-1] if asked else asking[0] if asking else None
     if leaving is None and request is None:
         return None
@@ -100,7 +101,24 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
         ended_by=by,
         lasted_ns=max(0, when - began),
         older=connection.mid_stream,
+        idle_ns=_idle_ns(asking[0] if asking else None, sent[0] if sent else None, when if ended == "reset" else None),
     )
+
+
+def _idle_ns(asking: Data | None, leaving: Data | None, reset_ns: int | None) -> int | None:
+    """How long neither end had sent anything new before the last of them did, or before the reset; None where that is not
+    known. Of each end only the longest silence is."""
+    ends = [data for data in (asking, leaving) if data is not None]
+    if not ends:
+        return None
+    last = max(ends, key=lambda data: data.last_ns)
+    if reset_ns is not None and reset_ns - last.last_ns > AT_ONCE_NS:
+        return reset_ns - last.last_ns
+    resumed = last.silence_at_ns + last.silence_ns
+    others = [data.last_ns for data in ends if data is not last]
+    if not last.silence_ns or any(moment > resumed for moment in others):
+        return None
+    return resumed - max(last.silence_at_ns, *others, 0)
 
 
 def _next_reply(leaving: Data | None, asking: Data | None) -> int | None:
@@ -120,15 +138,17 @@ def _at_client(connection: Connection, got: list[Data]) -> Data | None:
 
 
 def _began(connection: Connection, around: Around, *data: Data | None) -> int:
-    seen = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
+    times = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
     return min(
-        (*seen, *(d.first_ns for d in data if d is not None))
+        (*times, *(d.first_ns for d in data if d is not None))
     )  # of one older than the trace, data may come first
 
 
 def quiet_ns(connection: Connection, around: Around) -> int | None:
     """Since the last new data of the reply, as far as it was counted; None before any."""
-    replies = (c.latest for c in connection.counts.values() if c.direction is Direction.REPLY and c.latest.last_ns)
+    replies = (
+        c.latest for c in connection.counts.values() if c.direction is PacketDirection.REPLY and c.latest.last_ns
+    )
     last = max((around.wall(count.node, count.last_ns) for count in replies), default=None)
     return max(0, around.until_ns - last) if last is not None else None
 
@@ -140,7 +160,7 @@ def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
     if not ends:
         return "open", "", around.until_ns
     when, how, direction = min(ends, key=lambda end: end[0])
-    return how, "client" if direction is Direction.REQUEST else "server", when
+    return how, "client" if direction is PacketDirection.REQUEST else "server", when
 
 
 def _silence(
@@ -154,30 +174,34 @@ def _silence(
     """The reply's longest silence as the client had it: between two pieces of data or, with `until`, since the last."""
     if arriving is None or leaving is None:
         return None
-    length, at = arriving.silence_ns, arriving.silence_at_ns
+    length, silent_from = arriving.silence_ns, arriving.silence_at_ns
     if until is not None and until - arriving.last_ns > length:
-        length, at = until - arriving.last_ns, arriving.last_ns
+        length, silent_from = until - arriving.last_ns, arriving.last_ns
     if not length:
         return None
-    lost = [moment for moment in losses if at <= moment <= at + length]
-    until_its_end = len(lost) >= LOST_TELLS and max(lost) >= at + length // 2  # what is sent again ends such a silence
-    whose = "network" if until_its_end else _waited_for(leaving, request, length, at)
-    return Silence(length, max(0, at - began), whose)
+    lost = [moment for moment in losses if silent_from <= moment <= silent_from + length]
+    until_its_end = (
+        len(lost) >= LOST_TELLS and max(lost) >= silent_from + length // 2
+    )  # what is sent again ends such a silence
+    whose = "network" if until_its_end else _waited_for(leaving, request, length, silent_from)
+    return Silence(length, max(0, silent_from - began), whose)
 
 
 def _losses(connection: Connection, around: Around) -> list[int]:
     """When packets of the reply were dropped or sent again."""
-    drops = [(d.event.node, d.event.t_ns) for d in connection.drops if d.direction is Direction.REPLY]
-    again = [(r.node, r.t_ns) for r in connection.again if r.direction is Direction.REPLY]
+    drops = [(d.event.node, d.event.t_ns) for d in connection.drops if d.direction is PacketDirection.REPLY]
+    again = [(r.node, r.t_ns) for r in connection.again if r.direction is PacketDirection.REPLY]
     return [around.wall(*moment) for moment in (*drops, *again)]
 
 
-def _waited_for(leaving: Data, request: Data | None, length: int, at: int) -> str:
+def _waited_for(leaving: Data, request: Data | None, length: int, silent_from: int) -> str:
     """Whose turn it was. The client's, as long as the server had answered all that was asked; the network's, where the
     server had sent meanwhile."""
-    end = at + length
+    end = silent_from + length
     quiet_there = (
-        leaving.silence_ns if leaving.silence_at_ns <= end and leaving.silence_at_ns + leaving.silence_ns >= at else 0
+        leaving.silence_ns
+        if leaving.silence_at_ns <= end and leaving.silence_at_ns + leaving.silence_ns >= silent_from
+        else 0
     )
     quiet_there = max(quiet_there, end - leaving.last_ns)
     if quiet_there < length / 2:
@@ -185,18 +209,18 @@ def _waited_for(leaving: Data, request: Data | None, length: int, at: int) -> st
     if request is not None:
         asked_at = request.silence_at_ns + request.silence_ns
         late = asked_at if request.silence_ns and asked_at < end else request.last_ns
-        if at < late < end:
-            return "client" if late - at > end - late else "server"
+        if silent_from < late < end:
+            return "client" if late - silent_from > end - late else "server"
     return "server"
 
 
 def gap_quantile(gaps: Sequence[int], sums_us: Sequence[int], share: float) -> int | None:
     """The mean of the bucket that the quantile lies in, in ns (FlowCounters.gaps, gap_us): what is in a bucket differs by a
     quarter at most, and by far less in a steady stream. Its upper bound where no sum is known; None without a gap."""
-    total, seen = sum(gaps), 0
+    total, counted = sum(gaps), 0
     for number, count in enumerate(gaps):
-        seen += count
-        if count and seen >= share * total:
+        counted += count
+        if count and counted >= share * total:
             if number < len(sums_us):
                 return sums_us[number] * 1000 // count
             octave, quarter = divmod(number, _GAPS_A_OCTAVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import PacketSighting
@@ -10,6 +10,8 @@ from kubectl_genainet.trace.joining.connection import Connection
 from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.sampling import Sampling
 from kubectl_genainet.trace.watching.watches import Watches
+
+CLOCKS_NS = 50_000_000  # so far apart nodes' clocks may be
 
 
 class Coverage:
@@ -46,19 +48,23 @@ class Coverage:
         return self.sampling.whole(connection.tuples, () if 0 in ports else ports, self._spans(connection))
 
     def wholly_watched(self, connection: Connection) -> bool:
-        """Whether all nodes on its way were watched when it began."""
-        if connection.mid_stream:
-            return True
-        seen: list[PacketSighting] = [s for attempt in connection.attempts for s in attempt] or [
+        """Whether all nodes on its way were watched when it began (if it is not older than the trace), and around the moment when
+        it was reset: a node that was not watched then may have sent the reset."""
+        began: list[PacketSighting] = [s for attempt in connection.attempts for s in attempt] or [
             d.event for d in connection.drops
         ]
-        if not seen:
-            return True
-        first = min(seen, key=lambda s: self._watches.wall_clock(s.node, s.t_ns))
-        return self._watches.covered(first.t_ns, first.node, self.way(connection))
+        first = None if connection.mid_stream else self._first(began)
+        reset = self._first(seen for seen, _ in connection.resets)
+        moments = [(first.node, first.t_ns)] if first is not None else []
+        if reset is not None:
+            moments += [(reset.node, reset.t_ns - CLOCKS_NS), (reset.node, reset.t_ns + CLOCKS_NS)]
+        way = self.way(connection)
+        return all(self._watches.covered(t_ns, node, way) for node, t_ns in moments)
 
-    def lost_records(self, connection: Connection) -> str:
-        """The nodes on the connection's way that lost records while it was followed; "" for none."""
+    def _first(self, sightings: Iterable[PacketSighting]) -> PacketSighting | None:
+        return min(sightings, key=lambda seen: self._watches.wall_clock(seen.node, seen.t_ns), default=None)
+
+    def lost_records(self, connection: Connection) -> set[str]:
+        """The nodes on the connection's way that lost records while it was followed."""
         losses, unfinished = self._progress.losses, self._progress.unfinished
-        nodes = {span[0] for span in self._spans(connection) if span[0] in unfinished or losses.during(*span)}
-        return ", ".join(sorted(nodes))
+        return {span[0] for span in self._spans(connection) if span[0] in unfinished or losses.during(*span)}

@@ -35,12 +35,12 @@ class Sampling:
     def kept(self, node: str, begin_ns: int, end_ns: int) -> int:
         """The fewest that the node followed between two moments."""
         changes = self._changes.get(node, [])
-        found = ALL_KEPT
+        share = ALL_KEPT
         for number, (since, kept) in enumerate(changes):
             until = changes[number + 1][0] if number + 1 < len(changes) else end_ns
             if since <= end_ns and until >= begin_ns:
-                found = min(found, kept)
-        return found
+                share = min(share, kept)
+        return share
 
     def whole(self, flows: Iterable[FiveTuple], named: Container[int], spans: Iterable[tuple[str, int, int]]) -> bool:
         """Whether all nodes followed the connection, whatever its tuple was there; `named` are the ports of the filters,

@@ -53,8 +53,8 @@ class Watches:
         """
         for node in {*nodes} & self._nodes.keys():
             watch = self._nodes[node]
-            at = self._on(node, since, clock_of)
-            if watch.begun is None or at < watch.begun or (watch.ended is not None and at > watch.ended):
+            moment = self._on(node, since, clock_of)
+            if watch.begun is None or moment < watch.begun or (watch.ended is not None and moment > watch.ended):
                 return False
         return True
 
@@ -65,8 +65,8 @@ class Watches:
 
     def earliest(self, moments: Iterable[tuple[str, int]]) -> tuple[int, str]:
         """The first of (node, time on its clock) as its time and as RFC 3339; 0 and "" for none."""
-        found = min(((n, t) for n, t in moments if t), key=lambda m: self.wall_clock(*m), default=None)
-        return (found[1], self._walls.time(*found)) if found is not None else (0, "")
+        first = min(((n, t) for n, t in moments if t), key=lambda m: self.wall_clock(*m), default=None)
+        return (first[1], self._walls.time(*first)) if first is not None else (0, "")
 
     def knows(self, node: str) -> bool:
         """Whether an agent of the node has said Hello and has not failed."""

@@ -83,6 +83,7 @@ _CLUSTER_SCOPED = {
     "PersistentVolume",
     "StorageClass",
     "RuntimeClass",
+    "ServiceCIDR",
 }
 _PLURALS = {
     "NetworkPolicy": "networkpolicies",

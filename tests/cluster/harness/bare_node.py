@@ -77,7 +77,7 @@ class BareNode:
             length, gateway = (128, _GATEWAY6) if six else (32, _GATEWAY4)
             host.append(f"route add {address}/{length} dev {device}")
             own.append(f"address add {address}/{length} dev eth0" + (" nodad" if six else ""))
-            own.append(f"{'-6 ' if six else ''}route add default via {gateway} dev eth0 onlink")
+            own.append(f"route add {'::/0' if six else 'default'} via {gateway} dev eth0 onlink")
             outside_gateway = self.ip6 if six else self.ip
             self.outside.ip("route", "replace", f"{address}/{length}", "via", outside_gateway)
         run("ip", "-n", self.netns.name, "-batch", "-", stdin="\n".join(host) + "\n")

@@ -132,13 +132,13 @@ def _pin(objects: list[dict[str, Any]], nodes: dict[str, str]) -> None:
 def agent_processes(node: KubeNode) -> dict[int, str]:
     """The agent's processes on a node, by the node's own PIDs."""
     listed = node.run("ps", "-e", "-o", "pid=,args=")
-    found = (line.strip().partition(" ") for line in listed.splitlines())
-    return {int(pid): args for pid, _, args in found if "kubectl_genainet.agent" in args}
+    columns = (line.strip().partition(" ") for line in listed.splitlines())
+    return {int(pid): args for pid, _, args in columns if "kubectl_genainet.agent" in args}
 
 
 def everything(api: Any) -> set[str]:
     """Every object in the cluster that can be listed, but for what changes by itself."""
-    found: set[str] = set()
+    objects: set[str] = set()
     groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
     for root in groups:
         for resource in api.get(root)["resources"]:
@@ -149,5 +149,5 @@ def everything(api: Any) -> set[str]:
                 and name not in ("events", "leases", "componentstatuses")
             ):
                 items = api.get(f"{root}/{name}")["items"] or []
-                found |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
-    return found
+                objects |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
+    return objects

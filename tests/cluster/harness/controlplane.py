@@ -151,9 +151,9 @@ class ControlPlane:
     def daemon(self, name: str, *argv: str, netns: NetNs | None = None, release: str = NEWEST) -> Daemon:
         """Starts one of the built binaries in the control plane's namespace (or another)."""
         argv = (str(self.binaries.path(argv[0], release)), *argv[1:])
-        found = Daemon(name, argv, self.folder / f"{name}.log", netns=netns or self.netns)
-        self.daemons[name] = found
-        return found
+        daemon = Daemon(name, argv, self.folder / f"{name}.log", netns=netns or self.netns)
+        self.daemons[name] = daemon
+        return daemon
 
     def wait_ready(self, timeout: float = 60) -> None:
         def ready() -> bool:

@@ -22,14 +22,14 @@ def definitions() -> list[Object]:
     """Of each kind that the plugin reads the real definition, else the one made by hand where there is one."""
     fetched = subprocess.run([ROOT / "scripts/crds.sh"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     read = {(resource.group, resource.plural) for resource in KINDS}
-    found: dict[tuple[str, str], Object] = {}
+    definitions: dict[tuple[str, str], Object] = {}
     for path in (FOLDER / "unserved.yaml", *sorted(Path(fetched).rglob("*.yaml"))):
         for obj in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             if obj and obj.get("kind") == "CustomResourceDefinition":
                 kind = obj["spec"]["group"], obj["spec"]["names"]["plural"]
                 if kind in read:
-                    found[kind] = obj
-    return list(found.values())
+                    definitions[kind] = obj
+    return list(definitions.values())
 
 
 class Kubectl:

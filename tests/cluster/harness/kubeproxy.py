@@ -15,13 +15,21 @@ class KubeProxy:
 
     `config` overrides fields of KubeProxyConfiguration, merged one level deep:
     KubeProxy(control_plane, "n1", {"iptables": {"masqueradeAll": True}, "clusterCIDR": "10.244.0.0/16"}).
-    `release` is that of the binary. Use as a context manager.
+    `release` is that of the binary, `zone` the node's; `wait` is for
+    its first rules. Use as a context manager.
     """
 
     def __init__(
-        self, control_plane: ControlPlane, name: str, config: dict[str, Any] | None = None, release: str = NEWEST
+        self,
+        control_plane: ControlPlane,
+        name: str,
+        config: dict[str, Any] | None = None,
+        release: str = NEWEST,
+        zone: str = "",
+        *,
+        wait: bool = True,
     ) -> None:
-        self.control_plane, self.name, self.release = control_plane, name, release
+        self.control_plane, self.name, self.release, self.zone = control_plane, name, release, zone
         self.mode: str = (config or {}).get("mode", "iptables")
         self.netns = NetNs(name)
         self.daemon: Daemon | None = None
@@ -31,6 +39,8 @@ class KubeProxy:
                 self.netns.sysctl(key, "1")
             self._create_node()
             self._start(config or {})
+            if wait:
+                self.wait_for_rules("table ip kube-proxy" if self.mode == "nftables" else "KUBE-SERVICES")
         except BaseException:
             self.stop()
             raise
@@ -39,7 +49,8 @@ class KubeProxy:
         """kube-proxy reads its own addresses from the Node object, and waits until it is there."""
         api = self.control_plane.api()
         path = f"/api/v1/nodes/{self.name}"
-        api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}, "spec": {}}])
+        labels = {"topology.kubernetes.io/zone": self.zone} if self.zone else {}
+        api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}, "spec": {}}])
         addresses = [{"type": "InternalIP", "address": a} for a in (self.ip, self.ip6)]
         api.patch(f"{path}/status", {"status": {"addresses": [*addresses, {"type": "Hostname", "address": self.name}]}})
 
@@ -63,7 +74,6 @@ class KubeProxy:
         path.write_text(json.dumps(config))
         argv = ("kube-proxy", f"--config={path}", "--v=2")
         self.daemon = plane.daemon(f"kube-proxy-{self.name}", *argv, netns=self.netns, release=self.release)
-        self.wait_for_rules("table ip kube-proxy" if self.mode == "nftables" else "KUBE-SERVICES")
 
     def rules(self, *, ipv6: bool = False) -> str:
         """What `iptables-save -c`, or in nftables mode `nft list ruleset`, prints in the node's namespace."""
@@ -83,14 +93,14 @@ class KubeProxy:
     def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 20) -> str:
         """The node's rules once `text` is in them (or, with `gone`, no longer)."""
 
-        def found() -> str:
+        def current() -> str:
             if self.daemon is not None:
                 self.daemon.check()
             rules = self.rules(ipv6=ipv6)
             return rules if (text in rules) != gone else ""
 
         try:
-            return wait_for(f"{text!r} {'gone from' if gone else 'in'} the rules of {self.name}", found, timeout)
+            return wait_for(f"{text!r} {'gone from' if gone else 'in'} the rules of {self.name}", current, timeout)
         except TimeoutError as error:
             tail = self.daemon.log_tail() if self.daemon else ""
             raise RuntimeError(f"{error}\n{tail}") from None

@@ -37,7 +37,7 @@ version = 2
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       BinaryName = "{folder}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{binaries}/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{folder}/cni"
 """
 
@@ -134,7 +134,8 @@ class KubeNode:
         runc.write_text(_RUNC.format(expressions=drop or "-e ''", binaries=self.plane.binaries.tools))
         runc.chmod(0o755)
         config = self.folder / "containerd.toml"
-        config.write_text(_CONTAINERD.format(pause=PAUSE, binaries=self.plane.binaries.tools, folder=self.folder))
+        plugins = self.plane.binaries.path("bridge", "cni-plugins").parent
+        config.write_text(_CONTAINERD.format(pause=PAUSE, plugins=plugins, folder=self.folder))
         self.containerd = self.daemon("containerd", "containerd", "--config", str(config))
 
         def answers() -> str:

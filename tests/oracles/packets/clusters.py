@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
+import re
 from typing import Any
 
 from tests.oracles.calico.clusters import OUTSIDE, PORTS, Cluster, Maker, Raw, _meta
 
-NODE = "172.31.0.2"  # the first that joins the harness's underlay
+NODE, NODE6 = "172.31.0.2", "fd31::2"  # the first that joins the harness's underlay
 CLUSTERS = 30
+IPV6_CLUSTERS = 20
+CALICO_CLUSTERS = 14
 _NOT_PLAIN = ("Tier", "NetworkSet", "GlobalNetworkSet", "ServiceAccount", "Service", "EndpointSlice")
 
 
@@ -78,9 +82,65 @@ def plain_clusters() -> list[Cluster]:
     return [PlainMaker(8000 + number).cluster() for number in range(CLUSTERS)]
 
 
+_IPV4 = re.compile(r"(\d+(?:\.\d+){3})(?:/(\d+))?")
+
+
+def _as_ipv6(text: str) -> str:
+    """Text with IPv6 in place of IPv4: an address keeps its bits as the last 32, a block its share of them."""
+
+    def replaced(found: re.Match[str]) -> str:
+        address, length = found.groups()
+        if address == NODE:
+            return NODE6
+        if length == "0":
+            return "::/0"
+        embedded = ipaddress.IPv6Address(
+            int(ipaddress.IPv6Address("2001:db8:4::")) + int(ipaddress.IPv4Address(address))
+        )
+        return f"{embedded}/{96 + int(length)}" if length else str(embedded)
+
+    return _IPV4.sub(replaced, text)
+
+
+OUTSIDE6 = tuple(map(_as_ipv6, OUTSIDE))
+
+
+def plain_clusters_of_ipv6() -> list[Cluster]:
+    """The same clusters with IPv6 addresses and blocks alone."""
+    clusters = []
+    for cluster in plain_clusters()[:IPV6_CLUSTERS]:
+        objects, flows = json.loads(_as_ipv6(json.dumps([cluster.objects, cluster.flows])))
+        clusters.append(
+            Cluster(objects, [(source, target, port, protocol) for source, target, port, protocol in flows])
+        )
+    return clusters
+
+
+def calico_clusters() -> list[Cluster]:
+    """Each policy says its types: what writes them where they are left out is an API server's admission, which is not here."""
+    clusters = [PacketMaker(8000 + number).cluster() for number in range(CALICO_CLUSTERS)]
+    for cluster in clusters:
+        for obj in cluster.objects:
+            if obj["apiVersion"] == "projectcalico.org/v3" and "Policy" in obj["kind"]:
+                obj["spec"].setdefault("types", ["Ingress", "Egress"])
+    return clusters
+
+
 def digest(clusters: list[Cluster]) -> str:
     text = json.dumps([(one.objects, one.flows) for one in clusters])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-__all__ = ["NODE", "OUTSIDE", "PORTS", "Cluster", "Raw", "digest", "plain_clusters"]
+__all__ = [
+    "NODE",
+    "NODE6",
+    "OUTSIDE",
+    "OUTSIDE6",
+    "PORTS",
+    "Cluster",
+    "Raw",
+    "calico_clusters",
+    "digest",
+    "plain_clusters",
+    "plain_clusters_of_ipv6",
+]

@@ -46,6 +46,7 @@ def test_everything_else_is_refused(token_file: Path, authorization: str) -> Non
 
 def test_a_replaced_capability_counts_at_once(token_file: Path) -> None:
     caller = Capability(token_file)
+    assert asyncio.run(caller.refuse(f"Bearer {TOKEN}", "/")) == ""
     token_file.write_text("d" * 64)
     assert asyncio.run(caller.refuse(f"Bearer {TOKEN}", "/")) != ""
     assert asyncio.run(caller.refuse("Bearer " + "d" * 64, "/")) == ""

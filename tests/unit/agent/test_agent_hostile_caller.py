@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from kubectl_genainet.agent.always.session import PROBES, RECORDED
 from kubectl_genainet.agent.exact import rules
 from kubectl_genainet.agent.exact.rules import exact_filters, legacy_rules, nft_commands
 from kubectl_genainet.agent.node.inventory import Inventory
-from kubectl_genainet.agent.serve import audit, limits, memory, server
+from kubectl_genainet.agent.serve import limits, memory, server
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.limits import checked_filters, checked_request
 from kubectl_genainet.agent.serve.server import AnyCaller, Authenticator, Server
@@ -112,6 +115,12 @@ def test_sessions_that_would_not_fit_are_refused_and_a_first_one_never_is() -> N
     assert memory.fits([everything] * 3, everything, None)
 
 
+def test_a_recorder_leaves_room_for_a_trace() -> None:
+    """In the DaemonSet's 400 MiB; with every probe its maps have 113 MiB, its worker 54."""
+    for probes in (("packet",), ("drops",)):
+        assert memory.fits([(*RECORDED, *PROBES)], probes, 400)
+
+
 def test_the_containers_own_limit_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("419430400\n")
     (tmp_path / "none").write_text("max\n")
@@ -159,6 +168,7 @@ def test_a_refusal_arrives_although_its_request_has_a_body(tmp_path: Path) -> No
 
 def test_who_says_nothing_makes_room_for_a_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "HEAD_S", 600.0)  # it is not time that makes room
 
     async def talk(path: str, first: asyncio.StreamReader, __: asyncio.StreamWriter) -> tuple[bytes, bytes]:
         silent = [await asyncio.open_unix_connection(path) for _ in range(12)]
@@ -206,25 +216,36 @@ def test_whatever_fails_is_answered_and_the_agent_goes_on(
     assert "something that nobody thought of" in capsys.readouterr().err
 
 
-def test_each_session_is_two_lines_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_session_is_two_lines_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a server whose workers have nothing to say."""
     request = TraceRequest(
         filters=tuple(FilterEntry(f"10.0.0.{n}", 80, "TCP") for n in range(30)),
         exact=True,
+        http=True,
         check=CheckRequest("10.0.0.1", "10.0.0.2", 80, path="/v1"),
     )
 
-    async def run() -> None:
-        async with audit.session("ab12", "127.0.0.1:40000", request) as entry:
-            entry.end = "its own"
+    @contextlib.asynccontextmanager
+    async def silent(*_: object) -> AsyncIterator[asyncio.subprocess.Process]:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec("true", stdin=pipe, stdout=pipe)
+        yield process
+        await process.communicate()
 
-    asyncio.run(run())
+    monkeypatch.setattr(Server, "_worker", silent)
+
+    async def talk(_: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        body = msgspec.json.encode(request)
+        writer.write(b"POST /v1/trace HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        return await reader.read()
+
+    assert b"200" in served(AnyCaller(), talk, tmp_path)
     begun, ended = map(msgspec.json.decode, capsys.readouterr().err.splitlines())
-    assert (begun["audit"], begun["session"], begun["peer"]) == ("session", "ab12", "127.0.0.1:40000")
-    assert (begun["probes"], begun["exact"], begun["filters"], len(begun["first_filters"])) == (
-        ["packet"],
-        True,
-        30,
-        20,
-    )
+    assert (begun["audit"], begun["peer"]) == ("session", f"process {os.getpid()} of user {os.getuid()}")
+    assert (begun["probes"], begun["exact"], begun["http"]) == (["packet"], True, True)
+    assert (begun["timeout_s"], begun["filters"], len(begun["first_filters"])) == (request.timeout_s, 30, 20)
     assert begun["check_connections"]["path"] == "/v1"
-    assert (ended["audit"], ended["session"], ended["end"]) == ("session ended", "ab12", "its own")
+    assert (ended["audit"], ended["session"], ended["end"]) == ("session ended", begun["session"], "its own")
+    assert ended["seconds"] >= 0

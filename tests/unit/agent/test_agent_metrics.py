@@ -2,148 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.agent.always.metrics import Metrics
-from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter, headers_from
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.always.session import listen_address
 from kubectl_genainet.context.identities import identities_of
-from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
     DnsEnd,
-    DnsPlace,
-    DnsTransaction,
     DropCount,
     EstablishedCount,
     IcmpCount,
     LostEvents,
-    PacketDropped,
     Point,
     ResetCount,
     RetransmitCount,
 )
 from kubectl_genainet.model.identities import Identities, Owner
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import Device, NetNs, NodeReport
-from kubectl_genainet.model.packet import FiveTuple, Protocol
-from tests.otlptest import Collector, collecting
-
-FLOW = FiveTuple("10.0.0.1", 40000, "10.0.1.2", 8080, Protocol.TCP)
-NODE: dict[str, Any] = {"node": "node-1", "t_ns": 5_000_000_000}
-HOST, LLAMA, BYUID = 100, 101, 102
-
-
-def report() -> NodeReport:
-    def inside(inode: int, address: str, *uids: str, host: bool = False) -> NetNs:
-        device = Device(name="eth0", ifindex=2, mtu=1500, addresses=(address,))
-        return NetNs(
-            inode=inode,
-            host=host,
-            devices=(device,),
-            pod_uids=uids,
-            conntrack_count=7 if host else None,
-            conntrack_max=10,
-        )
-
-    return NodeReport(
-        node="node-1",
-        t_ns=1,
-        namespaces=(inside(HOST, "192.0.2.1", host=True), inside(LLAMA, "10.0.1.2"), inside(BYUID, "10.0.1.9", "u-9")),
-    )
-
-
-def identities() -> Identities:
-    return Identities(
-        taken_at=1.0,
-        addresses={"10.0.1.2": Owner("default", "my-llama"), "10.0.1.9": Owner("old", "whoever-had-it-before")},
-        backends={"10.0.1.2 8080 TCP": ("default/my-llama-svc",), "10.0.1.2 9000 TCP": ("default/a", "default/b")},
-    )
-
-
-@pytest.fixture
-def owners(tmp_path: Path) -> Owners:
-    file = tmp_path / "identities.json"
-    file.write_bytes(msgspec.json.encode(identities()))
-    found = Owners(str(file))
-    found.reload()
-    assert found.error == ""
-    return found
-
-
-@pytest.fixture
-def metrics(owners: Owners) -> Metrics:
-    made = Metrics(owners)
-    made.feed(report())
-    return made
-
-
-def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
-    """The samples of one name by their label values, in the order of the labels' names."""
-    body, content_type = metrics.scrape()
-    assert content_type.startswith("text/plain")
-    return {
-        tuple(value for _, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(body.decode())
-        for sample in family.samples
-        if sample.name == name
-    }
-
-
-def drop(
-    packets: int, *, flow: FiveTuple = FLOW, netns: int = HOST, reason: str = "NETFILTER_DROP", **more: Any
-) -> DropCount:
-    return DropCount(
-        **NODE,
-        netns=netns,
-        flow=flow,
-        packets=packets,
-        bytes=60 * packets,
-        reason=reason,
-        location="nft_do_chain",
-        **more,
-    )
-
-
-def sample(hook: str, *, flow: FiveTuple = FLOW) -> PacketDropped:
-    return PacketDropped(
-        **NODE,
-        netns=HOST,
-        ifindex=2,
-        device="eth0",
-        skb=1,
-        flow=flow,
-        length=60,
-        payload=0,
-        ip_id=1,
-        reason="NETFILTER_DROP",
-        location="nft_do_chain+0x1",
-        hook=hook,
-    )
-
-
-def exchange(end: DnsEnd, point: Point = Point.TX) -> DnsTransaction:
-    query = (DnsPlace(1_000_000_000, LLAMA, 2, point, 0),)
-    response = (DnsPlace(1_003_000_000, LLAMA, 2, Point.RX, 0),) if end is DnsEnd.ANSWERED else ()
-    answer = DnsMessage(qr=True, length=40, captured=40, rcode="NXDOMAIN") if response else None
-    return DnsTransaction(
-        **NODE,
-        id=1,
-        end=end,
-        flows=(FiveTuple("10.0.1.2", 999, "10.96.0.10", 53, Protocol.UDP),),
-        query=query,
-        response=response,
-        answer=answer,
-    )
+from tests.unit.agent.measured import BYUID, FLOW, LLAMA, NODE, drop, exchange, report, sample, values
 
 
 def test_what_a_resolver_makes_up_is_one_series(metrics: Metrics) -> None:
@@ -342,85 +225,3 @@ def test_the_metrics_address(text: str, address: tuple[str | None, int]) -> None
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(GenainetError):
         listen_address(text)
-
-
-# --- OTLP -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with collecting() as found:
-        yield found
-
-
-def send(metrics: Metrics, port: int, *events: Any, capacity: int = 100) -> None:
-    endpoint = Endpoint.parse(f"http://127.0.0.1:{port}")
-    exporter = LogExporter(endpoint, metrics.registry, "node-1", interval_s=0.2, pause_s=0.01, capacity=capacity)
-    logs = FlowLogs(metrics, exporter.put)
-    for event in events:
-        logs.feed(event)
-    with exporter:
-        exporter._stop.wait(1.0)
-
-
-def test_flows_arrive_as_log_records_that_the_protocol_definition_accepts(
-    metrics: Metrics, collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logs_service = pytest.importorskip("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
-    from google.protobuf import json_format
-
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x,tenant=a")
-    metrics.feed(sample("FORWARD"))
-    send(metrics, collector.server_port, drop(3), exchange(DnsEnd.ANSWERED), report())
-    ((path, headers, body),) = collector.requests
-    assert (path, headers["Content-Type"], headers["authorization"]) == ("/v1/logs", "application/json", "Bearer x")
-    request = json_format.Parse(body, logs_service.ExportLogsServiceRequest())
-    (resource,) = request.resource_logs
-    assert {a.key: a.value.string_value for a in resource.resource.attributes}["k8s.node.name"] == "node-1"
-    first, second = resource.scope_logs[0].log_records
-    found = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in first.attributes}
-    assert (first.event_name, first.severity_text) == ("genainet.drop", "WARN")
-    assert (found["source.address"], found["destination.port"], found["genainet.packets"]) == ("10.0.0.1", 8080, 3)
-    assert (found["genainet.drop.reason"], found["genainet.drop.hook"]) == ("NETFILTER_DROP", "FORWARD")
-    assert found["genainet.destination.workload"] == "my-llama"
-    found = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in second.attributes}
-    assert (second.event_name, found["genainet.dns.duration"]) == ("genainet.dns", pytest.approx(0.003))
-    assert values(metrics, "genainet_otlp_sent_records_total") == {(): 2}
-
-
-def test_what_a_collector_does_not_take_is_counted(metrics: Metrics, collector: Collector) -> None:
-    partial = json.dumps({"partialSuccess": {"rejectedLogRecords": "1"}}).encode()
-    collector.answers = [(503, b""), (200, partial)]
-    send(metrics, collector.server_port, drop(1), drop(1), drop(1), drop(1), capacity=3)
-    assert len(collector.requests) == 2
-    assert values(metrics, "genainet_otlp_sent_records_total") == {(): 2}
-    assert values(metrics, "genainet_otlp_lost_records_total") == {
-        ("queue full",): 1,
-        ("rejected",): 1,
-        ("refused",): 0,
-        ("unreachable",): 0,
-    }
-
-
-def test_a_request_that_is_refused_is_not_sent_again(metrics: Metrics, collector: Collector) -> None:
-    collector.answers = [(400, b"no")]
-    send(metrics, collector.server_port, drop(1))
-    assert len(collector.requests) == 1
-    assert values(metrics, "genainet_otlp_lost_records_total")["refused",] == 1
-
-
-def test_a_collector_that_is_not_there_costs_records_and_no_time(metrics: Metrics, collector: Collector) -> None:
-    send(metrics, 1, drop(1))
-    assert values(metrics, "genainet_otlp_lost_records_total")["unreachable",] == 1
-
-
-@pytest.mark.parametrize("url", ["collector:4318", "ftp://x", "http://", "http://x:port", "http://user:secret@x"])
-def test_an_endpoint_that_is_no_url_of_a_collector_is_refused(url: str) -> None:
-    with pytest.raises(InputError):
-        Endpoint.parse(url)
-
-
-def test_an_endpoint_has_the_protocols_port_and_path() -> None:
-    assert Endpoint.parse("http://c.example") == Endpoint(False, "c.example", 4318, "/v1/logs")
-    assert Endpoint.parse("https://c.example/base/") == Endpoint(True, "c.example", 443, "/base/v1/logs")
-    assert headers_from("a=b%3D,broken, c = d") == {"a": "b=", "c": "d"}

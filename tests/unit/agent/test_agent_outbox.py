@@ -8,9 +8,9 @@ import threading
 import time
 
 from kubectl_genainet import wire
-from kubectl_genainet.agent.serve.outbox import Outbox, write_all
-from kubectl_genainet.model.events import Tick
-from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.agent.session.outbox import Outbox, write_all
+from kubectl_genainet.model.events import Bye, Event, Sightings, Tick
+from kubectl_genainet.model.node import NodeReport, RulesetDump
 
 
 def read_slowly(fd: int, into: list[bytes]) -> threading.Thread:
@@ -71,6 +71,18 @@ def test_records_stay_whole_and_in_order_however_many_threads_put_them() -> None
         assert times == list(range(4 if node == "big" else 200))
 
 
+def test_nothing_comes_after_the_last_record() -> None:
+    readable, writable = os.pipe()
+    outbox = Outbox(writable, 1 << 20)
+    assert outbox.put(Tick(node="node-1", t_ns=1))
+    bye = Bye(node="node-1", emitted=0, sent=0, lost=0, reason="stopped")
+    outbox.close(20, bye)
+    assert not outbox.put(NodeReport(node="node-1", t_ns=2, namespaces=()), always=True)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as lines:
+        assert [wire.decode(line) for line in lines] == [Tick(node="node-1", t_ns=1), bye]
+
+
 def test_what_a_slow_reader_costs_is_counted() -> None:
     readable, writable = os.pipe()
     outbox = Outbox(writable, 100_000)  # and nobody reads
@@ -81,3 +93,25 @@ def test_what_a_slow_reader_costs_is_counted() -> None:
     assert outbox.broken.wait(5)
     os.close(writable)
     assert kept.count(True) == outbox.sent - 1 and kept.count(False) == outbox.dropped > 0
+
+
+def test_what_describes_the_node_comes_before_its_first_packet_and_not_where_there_is_none() -> None:
+    rules = [RulesetDump(node="node-1", t_ns=t, source="nft", text=f"rules of {t}") for t in (1, 2)]
+    reports = [NodeReport(node="node-1", t_ns=t, namespaces=()) for t in (1, 2, 3)]
+    tick, packets = Tick(node="node-1", t_ns=3), Sightings(node="node-1", data=b"")
+    sent: dict[tuple[Event, ...], list[Event]] = {
+        (reports[0], rules[0], tick, rules[1], tick, reports[1]): [tick, tick],
+        (reports[0], rules[0], *reports[1:], rules[1], tick, packets, reports[0], rules[0]): [
+            *(tick, reports[0], rules[1], reports[2]),
+            *(packets, reports[0], rules[0]),
+        ],
+    }
+    for events, wanted in sent.items():
+        readable, writable = os.pipe()
+        outbox = Outbox(writable, 1 << 20, node_when_seen=True)
+        for event in events:
+            assert outbox.put(event, always=True)
+        outbox.close()
+        os.close(writable)
+        with os.fdopen(readable, "rb") as lines:
+            assert [wire.decode(line) for line in lines] == wanted

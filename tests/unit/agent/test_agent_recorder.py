@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -57,7 +58,9 @@ def packet(
     ends = (mapped(dst), mapped(CLIENT), 80, port, 6) if back else (mapped(CLIENT), mapped(dst), port, 80, 6)
     nothing = (bytes(16), bytes(16), 0, 0, 0, 0)
     numbers = (7, 2, seq or port, 0, 60, payload, 0, 1)
-    return PACKET.pack(MONO + int(at_s * SECOND), 1, *ends, *nothing, *numbers, 1, 1, flags, 0, 0, 0, 0, b"eth0", 0, 0)
+    return PACKET.pack(
+        MONO + int(at_s * SECOND), 1, *ends, *nothing, *numbers, 1, 1, flags, 0, 0, 0, 0, b"eth0", 0, 0, 64
+    )
 
 
 def healthy(at_s: float, port: int) -> list[bytes]:
@@ -159,7 +162,8 @@ def test_a_busy_node_keeps_examples_and_what_is_in_trouble(node: Node) -> None:
     }
     assert {f.dst for f in kept[reset].flows} == {SERVICE, BACKEND}
     times = [t for e in events if isinstance(e, Bucket) for t in e.times if t.server == SERVICE]
-    assert sum(t.followed for t in times) >= 3 and sum(t.troubled for t in times) >= 1
+    assert {(t.backend, t.outcome): t.followed for t in times}[BACKEND, "refused"] == 1
+    assert sum(t.followed for t in times if not t.outcome) >= 2
     shares = [e.share for e in node.events(0, since + 12) if isinstance(e, Sampled)]
     assert min(shares) < ALL_KEPT
 
@@ -167,17 +171,39 @@ def test_a_busy_node_keeps_examples_and_what_is_in_trouble(node: Node) -> None:
 def test_totals_are_what_the_kernel_counted_within_the_bucket(node: Node) -> None:
     recorder = node.start()
 
-    def counted(opened: int, refused: int) -> ConnectionCounts:
-        return ConnectionCounts(
-            node=NODE, t_ns=1, side="client", client=CLIENT, server=SERVICE, port=80, opened=opened, refused=refused
-        )
+    def counted(**numbers: Any) -> ConnectionCounts:
+        return ConnectionCounts(node=NODE, t_ns=1, side="client", client=CLIENT, server=SERVICE, port=80, **numbers)
 
-    recorder.take(counted(5, 0))
+    def sent_on(**numbers: Any) -> ConnectionCounts:
+        return msgspec.structs.replace(counted(**numbers), backend=BACKEND, backend_port=8080)
+
+    recorder.take(counted(opened=5))
+    recorder.take(sent_on(established=4))
     node.pass_time(recorder, 12)
-    recorder.take(counted(9, 2))
+    recorder.take(counted(opened=9))
+    recorder.take(sent_on(established=6, refused=2))
     node.pass_time(recorder, 26)
     sums = [c for e in node.events(0, 26) if isinstance(e, Bucket) for c in e.connections]
-    assert [(c.opened, c.refused) for c in sums] == [(5, 0), (4, 2)]
+    assert [(c.opened, c.established, c.refused) for c in sums if not c.backend] == [(5, 0, 0), (4, 0, 0)]
+    assert [(c.opened, c.established, c.refused) for c in sums if c.backend] == [(0, 4, 0), (0, 2, 2)]
+
+
+def test_what_is_read_after_the_end_of_a_bucket_is_in_the_next(node: Node) -> None:
+    recorder = node.start()
+    for read_s, refused in ((9.5, 1), (10.4, 3)):  # before the recorder's own look at the clock
+        counts = ConnectionCounts(
+            node=NODE,
+            t_ns=MONO + int(read_s * SECOND),
+            side="client",
+            client=CLIENT,
+            server=SERVICE,
+            port=80,
+            refused=refused,
+        )
+        recorder.take(counts)
+    node.pass_time(recorder, 21)
+    buckets = [e for e in node.events(0, 21) if isinstance(e, Bucket) and e.connections]
+    assert [((b.since_ns - WALL) // SECOND, b.connections[0].refused) for b in buckets] == [(0, 1), (10, 2)]
 
 
 def dropped(at_s: float) -> DropCount:

@@ -10,44 +10,60 @@ import pytest
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent.serve import server
-from kubectl_genainet.model.events import Bye, Hello, Progress
+from kubectl_genainet.model.events import AgentFailed, Bye, Hello, Progress, Tick
 
 
 class SlowPipe:
-    """A worker's standard output: nothing for a while, then one record, then its end."""
+    """A worker's standard output: each piece after a while, then its end."""
 
-    def __init__(self, seconds: float, data: bytes) -> None:
-        self.seconds, self.data = seconds, [data, b""]
+    def __init__(self, *pieces: tuple[float, bytes]) -> None:
+        self._pieces = [*pieces, (0.0, b"")]
 
     async def read(self, _: int) -> bytes:
-        await asyncio.sleep(self.seconds)
-        self.seconds = 0.0
-        return self.data.pop(0)
+        seconds, data = self._pieces.pop(0)
+        await asyncio.sleep(seconds)
+        return data
 
 
 class Client:
     def __init__(self) -> None:
-        self.lines: list[bytes] = []
+        self.received = b""
         self.ended = False
 
     async def write(self, data: bytes) -> None:
-        self.lines += data.splitlines(keepends=True)
+        self.received += data
 
     async def end(self) -> None:
         self.ended = True
 
 
-def relayed(seconds: float) -> tuple[list[Any], bool]:
-    bye = Bye(node="node-1", emitted=0, sent=0, lost=0, reason="timeout")
+BYE = wire.encode(Bye(node="node-1", emitted=0, sent=0, lost=0, reason="timeout"))
+TICK = wire.encode(Tick(node="node-1", t_ns=1))
+
+
+class EndedWorker:
+    """A worker that ends with its output."""
+
+    def __init__(self, pieces: tuple[tuple[float, bytes], ...], status: int) -> None:
+        self.stdout = SlowPipe(*pieces)
+        self.returncode: int | None = None
+        self._status = status
+
+    async def wait(self) -> int:
+        self.returncode = self._status
+        return self._status
+
+
+def relayed(*pieces: tuple[float, bytes], status: int = 0) -> tuple[list[Any], bool]:
     agent = server.Server(SimpleNamespace(node="node-1"), "", server.AnyCaller())  # type: ignore[arg-type]
-    client, process = Client(), SimpleNamespace(stdout=SlowPipe(seconds, wire.encode(bye)))
+    client, process = Client(), EndedWorker(pieces, status)
     asyncio.run(agent._relay(client, process, ("packet",)))  # type: ignore[arg-type]
-    return [wire.decode(line) for line in client.lines], client.ended
+    return [wire.decode(line) for line in client.received.splitlines(keepends=True)], client.ended
 
 
 def test_a_worker_that_is_slow_to_start_leaves_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "ALIVE_S", 0.05)
-    records, ended = relayed(0.3)
+    records, ended = relayed((0.3, BYE))
     assert isinstance(records[0], Hello) and records[0].probes == ("packet",)
     waiting = records[1:-1]
     assert len(waiting) >= 3 and all(isinstance(r, Progress) and r.stage == "loading" for r in waiting)
@@ -55,5 +71,30 @@ def test_a_worker_that_is_slow_to_start_leaves_no_silence(monkeypatch: pytest.Mo
 
 
 def test_a_worker_that_starts_at_once_is_greeted_once() -> None:
-    records, ended = relayed(0.0)
+    records, ended = relayed((0.0, BYE))
     assert [type(record) for record in records] == [Hello, Bye] and ended
+
+
+def test_a_worker_that_has_no_time_is_said_to_be_busy_between_whole_records_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "ALIVE_S", 0.05)
+    records, _ = relayed((0.0, TICK), (0.3, TICK[:5]), (0.3, TICK[5:]), (0.0, BYE))
+    said = [record.stage if isinstance(record, Progress) else type(record) for record in records]
+    busy = said.count("busy")
+    assert busy >= 3 and said == [Hello, Tick, *["busy"] * busy, Tick, Bye]
+
+
+def test_nothing_follows_the_last_record_however_long_its_worker_takes_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ALIVE_S", 0.05)
+    records, ended = relayed((0.0, TICK + BYE[:9]), (0.0, BYE[9:]), (0.3, b""))
+    assert [type(record) for record in records] == [Hello, Tick, Bye] and ended
+
+
+@pytest.mark.parametrize(
+    ("status", "how"), [(-11, "was ended by signal 11"), (1, "ended with status 1")], ids=["signal", "status"]
+)
+def test_a_worker_that_ends_without_its_last_record_is_told_by_how_it_ended(status: int, how: str) -> None:
+    records, ended = relayed((0.0, TICK), status=status)
+    assert [type(record) for record in records] == [Hello, Tick, AgentFailed] and ended
+    assert records[-1].message.startswith(f"the process of the trace {how}, without its last record")

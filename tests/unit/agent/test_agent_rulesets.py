@@ -13,6 +13,7 @@ from kubectl_genainet.agent.serve.limits import check_rulesets_query
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from tests.unit.died import died
 
 
 def test_connections_are_read_only_where_they_are_asked_for() -> None:
@@ -56,20 +57,29 @@ def test_a_tool_that_is_not_there_is_an_error() -> None:
 
 def dying(netns: int) -> PacketDropped:
     flow = FiveTuple("10.244.1.7", 40_000, "10.96.0.5", 80, Protocol.TCP)
-    return PacketDropped(
-        node="node-1",
-        t_ns=1,
-        netns=netns,
-        ifindex=2,
-        device="eth0",
-        skb=1,
-        flow=flow,
-        length=60,
-        payload=0,
-        ip_id=1,
-        reason="NETFILTER_DROP",
-        location="nf_hook_slow",
-    )
+    return died(flow, netns=netns, location="nf_hook_slow")
+
+
+def test_what_is_due_at_a_sessions_end_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: SimpleQueue[int] = SimpleQueue()
+    inventory: Any = SimpleNamespace(host_inode=1, path_of=wanted.put)
+    monkeypatch.setattr(podrules, "AGAIN_S", 1000.0)
+    rules = podrules.PodRules("node-1", inventory, lambda _: None, lambda: None)
+    rules.see(dying(2))
+    assert wanted.get(timeout=10) == 2
+    rules.see(dying(2))
+    with pytest.raises(Empty):
+        wanted.get(timeout=0.1)
+    rules.finish()
+    assert wanted.get(timeout=10) == 2
+
+
+def test_hosts_rules_that_were_read_without_a_change_are_told_as_read() -> None:
+    told: SimpleQueue[Any] = SimpleQueue()
+    rules = podrules.PodRules("node-1", SimpleNamespace(host_inode=1), told.put, lambda: None)  # type: ignore[arg-type]
+    rules.see(dying(1))
+    read = told.get(timeout=10)
+    assert (read.netns, read.dumps) == (1, ())
 
 
 def test_a_session_without_end_reads_the_rules_of_pods_that_come_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.exact import reports
 from kubectl_genainet.agent.node.inventory import Inventory
-from kubectl_genainet.agent.serve import worker
-from kubectl_genainet.agent.serve.job import Job
-from kubectl_genainet.agent.serve.worker import Session
+from kubectl_genainet.agent.session import node_reports, session
+from kubectl_genainet.agent.session.job import Job
+from kubectl_genainet.agent.session.session import Session
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Progress
 from kubectl_genainet.model.node import NetNs, NodeReport
@@ -33,15 +34,15 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., list[Ev
     def records(request: TraceRequest = REQUEST, **parts: Callable[..., object]) -> list[Event]:
         monkeypatch.setattr(Inventory, "own_inodes", parts.get("own_inodes", lambda _: inodes))
         monkeypatch.setattr(Inventory, "report", parts.get("report", lambda _, fresh=True: report))
-        monkeypatch.setattr(worker, "ExactTracer", parts.get("exact", _Quiet))
-        monkeypatch.setattr(worker, "LoadedProbe", parts.get("probe", _refuse))
-        monkeypatch.setattr(worker, "read_rulesets", parts.get("rulesets", lambda *_: iter(())))
+        monkeypatch.setattr(reports, "ExactTracer", parts.get("exact", _Quiet))
+        monkeypatch.setattr(session, "LoadedProbe", parts.get("probe", _refuse))
+        monkeypatch.setattr(node_reports, "read_rulesets", parts.get("rulesets", lambda *_: iter(())))
         out, sink = os.pipe()
         silent, client = os.pipe()
         job = Job(request, "node-1", "/proc/self/ns/net", str(tmp_path), namespaces_s=0.05)
         with os.fdopen(silent, "rb") as commands, os.fdopen(out, "rb") as stream:
-            session = Session(job, commands, sink)
-            thread = threading.Thread(target=session.run)
+            running = Session(job, commands, sink)
+            thread = threading.Thread(target=running.run)
             thread.start()
             thread.join(20)
             os.close(sink)

@@ -15,7 +15,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from kubectl_genainet.agent.always.metrics import Metrics
-from kubectl_genainet.agent.always.otlp import Endpoint, LogExporter
+from kubectl_genainet.agent.always.otlp import LogExporter, OtlpEndpoint
+from kubectl_genainet.agent.always.otlp_metrics import MetricsExporter
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.always.session import AlwaysOn, OwnCost
 from kubectl_genainet.assets import asset_dir
@@ -37,7 +38,8 @@ def registry() -> CollectorRegistry:
     metrics = Metrics(Owners())
     AlwaysOn("node-1", "", "", metrics, ())
     OwnCost(metrics.registry, lambda: None, list)
-    LogExporter(Endpoint.parse("http://127.0.0.1"), metrics.registry)
+    LogExporter(OtlpEndpoint.parse("http://127.0.0.1"), metrics.registry)
+    MetricsExporter(OtlpEndpoint.parse("http://127.0.0.1"), metrics.registry)
     return metrics.registry
 
 

@@ -22,7 +22,7 @@ from kubectl_genainet.history.blocks import scan
 from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
-from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
 from kubectl_genainet.model.history import ObjectChanged
@@ -35,7 +35,7 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
 
     def start() -> ObjectsRecorder:
         clocks = {"wall": lambda: WALL + now_s * SECOND, "mono": lambda: MONO + now_s * SECOND}
-        recorder = ObjectsRecorder(tmp_path, Bounds(), **clocks)
+        recorder = ObjectsRecorder(tmp_path, RecordingLimits(), **clocks)
         assert recorder.see(snapshot) == len(snapshot.objects)
         return recorder
 
@@ -62,7 +62,7 @@ def test_what_changes_just_after_the_clock_was_set_is_by_the_new_clock(tmp_path:
     snapshot = read_bundle(recordings() / "policy-service-port.gnb").snapshot
     wall_s = mono_s = 0
     clocks = {"wall": lambda: WALL + wall_s * SECOND, "mono": lambda: MONO + mono_s * SECOND}
-    recorder = ObjectsRecorder(tmp_path, Bounds(), **clocks)
+    recorder = ObjectsRecorder(tmp_path, RecordingLimits(), **clocks)
     recorder.see(snapshot)
     wall_s, mono_s = 3602, 2  # an hour ahead
     assert recorder.see(replace(snapshot, objects=snapshot.objects[1:])) == 1
@@ -89,7 +89,7 @@ def test_the_log_says_each_thing_once(
             raise GenainetError(answer)
         return answer
 
-    watch = server.Watch(ObjectsRecorder(tmp_path, Bounds()), look)
+    watch = server.Watch(ObjectsRecorder(tmp_path, RecordingLimits()), look)
     watch.run()
     said = [line.removeprefix("genainet-objects: ") for line in capsys.readouterr().err.splitlines()]
     assert said == ["held", "away", "the objects can be read again", "held", "the objects can be read again"]
@@ -97,7 +97,7 @@ def test_the_log_says_each_thing_once(
 
 def test_who_says_nothing_makes_room_for_a_health_check(tmp_path: Path) -> None:
     async def run() -> bytes:
-        recorder = ObjectsRecorder(tmp_path / "kept", Bounds())
+        recorder = ObjectsRecorder(tmp_path / "kept", RecordingLimits())
         objects = server.ObjectsServer(tmp_path / "kept", recorder, AnyCaller(), lambda: True)
         path = str(tmp_path / "objects.sock")
         async with await asyncio.start_unix_server(objects.handle, path=path):
@@ -119,8 +119,8 @@ def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_pa
     program = (
         "import os, signal, sys; from pathlib import Path;"
         "from kubectl_genainet.agent.objects.recorder import ObjectsRecorder;"
-        "from kubectl_genainet.history.store import Bounds; from kubectl_genainet.model.cluster import ClusterSnapshot;"
-        "recorder = ObjectsRecorder(Path(sys.argv[1]), Bounds()); recorder.see(ClusterSnapshot(objects=()));"
+        "from kubectl_genainet.history.store import RecordingLimits; from kubectl_genainet.model.cluster import ClusterSnapshot;"
+        "recorder = ObjectsRecorder(Path(sys.argv[1]), RecordingLimits()); recorder.see(ClusterSnapshot(objects=()));"
         "recorder.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(

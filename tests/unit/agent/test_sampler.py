@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from kubectl_genainet.agent.serve.sampler import BURST, EVENTS_SHARE, FEWEST_KEPT, Level, records_per_second
+from kubectl_genainet.agent.session.sampler import BURST, EVENTS_SHARE, FEWEST_KEPT, Level, Spent, records_per_second
 from kubectl_genainet.model.packet import ALL_KEPT
 
 BUDGET = 0.05
+PACKETS_AN_EVENT = 20
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Node:
         """Lets a second pass with the level's part of the events; returns what it took, as a share of the budget."""
         events = all_events * level.kept // ALL_KEPT
         own = self.own_s + events * self.event_s
-        level.look(1.0, events, own, self.kernel_s, level.kept)
+        reading = events * self.event_s
+        level.look(Spent(1.0, events, events * PACKETS_AN_EVENT, own, reading, self.kernel_s), level.kept)
         return (own + self.kernel_s) / BUDGET
 
 
@@ -54,9 +56,16 @@ def test_few_events_are_all_followed_beside_costs_that_sampling_does_not_lower()
     assert level.kept == ALL_KEPT
 
 
+def test_packets_of_others_on_a_busy_node_leave_nothing_out() -> None:
+    level, node = Level(BUDGET, 5000), Node(kernel_s=0.2)
+    for _ in range(10):
+        node.second(level, 50)
+    assert level.kept == ALL_KEPT
+
+
 def test_what_the_kernel_halved_is_the_number_that_is_in_force() -> None:
     level = Level(BUDGET, 5000)
-    assert not level.look(1.0, 1000, 0.01, 0.01, ALL_KEPT // 4)
+    assert not level.look(Spent(1.0, 1000, 5000, 0.01, 0.008, 0.01), ALL_KEPT // 4)
     assert level.kept == ALL_KEPT // 4
 
 

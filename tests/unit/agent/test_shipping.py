@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from kubectl_genainet import wire
-from kubectl_genainet.agent.always.otlp import Endpoint, LogExporter
+from kubectl_genainet.agent.always.otlp import LogExporter, OtlpEndpoint
 from kubectl_genainet.agent.always.shipping import POSITION, Shipper
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
@@ -21,7 +21,7 @@ from kubectl_genainet.history.names import SnapshotNames
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import COVER, Nobody, Rebuilt
-from kubectl_genainet.history.select import Wanted
+from kubectl_genainet.history.select import Selection
 from tests.otlptest import Collector, collecting
 from tests.tabletest import segments_of
 
@@ -48,7 +48,7 @@ def received(server: Collector) -> list[tuple[str, dict[str, Any], dict[str, str
 def shipped(folder: Path, times: int = 1) -> list[tuple[str, dict[str, Any], dict[str, str]]]:
     names = SnapshotNames(read_bundle(recordings() / "policy-service-port.gnb").snapshot)
     with collecting() as server:
-        endpoint = Endpoint.parse(f"http://127.0.0.1:{server.server_port}")
+        endpoint = OtlpEndpoint.parse(f"http://127.0.0.1:{server.server_port}")
         with LogExporter(endpoint, CollectorRegistry(), NODE, interval_s=0.02) as exporter:
             shipper = Shipper(folder, NODE, exporter, names)
             sent = sum(shipper.ship() for _ in range(times))
@@ -71,7 +71,7 @@ def test_what_arrives_gives_the_nodes_recording_back(tmp_path: Path) -> None:
         else:
             session, block, position = (int(given[f"genainet.{name}"]) for name in ("session", "block", "record"))
             rebuilt.record(node, session, block, position, int(record["timeUnixNano"]), body)
-    again = rebuilt.range(NODE, begin, end, Wanted())
+    again = rebuilt.range(NODE, begin, end, Selection())
     direct = node_range(NODE, RangeReader(tmp_path / NODE, NODE, begin, end).blocks())
 
     def texts(blocks: Any) -> list[str]:

@@ -13,7 +13,10 @@ import kubectl_genainet
 from kubectl_genainet import api
 
 LIBRARY = Path(__file__).parents[3] / "docs" / "library.md"
-VERBS = ("diagnose", "dns", "doctor", "drops", "explain", "matrix", "past", "replay", "rules", "timeline", "trace")
+VERBS = (
+    *("diagnose", "dns", "doctor", "drops", "explain", "fabric", "matrix"),
+    *("past", "replay", "rules", "timeline", "trace"),
+)
 
 
 def test_all_lists_every_name_once_and_in_order() -> None:

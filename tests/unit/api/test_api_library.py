@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -122,3 +123,21 @@ def test_the_past_needs_a_time_zone_and_a_source_with_recorders(tmp_path: Path) 
     with pytest.raises(InputError, match="what is in a file has its own"):
         past(BundleSource(tmp_path / "incident.gnb"), since, until)
     assert "03:00:00Z to 2026-01-31T04:00:00Z" in str(past(LabSource("none"), since, until).when)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda source: api.doctor(source, areas=["dns"]), "no area 'dns'"),
+        (lambda source: api.doctor(source, measure_s=-1), "-1 s is no time to watch"),
+        (lambda source: api.matrix(source, port=99999), "99999 is not a port"),
+        (lambda source: api.matrix(source, protocol="IPX"), "no protocol 'IPX'"),
+        (lambda source: api.trace(source, "svc/my-llama-svc", timeout_s=0), "0 s is no time to watch"),
+        (lambda source: api.fabric(source, seconds=1e9), "1e+09 s is no time to watch"),
+    ],
+)
+def test_an_argument_that_is_none_of_its_kind_is_an_input_error(
+    call: Callable[[api.Source], object], problem: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(problem)):
+        call(BundleSource(INCIDENT))

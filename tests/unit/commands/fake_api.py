@@ -20,12 +20,14 @@ VERSION = "v1.33.1"
 
 class FakeApi:
     """Objects by their path. `requests` are (method, path) of all that changes something, `reads` counts the others;
-    `users` are the user and the groups that each request asked to be taken for."""
+    `users` are the user and the groups that each request asked to be taken for. One that is `forbidding` lets nobody read or
+    change an object."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
         self.reads = 0
+        self.forbidding = False
         self.users: set[tuple[str | None, tuple[str, ...]]] = set()
         self._uids = 0
 
@@ -45,6 +47,9 @@ class FakeApi:
             self.reads += 1
         else:
             self.requests.append((method, path))
+        if self.forbidding and path not in ("/version", "/apis"):
+            message = f'{path} is forbidden: User "nobody" cannot {method.lower()} it'
+            return 403, {"kind": "Status", "message": message, "reason": "Forbidden", "code": 403}
         match method:
             case "PATCH":
                 return 200, self.put(path, body)

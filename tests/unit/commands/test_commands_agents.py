@@ -158,7 +158,7 @@ def test_a_watched_status_shows_a_node_again_when_it_changes(cluster: Cluster, m
             raise KeyboardInterrupt
         look()
 
-    monkeypatch.setattr("kubectl_genainet.commands.agents.status.sleep", between)
+    monkeypatch.setattr("kubectl_genainet.run.watch.sleep", between)
     done = cluster.run("status", "--watch", "-o", "jsonpath={.node} {.state}")
     assert done.stdout.splitlines() == ["node-1 ready", "node-2 not ready", "node-2 ready"]
     assert cluster.run("status", "-o", "name").stdout.splitlines() == ["node/node-1", "node/node-2"]
@@ -180,7 +180,7 @@ def test_a_watched_status_warns_of_the_same_thing_once(cluster: Cluster, monkeyp
         if next(rounds, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("kubectl_genainet.commands.agents.status.sleep", between)
+    monkeypatch.setattr("kubectl_genainet.run.watch.sleep", between)
     assert cluster.run("status", "--watch").stderr.count("warning:") == 1
 
 

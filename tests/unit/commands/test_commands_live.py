@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,11 @@ from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.model.results.lab import LabStatus
+from kubectl_genainet.run.policies.explain import FlowsBetween
+from kubectl_genainet.run.session import LiveSession
+from kubectl_genainet.run.sources.choice import SourceChoice
+from kubectl_genainet.run.watch import watched_source
 from tests.unit.commands.fake_lab import NAME, FakeLab, fake_lab
 
 TARGET = "svc/my-llama-svc"
@@ -43,6 +51,133 @@ def test_a_live_trace_says_what_the_replay_of_the_same_records_says(lab: FakeLab
     assert live[-1][key] == again[-1][key] > 0
     assert live[-1]["verdicts"] == again[-1]["verdicts"]
     assert {node for node, request in lab.requests.items() if request.filters} == set(lab.nodes)
+
+
+def test_filters_that_leave_nothing_say_so_and_only_other_ends_are_nothing_seen(lab: FakeLab) -> None:
+    """All connections are forwarded: that none was dropped is an answer, of a client that made none there is none."""
+    for option, value, status in (
+        ("--verdict", "dropped", ExitStatus.OK),
+        ("--from", "deploy/nobody", ExitStatus.TIMED_OUT),
+    ):
+        done = run("trace", TARGET, "--timeout", "3s", option, value)
+        assert done.return_value is status
+        assert "match none of the" in done.stderr and f"connections to {TARGET} that were seen" in done.stderr
+
+
+def test_ctrl_c_before_there_is_a_result_is_130_and_blames_no_agent(
+    lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Iterator[object]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(LiveSession, "_records", interrupted)
+    lab.refuses = set(lab.nodes)  # as an agent does that is told to stop while it loads its probes
+    done = run("trace", TARGET, "--timeout", "3s")
+    assert done.exception is None and done.return_value is ExitStatus.INTERRUPTED
+    assert "0 connections" in done.stdout
+    assert f"stopped before the probes were loaded on {', '.join(lab.nodes)}" in done.stderr
+    assert "node node-1:" not in done.stderr
+
+
+def test_an_interrupt_while_modules_are_imported_shows_no_traceback() -> None:
+    """The entry point leaves SIGINT to the system until the command line is there."""
+    code = (
+        "import runpy, signal, sys; sys.argv = ['kubectl-genainet', '--help']\n"
+        "class Importing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'kubectl_genainet.cli': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Importing())\n"
+        "runpy.run_module('kubectl_genainet', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_explain_watched_answers_again_when_a_policy_changes_the_answer(
+    lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_genainet.run.watch.LOOK_S", 0.01)
+    objects = [o.raw for o in lab.bundle.snapshot.objects]
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "nobody", "namespace": "default"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+    }
+    source = SourceChoice(lab=NAME).open(lambda _: None)
+    answers = watched_source(
+        source,
+        lambda: FlowsBetween(source, "deploy/chatbot-ui", "svc/my-llama-svc"),
+        lambda answer: answer.flows,
+        lambda _: None,
+        nodes=False,
+    )
+    assert next(answers).all_admitted
+    lab.write_objects([*objects, policy])
+    assert not next(answers).all_admitted
+    lab.write_objects(objects)
+    assert next(answers).all_admitted
+    for refused in (("--patch",), ("--from", str(recordings() / "healthy.gnb"))):
+        place = () if "--from" in refused else (f"--lab={NAME}",)
+        asked = ["explain", "deploy/chatbot-ui", "svc/my-llama-svc", "--watch", *refused, *place]
+        assert CliRunner().invoke(cli, asked).exit_code == ExitStatus.FAILED
+
+
+def without_endpoints(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [o for o in objects if o["kind"] != "EndpointSlice"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "once"),
+    [(("rules", TARGET), "in step"), (("doctor", "--measure", "0", "--only", "services"), "0 errors")],
+    ids=["rules", "doctor"],
+)
+def test_a_watched_verb_answers_again_when_something_else_is_wrong(
+    lab: FakeLab, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], once: str
+) -> None:
+    objects = [o.raw for o in lab.bundle.snapshot.objects]
+    looks = iter((lambda: None, lambda: lab.write_objects(without_endpoints(objects))))
+
+    def between(_: float) -> None:
+        look = next(looks, None)
+        if look is None:
+            raise KeyboardInterrupt
+        look()
+
+    monkeypatch.setattr("kubectl_genainet.run.watch.sleep", between)
+    alone = run(*verb)
+    watched = run(*verb, "--watch")
+    assert watched.stdout.startswith(alone.stdout) and once in alone.stdout
+    assert len(watched.stdout) > len(alone.stdout) and watched.stderr.count("changed, ") == 1
+    assert CliRunner().invoke(cli, [*verb, "--watch", "--from", "x.gnb"]).exit_code == ExitStatus.FAILED
+
+
+def test_a_watched_lab_is_shown_again_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter(("up", "up", "degraded"))
+
+    def status(name: str) -> LabStatus:
+        state = next(states, None)
+        if state is None:
+            raise KeyboardInterrupt
+        return LabStatus(
+            name=name,
+            state=state,
+            nodes=(),
+            proxy_mode="iptables",
+            overlay="none",
+            ip_families=("ipv4",),
+            policy_enforcer="nobody",
+            pods=(),
+            agents={},
+            incidents=(),
+            problems=(),
+        )
+
+    monkeypatch.setattr("kubectl_genainet.commands.lab.lab_status", status)
+    monkeypatch.setattr("kubectl_genainet.run.watch.sleep", lambda _: None)
+    done = run("lab", "status", "--watch", "-o", "jsonpath={.state}")
+    assert done.stdout.splitlines() == ["up", "degraded"]
 
 
 def test_a_recorded_run_can_be_replayed(lab: FakeLab, tmp_path: Path) -> None:

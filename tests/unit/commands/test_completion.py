@@ -69,6 +69,14 @@ def test_names_come_from_the_cluster(kubeconfig: str) -> None:
     assert complete(["deploy", "--context"], "p") == (["prod"], ":4")
 
 
+@pytest.mark.parametrize("name", ["p;reboot", "p$(reboot)", "p`x`", "p\nq", "p q", "p\x1b[2J", "p\u202eq", "p'"])
+def test_what_a_shell_would_read_otherwise_is_not_offered(tmp_path: Path, name: str) -> None:
+    contexts = [{"name": n, "context": {"cluster": "c", "user": ""}} for n in (name, "prod-1:a/b@c")]
+    config = {"clusters": [], "contexts": contexts, "users": []}
+    (tmp_path / "config").write_text(json.dumps(config))
+    assert complete(["deploy", "--kubeconfig", str(tmp_path / "config"), "--context"], "p") == (["prod-1:a/b@c"], ":4")
+
+
 def test_targets_are_completed_by_kind_then_by_name(kubeconfig: str) -> None:
     pytest.importorskip("kubectl_genainet.commands.trace")
     assert complete(["trace"], "s") == (["sts/", "svc/"], ":4")

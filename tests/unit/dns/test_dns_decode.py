@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_genainet.agent.dns.redact import Redactor, new_key
-from kubectl_genainet.agent.dns.stream import MAX_WAITING, Streams, TcpDirection
+from kubectl_genainet.agent.dns.stream import MAX_WAITING, TcpDirection, TcpStreams
 from kubectl_genainet.agent.dns.wire import MAX_ANSWERS, MAX_QUESTIONS, decode_message
 from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.model.dns import DnsMessage
@@ -77,7 +77,7 @@ def test_what_dnspython_reads_whole_the_decoder_reads_too(data: bytes) -> None:
 @FUZZ
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=200), st.integers(0, 100)), max_size=30))
 def test_reassembly_never_raises_and_holds_a_bounded_amount(segments: list[tuple[int, bytes, int]]) -> None:
-    streams = Streams()
+    streams = TcpStreams()
     for seq, payload, more in segments:
         list(streams.feed("key", seq, payload, len(payload) + more))
     stream = streams.end("key")

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from kubectl_genainet.agent.fabric.netlink import attribute
-from kubectl_genainet.fabric.pods import Member
+from kubectl_genainet.fabric.pods import WatchedPod
 from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.fabric import (
     Fabric,
@@ -87,8 +87,8 @@ GPUS = 8
 POD = {"node-a": (101, "10.0.1.5"), "node-b": (202, "10.0.2.5")}
 
 
-def worker(node: str, name: str = "", job: str = "train", *, ip: str = "", host_network: bool = False) -> Member:
-    return Member("ml", name or f"worker-{node}", node, job, GPUS, (ip or POD[node][1],), host_network)
+def worker(node: str, name: str = "", job: str = "train", *, ip: str = "", host_network: bool = False) -> WatchedPod:
+    return WatchedPod("ml", name or f"worker-{node}", node, job, GPUS, (ip or POD[node][1],), host_network)
 
 
 def port(sent: int, received: int, state: str = "ACTIVE", **more: int) -> RdmaPort:

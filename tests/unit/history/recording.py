@@ -7,8 +7,8 @@ from pathlib import Path
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span, encode_block
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
-from kubectl_genainet.history.select import Wanted, index_of
-from kubectl_genainet.history.store import Bounds, SegmentWriter
+from kubectl_genainet.history.select import Selection, index_of
+from kubectl_genainet.history.store import RecordingLimits, SegmentWriter
 from kubectl_genainet.model.events import Event, Hello, Point, Sightings, TcpRetransmit, Tick
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -39,15 +39,15 @@ def sighting(at_s: float, port: int = 40_000, dst: str = "10.96.0.5") -> bytes:
     place = (7, 2, 1, 0, 60, 0, 0, 1)
     kind = (1, (Point.RX, Point.TX, Point.DROP).index(Point.TX), 2, 0, 0, 0)
     ends = (mapped("10.244.1.7"), mapped(dst), port, 80, 6)
-    return PACKET.pack(MONO + int(at_s * SECOND), 1, *ends, *nothing, *place, *kind, 0, b"eth0", 0, 0)
+    return PACKET.pack(MONO + int(at_s * SECOND), 1, *ends, *nothing, *place, *kind, 0, b"eth0", 0, 0, 64)
 
 
 class Recording:
     """Writes blocks of `length_s` one after the other; `wall_s` and `mono_s` are where the next begins."""
 
-    def __init__(self, folder: Path, bounds: Bounds | None = None, *, session: int = 1) -> None:
+    def __init__(self, folder: Path, bounds: RecordingLimits | None = None, *, session: int = 1) -> None:
         self.folder = folder
-        self.writer = SegmentWriter(folder, bounds or Bounds(size=64 << 20, age_s=1e6))
+        self.writer = SegmentWriter(folder, bounds or RecordingLimits(size=64 << 20, age_s=1e6))
         self.session, self.number = session, 0
         self.wall_s = self.mono_s = 0.0
         self.boot_id = BOOT
@@ -74,11 +74,11 @@ class Recording:
         self.mono_s += length_s
         return data
 
-    def range(self, since_s: float, until_s: float, wanted: Wanted | None = None) -> NodeRange:
+    def range(self, since_s: float, until_s: float, wanted: Selection | None = None) -> NodeRange:
         since, until = WALL + int(since_s * SECOND), WALL + int(until_s * SECOND)
         return node_range(NODE, RangeReader(self.folder, NODE, since, until, wanted).blocks())
 
-    def events(self, since_s: float, until_s: float, wanted: Wanted | None = None) -> list[Event]:
+    def events(self, since_s: float, until_s: float, wanted: Selection | None = None) -> list[Event]:
         return [record for block in self.range(since_s, until_s, wanted).blocks for record in block.records()]
 
     def gaps(self, since_s: float, until_s: float) -> list[tuple[float, float, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,13 @@ import pytest
 
 from kubectl_genainet.agent.serve.history import checked_history
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import HEADER, Block, Flag, Span, encode_block, scan
+from kubectl_genainet.history.blocks import HEADER, Block, BlockError, Flag, Span, encode_block, scan
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange
 from kubectl_genainet.history.ranges import NodeRange, Room, node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import Cover, Nobody, Rebuilt, rows_of_folder
-from kubectl_genainet.history.select import Wanted
+from kubectl_genainet.history.select import Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, Event, Sightings, TcpRetransmit
 from kubectl_genainet.model.history import histogram_bounds
@@ -120,7 +121,7 @@ def test_a_row_that_stands_for_blocks_without_number_costs_no_more() -> None:
     rebuilt = Rebuilt()
     rebuilt.cover(NODE, cover(number=(1 << 32) - 1), 0)
     rebuilt.record(NODE, 1, 7, 0, WALL, encode(resent(1)).decode())
-    given = rebuilt.range(NODE, WALL, WALL + SECOND, Wanted())
+    given = rebuilt.range(NODE, WALL, WALL + SECOND, Selection())
     assert [r for b in given.blocks for r in b.records() if isinstance(r, TcpRetransmit)] == [resent(1)]
 
 
@@ -154,7 +155,7 @@ def test_a_header_that_is_none_is_left_out_and_hides_no_other_node() -> None:
 
 
 def test_a_row_with_numbers_that_are_none_fails_its_node_only() -> None:
-    huge = encode(resent(1)).replace(b'"t_ns":', b'"t_ns":9999999999999')
+    huge = encode(resent(1)).replace(b'"netns":', b'"netns":99999999999999999999')
     covers = [(node, [cover()], "", 1) for node in ("a", "b")]
     records = [("a", 1, 1, 0, WALL, huge.decode()), ("b", 1, 1, 0, WALL, encode(resent(1)).decode())]
     events = source_over(Table(covers, [], records), ClusterSnapshot(objects=())).recording.events
@@ -205,6 +206,18 @@ def test_records_that_unpack_without_end_are_not_taken() -> None:
     assert Room().whole_blocks(data + bomb) == (data,)
     plain = Block(Span(0, 0, 0, 0), 0, 0, 0, BOOT, Flag(0), data).plain_size
     assert len(Room(plain=2 * plain).whole_blocks(data * 3)) == 2
+
+
+def test_a_block_unpacks_no_further_than_its_header_says() -> None:
+    data = with_header(block([resent(1)] * 100_000), plain=100)
+    (lying,) = (part for part in scan(data) if isinstance(part, Block))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BlockError, match="another length"):
+            lying.records()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_histogram_of_any_length_has_bounds() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import Flag, Span, decode_block, encode_block
 from kubectl_genainet.history.merge import merged, of_verb
-from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange
-from kubectl_genainet.history.select import Part
+from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.events import (
     AgentFailed,
     Bye,
@@ -24,6 +28,7 @@ from kubectl_genainet.model.events import (
     TcpRetransmit,
 )
 from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, ObjectChanged
+from kubectl_genainet.wire import HistoryRequest
 from tests.unit.history.recording import MONO, NODE, SECOND, WALL, Recording, hello, resent, sighting, sightings, tick
 
 NO_OBJECTS = ObjectsRange(None, (), ())
@@ -102,12 +107,18 @@ def test_a_node_that_did_not_answer_is_named(tmp_path: Path) -> None:
 def test_totals_are_those_since_the_range_began(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
     for number in range(3):
-        sums = ConnectionSums(side="client", client="10.0.0.1", server="10.0.0.2", port=80, opened=10, refused=number)
+        opened = ConnectionSums(side="client", client="10.0.0.1", server="10.0.0.2", port=80, opened=10)
+        refused = msgspec.structs.replace(opened, backend="10.1.0.3", backend_port=8080, opened=0, refused=number)
         begin = WALL + 10 * number * SECOND
-        bucket = Bucket(node=NODE, since_ns=begin, until_ns=begin + 10 * SECOND, connections=(sums,))
+        bucket = Bucket(node=NODE, since_ns=begin, until_ns=begin + 10 * SECOND, connections=(opened, refused))
         recording.block(bucket, length_s=10)
     counts = [e for e in events_of(recording, 10, 30) if isinstance(e, ConnectionCounts)]
-    assert [(c.opened, c.refused) for c in counts] == [(10, 1), (20, 3)]
+    assert [(c.backend, c.opened, c.refused) for c in counts] == [
+        ("", 10, 0),
+        ("10.1.0.3", 0, 1),
+        ("", 20, 0),
+        ("10.1.0.3", 0, 3),
+    ]
 
 
 def test_each_verb_gets_the_records_of_its_own_probes(tmp_path: Path) -> None:
@@ -116,8 +127,8 @@ def test_each_verb_gets_the_records_of_its_own_probes(tmp_path: Path) -> None:
     fields = {f: getattr(seen, f) for f in seen.__struct_fields__ if f != "point"}
     drop = DropSampled(reason="NO_SOCKET", location="f", **fields)
     events = (seen, drop, Bye(node=NODE, emitted=2, sent=2, lost=0, reason="timeout"))
-    assert [type(e) for e in of_verb(events, Part.TRACE)] == [PacketSeen, Bye]
-    drops = list(of_verb(events, Part.DROPS))
+    assert [type(e) for e in of_verb(events, RecordPart.TRACE)] == [PacketSeen, Bye]
+    drops = list(of_verb(events, RecordPart.DROPS))
     assert [type(e) for e in drops] == [DropSampled, Bye]
     assert isinstance(drops[-1], Bye) and drops[-1].sent == 1
 
@@ -149,3 +160,45 @@ def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> No
     last = before.changes[-1][1]
     assert isinstance(last, ClusterChanged)
     assert [o["metadata"]["resourceVersion"] for o in last.objects] == ["2"]
+
+
+def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_path: Path) -> None:
+    """Nodes' rules are read every 15 s: those that they told until then may be older."""
+
+    def endpoints(service: str) -> dict[str, object]:
+        labels = {"kubernetes.io/service-name": service}
+        return {"kind": "EndpointSlice", "metadata": {"name": f"{service}-x", "namespace": "d", "labels": labels}}
+
+    def change(at_s: int, service: str, *, gone: bool = False) -> ObjectChanged:
+        after = None if gone else endpoints(service)
+        kind = {"object_kind": "EndpointSlice", "namespace": "d", "name": f"{service}-x"}
+        return ObjectChanged(at_ns=WALL + at_s * SECOND, after=after, **kind)
+
+    recording = Recording(tmp_path)
+    recording.block(ClusterChanged(objects=[endpoints("a"), endpoints("b")]), flags=Flag.STATE | Flag.WHOLE_STATE)
+    recording.block(change(7, "old"), length_s=10, flags=Flag.STATE)
+    recording.block(change(20, "a"), change(32, "b", gone=True), change(42, "c"), length_s=35, flags=Flag.STATE)
+    given = recording.range(40 - BEFORE_NS / SECOND, 45)
+    objects = objects_range(given, WALL + 40 * SECOND, WALL + 45 * SECOND)
+    assert objects.just_changed == {"d/a": WALL + 20 * SECOND, "d/b": WALL + 32 * SECOND}
+    assert [getattr(event, "name", "") for _, event in objects.changes] == ["c-x", ""]
+    assert objects.snapshot is not None
+    assert {o.raw["metadata"]["name"] for o in objects.snapshot.objects} == {"a-x", "old-x"}
+
+
+def test_an_answer_without_room_ends_before_the_first_block_that_has_none(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    blocks = [recording.block(sightings(*(sighting(at) for at in (5 * n + 1, 5 * n + 2)))) for n in range(6)]
+    sizes = [len(block) for block in blocks]
+
+    async def given(max_bytes: int) -> bytes:
+        async def nothing_waits() -> None:
+            pass
+
+        history = History(tmp_path, NODE, nothing_waits)
+        request = HistoryRequest(since_ns=WALL, until_ns=WALL + 30 * SECOND, max_bytes=max_bytes)
+        return b"".join([some async for some in history.blocks(request)])
+
+    assert asyncio.run(given(sum(sizes[:4]) - 1)) == b"".join(blocks[:3])
+    whole = asyncio.run(given(1 << 20))
+    assert whole.startswith(b"".join(blocks)) and len(whole) > sum(sizes)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_genainet.history.rules import Rulesets, apply, difference, without_counters
+from kubectl_genainet.history.rules import RulesetHistory, apply, difference, without_counters
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 
@@ -62,7 +62,7 @@ def test_a_change_whose_base_is_missing_gives_no_rules_until_the_next_dump() -> 
     second = msgspec.structs.replace(first, text=first.text + "\nmore")
     change = difference(first, second)
     assert change is not None
-    rules = Rulesets()
+    rules = RulesetHistory()
     assert rules.take(change) is None and rules.broken == {("node-1", "iptables-nft")}
     assert rules.take(third) is third and rules.take(change) is None
     assert rules.take(first) is first and rules.take(change) == second and not rules.broken

@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
+from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.history import read, store
 from kubectl_genainet.history.blocks import HEADER, MAGIC, VERSION, Block, Damage, Flag, decode_block, leading, scan
-from kubectl_genainet.history.select import Part, Wanted
-from kubectl_genainet.history.store import Bounds, segments
+from kubectl_genainet.history.ranges import node_range
+from kubectl_genainet.history.read import RangeReader
+from kubectl_genainet.history.select import RecordPart, Selection
+from kubectl_genainet.history.store import RecordingLimits, segments
 from kubectl_genainet.model.events import Event, LostEvents, Sightings, TcpRetransmit
 from kubectl_genainet.model.history import Gap
-from tests.unit.history.recording import BOOT, NODE, Recording, hello, resent, sighting, sightings, tick
+from kubectl_genainet.model.node import Device, NetNs, NodeReport
+from tests.golden.recordings import bundle_of
+from tests.recordertest import record
+from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, Recording, hello, resent, sighting, sightings, tick
 
 
 def times(events: list[Event]) -> list[float]:
@@ -120,7 +126,7 @@ def test_records_of_a_newer_version_are_a_gap(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_oldest_goes_first_and_the_size_holds(tmp_path: Path) -> None:
-    bounds = Bounds(size=4 * store.LEAST_SEGMENT, age_s=1e6)
+    bounds = RecordingLimits(size=4 * store.LEAST_SEGMENT, age_s=1e6)
     recording = Recording(tmp_path, bounds)
     noise = [sightings(os.urandom(160 * 300)) for _ in range(2)]
     for _ in range(40):
@@ -132,7 +138,7 @@ def test_the_oldest_goes_first_and_the_size_holds(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
-    recording = Recording(tmp_path, Bounds(size=64 << 20, age_s=100.0))
+    recording = Recording(tmp_path, RecordingLimits(size=64 << 20, age_s=100.0))
     for _ in range(60):
         recording.block(resent(0))
         if recording.writer.is_old(1_700_000_000 * 10**9 + int(recording.wall_s * 1e9)):
@@ -184,7 +190,7 @@ def test_a_writer_takes_up_where_an_earlier_one_was_killed(tmp_path: Path) -> No
 def test_an_index_spares_blocks_without_the_address(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
     blocks = [recording.block(resent(1)), recording.block(resent(6, dst="10.96.0.9"))]
-    wanted = Wanted(addresses=("10.96.0.9",))
+    wanted = Selection(addresses=("10.96.0.9",))
     assert wanted.keys is not None
     decoded = [decode_block(data) for data in blocks]
     assert [block is not None and block.has_any(wanted.keys) for block in decoded] == [False, True]
@@ -194,7 +200,7 @@ def test_a_connection_is_given_whole_where_one_of_its_tuples_is_asked_for(tmp_pa
     recording = Recording(tmp_path)
     recording.block(sightings(sighting(1), sighting(1.1, port=50_000, dst="10.0.0.9")))
     recording.block(sightings(sighting(6, dst="10.244.9.9"), sighting(6, port=50_001, dst="10.0.0.9")), tick(7))
-    events = recording.events(0, 10, Wanted({Part.TRACE}, ("10.96.0.5",)))
+    events = recording.events(0, 10, Selection({RecordPart.TRACE}, ("10.96.0.5",)))
     assert [len(e.data) // 160 for e in events if isinstance(e, Sightings)] == [1, 1]
 
 
@@ -207,7 +213,7 @@ def test_losses_are_told_whatever_addresses_are_asked_for(tmp_path: Path) -> Non
     lost = LostEvents(node=NODE, probe="packet", count=3, where="ring buffer")
     recording.block(lost)
     recording.block(resent(6, dst="10.96.0.9"))
-    events = recording.events(0, 10, Wanted({Part.TRACE}, ("10.96.0.9",)))
+    events = recording.events(0, 10, Selection({RecordPart.TRACE}, ("10.96.0.9",)))
     assert lost in events and times(events) == [6]
 
 
@@ -217,3 +223,53 @@ def test_what_an_answer_begins_with_ends_at_its_first_damage(tmp_path: Path) -> 
     assert [b.data for b in leading(first + second + third)] == [first, second, third]
     assert [b.data for b in leading(first + b"?" + third)] == [first]
     assert [b.data for b in leading(first + second[:-1])] == [first]
+
+
+def test_reports_that_differ_in_their_counters_only_are_given_once_and_the_last(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    for second, (count, mtu) in enumerate(((1, 1500), (2, 1500), (3, 1400), (4, 1400), (5, 1400))):
+        devices = (Device(name="eth0", ifindex=2, mtu=mtu),)
+        host = NetNs(inode=1, host=True, devices=devices, conntrack_count=count)
+        recording.block(NodeReport(node=NODE, t_ns=MONO + second * 5 * SECOND, namespaces=(host,)), flags=Flag.STATE)
+    asked = recording.events(0, 25, Selection((RecordPart.TRACE,), ("10.96.0.5",)))
+    counts = [event.namespaces[0].conntrack_count for event in asked if isinstance(event, NodeReport)]
+    assert counts == [1, 3, 5]
+    everything = [event for event in recording.events(0, 25) if isinstance(event, NodeReport)]
+    assert len(everything) == 5
+
+
+@pytest.mark.parametrize(
+    ("bundle", "kinds"),
+    [
+        ("mtu-blackhole", {"Sightings", "FlowCounters", "PacketDropped", "IcmpError", "TcpRetransmit", "RulesetDump"}),
+        ("drops-mtu-blackhole", {"DropSampled", "DropCount", "IcmpCount", "RetransmitCount", "EstablishedCount"}),
+        ("dns-timeout", {"DnsTransaction", "DnsDropped", "NodeReport", "Bucket", "Tick", "Hello"}),
+    ],
+)
+def test_every_byte_changed_of_what_the_lab_recorded_takes_away_its_own_block(
+    bundle: str, kinds: set[str], tmp_path: Path
+) -> None:
+    begin, end = record(read_bundle(bundle_of(bundle)), tmp_path)
+    recorded: set[str] = set()
+    for folder in tmp_path.iterdir():
+        (segment,) = segments(folder)
+        whole = segment.path.read_bytes()
+        blocks = [part for part in scan(whole) if isinstance(part, Block)]
+        recorded |= {type(each).__name__ for block in blocks for each in block.records()}
+        changed, offset = bytearray(whole), 0
+        for hit in blocks:
+            others = [block.data for block in blocks if block is not hit]
+            for place in range(offset, offset + len(hit.data)):
+                changed[place] ^= 1 << place % 8
+                kept = [part.data for part in scan(bytes(changed)) if isinstance(part, Block)]
+                changed[place] ^= 1 << place % 8
+                assert kept == others, place
+            changed[offset + len(hit.data) // 2] ^= 0x55
+            segment.path.write_bytes(changed)
+            reader = RangeReader(folder, folder.name, begin, end)
+            (*_, last) = node_range(folder.name, reader.blocks()).blocks
+            gaps = [each for each in last.records() if isinstance(each, Gap)]
+            assert gaps or hit.covers.wall_from >= end, (folder.name, hit.number)
+            changed[offset + len(hit.data) // 2] ^= 0x55
+            offset += len(hit.data)
+    assert kinds <= recorded

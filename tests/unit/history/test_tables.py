@@ -25,7 +25,7 @@ from kubectl_genainet.history.objects import objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import OBJECTS, Nobody, rows_of_folder
-from kubectl_genainet.history.select import Part
+from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.run.sources.clickhouse import ClickHouseSource, records_query
@@ -182,6 +182,6 @@ def test_what_names_no_database_is_refused_without_its_password(url: str) -> Non
 
 
 def test_a_question_reads_the_parts_of_its_verb_only() -> None:
-    request = HistoryRequest(since_ns=1, until_ns=2, parts=(Part.DNS.value, Part.TOTALS.value))
+    request = HistoryRequest(since_ns=1, until_ns=2, parts=(RecordPart.DNS.value, RecordPart.TOTALS.value))
     _, parameters = records_query(request, frozenset())
     assert parameters["parts"] == ["dns", "totals", "all"]

@@ -16,6 +16,7 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.paths import object_path
+from kubectl_genainet.kube.agents.record import RecordChoices
 from kubectl_genainet.kube.agents.roles import with_rules
 from kubectl_genainet.kube.resources import KINDS
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
@@ -58,17 +59,23 @@ def test_the_agent_is_on_no_network_and_has_no_token() -> None:
 
 
 def test_no_role_reads_secrets_but_the_capabilities() -> None:
-    for role in (o for o in render(DeployOptions()) if o["kind"] == "ClusterRole"):
-        for rule in role["rules"]:
-            if "secrets" in rule["resources"] and {"get", "list", "watch", "*"} & set(rule["verbs"]):
-                assert set(rule["resourceNames"]) <= {"genainet-trace", "genainet-history"}
+    everything = DeployOptions(metrics=True, otlp_endpoint="http://collector:4318", record=RecordChoices())
+    rules = [rule for o in render(everything) if o["kind"] in ("ClusterRole", "Role") for rule in o["rules"]]
+    reading = [rule for rule in rules if {"get", "list", "watch", "*"} & set(rule["verbs"])]
+    assert not [rule for rule in rules if "*" in rule["resources"]]
+    named = [rule.get("resourceNames", ["any"]) for rule in reading if "secrets" in rule["resources"]]
+    assert {name for names in named for name in names} == {"genainet-trace", "genainet-history"}
 
 
 def test_the_view_role_reads_exactly_the_kinds_that_the_tool_lists() -> None:
     rules = rendered("ClusterRole", "genainet-view")["rules"]
     granted = {(group, resource) for r in rules for group in r["apiGroups"] for resource in r["resources"]}
     assert granted == {(resource.group, resource.plural) for resource in KINDS}
-    assert all(rule["verbs"] == ["get", "list", "watch"] for rule in rules)
+    in_part = {resource.plural for resource in KINDS if resource.query}  # listed with a selector, and not watched
+    assert in_part == {"events"}
+    assert all(
+        rule["verbs"] == (["list"] if set(rule["resources"]) <= in_part else ["list", "watch"]) for rule in rules
+    )
 
 
 def test_the_rules_of_the_view_role_are_made_from_the_kinds() -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.base import DeployOptions
-from kubectl_genainet.kube.agents.deployment import Step, api_server_port, deploy, has_monitoring, undeploy
+from kubectl_genainet.kube.agents.deployment import AppliedObject, api_server_port, deploy, has_monitoring, undeploy
 from kubectl_genainet.kube.agents.progress import wait_for_rollout
 from kubectl_genainet.kube.agents.record import RecordChoices
 from kubectl_genainet.kube.client import KubeClient, connect
@@ -125,7 +125,7 @@ def metrics(client: KubeClient) -> DeployOptions:
     return DeployOptions(metrics=True, monitoring=has_monitoring(client), api_port=api_server_port(client))
 
 
-def removed(client: KubeClient) -> list[Step]:
+def removed(client: KubeClient) -> list[AppliedObject]:
     return list(undeploy(client, "genainet", 5))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, Resource, discover
 
 POLICY = Resource("CiliumNetworkPolicy", "ciliumnetworkpolicies", "cilium.io", ("v2",), optional=True)
@@ -13,8 +14,8 @@ POLICY = Resource("CiliumNetworkPolicy", "ciliumnetworkpolicies", "cilium.io", (
 class Server:
     """Answers discovery from `{group: {version: plurals}}`."""
 
-    def __init__(self, offered: dict[str, dict[str, list[str]]]) -> None:
-        self.offered = offered
+    def __init__(self, offered: dict[str, dict[str, list[str]]], failing: dict[str, int] | None = None) -> None:
+        self.offered, self.failing = offered, failing or {}
 
     def request(self, method: str, path: str, **_: Any) -> bytes:
         if path == "/apis":
@@ -27,12 +28,16 @@ class Server:
                 for group, versions in self.offered.items()
             ]
             return json.dumps({"groups": listed}).encode()
+        if status := self.failing.get(path):
+            raise ApiError("can't ask: the server is currently unable to handle the request", "", status, "")
         group, version = path.removeprefix("/apis/").split("/")
         return json.dumps({"resources": [{"name": name} for name in self.offered[group][version]]}).encode()
 
 
-def found(offered: dict[str, dict[str, list[str]]], resource: Resource) -> tuple[list[str], list[str]]:
-    served, left_out = discover(Server(offered), [resource])  # type: ignore[arg-type]
+def found(
+    offered: dict[str, dict[str, list[str]]], resource: Resource, failing: dict[str, int] | None = None
+) -> tuple[list[str], list[str]]:
+    served, left_out = discover(Server(offered, failing), [resource])  # type: ignore[arg-type]
     return [one.api_version for one in served], [left.reason for left in left_out]
 
 
@@ -55,3 +60,24 @@ def test_a_built_in_kind_that_is_missing_is_left_out() -> None:
     reason = "the server does not offer discovery.k8s.io v1 or v1beta1"
     assert found({"discovery.k8s.io": {"v2": []}}, ENDPOINT_SLICE) == ([], [reason])
     assert found({}, ENDPOINT_SLICE) == ([], [reason])
+
+
+def test_an_api_that_does_not_answer_leaves_its_kinds_unread_and_stops_nothing_else() -> None:
+    offered = {"cilium.io": {"v2": ["ciliumnetworkpolicies"]}}
+    assert found(offered, POLICY, {"/apis/cilium.io/v2": 503}) == (
+        [],
+        ["can't ask: the server is currently unable to handle the request"],
+    )
+
+
+def test_a_version_that_has_gone_or_is_not_served_yet_has_no_objects() -> None:
+    offered = {"cilium.io": {"v2": ["ciliumnetworkpolicies"]}}
+    assert found(offered, POLICY, {"/apis/cilium.io/v2": 404}) == ([], [])
+
+
+def test_a_kind_that_two_groups_have_is_read_where_its_objects_are_stored() -> None:
+    stored_in = "crd.projectcalico.org"
+    policy = Resource("NetworkPolicy", "networkpolicies", "projectcalico.org", (), optional=True, stored_in=stored_in)
+    shown = {"projectcalico.org": {"v3": ["networkpolicies"]}}
+    assert found(shown, policy) == (["projectcalico.org/v3"], [])
+    assert found({**shown, stored_in: {"v1": ["networkpolicies"]}}, policy) == ([], [])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_genainet.kube.files.places import Places
 from kubectl_genainet.kube.manifests import load_manifests
-from kubectl_genainet.kube.places import Places
 
 LIST = """kind: List
 apiVersion: v1

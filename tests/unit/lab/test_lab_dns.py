@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_genainet.lab.programs.stub_resolver import (
     TYPE_A,
-    ResolvConf,
+    ResolverConfig,
     candidates,
     decode_answer,
     encode_query,
@@ -25,8 +25,8 @@ POD = parse_resolv_conf(
 
 def test_resolv_conf_is_read_as_resolv_conf_5_says() -> None:
     search = ("default.svc.cluster.local", "svc.cluster.local", "cluster.local")
-    assert ResolvConf(("10.96.0.10",), search, ndots=5, timeout=3, attempts=2) == POD
-    assert parse_resolv_conf("# nothing\n") == ResolvConf(())
+    assert ResolverConfig(("10.96.0.10",), search, ndots=5, timeout=3, attempts=2) == POD
+    assert parse_resolv_conf("# nothing\n") == ResolverConfig(())
 
 
 def test_search_domains_come_first_below_ndots_and_last_above() -> None:

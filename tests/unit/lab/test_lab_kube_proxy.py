@@ -15,7 +15,7 @@ import pytest
 from kubectl_genainet.lab.datapath.iptables import Tables
 from kubectl_genainet.lab.datapath.kube_proxy import write_iptables
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
-from kubectl_genainet.lab.spec import Family
+from kubectl_genainet.lab.spec import AddressFamily
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 
@@ -81,7 +81,7 @@ def snapshot_of(case: dict[str, Any]) -> ClusterSnapshot:
 
 
 def node_of(case: dict[str, Any]) -> ProxyNode:
-    return ProxyNode(NODE, Family.IPV4, tuple(case["node_ips"]), case["pod_cidr"], case.get("service_cidr", ""))
+    return ProxyNode(NODE, AddressFamily.IPV4, tuple(case["node_ips"]), case["pod_cidr"], case.get("service_cidr", ""))
 
 
 @needs_conformance

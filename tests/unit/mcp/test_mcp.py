@@ -18,7 +18,7 @@ from kubectl_genainet.cli import VERBS, cli
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.mcp.answer import bounded_answer, input_schema
 from kubectl_genainet.mcp.tools import TOOLS, Outcome
-from kubectl_genainet.mcp.worker import Call, perform
+from kubectl_genainet.mcp.worker import ToolCall, perform
 from kubectl_genainet.run.sources.choice import SourceChoice
 from tests.mcptest import COMMAND, Asking, asked
 from tests.unit.commands.fake_api import fake_api
@@ -61,6 +61,19 @@ def test_over_a_bundle_each_tool_answers_what_its_command_prints() -> None:
     asked(ask, "--from", INCIDENT)
 
 
+def test_what_a_client_sends_has_bounds_and_so_has_what_quotes_it() -> None:
+    async def ask(session: Asking) -> None:
+        assert "the arguments of trace have more than 65536 bytes" in await session.refused(
+            "trace", target="A" * 70_000
+        )
+        said = await session.refused("explain", client="A" * 30_000, destination=SERVICE)
+        assert said.startswith("'AAAA") and "more characters)" in said and len(said) < 5_000
+        assert "Expected `int` <= 1000000" in await session.refused("trace", target=SERVICE, last=10**30)
+        assert "\\x1b[31m" in await session.refused("trace", target="svc/\x1b[31mred")
+
+    asked(ask, "--from", INCIDENT)
+
+
 def test_over_manifests_the_policies_answer_and_packets_are_refused_with_what_to_do() -> None:
     async def ask(session: Asking) -> None:
         ends = ("deploy/rag-app", SERVICE)
@@ -68,6 +81,7 @@ def test_over_manifests_the_policies_answer_and_packets_are_refused_with_what_to
         assert explained["records"] == printed("explain", *ends, "--manifests", APP)
         assert (await session.call("matrix"))["records"] == printed("matrix", "--manifests", APP)
         assert (await session.call("doctor", only=["policy"]))["records"][-1]["kind"] == "summary"
+        assert "no area or check 'polocy'" in await session.refused("doctor", only=["polocy"])
         assert "no agents can be asked" in await session.refused("trace", target=SERVICE)
         assert "what is in a file has its own" in await session.refused("trace", target=SERVICE, since_minutes=5)
 
@@ -80,7 +94,7 @@ def test_no_tool_asks_a_cluster_for_anything_but_to_read(tmp_path: Path) -> None
     with fake_api(tmp_path) as (api, kubeconfig):
         choice = SourceChoice(kubeconfig=kubeconfig)
         for name in TOOLS:
-            perform(Call(tool=name, arguments=required.get(name, {}), choice=choice, max_bytes=1 << 20, max_s=60.0))
+            perform(ToolCall(tool=name, arguments=required.get(name, {}), choice=choice, max_bytes=1 << 20, max_s=60.0))
         assert api.requests == [] and api.reads > 0
 
 

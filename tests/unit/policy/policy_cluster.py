@@ -61,6 +61,14 @@ def admin(kind: str, name: str, **spec: Any) -> Raw:
     return {"apiVersion": f"policy.networking.k8s.io/{version}", "kind": kind, "metadata": metadata, "spec": spec}
 
 
+def daemon_set(image: str, container: str = "c", *arguments: str, name: str = "net") -> Raw:
+    """The agent of an enforcer."""
+    spec = {"containers": [{"name": container, "image": image, "args": list(arguments)}]}
+    template = {"metadata": {"labels": {"app": name}}, "spec": spec}
+    metadata = {"name": name, "namespace": "kube-system"}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": {"template": template}}
+
+
 def labels(**wanted: str) -> Raw:
     return {"matchLabels": wanted}
 

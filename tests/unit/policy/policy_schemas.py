@@ -1,7 +1,8 @@
 """The schemas that API servers check policies by (tests/data/policy/schemas.json: those of Kubernetes 1.34 and 1.37, of the
-network policy API, of Cilium and of Calico, without descriptions), and a validator for what they use.
+network policy API, of Cilium 1.14 and 1.20 and of Calico 3.24 and 3.32, without descriptions), and a validator for what they use.
 
-Kubernetes 1.33 and older differ from 1.34 in one thing: a NetworkPolicy needs a podSelector.
+Kubernetes 1.33 and older differ from 1.34 in one thing: a NetworkPolicy needs a podSelector. The network policy API gave its
+peers another shape after 0.1.1: what is valid for the one is not for the other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 _FILE = Path(__file__).parents[2] / "data" / "policy" / "schemas.json"
 SCHEMAS: dict[str, dict[str, Any]] = json.loads(_FILE.read_text())
+_NESTED_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -24,10 +26,13 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def problems(obj: dict[str, Any]) -> list[str]:
-    """What API servers of all versions would say of an object; raises KeyError for a kind without a schema."""
+def problems(obj: dict[str, Any], *, nested_peers: bool = False) -> list[str]:
+    """What API servers of all versions would say of an object, for the administrators' kinds those whose peers have
+    the shape of 0.1.1 or those that have not; raises KeyError for a kind without a schema."""
     prefix = f"{obj['apiVersion']} {obj['kind']}, "
     names = [name for name in SCHEMAS if name.startswith(prefix)]
+    if obj["kind"] in _NESTED_KINDS:
+        names = [name for name in names if name.endswith("network-policy-api 0.1.1") is nested_peers]
     if not names:
         raise KeyError(prefix)
     return [f"{name}: {text}" for name in names for text in _problems(obj["spec"], SCHEMAS[name], "spec")]

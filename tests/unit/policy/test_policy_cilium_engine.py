@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.policy.policy_cluster import ask, engine, labels, namespace, netpol, node, pod, verdict
+from tests.unit.policy.policy_cluster import Raw, ask, engine, labels, namespace, netpol, node, pod, verdict
 from tests.unit.policy.test_policy_cilium import cnp
 
 PODS = (
@@ -137,6 +137,29 @@ def test_the_list_of_identity_labels_is_an_option() -> None:
         assert verdict(judge, "web/chat", "ai/arm") == expected
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "(a+)+$",
+        "a*a*a*a*a*a*b",
+        "(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)x",
+        "(" * 300,
+        "(",
+        "a{99999999999}",
+        "[[:alpha:]]+",
+        "x" * 300,
+    ],
+)
+def test_an_identity_label_by_an_expression_that_is_not_read_is_unknown(expression: str) -> None:
+    """Some of Python's take years for a key of sixty characters; Go's, which the agent has, take none."""
+    long = pod("ai/long", "10.1.0.9", node="n1", labels={"a" * 62 + "b": "x"})
+    policy = cnp(endpointSelector=labels(**{"a" * 62 + "b": "x"}), ingress=[{}])
+    judge = engine(*PODS, long, policy, config(cluster_name="default", labels=f"k8s:app k8s:!{expression}"))
+    answer = ask(judge, "web/chat", "ai/long")
+    assert answer.verdict.value == "unknown"
+    assert "option labels was not read" in answer.not_evaluated[0].reason
+
+
 def test_deny_rules_go_before_the_own_node() -> None:
     judge = under(
         cnp(endpointSelector=VEC, ingressDeny=[{"fromEntities": ["host"]}], ingress=[{"fromEntities": ["all"]}])
@@ -232,14 +255,22 @@ def test_a_name_needs_a_dns_rule_that_admits_it() -> None:
     assert "no DNS rule" in other.not_evaluated[0].reason
 
 
-def test_services_stand_for_their_pods() -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"k8sService": {"serviceName": "chat", "namespace": "web"}},
+        {"k8sServiceSelector": {"selector": labels(tier="front")}},
+        {"k8sServiceSelector": {"selector": {"matchLabels": {"k8s:tier": "front"}}, "namespace": "web"}},
+    ],
+)
+def test_services_stand_for_their_pods(wanted: Raw) -> None:
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "chat", "namespace": "web"},
+        "metadata": {"name": "chat", "namespace": "web", "labels": {"tier": "front"}},
         "spec": {"selector": {"app": "chat"}, "ports": [{"port": 80}]},
     }
-    rule = {"toServices": [{"k8sService": {"serviceName": "chat", "namespace": "web"}}]}
+    rule = {"toServices": [wanted]}
     judge = under(service, cnp(endpointSelector=VEC, egress=[rule]))
     assert [verdict(judge, "ai/vec-0", t) for t in ("web/chat", "ai/rag")] == ["allow", "deny"]
 
@@ -264,6 +295,34 @@ def test_a_range_may_begin_at_a_port_by_its_name() -> None:
     ]
 
 
+def test_for_egress_a_port_by_its_name_begins_no_range() -> None:
+    server = pod("web/api", "10.2.0.7", node="n1", ports=(("http", "TCP", 8080),))
+    rule = {"toEndpoints": [{}], "toPorts": [{"ports": [{"port": "HTTP", "endPort": 8090}]}]}
+    e = under(server, cnp("p", endpointSelector=VEC, egress=[rule]))
+    assert [p for p in (8079, 8080, 8085, 8090) if verdict(e, "ai/vec-0", "web/api", p) == "allow"] == [8080]
+
+
+def test_of_several_ranges_from_one_name_it_is_not_known_which_counts() -> None:
+    server = pod("ai/api", "10.1.0.7", node="n1", ports=(("http", "TCP", 8080),))
+    short, long = ({"toPorts": [{"ports": [{"port": "http", "endPort": last}]}]} for last in (8090, 8099))
+    e = under(server, cnp(endpointSelector=labels(app="api"), ingress=[short, long]))
+    assert [verdict(e, "ai/rag", "ai/api", p) for p in (8079, 8080, 8095)] == ["deny", "unknown", "unknown"]
+    assert "several values of endPort" in ask(e, "ai/rag", "ai/api", 8095).not_evaluated[0].reason
+    open_port = netpol("ai/open", podSelector=labels(app="api"), ingress=[{"ports": [{"port": "http"}]}])
+    e = under(server, cnp(endpointSelector=labels(app="api"), ingress=[{"fromEndpoints": [{}], **short}]), open_port)
+    assert [verdict(e, WORLD, "ai/api", p) for p in (8079, 8085, 8095)] == ["deny", "unknown", "deny"]
+
+
+def test_a_selector_that_only_says_what_is_absent_is_for_everyone() -> None:
+    """It selects identity 0, which stands for every identity that is not known."""
+    absent = [("io.kubernetes.pod.namespace", "web"), ("io.cilium.k8s.policy.cluster", "default")]
+    terms = [{"key": key, "operator": "NotIn", "values": [value]} for key, value in absent]
+    for chosen, expected in ((terms, "allow"), (terms[:1], "deny")):
+        peer = {"matchExpressions": chosen}
+        e = under(cnp(endpointSelector=VEC, ingress=[{"fromEndpoints": [peer]}]), config(cluster_name="default"))
+        assert [verdict(e, source, "ai/vec-0") for source in ("web/chat", WORLD)] == [expected, expected]
+
+
 def test_a_field_that_deny_rules_do_not_have_leaves_open_what_they_deny() -> None:
     rule = {"toFQDNs": [{"matchName": "api.example.com"}], "toPorts": [{"ports": [{"port": "443"}]}]}
     e = under(cnp(endpointSelector=labels(app="rag"), egress=[{"toEntities": ["all"]}], egressDeny=[rule]))
@@ -276,3 +335,19 @@ def test_reserved_keys_that_are_all_absent_select_every_identity_but_those_of_no
     absent = [{"key": "reserved:remote-node", "operator": "DoesNotExist"}, {"key": "app", "operator": "DoesNotExist"}]
     e = under(cnp(endpointSelector=VEC, ingress=[{"fromEndpoints": [{"matchExpressions": absent}]}]))
     assert passing(e, "ai/vec-0", ("ai/rag", "web/chat", WORLD, OTHER)) == ["ai/rag", "web/chat", WORLD]
+
+
+def test_of_two_values_of_one_label_it_is_not_known_which_counts() -> None:
+    """Keys with and without the source "any" are one key to the agent, and its map has no order."""
+    twice = {"matchLabels": {"any:app": "rag", "app": "chat"}}
+    everywhere = {**twice, "matchExpressions": [{"key": "io.kubernetes.pod.namespace", "operator": "Exists"}]}
+    e = under(cnp(endpointSelector=VEC, ingress=[{"fromEndpoints": [everywhere]}]))
+    assert [verdict(e, s, "ai/vec-0") for s in ("ai/rag", "web/chat", "ai/vec-0", WORLD)] == [
+        *("unknown", "unknown", "allow", "deny")
+    ]
+    assert "matchLabels gives label app several values" in ask(e, "ai/rag", "ai/vec-0").not_evaluated[0].reason
+    e = under(cnp(endpointSelector=twice, ingress=[{"fromEndpoints": [labels(app="vec")]}]))
+    assert [verdict(e, WORLD, pod) for pod in ("ai/rag", "ai/vec-0")] == ["unknown", "allow"]
+    same = {"matchLabels": {"any:app": "rag", "app": "rag"}}
+    e = under(cnp(endpointSelector=same, ingress=[{"fromEndpoints": [labels(app="vec")]}]))
+    assert verdict(e, WORLD, "ai/rag") == "deny"

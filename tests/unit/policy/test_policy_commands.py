@@ -99,7 +99,7 @@ def test_text_says_who_isolates_which_term_fails_and_what_would_admit_it(manifes
     text = run("explain", "--manifests", str(manifests), "-n", "ai", "pod/rag", "svc/llama").stdout
     assert "DENY ai/rag → ai/llama-0 TCP 8080 (through Service ai/llama), and 1 more alike" in text
     assert "isolated by NetworkPolicy ai/llama; no rule admits the flow" in text
-    assert "rule 1: pod labels: wanted app=ui, is app=rag (spec.ingress[0].from[0].podSelector)" in text
+    assert "rule 1: the pod labels are app=rag; the rule requires app=ui (spec.ingress[0].from[0].podSelector)" in text
     assert "to admit it, new policy: NetworkPolicy ai/allow-llama-from-rag" in text
     assert "denies" not in text
 
@@ -140,7 +140,7 @@ def test_a_batch_answers_line_by_line_in_order(manifests: Path) -> None:
     [
         ("{", "<stdin>, line 1: "),
         ('{"from": "ai/rag", "to": "192.0.2.1"}', "192.0.2.1 needs a port number"),
-        ("pod/rag", "1 words are no flow"),
+        ("pod/rag", "'pod/rag' is no flow"),
         ('{"from": "ai/rag", "to": "ai/gone", "port": 80}', "no pod 'gone' in namespace ai"),
         ('{"from": "ai/rag", "to": "10.0.0", "port": 80}', "'10.0.0' is not an IP address"),
         ('{"from": "ai/rag", "to": "10.0.0.1", "port": 0}', "port 0 is not between 1 and 65535"),
@@ -234,6 +234,8 @@ def test_matrix_and_its_difference(manifests: Path, tmp_path: Path) -> None:
     }
     assert changed.return_value == 1
     assert run("matrix", "--manifests", str(manifests), "-A", "--diff", str(manifests)).return_value == 0
+    with pytest.raises(InputError, match="there are no pods in namespace nope"):
+        run("matrix", "--manifests", str(manifests), "-n", "nope", "--diff", str(opened))
 
 
 def test_a_destination_by_name_is_told_of_dns_and_of_the_enforcer(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from kubectl_genainet.model.kube import without_nulls
 from kubectl_genainet.policy import Direction, PolicyEngine, Reason
 from kubectl_genainet.policy.enforcers import EnforcerName, Trait, enforcer_of, named_enforcer
 from tests.unit.policy.policy_cluster import (
-    Raw,
     admin,
     ask,
+    daemon_set,
     end,
     engine,
     labels,
@@ -32,13 +32,6 @@ PODS = (
     pod("ai/llama", "10.1.0.3", node="n2"),
 )
 CLOSED = netpol("ai/closed", policyTypes=["Ingress", "Egress"])
-
-
-def daemon_set(image: str, container: str = "c", *arguments: str, name: str = "net") -> Raw:
-    spec = {"containers": [{"name": container, "image": image, "args": list(arguments)}]}
-    template = {"metadata": {"labels": {"app": name}}, "spec": spec}
-    metadata = {"name": name, "namespace": "kube-system"}
-    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": {"template": template}}
 
 
 @pytest.mark.parametrize(
@@ -142,11 +135,12 @@ def test_under_kube_network_policies_any_network_policy_keeps_the_baseline_away(
     closed = admin("BaselineAdminNetworkPolicy", "default", subject={"namespaces": {}}, ingress=[deny], egress=[])
     egress_only = netpol("ai/out", podSelector=labels(app="llama"), policyTypes=["Egress"], egress=[{}])
     pods = (namespace("ai"), pod("ai/rag", "10.1.0.2"), pod("ai/llama", "10.1.0.3"))
-    objects = (*pods, closed, egress_only)
+    running = daemon_set("example/kube-network-policies:v0.8.0", "c", "-baseline-admin-network-policy=true")
+    objects = (*pods, closed, egress_only, running)
     judge = PolicyEngine(snapshot(*objects), named_enforcer("kube-network-policies"))
     explanation = ask(judge, "ai/rag", "ai/llama")
     assert explanation.verdict.value == "allow"
     (deviation,) = judge.deviations(explanation, Direction.INGRESS)
     assert deviation.trait is Trait.BASELINE
-    assert ask(PolicyEngine(snapshot(*objects)), "ai/rag", "ai/llama").verdict.value == "deny"
+    assert ask(PolicyEngine(snapshot(*objects[:-1])), "ai/rag", "ai/llama").verdict.value == "deny"
     assert ask(judge, "ai/llama", "ai/rag").verdict.value == "deny"  # no NetworkPolicy selects rag

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
+from kubectl_genainet.policy.left_out.served import RefusedBy
 from tests.unit.policy.policy_cluster import admin, netpol, unevaluated
 
 
@@ -140,5 +140,5 @@ PEER: list[dict[str, Any]] = [{"namespaces": {}}]
     ],
 )
 def test_policies_of_administrators(kind: str, spec: dict[str, Any], field: str) -> None:
-    error = unevaluated(admin(kind, "p", **spec))
-    assert (error.source, str(error.ref), error.field) == ("test.yaml", f"{kind} p", field)
+    error = unevaluated(admin(kind, "default", **spec))
+    assert (error.source, str(error.ref), error.field) == ("test.yaml", f"{kind} default", field)

@@ -20,10 +20,10 @@ WHERE = Where(KubeObject({"apiVersion": "v1", "kind": "NetworkPolicy", "metadata
 
 @pytest.mark.parametrize("stars", [25, 120])
 def test_stars_cost_no_time(stars: int) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert not domain_matches("*a" * stars + "b.example.com", "a" * 63 + ".example.com")
     assert domain_matches("*a" * 25 + ".example.com", "a" * 63 + ".example.com")
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_a_long_selector_of_no_depth_is_read() -> None:
     [RawFqdn(match_name="a" * 200 + "!"), RawFqdn(match_name="a." * 30_000), RawFqdn(match_pattern="*" * 60_000 + "!")],
 )
 def test_a_name_that_is_none_is_refused_in_a_moment(raw: RawFqdn) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(InputError):
         check_fqdn(raw, WHERE)
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_label_key_of_any_length_is_refused_in_a_moment() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(InputError) as refused:
         check_label_key("a" * 60_000 + "/x", WHERE)
-    assert time.monotonic() - begun < 0.5 and len(refused.value.message) < 1000
+    assert time.process_time() - begun < 0.5 and len(refused.value.message) < 1000

@@ -7,9 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.policy import PolicyEngine, PolicyFlow
+from tests.unit.policy.policy_cluster import end, pod
 
 POLICY = """\
 apiVersion: networking.k8s.io/v1
@@ -178,3 +182,36 @@ def test_a_missing_file_and_an_empty_folder_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "nope.yaml", tmp_path):
         with pytest.raises(InputError):
             load_manifests([str(path)])
+
+
+POLICY_TEMPLATE = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: {{ .Release.Name }}}\n"
+
+
+def test_a_chart_is_left_out_whole_and_what_its_policies_could_stop_is_unknown(tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    write(chart / "Chart.yaml", "{apiVersion: v2, name: rag, version: 1.0.0}")
+    write(chart / "values.yaml", "replicas: 1")
+    write(chart / "templates" / "plain.yaml", yaml.safe_dump(pod("ai/half", "10.1.0.9")))
+    write(tmp_path / "pods.yaml", yaml.safe_dump_all([pod("ai/a", "10.1.0.1"), pod("ai/b", "10.1.0.2")]))
+    found = load_manifests([str(tmp_path)], "ai")
+    assert [o.name for o in found.objects] == ["a", "b"]
+    command = f"helm template -n ai RELEASE {chart} | kubectl genainet ... --manifests -"
+    assert found.notes == (f"{chart}: a Helm chart is not rendered: what it makes is left out. To have it: {command}",)
+    assert judged(found) == "allow"
+    write(chart / "templates" / "policy.yaml", POLICY_TEMPLATE)
+    assert judged(load_manifests([str(tmp_path)])) == "unknown"
+    with pytest.raises(InputError, match="a Helm chart is not rendered"):
+        load_manifests([str(chart)])
+
+
+def test_a_policy_in_a_file_that_cannot_be_read_makes_unknown_what_it_could_stop(tmp_path: Path) -> None:
+    write(tmp_path / "pods.yaml", yaml.safe_dump_all([pod("ai/a", "10.1.0.1"), pod("ai/b", "10.1.0.2")]))
+    write(tmp_path / "service.yaml", "kind: Service\nmetadata: [")
+    assert judged(load_manifests([str(tmp_path)])) == "allow"
+    write(tmp_path / "policy.yaml", "kind: NetworkPolicy\nmetadata: [")
+    assert judged(load_manifests([str(tmp_path)])) == "unknown"
+
+
+def judged(objects: ClusterSnapshot) -> str:
+    return PolicyEngine(objects).verdict(PolicyFlow(end("ai/a"), end("ai/b"), "TCP", 80)).value

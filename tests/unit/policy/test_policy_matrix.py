@@ -196,15 +196,15 @@ def test_rows_beyond_the_pods_have_the_numbers_of_the_grid() -> None:
 def test_differences_beyond_the_pods_are_named_too() -> None:
     before = engine(*PODS)
     closed = PolicyEngine(with_applied(before.snapshot, snapshot(netpol("ai/closed", podSelector=labels(app="llama")))))
-    found = beyond_differences(before, closed, namespace="", given=())
+    found = beyond_differences(before, closed, namespace="", ports=())
     assert {(d.source, d.destination) for d in found if d.after is PolicyVerdict.DENY} == {
         (source, "ai/llama-* (2)") for source in ("other nodes", "API server", "internet")
     }
     assert {d.port for d in found} == {8080, 9090}
-    assert beyond_differences(before, before, namespace="", given=()) == []
+    assert beyond_differences(before, before, namespace="", ports=()) == []
     out = netpol("web/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "198.18.0.0/15"}}]}])
     leaving = PolicyEngine(with_applied(before.snapshot, snapshot(out)))
-    to = {d.destination for d in beyond_differences(before, leaving, namespace="", given=(("TCP", 443),))}
+    to = {d.destination for d in beyond_differences(before, leaving, namespace="", ports=(("TCP", 443),))}
     assert to >= {"internet", "API server", "other nodes"}
 
 
@@ -215,7 +215,7 @@ def test_what_is_sent_beyond_the_pods_is_compared_on_the_ports_that_policies_nam
     after = PolicyEngine(with_applied(before.snapshot, snapshot(out)))
     found = {
         (d.protocol, d.port)
-        for d in beyond_differences(before, after, namespace="web", given=())
+        for d in beyond_differences(before, after, namespace="web", ports=())
         if d.destination == "internet"
     }
     assert found == {

@@ -29,7 +29,7 @@ def ends(*objects: Raw, target: str) -> list[tuple[str, int, str]]:
     """Where flows from the client to a target arrive: the end, its port, and the Service before it."""
     name = target if "/" not in target else parse_target(target)
     found = flows_between(snapshot(*objects), parse_target("pod/cart"), name, namespace="shop", protocol="")
-    return [(str(flow.destination), flow.port, via) for flow, via in found]
+    return [(str(sent.flow.destination), sent.flow.port, sent.service) for sent in found]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.policy import Option, PolicyEngine, PolicyFlow, patch, patch_all
+from kubectl_genainet.policy import PatchOption, PolicyEngine, PolicyFlow, patch, patch_all
 from tests.unit.policy.policy_cluster import admin, end, engine, labels, namespace, netpol, node, pod, snapshot, verdict
 
 PODS = (
@@ -24,7 +24,7 @@ def flow(source: str, target: str, port: int = 80, protocol: str = "TCP") -> Pol
     return PolicyFlow(end(source), end(target), protocol, port)
 
 
-def after(judge: PolicyEngine, option: Option | None) -> PolicyEngine:
+def after(judge: PolicyEngine, option: PatchOption | None) -> PolicyEngine:
     assert option is not None
     kept = [o.raw for o in judge.snapshot.objects if o.ref not in {c.ref for c in option.changes}]
     return engine(*kept, *(c.object for c in option.changes))

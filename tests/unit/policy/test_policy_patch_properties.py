@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch
+from kubectl_genainet.policy import Patcher, PolicyEngine, PolicyFlow, PolicyVerdict, patch, pod_endpoint
 from kubectl_genainet.policy.enforcers import named_enforcer
 from kubectl_genainet.policy.patches.labels import changes
-from kubectl_genainet.policy.patches.patch import Option
-from tests.unit.policy.policy_cluster import Raw, admin, end, namespace, netpol, node, pod, snapshot
+from kubectl_genainet.policy.patches.patch import PatchOption
+from tests.unit.policy.policy_cluster import Raw, admin, end, engine, labels, namespace, netpol, node, pod, snapshot
 from tests.unit.policy.policy_schemas import problems
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,6 +21,13 @@ NAMESPACES = ("core", "edge")
 PORTS = (("TCP", 8000), ("UDP", 53))
 GENERATED = (
     "pod-template-hash",
+    "rollouts-pod-template-hash",
+    "pod-template-generation",
+    "apps.kubernetes.io/pod-index",
+    "jobset.sigs.k8s.io/job-index",
+    "leaderworkerset.sigs.k8s.io/worker-index",
+    "ray.io/identifier",
+    "helm.sh/revision",
     "controller-revision-hash",
     "statefulset.kubernetes.io/pod-name",
     "app.kubernetes.io/version",
@@ -59,24 +66,33 @@ def kubernetes(number: int, where: str, app: str, direction: str) -> Raw:
     return netpol(f"{where}/k{number}", policyTypes=[direction], **rules)
 
 
-def administrators(number: int, where: str, app: str, direction: str) -> Raw:
+def administrators(number: int, where: str, app: str, direction: str, *, nested: bool = False) -> Raw:
+    """`nested`: with peers as network-policy-api 0.1.1 has them, and of the kinds that it has."""
     side = "from" if direction == "Ingress" else "to"
     names = {"matchLabels": {"kubernetes.io/metadata.name": where}}
-    rule = {"action": "Deny", side: [{"pods": {"namespaceSelector": {}, "podSelector": selector(app)}}]}
-    spec = {"priority": number + 1, "subject": {"namespaces": names}, direction.lower(): [rule]}
-    if number % 2:
-        return admin("ClusterNetworkPolicy", f"c{number}", tier="Admin", **spec)
-    return admin("AdminNetworkPolicy", f"a{number}", **spec)
+    among: Raw = {"namespaces": {"namespaceSelector": {}}} if nested else {"namespaceSelector": {}}
+    rule = {"action": "Deny", side: [{"pods": {**among, "podSelector": selector(app)}}]}
+    spec = {"subject": {"namespaces": names}, direction.lower(): [rule]}
+    if number == 2:
+        return admin("BaselineAdminNetworkPolicy", "default", **spec)
+    if number and not nested:
+        return admin("ClusterNetworkPolicy", f"c{number}", tier="Admin", priority=number + 1, **spec)
+    return admin("AdminNetworkPolicy", f"a{number}", priority=number + 1, **spec)
+
+
+def nested_administrators(number: int, where: str, app: str, direction: str) -> Raw:
+    return administrators(number, where, app, direction, nested=True)
 
 
 def cilium(number: int, where: str, app: str, direction: str) -> Raw:
     side = "fromEndpoints" if direction == "Ingress" else "toEndpoints"
-    spec = {
-        "endpointSelector": {},
-        direction.lower(): [{side: [selector(app)], "toPorts": [{"ports": [{"port": "9"}]}]}],
-    }
-    metadata = {"name": f"c{number}", "namespace": where}
-    return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": metadata, "spec": spec}
+    rule = {side: [selector(app)], "toPorts": [{"ports": [{"port": "9"}]}]}
+    spec: Raw = {"endpointSelector": {}, direction.lower(): [rule]}
+    kind, metadata = "CiliumNetworkPolicy", {"name": f"c{number}", "namespace": where}
+    if number == 2:
+        kind, metadata = "CiliumClusterwideNetworkPolicy", {"name": "c2"}
+        spec["endpointSelector"] = {"matchLabels": {"io.kubernetes.pod.namespace": where}}
+    return {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "spec": spec}
 
 
 def calico(number: int, where: str, app: str, direction: str) -> Raw:
@@ -90,9 +106,11 @@ def calico(number: int, where: str, app: str, direction: str) -> Raw:
     return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
 
 
+NESTED = "admin of network-policy-api 0.1.1"
 DIALECTS = {
     "kubernetes": (kubernetes, "unknown"),
     "admin": (administrators, "unknown"),
+    NESTED: (nested_administrators, "unknown"),
     "cilium": (cilium, "cilium"),
     "calico": (calico, "calico"),
 }
@@ -137,7 +155,7 @@ def test_a_patch_is_valid_admits_its_flow_and_survives_a_rollout(dialect: str, d
     answer = patch(before, asked)
     assert answer is not None
     for option in filter(None, (answer.edit, answer.new)):
-        assert [p for c in option.changes for p in problems(c.object)] == []
+        assert [p for c in option.changes for p in problems(c.object, nested_peers=dialect == NESTED)] == []
         after = applied(found, option)
         assert judge(dialect, [*made, *after]).explain(asked).verdict is PolicyVerdict.ALLOW
         later = [rolled_out(one) for one in made]
@@ -150,7 +168,7 @@ def rolled_out(one: Raw) -> Raw:
     return {**one, "metadata": {**one["metadata"], "labels": labels}}
 
 
-def applied(found: list[Raw], option: Option) -> list[Raw]:
+def applied(found: list[Raw], option: PatchOption) -> list[Raw]:
     def key(obj: Raw) -> tuple[str, str, str, str]:
         meta = obj["metadata"]
         return obj["apiVersion"].split("/")[0], obj["kind"], meta.get("namespace", ""), meta["name"]
@@ -177,3 +195,25 @@ def test_the_validator_refuses_what_an_api_server_refuses() -> None:
     }
     bare = {**fine, "spec": {"ingress": []}}
     assert problems(bare) == ["networking.k8s.io/v1 NetworkPolicy, Kubernetes 1.33: spec.podSelector is missing"]
+
+
+def test_replicas_that_differ_in_changing_labels_have_the_patch_that_each_would_have_alone() -> None:
+    """The patch of the first is tried for the others; a policy that is for one replica alone counts."""
+    key = "statefulset.kubernetes.io/pod-name"
+    replicas = [
+        pod(f"ai/{n}-{i}", f"10.1.{k}.{i}", labels={"app": n, key: f"{n}-{i}"})
+        for k, n in enumerate("ab")
+        for i in range(3)
+    ]
+    one = netpol("ai/one", podSelector=labels(**{key: "b-2"}), policyTypes=["Ingress"])
+    judge = engine(namespace("ai"), *replicas, netpol("ai/closed", policyTypes=["Ingress"]), one)
+    together = Patcher(judge)
+    flows = [
+        PolicyFlow(pod_endpoint("ai", f"a-{i}"), pod_endpoint("ai", f"b-{j}"), "TCP", 80)
+        for i in range(3)
+        for j in range(3)
+    ]
+    for flow in flows:
+        alone = Patcher(judge).patch(flow)
+        assert alone is not None
+        assert together.patch(flow) == alone

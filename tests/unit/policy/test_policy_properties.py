@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy import Direction, PolicyEngine, PolicyFlow, PolicyVerdict, patch
-from kubectl_genainet.policy.patches.patch import Option
+from kubectl_genainet.policy.patches.patch import PatchOption
 from tests.unit.policy import policy_naive
 from tests.unit.policy.policy_cluster import Raw, end, engine, namespace, netpol, pod
 
@@ -212,7 +212,7 @@ def between_pods(judge: PolicyEngine) -> set[tuple[str, str]]:
     }
 
 
-def _applied(objects: list[Raw], option: Option) -> list[Raw]:
+def _applied(objects: list[Raw], option: PatchOption) -> list[Raw]:
     changed = {(c.ref.kind, c.ref.namespace, c.ref.name): c.object for c in option.changes}
     kept = [o for o in objects if (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) not in changed]
     return [*kept, *changed.values()]

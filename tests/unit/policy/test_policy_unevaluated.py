@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
+from kubectl_genainet.policy.left_out.served import RefusedBy
 from tests.unit.policy.policy_cluster import (
     Raw,
     admin,

@@ -17,6 +17,8 @@ CHAINS = {
     "KUBE-NWPLCY-AAAAAAAAAAAAAAAA": "kube-router",
     "cali-FORWARD": "Calico",
     "cali-tw-cali1234567890a": "Calico",
+    "felix-FORWARD": "Calico",
+    "OVN-KUBE-NODEPORT": "OVN-Kubernetes",
     "CNI-HOSTPORT-DNAT": "portmap",
     "CNI-DN-3a3b0c36c2ef7c2c0f9b9": "portmap",
     "CNI-FORWARD": "CNI firewall",

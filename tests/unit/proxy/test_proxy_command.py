@@ -128,3 +128,47 @@ def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     out = run("--ruleset", str(path)).stdout
     assert "\x1b" not in out
     assert "\\x1b[2J" in out
+
+
+NODE_PORT = """*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -p tcp -m addrtype --dst-type LOCAL -m tcp --dport 30080 -j DNAT --to-destination 10.244.0.1:8080
+COMMIT
+"""
+
+
+def _node(name: str, ip: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"addresses": [{"type": "InternalIP", "address": ip}]},
+    }
+
+
+def test_addresses_of_the_manifests_node_are_the_flows_and_the_walks_node_addresses(tmp_path: Path) -> None:
+    dump, manifests = tmp_path / "rules.txt", tmp_path / "cluster.yaml"
+    dump.write_text(NODE_PORT)
+    manifests.write_text(yaml.safe_dump(_node("node-1", "192.168.7.2")))
+    files = ("--ruleset", str(dump), "--manifests", str(manifests))
+    flow = '{"src": "10.9.0.1", "dst": "192.168.7.2", "port": 30080}'
+    assert json.loads(run(*files, "--flows", "-", "-o", "json", stdin=flow).stdout)["verdict"] == "DNAT"
+    assert json.loads(run("why", "10.9.0.1", "192.168.7.2:30080", *files, "-o", "json").stdout)["verdict"] == "DNAT"
+    unknown = run("--ruleset", str(dump), "--flows", "-", "-o", "json", stdin=flow).stdout
+    assert json.loads(unknown)["verdict"] == "UNKNOWN"
+
+
+def test_of_several_nodes_the_dumps_node_has_to_be_named(tmp_path: Path) -> None:
+    dump, manifests = tmp_path / "rules.txt", tmp_path / "cluster.yaml"
+    dump.write_text(NODE_PORT)
+    manifests.write_text(yaml.safe_dump_all([_node("node-1", "192.168.7.2"), _node("node-2", "192.168.7.3")]))
+    arguments = ("--ruleset", str(dump), "--manifests", str(manifests), "--flows", "-", "-o", "json")
+    flow = '{"src": "10.9.0.1", "dst": "192.168.7.3", "port": 30080}'
+    unnamed = run(*arguments, stdin=flow)
+    assert json.loads(unnamed.stdout)["verdict"] == "UNKNOWN"
+    assert "--node NAME" in unnamed.stderr
+    assert json.loads(run(*arguments, "--node", "node-2", stdin=flow).stdout)["verdict"] == "DNAT"
+    assert json.loads(run(*arguments, "--node", "node-1", stdin=flow).stdout)["verdict"] == "NO_MATCH"

@@ -1,7 +1,7 @@
 """Rules that the real kube-proxy and the lab wrote, and what real packets then did.
 
 Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-1.3x),
-tests/vm/test_kube_proxy_ipvs.py (ipvs) and tests/lab/test_proxy_lab_rules.py (lab-*); those of 1.20 are kept as they were.
+tests/vm/test_kube_proxy_ipvs.py (ipvs) and tests/lab/rules/test_proxy_lab_rules.py (lab-*); those of 1.20 are kept as they were.
 """
 
 import json
@@ -100,6 +100,23 @@ def test_every_service_port_is_read_with_its_backends(ruleset: Ruleset) -> None:
     empty = found["proxy-rules/dual-empty:http", "TCP", "ip6tables-nft"]
     assert [(a.via, a.verdict) for a in empty.addresses] == [("clusterIP", "REJECT")]
     assert ("proxy-rules/headless:http", "TCP", "iptables-nft") not in found
+
+
+def _node_ports(rules: Ruleset) -> set[str]:
+    services = [entry for entry in service_rules(rules) if entry.service == "proxy-rules/node-port:http"]
+    return {address.address for entry in services for address in entry.addresses if address.via == "nodePort"}
+
+
+def test_a_node_port_has_the_addresses_that_the_proxy_limits_it_to() -> None:
+    assert _node_ports(_read("kube-proxy-1.37.2-nftables")[0]) == {"172.31.0.6:30080"}  # its default: the primary one
+    text = (FOLDER / "kube-proxy-1.37.2-iptables.iptables.txt").read_text()
+    assert _node_ports(parse_ruleset([dump_of(text)])) == {"*:30080"}
+    # Changed as nodePortAddresses changes it, an address a rule.
+    jump = next(line for line in text.splitlines() if line.endswith("--dst-type LOCAL -j KUBE-NODEPORTS"))
+    jumps = "\n".join(jump.replace("-m addrtype --dst-type LOCAL", f"-d {ip}/32") for ip in ("10.0.0.7", "172.31.0.6"))
+    assert _node_ports(parse_ruleset([dump_of(text.replace(jump, jumps))])) == {"10.0.0.7:30080, 172.31.0.6:30080"}
+    also = jumps + "\n" + jump.replace("-m addrtype", "-d 192.168.0.0/16 -m addrtype")
+    assert _node_ports(parse_ruleset([dump_of(text.replace(jump, also))])) == {"*:30080"}
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import ExitStatus
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Packet, dumps_of
-from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, host_firewall
+from kubectl_genainet.proxy import Packet, dumps_of, parse_ruleset
+from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, admitted, host_firewall
 
 NODE = ["172.20.0.4"]
 OUTSIDE = Packet(src="198.51.100.7", dst="172.20.0.4", dport=31000, protocol=Protocol.TCP, bridged=False)
@@ -130,6 +132,59 @@ def test_what_kube_proxy_refuses_is_no_matter_of_the_host() -> None:
     text = f"*filter\n:INPUT ACCEPT [0:0]\n{chains}-A INPUT -j KUBE-EXTERNAL-SERVICES\n{rules}COMMIT\n"
     found = _found(text)
     assert (found.verdict, found.changes) == ("other", ())
+
+
+def test_a_policy_that_refuses_this_client_does_not_hide_what_the_firewall_refuses_of_all() -> None:
+    policy = _filter(
+        "-A FORWARD -d 10.77.1.9/32 -j KUBE-POD-FW-AAAA\n-A KUBE-POD-FW-AAAA -j REJECT\n",
+        policy="ACCEPT",
+        chains=":KUBE-POD-FW-AAAA - [0:0]\n",
+    )
+    guard = (
+        "table inet g {{\n\tchain c {{\n\t\ttype filter hook forward priority {};\n\t\ttcp dport 8000 drop\n\t}}\n}}\n"
+    )
+    found = _found(NAT + policy + guard.format(-5))
+    assert (found.verdict, len(found.changes)) == ("refused", 1)
+    assert "0 kinds of packets, and the replies, pass, 1 more is refused by what is no firewall" in found.trial
+    assert _found(NAT + policy + guard.format(5)).verdict == "other"
+
+
+@pytest.mark.parametrize("position", ("before", "behind"))
+def test_a_change_that_skips_policies_says_so(position: str) -> None:
+    """ACCEPT ends the walk of the table: a pod's chain that stands behind it judges nobody any more."""
+    guard = "-A FORWARD -p tcp -m tcp --dport 8000 -j DROP\n"
+    pods = "-A FORWARD -d 10.77.1.9/32 -j KUBE-POD-FW-AAAA\n"
+    policy = "-A KUBE-POD-FW-AAAA -s 198.51.100.0/24 -j RETURN\n-A KUBE-POD-FW-AAAA -j REJECT\n"
+    rules = (guard + pods if position == "before" else pods + guard) + policy
+    found = _found(NAT + _filter(rules, policy="ACCEPT", chains=":KUBE-POD-FW-AAAA - [0:0]\n"))
+    assert (found.verdict, len(found.changes)) == ("refused", 1)
+    skips = "it skips the policies that rules of kube-router enforce behind it, for every client"
+    others = (
+        "policies that rules of kube-router enforce in the same table may not judge other pods on this port any more"
+    )
+    assert found.trial.endswith(skips if position == "before" else others)
+    one_pod = _found(NAT + _filter(rules, policy="ACCEPT", chains=":KUBE-POD-FW-AAAA - [0:0]\n"), nets=())
+    assert one_pod.trial.endswith(skips if position == "before" else "another port is treated as before")
+
+
+def test_a_pod_that_policies_admit_stands_for_the_pods() -> None:
+    chains = ":KUBE-POD-FW-AAAA - [0:0]\n"
+    rules = "-A FORWARD ! -s 10.77.2.2/32 -j KUBE-POD-FW-AAAA\n-A KUBE-POD-FW-AAAA -j REJECT\n"
+    ruleset = parse_ruleset(dumps_of(_filter(rules, policy="ACCEPT", chains=chains)), node_ips=NODE)
+    pods = tuple(
+        KubeObject(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": f"p{number}", "namespace": "a"},
+                "status": {"podIPs": [{"ip": f"10.77.2.{number}"}], "phase": "Running"},
+            }
+        )
+        for number in (1, 2, 3)
+    )
+    packet = Packet(src="10.77.2.1", dst="10.77.1.9", dport=8000, protocol=Protocol.TCP, bridged=False)
+    assert admitted(ruleset, ClusterSnapshot(pods), packet).src == "10.77.2.2"
+    assert admitted(ruleset, ClusterSnapshot(pods[:1]), packet) == packet
 
 
 @pytest.mark.parametrize("ruleset", [FIREWALLD, NAT])

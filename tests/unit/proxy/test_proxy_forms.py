@@ -139,3 +139,163 @@ def test_a_line_of_one_pattern_takes_no_time(unit: str) -> None:
         with contextlib.suppress(InputError):
             parse_ruleset(dumps_of(f"{text}\n{SAVED}{text}\n{IPSET}\n\n{text}\n{IPVS}\n{text}\n{text} ?\n"))
     assert time.process_time() - began < 4
+
+
+HEAD = " pkts bytes target     prot opt in     out     source               destination\n"
+EMPTY_CHAINS = "".join(f"Chain {name} (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}\n" for name in ("INPUT", "OUTPUT"))
+FORWARD_OF_NAMES = (
+    f"{EMPTY_CHAINS}Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}"
+    "    0     0 DROP       tcp  --  any    !docker0  anywhere             !loopback/8           tcp dpt:http-alt\n"
+    "    0     0 DROP       tcp  --  any    any     localhost            anywhere  tcp dpt:domainflags: FIN,SYN,RST,ACK/SYN\n"
+    "    0     0 DROP       icmp --  any    any     anywhere             db-primary           icmp echo-request\n"
+    '    0     0 LOG        all  --  any    any     anywhere             anywhere  LOG level debug uid prefix "refused: "\n'
+    "    0     0 fw-net~    tcp  --  any    any     anywhere             anywhere             tcp\n\n"
+    f"Chain fw-net~ (1 references)\n{HEAD}"
+    "    0     0 REJECT     tcp  --  any    any     anywhere             10.1.0.9             reject-with tcp-reset\n"
+)
+
+
+def test_a_listing_with_names_is_read_where_they_mean_the_same_on_every_node() -> None:
+    ruleset = parse_ruleset(dumps_of(FORWARD_OF_NAMES), node_ips=[])
+    to_web = Packet(src="10.0.0.2", dst="10.1.0.9", dport=8080, protocol=Protocol.TCP, out_device="eth1")
+    assert evaluate(ruleset, to_web).verdict is RulesetVerdict.DROP
+    assert evaluate(ruleset, packet("10.1.0.9", 80)).verdict is RulesetVerdict.REJECT
+    other = Packet(src="10.0.0.2", dst="10.1.0.8", protocol=Protocol.ICMP, icmp=(8, 0), out_device="eth1")
+    evaluation = evaluate(ruleset, other)  # which address "db-primary" has is not in the listing
+    assert (evaluation.verdict, evaluation.unknown) == (RulesetVerdict.UNKNOWN, ("-d db-primary",))
+
+
+def test_a_listing_of_ip6tables_has_no_column_of_options() -> None:
+    text = (
+        f"{EMPTY_CHAINS}Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}"
+        "    0     0 to_eth1.5  all      *      eth1.5  ::/0                 fd00:1::/64\n\n"
+        f"Chain to_eth1.5 (1 references)\n{HEAD}    0     0 DROP       tcp      *      *       ::/0                 ::/0\n"
+    )
+    onward = Packet(src="fd00:2::1", dst="fd00:1::9", dport=80, protocol=Protocol.TCP, out_device="eth1.5")
+    assert evaluate(parse_ruleset(dumps_of(text), node_ips=[]), onward).verdict is RulesetVerdict.DROP
+
+
+@pytest.mark.parametrize(
+    ("match", "verdict"),
+    [
+        (
+            "recent: UPDATE seconds: 60 hit_count: 2 name: SSH side: source mask: 255.255.255.255",
+            RulesetVerdict.NO_MATCH,
+        ),
+        ("recent: CHECK seconds: 60 name: SSH side: source mask: 255.255.255.255", RulesetVerdict.DROP),
+        ("#conn src/32 > 10", RulesetVerdict.NO_MATCH),
+        ("limit: above 10/min burst 5 mode srcip", RulesetVerdict.NO_MATCH),
+        ("limit: up to 10/min burst 5 mode srcip htable-expire 60000", RulesetVerdict.DROP),
+    ],
+)
+def test_what_a_listing_says_of_earlier_connections_holds_for_a_first_one(match: str, verdict: RulesetVerdict) -> None:
+    text = (
+        f"{EMPTY_CHAINS}Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}"
+        "    0     0            all  --  *      *       0.0.0.0/0            0.0.0.0/0  recent: SET name: SSH side: source\n"
+        f"    0     0 DROP       all  --  *      *       0.0.0.0/0            0.0.0.0/0            {match}\n"
+    )
+    assert evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet()).verdict is verdict
+
+
+SHORT_HEAD = "target     prot opt source               destination\n"
+SHORT_NAT = (
+    f"Chain PREROUTING (policy ACCEPT)\n{SHORT_HEAD}"
+    "KUBE-SERVICES  all  --  0.0.0.0/0            0.0.0.0/0            /* kubernetes service portals */\n\n"
+    f"Chain INPUT (policy ACCEPT)\n{SHORT_HEAD}\nChain OUTPUT (policy ACCEPT)\n{SHORT_HEAD}\n"
+    f"Chain POSTROUTING (policy ACCEPT)\n{SHORT_HEAD}\n"
+    f"Chain KUBE-SERVICES (1 references)\n{SHORT_HEAD}"
+    "KUBE-SVC-AAAA  tcp  --  0.0.0.0/0            10.96.3.4            /* shop/web cluster IP */ tcp dpt:80\n\n"
+    f"Chain KUBE-SVC-AAAA (1 references)\n{SHORT_HEAD}"
+    "KUBE-SEP-AAAA  all  --  0.0.0.0/0            0.0.0.0/0            /* shop/web */\n\n"
+    f"Chain KUBE-SEP-AAAA (1 references)\n{SHORT_HEAD}"
+    "DNAT       tcp  --  0.0.0.0/0            0.0.0.0/0            /* shop/web */ tcp to:10.244.1.9:8080\n"
+)
+
+
+def test_rules_of_kube_proxy_name_no_device_so_a_short_listing_of_them_is_enough() -> None:
+    result = evaluate(parse_ruleset(dumps_of(SHORT_NAT), node_ips=[]), packet("10.96.3.4", 80))
+    assert [backend.address for backend in result.backends] == ["10.244.1.9:8080"]
+
+
+def test_devices_that_are_not_shown_are_another_question_for_each_rule() -> None:
+    rules = "".join(f"{target:10} tcp  --  0.0.0.0/0            0.0.0.0/0\n" for target in ("RETURN", "DROP"))
+    text = "".join(f"Chain {name} (policy ACCEPT)\n{SHORT_HEAD}{rules}\n" for name in ("FORWARD", "INPUT", "OUTPUT"))
+    evaluation = evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet())
+    assert evaluation.verdict is RulesetVerdict.UNKNOWN
+    assert len(evaluation.unknown) == 2
+
+
+def test_a_listing_of_many_rules_without_devices_is_answered_soon() -> None:
+    chains = "".join(
+        f"Chain C{number} ({number} references)\n{SHORT_HEAD}"
+        + f"C{number + 1}  all  --  0.0.0.0/0            0.0.0.0/0\n" * 40
+        + "\n"
+        for number in range(8)
+    )
+    text = f"Chain FORWARD (policy ACCEPT)\n{SHORT_HEAD}C0  all  --  0.0.0.0/0            0.0.0.0/0\n\n{chains}"
+    began = time.process_time()
+    assert evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet()).verdict is RulesetVerdict.UNKNOWN
+    assert time.process_time() - began < 3
+
+
+def test_a_negation_behind_its_option_is_read_as_iptables_wrote_it_before_1_4_3() -> None:
+    text = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s ! 10.0.0.0/8 -p tcp --dport ! 80 -j DROP\nCOMMIT\n"
+    ruleset = parse_ruleset(dumps_of(text), node_ips=[])
+    outside = Packet(src="192.0.2.1", dst="10.1.0.9", dport=81, protocol=Protocol.TCP)
+    assert evaluate(ruleset, outside).verdict is RulesetVerdict.DROP
+    assert evaluate(ruleset, packet("10.1.0.9", 81)).verdict is RulesetVerdict.NO_MATCH
+
+
+def test_rules_that_are_inserted_stand_where_the_text_puts_them() -> None:
+    text = (
+        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -d 10.1.0.9/32 -j DROP\n-I FORWARD -d 10.1.0.9/32 -p tcp -j ACCEPT\n"
+        "-I FORWARD 2 -d 10.1.0.9/32 -p udp -j ACCEPT\nCOMMIT\n"
+    )
+    ruleset = parse_ruleset(dumps_of(text), node_ips=[])
+    assert not ruleset.unread
+    chain = ruleset.chain("filter", "FORWARD")
+    assert chain is not None
+    assert [raw.split(" -j ")[0][-3:] for raw in chain.raw] == ["tcp", "udp", "/32"]
+    nowhere = parse_ruleset(dumps_of(text.replace("FORWARD 2", "FORWARD 9")), node_ips=[])
+    assert "not read" in nowhere.unread[0].what
+
+
+def test_nft_rules_that_are_put_in_at_an_index_stand_there() -> None:
+    hook = "{ type filter hook forward priority 0; }"
+    lines = ["add table ip t", f"add chain ip t c {hook}", "add rule ip t c tcp dport 80 drop"]
+    for text in ("insert rule ip t c index 0 tcp dport 80 accept", "add rule ip t c index 1 tcp dport 80 accept"):
+        ruleset = parse_ruleset(
+            dumps_of("\n".join([*lines, "insert rule ip t c udp dport 53 drop", text])), node_ips=[]
+        )
+        assert not ruleset.unread
+        before = evaluate(ruleset, packet("10.1.0.9", 80)).verdict
+        assert before is (RulesetVerdict.ACCEPT if text.startswith("insert") else RulesetVerdict.DROP)
+
+
+def test_a_space_before_every_line_of_old_nft_is_nothing_left_out() -> None:
+    hook = " type nat hook prerouting priority -100;"
+    text = f"table ip nat {{\n\tchain pre {{\n\t\t{hook}\n\t\t tcp dport 80 ip daddr 10.1.0.9 dnat 10.7.0.1\n\t}}\n}}\n"
+    result = evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet("10.1.0.9", 80))
+    assert [backend.address for backend in result.backends] == ["10.7.0.1:80"]
+
+
+def test_a_chain_that_is_shown_again_after_its_table_takes_nothing_away() -> None:
+    chain = "\tchain f {\n\t\ttype filter hook forward priority 0;\n\t\ttcp dport 80 drop\n\t}\n"
+    text = f"table ip t {{\n{chain}}}\n\nThis chain drops it:\n\n{chain}\n- and so on\n"
+    assert evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet("10.1.0.9", 80)).verdict is RulesetVerdict.DROP
+    other = text.replace("This", "table").replace("80 drop\n\t}\n\n- and", "81 drop\n\t}\n\n- and")
+    assert evaluate(parse_ruleset(dumps_of(other), node_ips=[]), packet()).verdict is RulesetVerdict.UNKNOWN
+
+
+def test_the_policy_of_a_chain_that_is_listed_without_counters_is_read() -> None:
+    text = "".join(f"Chain {name} (policy DROP)\n{SHORT_HEAD}\n" for name in ("INPUT", "FORWARD", "OUTPUT"))
+    assert evaluate(parse_ruleset(dumps_of(text), node_ips=[]), packet()).verdict is RulesetVerdict.DROP
+
+
+def test_a_members_bridge_port_is_no_device_that_a_rule_asks_for() -> None:
+    rules = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set --match-set ports src,src -j DROP\nCOMMIT\n"
+    members = "create ports hash:net,iface family inet\nadd ports 10.0.0.0/24,physdev:eth%s\n"
+    for name in ("0", " wildcard"):
+        ruleset = parse_ruleset([*dumps_of(rules), *dumps_of(members % name)], node_ips=[])
+        through = Packet(src="10.0.0.2", dst="10.1.0.9", dport=80, protocol=Protocol.TCP, in_device="eth0")
+        assert evaluate(ruleset, through).verdict is RulesetVerdict.NO_MATCH

@@ -159,6 +159,35 @@ def test_a_listing_of_a_chain_of_its_own_is_an_excerpt() -> None:
     assert "excerpt" in " ".join(evaluate(ruleset(text), WEB).assumed)
 
 
+@pytest.mark.parametrize(
+    ("rules", "destination", "backends", "masquerade"),
+    [
+        (
+            "-A CNI-HOSTPORT-DNAT -p tcp -m multiport --dports 81 -j CNI-DN-1\n"
+            "-A CNI-DN-1 -p tcp -m tcp --dport 81 -j DNAT --to-destination 10.244.1.9:80\n",
+            "192.168.7.2",
+            ["10.244.1.9:80"],
+            False,
+        ),
+        ("-A OUTS -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE\n", "203.0.113.9", [], True),
+    ],
+)
+def test_an_excerpt_without_base_chains_stands_where_its_targets_may(
+    rules: str, destination: str, backends: list[str], masquerade: bool
+) -> None:
+    packet = Packet(src="10.244.1.5", dst=destination, dport=81, protocol=Protocol.TCP)
+    result = evaluate(parse_ruleset(dumps_of(rules), node_ips=["192.168.7.2"]), packet)
+    assert [backend.address for backend in result.backends] == backends
+    assert result.masquerade is masquerade
+    assert "excerpt" in " ".join(result.assumed)
+
+
+@pytest.mark.parametrize("prefix", ["[   14.414142] : ", "[  104.000021] ", "   {number} ", "{number} "])
+def test_what_a_console_or_a_pager_puts_before_each_line_is_no_part_of_it(prefix: str) -> None:
+    lines = [prefix.format(number=n) + line for n, line in enumerate(IPTABLES.splitlines(), 1)]
+    assert evaluate(ruleset("\n".join(lines)), WEB).parts == evaluate(ruleset(IPTABLES), WEB).parts
+
+
 def test_a_table_that_is_listed_beside_its_dump_is_read_once() -> None:
     half = IPTABLES.replace('"shop/web" -j', '"shop/web" -m statistic --mode random --probability 0.5 -j')
     saved, listed = ruleset(half), ruleset(half + LISTING + half)

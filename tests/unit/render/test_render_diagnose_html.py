@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kubectl_genainet.diagnose.causes import Gathering
@@ -18,6 +19,7 @@ from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclu
 from kubectl_genainet.model.results.path import Drop, Flow, Hop, Nat, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.render.diagnose.document import document
 from kubectl_genainet.render.document.html import html
+from kubectl_genainet.render.document.model import way
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -96,6 +98,12 @@ def test_the_way_ends_where_the_packet_died_and_each_second_has_its_bar() -> Non
     assert page.count("<rect ") == 3
     assert "second 4: 1" in page
     assert "kubectl apply -f -" in page and "2026-01-02T03:04:05+00:00" in page
+
+
+@pytest.mark.parametrize(("verdict", "css"), [(Verdict.UNANSWERED, "end-bad"), (Verdict.FORWARDED, "end-good")])
+def test_a_connection_that_failed_without_a_drop_ends_badly_too(verdict: Verdict, css: str) -> None:
+    ended = msgspec.structs.replace(path(), drop=None, verdict=verdict)
+    assert list(way(ended))[-1].css == css
 
 
 def test_a_watch_without_a_cause_says_so() -> None:

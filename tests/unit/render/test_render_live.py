@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_genainet.model.events import Progress
+from kubectl_genainet.model.events import Hello, Progress
+from kubectl_genainet.render.diagnose.text import ConclusionView
 from kubectl_genainet.render.dns import views as dns
 from kubectl_genainet.render.drops import views as drops
-from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.render.live import LiveView, ProgressClock, make_view
 from kubectl_genainet.render.trace import view as trace
 
 TARGET = "svc/my-llama-svc"
+HELLO = Hello(
+    node="node-1", protocol=2, version="1", kernel="6.1", boot_id="b", t_ns=1, realtime_ns=1, tier="tracepoint"
+)
 ATTACHED = Progress(node="node-1", t_ns=1, stage="attached")
 
 
 def views(*, live: bool) -> list[LiveView]:
     return [
-        trace.make_view("tree", TARGET, live=live),
-        drops.make_view("table", TARGET, live=live),
-        dns.make_dns_view("table", TARGET, live=live, by_server=False),
+        make_view(trace.VIEWS, "tree", TARGET, live=live),
+        make_view(drops.VIEWS, "table", TARGET, live=live),
+        make_view(dns.VIEWS, "table", TARGET, live=live, by_server=False),
     ]
 
 
@@ -29,6 +33,41 @@ def test_a_pipe_is_not_drawn_on(capsys: pytest.CaptureFixture[str]) -> None:
             view.refresh()
             assert not view.screen.on
     assert capsys.readouterr().out == ""
+
+
+def test_in_a_pipe_a_run_says_on_stderr_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ProgressClock, "FIRST_S", 0.0)
+    monkeypatch.setattr(ProgressClock, "SETTLED_S", 0.0)
+    counts = {"tree": "0 connections", "text": "0 connections, 0 DNS queries", "table": "0 packets dropped"}
+    for output, made in (
+        ("tree", make_view(trace.VIEWS, "tree", TARGET, live=True)),
+        ("table", make_view(drops.VIEWS, "table", TARGET, live=True)),
+        ("text", ConclusionView("text", 0.0, TARGET, live=True)),
+    ):
+        view: LiveView = made
+        for event in (HELLO, ATTACHED):
+            view.event(event)
+        for _ in range(2):
+            view.refresh()
+        said = capsys.readouterr()
+        assert said.err.splitlines() == [
+            "loading the probes",
+            "watching on node-1",
+            f"watching {TARGET} on 1 node, 0 s, {counts[output]}",
+        ]
+        assert said.out == ""
+
+
+def test_a_run_that_prints_records_as_they_come_counts_nothing_beside_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ProgressClock, "FIRST_S", 0.0)
+    for views in (trace.VIEWS, drops.VIEWS):
+        view: LiveView = make_view(views, "json", TARGET, live=True)
+        view.refresh()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bundle_is_not_drawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,12 +81,13 @@ def test_a_terminal_shows_what_is_watched_and_is_left_clean(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    view = drops.make_view("table", TARGET, live=True)
+    view = make_view(drops.VIEWS, "table", TARGET, live=True)
     with view:
         view.refresh()
         assert "loading the probes, 0 s (Ctrl-C ends)" in capsys.readouterr().out
         view.event(ATTACHED)
-        assert view.state("3 queries").plain == f"watching {TARGET} on 1 nodes, 0 s, 3 queries (Ctrl-C ends)"
+        view.length_s = 30.0
+        assert view.state().plain == f"watching {TARGET} on 1 node, 0 of 30 s (Ctrl-C ends)"
         view.refresh()
         assert capsys.readouterr().out == "", "not more than once a second"
     assert not view.screen.on

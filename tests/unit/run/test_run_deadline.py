@@ -28,12 +28,12 @@ class Agents:
         return self._events.pop(0) if self._events else None
 
 
-def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None) -> float:
+def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None, due: float = 0.0) -> float:
     agents = Agents(*events)
     monkeypatch.setattr("kubectl_genainet.run.session.time.monotonic", lambda: agents.now)
-    view = SimpleNamespace(refresh=lambda: None, warn=lambda text: None)
+    view = SimpleNamespace(refresh=lambda: None, warn=lambda text: None, shortened=lambda seconds: None)
     run: Any = SimpleNamespace(view=view, filters=())
-    watching: Any = SimpleNamespace(timeout_s=TIMEOUT_S, enough=lambda event: None)
+    watching: Any = SimpleNamespace(timeout_s=TIMEOUT_S, enough=lambda event: None, due=due)
     source: Any = SimpleNamespace(failed_nodes=set())
     live = LiveSession(run, source, watching)
     live._nodes = 1
@@ -58,3 +58,16 @@ def test_an_agent_that_says_nothing_is_not_waited_for_longer(monkeypatch: pytest
 def test_once_attached_the_time_that_was_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = seconds_waited(monkeypatch, Progress(node="n", stage="attached"), Progress(node="n", stage="loading"))
     assert waited <= STEP_S + TIMEOUT_S + session.GRACE_S + STEP_S
+
+
+def test_a_run_whose_answer_is_due_watches_for_less_where_its_agents_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Event | None] = [Progress(node="n", stage="loading")] * 3
+    attached = Progress(node="n", stage="attached")
+    due, took = 30.0, 4 * STEP_S
+    assert seconds_waited(monkeypatch, *started, attached, due=due) <= due - session.WIND_UP_SHARE * took + STEP_S
+
+
+def test_however_long_agents_took_some_seconds_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Event | None] = [Progress(node="n", stage="loading")] * 20
+    waited = seconds_waited(monkeypatch, *started, Progress(node="n", stage="attached"), due=25.0)
+    assert 21 * STEP_S + session.LEAST_WATCH_S <= waited <= 21 * STEP_S + session.LEAST_WATCH_S + STEP_S

@@ -69,7 +69,7 @@ def test_nodes_whose_recording_has_gaps_are_not_called_fine(tmp_path: Path) -> N
         path = write(tmp_path / f"{name}.gnb", Bundle(bundle.header, bundle.snapshot, events), "diagnose")
         conclusion = api.diagnose(BundleSource(path), LLAMA).conclusion
         nodes[name] = next((item.state.value, item.why) for item in conclusion.checked if item.what == "nodes")
-    assert nodes["whole"] == ("fine", "3 agents reported, nothing lost")
+    assert nodes["whole"] == ("fine", "3 agents reported, no event lost")
     state, why = nodes["holes"]
     assert state == "not-checked" and "node-2 has gaps" in why
 

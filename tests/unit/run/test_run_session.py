@@ -129,7 +129,7 @@ def test_a_run_with_a_failed_node_does_not_end_as_if_nothing_were_wrong(tmp_path
 
 
 def test_failures_change_no_other_status() -> None:
-    assert [status.with_failures(True) for status in ExitStatus] == [2, 1, 2, 124]
+    assert [status.with_failures(True) for status in ExitStatus] == [2, 1, 2, 124, 130]
     assert [status.with_failures(False) for status in ExitStatus] == list(ExitStatus)
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import Bundle, BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
+from kubectl_genainet.context.targets import resolve_namespace
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, LostEvents
@@ -127,3 +128,16 @@ def test_what_is_held_follows_the_objects_and_survives_their_absence() -> None:
         "svc/a can't be found any more; its last addresses are followed: no such Service",
         "svc/a is back",
     ]
+
+
+def test_all_namespaces_are_one_target_as_each_of_them_is(tmp_path: Path) -> None:
+    recorded = read_bundle(recordings() / "healthy.gnb")
+    everywhere = resolve_namespace("", recorded.snapshot)
+    parts = [resolve_namespace(namespace, recorded.snapshot) for namespace in ("default", "kube-system")]
+    assert set(everywhere.filters) == {entry for part in parts for entry in part.filters} > set(parts[0].filters)
+    assert str(everywhere.target) == "the cluster"
+    elsewhere = ["trace", "--from", str(recordings() / "healthy.gnb"), "-n", "kube-system", "-o", "json"]
+    assert '"kind":"path"' not in CliRunner().invoke(cli, elsewhere).stdout
+    assert '"kind":"path"' in CliRunner().invoke(cli, [*elsewhere[:3], "-A", "-o", "json"]).stdout
+    with pytest.raises(InputError, match="the cluster has no Services"):
+        resolve_namespace("", ClusterSnapshot(()))

@@ -37,6 +37,15 @@ def test_an_sbom_lists_what_is_installed_and_is_the_same_twice() -> None:
     assert len({package["SPDXID"] for package in found["packages"]}) == len(found["packages"])
 
 
+def test_an_sbom_lists_what_is_imported_of_two_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, name, version in (("venv", "Some.Name", "2"), ("debian", "some-name", "1")):
+        metadata = tmp_path / folder / f"{name}-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "venv"), str(tmp_path / "debian")])
+    assert sbom.python_packages() == [("some-name", "2", "NOASSERTION")]
+
+
 def test_the_images_packages_are_in_it() -> None:
     debian = sbom.debian_packages(["python3=3.11.2-1+b1\n", "iptables=1.8.9-2", ""])
     found = sbom.document([("kubectl-genainet", "0.1.0", "Apache-2.0")], debian, 0)
@@ -58,7 +67,7 @@ def test_the_image_is_built_on_a_base_by_digest_and_packages_of_one_time() -> No
     snapshot = re.search(r"^ARG SNAPSHOT=(\d{8})T\d{6}Z$", dockerfile(), re.MULTILINE)
     assert base and re.search(r"@sha256:[0-9a-f]{64}$", base[1])
     assert snapshot and f"-{snapshot[1]}-" in base[1]  # of the same day: no package is to be made older
-    assert re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) == ["${BASE}"] * 2
+    assert re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) == ["${BASE}"] * 3
     assert dockerfile().index('apt-snapshot "$SNAPSHOT"') < dockerfile().index("apt-get update")
 
 
@@ -185,6 +194,8 @@ def test_a_release_is_verified_by_its_signature_without_a_network(release: Path)
     [
         (lambda folder: (folder / "kubectl-genainet-linux-amd64.tar.gz").write_bytes(b"other"), "not the one"),
         (lambda folder: (folder / "more.tar.gz").write_bytes(b"other"), "not in SHA256SUMS"),
+        (lambda folder: (folder / "kubectl-genainet-linux-amd64.tar").write_bytes(b"other"), "not in SHA256SUMS"),
+        (lambda folder: (folder / ".hidden.tar.gz").write_bytes(b"other"), "not in SHA256SUMS"),
         (lambda folder: sign(folder, "other"), "not signed"),
         (lambda folder: (folder / "SHA256SUMS").write_text("0" * 64 + "  a\n"), "not signed"),
         (lambda folder: (folder / "SHA256SUMS.sig").unlink(), "belong beside"),

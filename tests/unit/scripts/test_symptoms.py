@@ -1,4 +1,4 @@
-"""The page of symptoms names what there is: verbs, options, diagnoses, incidents."""
+"""The pages of symptoms and of incidents name what there is: verbs, options, diagnoses, incidents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from kubectl_genainet.cli import VERBS, cli
 from kubectl_genainet.lab.incidents import incidents
 from kubectl_genainet.render.diagnoses import diagnoses_markdown
-from scripts.symptoms import SYMPTOMS, Symptom, symptoms_markdown
+from scripts.incident_index import index_markdown
+from scripts.symptoms import ROWS, Row, symptoms_markdown
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -19,10 +20,10 @@ def test_the_page_is_the_one_in_docs() -> None:
     assert (DOCS / "symptoms.md").read_text() == symptoms_markdown()
 
 
-@pytest.mark.parametrize("symptom", SYMPTOMS, ids=lambda s: s.felt)
-def test_commands_parse_and_names_exist(symptom: Symptom) -> None:
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.text)
+def test_commands_parse_and_names_exist(row: Row) -> None:
     context = cli.make_context("kubectl genainet", [], resilient_parsing=True)
-    for text in symptom.command.split(";"):
+    for text in row.command.split(";"):
         kubectl, plugin, verb, *arguments = shlex.split(text)
         assert (kubectl, plugin) == ("kubectl", "genainet") and verb in VERBS
         command = cli.get_command(context, verb)
@@ -30,9 +31,14 @@ def test_commands_parse_and_names_exist(symptom: Symptom) -> None:
         options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
         assert {a for a in arguments if a.startswith("-")} <= options
     page = diagnoses_markdown()
-    assert all(f"| `{name}` |" in page for name in symptom.diagnoses)
-    assert set(symptom.incidents) <= set(incidents())
+    assert all(f"| `{name}` |" in page for name in row.diagnoses)
+
+
+def test_every_incident_is_listed_and_has_a_page() -> None:
+    pages = DOCS / "incidents"
+    assert (pages / "README.md").read_text() == index_markdown()
+    assert {page.stem for page in pages.glob("*.md")} - {"README"} == set(incidents())
 
 
 def test_every_incident_has_a_symptom() -> None:
-    assert {name for symptom in SYMPTOMS for name in symptom.incidents} == set(incidents())
+    assert {name for row in ROWS for name in row.incidents} == set(incidents())

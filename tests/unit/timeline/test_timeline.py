@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from kubectl_genainet.run.collect import DoctorCollector
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 from kubectl_genainet.run.timeline import timeline
 from kubectl_genainet.timeline import build
+from kubectl_genainet.timeline.series import Buckets
 from tests.unit.timeline import recorded
 
 SERVICE = "svc/my-llama-svc"
@@ -56,6 +58,15 @@ def test_two_incidents_an_hour_apart_are_told_apart_each_with_what_came_just_bef
     assert (first.until_s, second.until_s) == (4720, 9000)
 
 
+def test_what_was_counted_does_not_come_before_its_cause_whenever_the_time_begins() -> None:
+    """A recorder's bucket is of ten whole seconds; the policy came 5 s after its begin."""
+    counted_from = recorded.BEGIN + 40 * recorded.SECOND
+    for begin_s in (0.0, 3.25, 9.9):
+        grid = Buckets.of(recorded.BEGIN + int(begin_s * recorded.SECOND), recorded.BEGIN + 100 * recorded.SECOND)
+        number = grid.bucket_of(counted_from)
+        assert number is not None and grid.since_ns + number * 10 * recorded.SECOND == counted_from
+
+
 def test_an_unrelated_rollout_is_listed_and_not_named_first_though_it_is_nearer(file: str) -> None:
     policy, rollout = timeline_of(file, SERVICE).onsets[0].suspects
     assert (policy.change.touches, policy.before_s) == ("policies of its namespace", 12)
@@ -77,6 +88,30 @@ def test_markdown_and_the_page_say_the_same(file: str, tmp_path: Path) -> None:
     told = "NetworkPolicy default/lock-down created"
     assert told in done.stdout and told in page.read_text()
     assert done.stdout.startswith("# svc/my-llama-svc: failures began at 03:12:10Z")
+
+
+def test_the_report_of_a_diagnosis_of_a_recorded_time_has_the_picture(file: str, tmp_path: Path) -> None:
+    report = tmp_path / "incident.html"
+    arguments = ["diagnose", SERVICE, "--from", file, "--report", str(report)]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False, env={"COLUMNS": "80"})
+    assert done.exception is None, done.exception
+    page = report.read_text()
+    for said in (
+        "What was checked",
+        "What was felt, and what changed",
+        "1. It began at 03:12:10Z",
+        "lock-down created",
+    ):
+        assert said in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_report_of_a_diagnosis_of_seconds_has_no_picture(tmp_path: Path) -> None:
+    report = tmp_path / "incident.html"
+    arguments = ["diagnose", SERVICE, "--from", str(recordings() / "policy-service-port.gnb"), "--report", str(report)]
+    CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert "What was checked" in report.read_text() and "What was felt" not in report.read_text()
 
 
 def test_where_nothing_rises_nothing_began(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Callable
 
-from kubectl_genainet.model.events import Event, FlowCounters, PacketSeen
-from kubectl_genainet.model.finding import Certainty
+import msgspec
+import pytest
+
+from kubectl_genainet.model.events import Event, FlowCounters, PacketSeen, Progress
+from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from kubectl_genainet.trace.streaming.measure import gap_quantile
@@ -37,6 +40,19 @@ def test_packet_that_comes_by_again_is_one_packet_in_a_circle() -> None:
     assert path.attempts == 1 and len(path.hops) == 2
     (loop,) = [f for f in path.findings if f.check == "routing-loop"]
     assert "4 times" in loop.title
+
+
+def test_syns_of_one_ip_id_are_no_circle_where_no_router_has_lowered_their_ttl() -> None:
+    """As a scanner or a test sends them, within a second."""
+    world = World()
+
+    def lap(number: int, ttl: int) -> list[PacketSeen]:
+        return [msgspec.structs.replace(s, ttl=ttl) for s in world.request(40000, T + number * MS)[2:4]]
+
+    (again,) = world.tell(lap(0, 63), lap(1, 63), lap(2, 63))
+    assert again.attempts == 3 and all(f.check != "routing-loop" for f in again.findings)
+    (loop,) = World().tell(lap(0, 63), lap(1, 61), lap(2, 59))
+    assert loop.attempts == 1 and any(f.check == "routing-loop" for f in loop.findings)
 
 
 def test_syns_sent_again_are_no_circle() -> None:
@@ -80,6 +96,37 @@ def test_other_connection_of_the_same_port_is_not_taken_for_a_new_translation() 
     assert len(paths) == 2 and all(f.check != "connection-moved" for path in paths for f in path.findings)
 
 
+def data_then_reset(world: World, way: Callable[..., list[PacketSeen]]) -> list[PacketSeen]:
+    """A connection older than the trace: data that goes one way, and then a reset of the client's."""
+    return [
+        *way(40000, T, DATA, payload=100, seq=1001),
+        *world.request(40000, T + MS, RST, seq=1101),
+    ]
+
+
+def test_reset_of_which_nothing_before_was_seen_is_no_fault_of_anybodys() -> None:
+    for sends, severity in (("reply", Severity.INFO), ("request", Severity.WARNING)):
+        world = World()
+        (path,) = world.tell(data_then_reset(world, getattr(world, sends)))
+        (reset,) = [f for f in path.findings if f.check == "reset-by-client"]
+        assert reset.severity is severity, sends
+
+
+def test_reset_that_a_node_may_have_sent_before_it_was_watched_is_counted_only() -> None:
+    """Its sender's node was watched a second later: "neither end was seen to send it" blamed what is between them."""
+    world = World(attached={"node-1": T + SECOND})
+    seen = [e for e in data_then_reset(world, world.request) if e.node == "node-2"]
+    assert world.tell(seen) == [] and world.correlator.half_seen == 1
+
+
+def test_reset_that_a_node_may_have_sent_after_it_was_watched_is_counted_only() -> None:
+    world = World()
+    ended = Progress(node="node-2", stage="detached", t_ns=T + SECOND)
+    reset = [e for e in world.reply(40000, T + 2 * SECOND, RST, seq=1) if e.node == "node-1"]
+    opened: list[Event] = [*exchange(world, 40000, T), ended]
+    assert world.tell(opened, reset) == [] and world.correlator.half_seen == 1
+
+
 def test_drop_without_a_rule_waits_for_the_counters_of_its_node() -> None:
     world = World()
     drops = [
@@ -91,9 +138,9 @@ def test_drop_without_a_rule_waits_for_the_counters_of_its_node() -> None:
     rules = RulesetDump(node="node-1", t_ns=T, source="iptables-nft", text="*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
     known = [host_report(node, T, {"conntrack_insert_failed": 0}) for node in ("node-1", "node-2")]
     assert world.feed([*begin, *known, rules, *events, *drops]) == []
-    assert world.feed(world.ticks(T + 7 * SECOND)) == []  # quiet for long, and nothing explains it yet
-    later = host_report("node-1", T + 8 * SECOND, {"conntrack_insert_failed": 2})
-    (path,) = world.feed([later, *world.ticks(T + 9 * SECOND)])
+    assert world.feed(world.ticks(T + 11 * SECOND)) == []  # quiet for long, and nothing explains it yet
+    later = host_report("node-1", T + 12 * SECOND, {"conntrack_insert_failed": 2})
+    (path,) = world.feed([later, *world.ticks(T + 13 * SECOND)])
     assert path.drop is not None and path.drop.check == "snat-ports-exhausted"
 
 
@@ -213,3 +260,36 @@ def test_what_comes_for_a_client_that_has_reset_is_its_reset_and_no_drop() -> No
     (path,) = world.tell(exchange(world, 40000, T), reset, [refused])
     assert (path.outcome, path.verdict) == (ConnectionOutcome.RESET, Verdict.RESET)
     assert path.drop is None and "a reset from the client's side" in path.waited
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "who"), [(15, "Envoy"), (60, "nginx"), (350, "NLB"), (600, "Google Cloud"), (40, "")]
+)
+def test_a_reset_after_a_well_known_idle_time_names_who_forgets_after_so_long(idle_s: int, who: str) -> None:
+    world = World()
+    opened = exchange(world, 40000, T)
+    data = [counted(seen) for seen in opened if seen.payload]
+    reset = world.reply(40000, T + idle_s * SECOND, RST, seq=9501)
+    (path,) = world.tell(opened, data, reset)
+    assert path.outcome is ConnectionOutcome.RESET and path.stream is not None
+    assert path.stream.idle_ns == pytest.approx(idle_s * SECOND, rel=0.001)
+    titles = [f.title for f in path.findings if f.check == "idle-time"]
+    assert [who in title for title in titles] == ([True] if who else [])
+
+
+@pytest.mark.parametrize("pause_s", [1, 5])
+def test_what_was_idle_is_the_time_before_the_data_that_was_lost(pause_s: int) -> None:
+    """However long it is sent again: the client gives up, and the trace ends, later."""
+    world = World()
+    opened = exchange(world, 40000, T)
+    resumed = T + 350 * SECOND
+    lost = world.request(40000, resumed, DATA, payload=50, seq=1101)[:3]
+    first = next(seen for seen in opened if seen.payload)
+    asked = counted(first, data_bytes=150, last_ns=resumed, silence_ns=resumed - first.t_ns, silence_at_ns=first.t_ns)
+    answered = [counted(seen) for seen in opened if seen.payload and seen.flow.sport == 8080]
+    drops = [world.dropped(lost[-1], "NETFILTER_DROP", "FORWARD", location="nft_do_chain")]
+    drops += [msgspec.structs.replace(drops[0], t_ns=resumed + pause_s * SECOND)]
+    (path,) = world.tell(opened, answered, lost, [asked], drops)
+    assert path.outcome is ConnectionOutcome.DROPPED and path.stream is not None
+    assert path.stream.idle_ns == pytest.approx(350 * SECOND, rel=0.001)
+    assert [f.check for f in path.findings if f.check == "idle-time"] == ["idle-time"]

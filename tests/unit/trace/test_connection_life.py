@@ -16,6 +16,7 @@ from kubectl_genainet.model.events import (
     PacketSeen,
     TcpRetransmit,
 )
+from kubectl_genainet.model.node import NetnsRules, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from tests.unit.trace_world import BACKEND, CLIENT, FIN, HOST, POD, RST, SECOND, SERVICE, World
@@ -40,7 +41,8 @@ def exchange(world: World, port: int, t: int) -> list[PacketSeen]:
 
 def counted(seen: PacketSeen, **rest: Any) -> FlowCounters:
     """What the place of a sighting counted of its flow."""
-    values: dict[str, Any] = {"data_bytes": seen.payload, "first_ns": seen.t_ns, "last_ns": seen.t_ns} | rest
+    times = {"first_ns": seen.t_ns, "last_ns": seen.t_ns}
+    values: dict[str, Any] = {"data_bytes": seen.payload, "packets": 10, "bytes": 10_000} | times | rest
     return FlowCounters(
         node=seen.node,
         t_ns=max(seen.t_ns, values["last_ns"]),
@@ -49,8 +51,6 @@ def counted(seen: PacketSeen, **rest: Any) -> FlowCounters:
         device=seen.device,
         point=seen.point,
         flow=seen.flow,
-        packets=10,
-        bytes=10_000,
         **values,
     )
 
@@ -149,8 +149,18 @@ def test_counters_that_come_after_the_end_are_waited_for_where_something_was_los
     late = [counted(e, data_bytes=90_000, last_ns=T + 9 * SECOND) for e in reply]
     ended = [*world.begin(), *exchange(world, 40000, T), *drops, *again, *fins(world, 40000, T + 10 * SECOND)]
     assert world.feed([*ended, *world.ticks(T + 11 * SECOND)]) == []
-    (path,) = world.feed([*late, *world.ticks(T + 16 * SECOND)])
+    (path,) = world.feed([*late, *world.ticks(T + 19 * SECOND)])  # the rules that dropped may be new, too
     assert path.outcome is ConnectionOutcome.ANSWERED and path.drop is None
+
+
+def test_what_is_sent_again_after_the_fin_takes_nothing_from_what_was_counted() -> None:
+    """The node's table begins anew with a flow that has ended: a queue may still make the sender repeat segments."""
+    world = World()
+    reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
+    whole = [counted(e, data_bytes=600_000, packets=400, bytes=620_000) for e in reply]
+    again = [counted(e, data_bytes=2896, packets=2, bytes=3000, last_ns=T + 3 * SECOND) for e in reply]
+    (path,) = world.tell(exchange(world, 40000, T), whole, fins(world, 40000, T + 3 * MS), again)
+    assert path.stream is not None and path.stream.reply_bytes == 600_000
 
 
 # --- what a connection carried ----------------------------------------------------------------------------------------
@@ -264,6 +274,64 @@ def test_port_that_the_pods_own_rules_chose_is_not_the_backend() -> None:
     assert path.backend is not None and path.backend.port == 8080 and path.outcome is ConnectionOutcome.REFUSED
     assert path.drop is not None and path.drop.check == "redirect-without-listener"
     assert "port 15006" in path.drop.explanation and [f.check for f in path.findings] == []
+    assert path.drop.rule is None and "the rules of pod default/llm-0 were not read" in path.drop.explanation
+
+
+def redirected(world: World) -> list[Event]:
+    """A SYN that the pod's own rules sent to a port where nothing listens."""
+    seen = world.request(40000, T)
+    died = world.dropped(seen[-1], "NO_SOCKET", location="tcp_v4_rcv")
+    inside = msgspec.structs.replace(died, flow=msgspec.structs.replace(died.flow, dport=15006))
+    return [*seen, inside, *world.reply(40000, T + MS, RST, seq=0)]
+
+
+def pods_rules(read_ns: int, rule: str) -> NetnsRules:
+    text = f"*nat\n:PREROUTING ACCEPT [0:0]\n{rule}COMMIT\n" if rule else ""
+    dump = RulesetDump(node="node-2", t_ns=read_ns, source="iptables-nft", text=text)
+    return NetnsRules(node="node-2", t_ns=read_ns, netns=POD["node-2"], dumps=(dump,))
+
+
+REDIRECT = "-A PREROUTING -p tcp -j REDIRECT --to-ports 15006\n"
+
+
+@pytest.mark.parametrize("read_before", [None, ""], ids=["never", "before"])
+def test_rule_of_a_redirect_is_waited_for_until_the_pods_rules_are_read(read_before: str | None) -> None:
+    world = World()
+    first = [pods_rules(T - SECOND, read_before)] if read_before is not None else []
+    assert world.feed([*world.begin(), *first, *redirected(world), *world.ticks(T + 7 * SECOND)]) == []
+    told = world.feed([pods_rules(T + 7 * SECOND, REDIRECT), *world.ticks(T + 7 * SECOND + 100 * MS)])
+    (path,) = told
+    assert path.drop is not None and "REDIRECT --to-ports 15006" in (path.drop.rule or "")
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ([], "the rules of pod default/llm-0 were not read"),
+        ([pods_rules(T - SECOND, "")], "none that was read in pod default/llm-0 redirects to the port"),
+    ],
+    ids=["unread", "none"],
+)
+def test_rule_of_a_redirect_that_does_not_come_is_not_waited_for_for_ever(rules: list[Event], why: str) -> None:
+    world = World()
+    (path,) = world.feed([*world.begin(), *rules, *redirected(world), *world.ticks(T + 9 * SECOND)])
+    assert path.drop is not None and path.drop.rule is None and why in path.drop.explanation
+
+
+def test_closed_port_waits_for_no_rules() -> None:
+    world = World()
+    seen = world.request(40000, T)
+    died = world.dropped(seen[-1], "NO_SOCKET", location="tcp_v4_rcv")
+    reset = world.reply(40000, T + MS, RST, seq=0)
+    (path,) = world.feed([*world.begin(), *seen, died, *reset, *world.ticks(T + 4 * SECOND)])
+    assert path.drop is not None and path.drop.check == "closed-port"
+
+
+def test_rule_that_is_gone_when_rules_are_read_again_is_still_the_redirects() -> None:
+    world = World()
+    rules = [pods_rules(T - SECOND, REDIRECT), *redirected(world), pods_rules(T + MS, "")]
+    (path,) = world.feed([*world.begin(), *rules, *world.ticks(T + 4 * SECOND)])
+    assert path.drop is not None and "REDIRECT --to-ports 15006" in (path.drop.rule or "")
 
 
 def test_answers_to_a_traced_pod_are_no_connections() -> None:

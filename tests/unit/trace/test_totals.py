@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import ConnectionCounts, Hello
 from kubectl_genainet.trace.totals import Totals
@@ -22,7 +26,7 @@ def hello(node: str, *probes: str) -> Hello:
     )
 
 
-def counted(node: str, side: str, server: str, port: int, **numbers: int) -> ConnectionCounts:
+def counted(node: str, side: str, server: str, port: int, **numbers: Any) -> ConnectionCounts:
     return ConnectionCounts(node=node, t_ns=1, side=side, client=CLIENT, server=server, port=port, **numbers)
 
 
@@ -43,6 +47,25 @@ def test_the_latest_counts_of_each_end_are_summed() -> None:
     assert (client.opened, client.established, client.refused, client.sent) == (9, 8, 1, 70)
     assert (server.counted_at, server.service, server.established, server.sent) == ("server", client.service, 8, 700)
     assert server.backend is not None and server.client == client.client
+
+
+def test_a_clients_connections_are_told_by_service_and_backend() -> None:
+    totals = Totals()
+    through = counted("node-1", "client", SERVICE, 80, opened=9)
+    sent_on = msgspec.structs.replace(through, backend=BACKEND, backend_port=8080, opened=0)
+    for event in (
+        hello("node-1", "packet", "connections"),
+        through,
+        msgspec.structs.replace(sent_on, established=6, ended=5, reset=1),
+        msgspec.structs.replace(sent_on, backend="10.244.9.9", refused=2),
+    ):
+        totals.event(event)
+    rows = totals.rows(Identity(SNAPSHOT)) or ()
+    assert [(r.service and r.service.name, r.backend, r.opened, r.ended, r.reset, r.refused) for r in rows] == [
+        ("llm", None, 9, 0, 0, 0),
+        ("llm", "10.244.9.9", 0, 0, 0, 2),
+        ("llm", "default/llm-0", 0, 5, 1, 0),
+    ]
 
 
 def test_totals_are_not_known_where_an_agent_did_not_count() -> None:

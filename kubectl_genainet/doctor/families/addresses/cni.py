@@ -54,7 +54,7 @@ def cni_overlay(cluster: Cluster) -> Problems:
 
 def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
     """Tunnel devices of the nodes that are up, and the first packet that was seen inside a tunnel."""
-    found = [
+    tunnels = [
         on_node(
             report.node, f"{device.kind} device {device.name} is up, MTU {device.mtu}", device.name, field="devices"
         )
@@ -63,8 +63,8 @@ def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
     ]
     inside = next((p for p in cluster.packets if p.tunnel is not None), None)
     if inside is not None:
-        found.append(on_node(inside.node, f"{inside.flow} was seen inside {inside.tunnel}", str(inside.tunnel)))
-    return found
+        tunnels.append(on_node(inside.node, f"{inside.flow} was seen inside {inside.tunnel}", str(inside.tunnel)))
+    return tunnels
 
 
 def _native(name: str) -> Remedy:
@@ -279,9 +279,9 @@ def mtu_configured(cluster: Cluster) -> Problems:
     Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu
     """
     for cni in cluster.cnis:
-        found = None
+        setting = None
         if cni.name == "Calico":
-            found = _calico_mtu(cluster)
+            setting = _calico_mtu(cluster)
         elif cni.name == "Amazon VPC CNI":
             value, field = container_env(cni.daemonset, "aws-node").get("AWS_VPC_ENI_MTU", ("", ""))
             if re.fullmatch(r"[0-9]+", value) and not 576 <= int(value) <= 9001:
@@ -294,18 +294,21 @@ def mtu_configured(cluster: Cluster) -> Problems:
                     ),
                 )
         # Calico takes the overhead off only where the MTU is not given (veth_mtu 0, no mtu in the Installation).
-        if found and cni.overhead and found[2] in ("1500", "9001"):
-            right = int(found[2]) - cni.overhead
+        if setting and cni.overhead and setting[2] in ("1500", "9001"):
+            right = int(setting[2]) - cni.overhead
             yield Problem(
-                f"Calico's MTU of {found[2]} leaves no room for {cni.encapsulation}",
-                found[0],
-                (derived(found[0], found[1], found[2], f"{cni.encapsulation} adds {cni.overhead} bytes"), cni.evidence),
+                f"Calico's MTU of {setting[2]} leaves no room for {cni.encapsulation}",
+                setting[0],
+                (
+                    derived(setting[0], setting[1], setting[2], f"{cni.encapsulation} adds {cni.overhead} bytes"),
+                    cni.evidence,
+                ),
                 Remedy(
                     f"Set it to {right}, or leave it to Calico's own detection, and restart the pods.",
                     command=patch(
-                        found[0],
+                        setting[0],
                         {"data": {"veth_mtu": str(right)}}
-                        if found[0].kind == "ConfigMap"
+                        if setting[0].kind == "ConfigMap"
                         else {"spec": {"calicoNetwork": {"mtu": right}}},
                     ),
                 ),

@@ -34,15 +34,15 @@ def kube_proxy_twice(cluster: Cluster) -> Problems:
 
     Source: https://docs.cilium.io/en/stable/network/kubernetes/kubeproxy-free/
     """
-    found, config = kube_proxy.daemonset(cluster), config_map(cluster.snapshot, "cilium-config", "")
-    if found is not None and config is not None and kube_proxy.replaced(cluster):
+    daemonset, config = kube_proxy.daemonset(cluster), config_map(cluster.snapshot, "cilium-config", "")
+    if daemonset is not None and config is not None and kube_proxy.replaced(cluster):
         value = config.raw["data"]["kube-proxy-replacement"]
         yield Problem(
             "kube-proxy and its replacement both run",
-            found.ref,
+            daemonset.ref,
             (
                 seen(config.ref, "data[kube-proxy-replacement]", value, "Cilium does kube-proxy's work"),
-                seen(found.ref, "metadata.name", found.name, "and kube-proxy runs as well"),
+                seen(daemonset.ref, "metadata.name", daemonset.name, "and kube-proxy runs as well"),
             ),
             Remedy(
                 "Remove kube-proxy and its rules.",

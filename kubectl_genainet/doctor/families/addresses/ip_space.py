@@ -7,7 +7,7 @@ import ipaddress
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.addresses.vpc_cni import only_vpc_cni, set_env, vpc_cni_env
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import event_message, event_object, number, sh, text
+from kubectl_genainet.doctor.objects.raw import event_message, event_object, named, number, sh, text
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
@@ -56,10 +56,10 @@ def prefix_fragmented(cluster: Cluster) -> Problems:
 
 
 def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
-    done = set()
+    reported_nodes = set()
     for event in cluster.event_objects:
         field, message = event_message(event)
-        match = next((kind for words, kind in _EXHAUSTED if words in message), "")
+        match = next((kind for phrase, kind in _EXHAUSTED if phrase in message), "")
         if match != what:
             continue
         about = event_object(event)
@@ -67,9 +67,9 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         node = (
             pod.spec.node_name if pod else (about.name if about.kind == "Node" else text(event.raw, "source", "host"))
         )
-        if node in done:
+        if node in reported_nodes:
             continue
-        done.add(node)
+        reported_nodes.add(node)
         vpc = cluster.cni("Amazon VPC CNI") is not None
         if what == "prefix":
             remedy = Remedy(
@@ -87,7 +87,8 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
             )
         else:
             remedy = Remedy(
-                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {sh(node or 'NODE')}"
+                "Give the node a larger range, or fewer pods.",
+                command=f"kubectl describe {named('node', node or 'NODE')}",
             )
         yield Problem(
             f"no free {what} for pods{f' on node {node}' if node else ''}",
@@ -122,18 +123,18 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
         own = [p for p in cluster.pods_per_node.get(node.name, ()) if not p.pod.spec.host_network]
         allocatable = number(node.raw, "status", "allocatable", "pods")
         if usable > 0 and len(own) >= 0.9 * usable:
-            said = f"{len(own)} of {usable} addresses of {cidr} are used"
+            usage = f"{len(own)} of {usable} addresses of {cidr} are used"
         elif allocatable and 0 < usable < allocatable:
-            said = f"{cidr} has {usable} addresses, the node takes {allocatable} pods"
+            usage = f"{cidr} has {usable} addresses, the node takes {allocatable} pods"
         else:
             continue
         yield Problem(
-            said,
+            usage,
             node.ref,
-            (seen(node.ref, "spec.podCIDR", cidr, said),),
+            (seen(node.ref, "spec.podCIDR", cidr, usage),),
             Remedy(
                 "Lower the kubelet's maxPods, or make nodes with a larger range (node-cidr-mask-size).",
-                command=f"kubectl describe node {sh(node.name)}",
+                command=f"kubectl describe {named('node', node.name)}",
             ),
         )
 
@@ -164,7 +165,7 @@ def node_pod_slots(cluster: Cluster) -> Problems:
                 )
                 if env and not prefix
                 else Remedy(
-                    "Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node {sh(node.name)}"
+                    "Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe {named('node', node.name)}"
                 ),
             )
 
@@ -181,9 +182,11 @@ def ip_family(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/dual-stack/
     """
     kinds: dict[tuple[str, str], set[str]] = {}
-    for found in cluster.snapshot.endpoint_slices:
-        if found.endpoints:
-            kinds.setdefault((found.metadata.namespace, found.service), set()).add(found.address_type)
+    for endpoint_slice in cluster.snapshot.endpoint_slices:
+        if endpoint_slice.endpoints:
+            kinds.setdefault((endpoint_slice.metadata.namespace, endpoint_slice.service), set()).add(
+                endpoint_slice.address_type
+            )
     for service in cluster.services:
         have = kinds.get((service.metadata.namespace, service.metadata.name), set())
         families = service.spec.ip_families
@@ -203,7 +206,7 @@ def ip_family(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Make it single-stack, or give the pods both families.",
-                    command=f"kubectl -n {sh(service.metadata.namespace)} patch service {sh(service.metadata.name)} "
+                    command=f"kubectl -n {sh(service.metadata.namespace)} patch {named('service', service.metadata.name)} "
                     "--type=merge "
                     """-p '{"spec":{"ipFamilyPolicy":"SingleStack"}}'""",
                 ),

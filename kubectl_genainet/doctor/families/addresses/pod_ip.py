@@ -7,7 +7,7 @@ from collections import defaultdict
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
-from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, sh, text
+from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, named, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
@@ -282,5 +282,5 @@ def node_network_unavailable(cluster: Cluster) -> Problems:
             f"the network of node {node.name} is not set up",
             node.ref,
             (evidence,),
-            Remedy("Look at the CNI's pod on that node.", command=f"kubectl describe node {sh(node.name)}"),
+            Remedy("Look at the CNI's pod on that node.", command=f"kubectl describe {named('node', node.name)}"),
         )

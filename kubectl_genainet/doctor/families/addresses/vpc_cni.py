@@ -10,11 +10,12 @@ from kubectl_genainet.doctor.objects.eni import max_pods
 from kubectl_genainet.doctor.objects.platform import container_env
 from kubectl_genainet.doctor.objects.raw import number, q, sh
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.units import whole_number
 
 
 def vpc_cni_env(cluster: Cluster) -> dict[str, tuple[str, str]]:
-    found = cluster.cni("Amazon VPC CNI")
-    return container_env(found.daemonset, "aws-node") if found else {}
+    cni = cluster.cni("Amazon VPC CNI")
+    return container_env(cni.daemonset, "aws-node") if cni else {}
 
 
 def only_vpc_cni(cluster: Cluster) -> str:
@@ -84,16 +85,16 @@ def warm_targets(cluster: Cluster) -> Problems:
 
     Source: https://github.com/aws/amazon-vpc-cni-k8s/blob/master/docs/eni-and-ip-target.md
     """
-    found = cluster.cni("Amazon VPC CNI")
+    cni = cluster.cni("Amazon VPC CNI")
     env = vpc_cni_env(cluster)
-    if found is None:
+    if cni is None:
         return
     warm_ip, ip_field = env.get("WARM_IP_TARGET", ("", ""))
     if warm_ip and "MINIMUM_IP_TARGET" not in env and len(cluster.nodes) >= 50:
         yield Problem(
             f"WARM_IP_TARGET={warm_ip} without MINIMUM_IP_TARGET on {len(cluster.nodes)} nodes",
-            found.daemonset.ref,
-            (seen(found.daemonset.ref, ip_field, warm_ip, "every few pods cost a call to the EC2 API"),),
+            cni.daemonset.ref,
+            (seen(cni.daemonset.ref, ip_field, warm_ip, "every few pods cost a call to the EC2 API"),),
             Remedy(
                 "Keep as many addresses at hand as a node usually has pods.",
                 command=set_env("MINIMUM_IP_TARGET", "30"),
@@ -105,16 +106,16 @@ def warm_targets(cluster: Cluster) -> Problems:
         if value == "0" and zero_is_bad:
             yield Problem(
                 f"{name}=0: no address is at hand when a pod starts",
-                found.daemonset.ref,
-                (seen(found.daemonset.ref, field, value, "each pod waits for the EC2 API"),),
+                cni.daemonset.ref,
+                (seen(cni.daemonset.ref, field, value, "each pod waits for the EC2 API"),),
                 Remedy("Keep one.", command=set_env(name, "1")),
             )
     warm_eni, eni_field = env.get("WARM_ENI_TARGET", ("", ""))
-    if warm_eni.isdecimal() and int(warm_eni) > 1 and not prefix and not warm_ip:
+    if (whole_number(warm_eni) or 0) > 1 and not prefix and not warm_ip:
         yield Problem(
             f"WARM_ENI_TARGET={warm_eni}: each node holds {warm_eni} spare interfaces with all their addresses",
-            found.daemonset.ref,
-            (seen(found.daemonset.ref, eni_field, warm_eni, "spare addresses count against the subnet"),),
+            cni.daemonset.ref,
+            (seen(cni.daemonset.ref, eni_field, warm_eni, "spare addresses count against the subnet"),),
             Remedy(
                 "Use WARM_IP_TARGET and MINIMUM_IP_TARGET, or prefix delegation.",
                 command=set_env("WARM_ENI_TARGET", "1"),
@@ -174,21 +175,21 @@ def vpc_cni_ipv6(cluster: Cluster) -> Problems:
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-ipv6.html
     """
-    found, env = cluster.cni("Amazon VPC CNI"), vpc_cni_env(cluster)
+    cni, env = cluster.cni("Amazon VPC CNI"), vpc_cni_env(cluster)
     value, field = env.get("ENABLE_IPv6", ("false", ""))
-    if value != "true" or found is None:
+    if value != "true" or cni is None:
         return
     if env.get("ENABLE_PREFIX_DELEGATION", ("false", ""))[0] != "true":
         yield Problem(
             "IPv6 without prefix delegation",
-            found.daemonset.ref,
-            (seen(found.daemonset.ref, field, value, "ENABLE_PREFIX_DELEGATION is not true"),),
+            cni.daemonset.ref,
+            (seen(cni.daemonset.ref, field, value, "ENABLE_PREFIX_DELEGATION is not true"),),
             Remedy("Switch it on.", command=set_env("ENABLE_PREFIX_DELEGATION", "true")),
         )
     if env.get("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", ("false", ""))[0] == "true":
         yield Problem(
             "IPv6 together with custom networking",
-            found.daemonset.ref,
-            (seen(found.daemonset.ref, field, value, "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG is true"),),
+            cni.daemonset.ref,
+            (seen(cni.daemonset.ref, field, value, "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG is true"),),
             Remedy("Switch custom networking off.", command=set_env("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "false")),
         )

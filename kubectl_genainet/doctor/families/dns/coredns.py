@@ -30,8 +30,8 @@ def _workload(cluster: Cluster) -> Workload | None:
 
 
 def _pods(cluster: Cluster) -> list[LivePod]:
-    found = _workload(cluster)
-    return [p for p in found.pods if not p.terminating] if found else []
+    workload = _workload(cluster)
+    return [p for p in workload.pods if not p.terminating] if workload else []
 
 
 def autoscaler(cluster: Cluster) -> str:
@@ -41,8 +41,8 @@ def autoscaler(cluster: Cluster) -> str:
     for hpa in cluster.snapshot.of("HorizontalPodAutoscaler"):
         if hpa.namespace == "kube-system" and text(hpa.raw, "spec", "scaleTargetRef", "name") == cluster.coredns.name:
             return str(hpa.ref)
-    found = cluster.running("dns-autoscaler", "cluster-proportional-autoscaler")
-    return str(found.ref) if found else ""
+    autoscaling = cluster.running("dns-autoscaler", "cluster-proportional-autoscaler")
+    return str(autoscaling.ref) if autoscaling else ""
 
 
 def _scale(coredns: KubeObject, replicas: int) -> str:
@@ -136,9 +136,9 @@ def coredns_spread(cluster: Cluster) -> Problems:
     nodes = {p.node for p in pods}
     zones, all_zones = {cluster.zone(n) for n in nodes} - {""}, {cluster.zone(n.name) for n in cluster.nodes} - {""}
     if len(nodes) == 1:
-        said = f"all {len(pods)} replicas are on node {pods[0].node}"
+        placement = f"all {len(pods)} replicas are on node {pods[0].node}"
     elif len(zones) == 1 and len(all_zones) > 1:
-        said = f"all {len(pods)} replicas are in zone {next(iter(zones))}"
+        placement = f"all {len(pods)} replicas are in zone {next(iter(zones))}"
     else:
         return
     key = "kubernetes.io/hostname" if len(nodes) == 1 else "topology.kubernetes.io/zone"
@@ -149,7 +149,7 @@ def coredns_spread(cluster: Cluster) -> Problems:
         "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     }
     yield Problem(
-        said,
+        placement,
         coredns.ref,
         tuple(seen(p.ref, "spec.nodeName", p.node, f"{p.ref.name} on {p.node}") for p in pods[:4]),
         Remedy(
@@ -209,7 +209,7 @@ def coredns_monitored(cluster: Cluster) -> Problems:
         ("ready", "no readiness"),
         ("cache", "every external lookup goes upstream"),
     ):
-        if not re.search(rf"^\s*{plugin}\b", corefile, re.MULTILINE):
+        if not re.search(rf"^[ \t]*{plugin}\b", corefile, re.MULTILINE):
             yield Problem(
                 f"the Corefile has no `{plugin}`: {meaning}",
                 config.ref,

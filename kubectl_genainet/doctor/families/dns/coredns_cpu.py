@@ -31,26 +31,26 @@ class _Account:
     @property
     def evidence(self) -> Evidence:
         cpu = self.cpu
-        said = (
+        statement = (
             f"stopped in {cpu.throttled} of {cpu.periods} periods ({100 * self.share:.1f} %), "
             f"{cpu.throttled_us / 1e6:.1f} s in all"
             if cpu.throttled
             else f"stopped in none of {cpu.periods} periods"
         )
-        return on_node(self.node, said, cpu.throttled, field="cpu.stat[nr_throttled]", obj=self.pod)
+        return on_node(self.node, statement, cpu.throttled, field="cpu.stat[nr_throttled]", obj=self.pod)
 
 
 def _accounts(cluster: Cluster, pods: tuple[LivePod, ...]) -> list[_Account]:
     """One a DNS container that an agent found, the most throttled first."""
     known = {(r.node, c.container): c for r in cluster.reports for c in r.containers}
-    found = [
+    accounts = [
         _Account(live.ref, live.node, cpu)
         for live in pods
         for status in items(live.obj.raw, "status", "containerStatuses")
         if text(status, "name") in CONTAINERS
         and (cpu := known.get((live.node, text(status, "containerID").rpartition("//")[2]))) is not None
     ]
-    return sorted(found, key=lambda a: (-a.share, a.pod.name))
+    return sorted(accounts, key=lambda a: (-a.share, a.pod.name))
 
 
 @check(Area.COREDNS, Severity.WARNING, needs=("Deployment",), applies=no_coredns)

@@ -26,13 +26,13 @@ def resolver(workload: Workload) -> tuple[int, int]:
     """
     spec = workload.template.spec
     options = items(spec, "dnsConfig", "options")
-    given = next((number(o, "value", default=1) for o in options if text(o, "name") == "ndots"), None)
+    ndots_value = next((number(o, "value", default=1) for o in options if text(o, "name") == "ndots"), None)
     own = len(strings(spec, "dnsConfig", "searches"))
     host_network = workload.template.host_network
     policy = text(spec, "dnsPolicy") or "ClusterFirst"
     if policy in ("None", "Default") or (host_network and policy == "ClusterFirst"):
-        return (1 if given is None else given), own
-    return (DEFAULT_NDOTS if given is None else given), CLUSTER_SEARCHES + own
+        return (1 if ndots_value is None else ndots_value), own
+    return (DEFAULT_NDOTS if ndots_value is None else ndots_value), CLUSTER_SEARCHES + own
 
 
 def _wasted(host: str, ndots: int, searches: int) -> int:
@@ -79,13 +79,20 @@ def ndots(cluster: Cluster) -> Problems:
         ndots_, _ = resolver(client)
         hosts = list(dict.fromkeys(c.host for c, _ in calls))
         shown = ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
-        given = next((o for o in items(client.template.spec, "dnsConfig", "options") if o.get("name") == "ndots"), None)
-        said = f"ndots is {ndots_}" + ("" if given else " (the default)")
+        ndots_option = next(
+            (o for o in items(client.template.spec, "dnsConfig", "options") if o.get("name") == "ndots"), None
+        )
+        setting = f"ndots is {ndots_}" + ("" if ndots_option else " (the default)")
         yield Problem(
             f"{calls[0][1] * 2} of {calls[0][1] * 2 + 2} queries for {shown} are wasted",
             client.ref,
             (
-                seen(client.ref, client.field("dnsConfig.options[ndots].value"), ndots_ if given else None, said),
+                seen(
+                    client.ref,
+                    client.field("dnsConfig.options[ndots].value"),
+                    ndots_ if ndots_option else None,
+                    setting,
+                ),
                 *(c.evidence for c, _ in calls[:3]),
                 derived(
                     client.ref, "", calls[0][1], f"{calls[0][1]} search domains are tried first, for A and for AAAA"
@@ -115,7 +122,7 @@ def dns_stalls(cluster: Cluster) -> Problems:
     for stats in cluster.dns:
         if not stats.stalled:
             continue
-        said = [
+        statements = [
             on_node(
                 stats.node,
                 f"{stats.stalled} queries were sent again, to {stats.server}",
@@ -124,17 +131,17 @@ def dns_stalls(cluster: Cluster) -> Problems:
             )
         ]
         if stats.silent:
-            said.append(
+            statements.append(
                 on_node(stats.node, f"no answer from {', '.join(stats.silent)}", list(stats.silent), field="silent")
             )
         if stats.races:
-            said.append(
+            statements.append(
                 on_node(stats.node, f"{stats.races} were lost to the conntrack race", stats.races, field="races")
             )
         yield Problem(
             f"{stats.stalled} of {stats.queries} lookups by {stats.client} stalled for 5 s or more",
             ObjectRef("Service", "kube-dns", "kube-system"),
-            tuple(said),
+            tuple(statements),
             Remedy(
                 "See where those queries die.",
                 command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server",

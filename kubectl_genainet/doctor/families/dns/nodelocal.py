@@ -113,12 +113,12 @@ def _kubelet_dns(cluster: Cluster) -> tuple[tuple[str, str, str], list[str]] | N
             lines = str((obj.raw.get("data") or {}).get("kubelet", "")).splitlines()
             for index, line in enumerate(lines):
                 if line.startswith("clusterDNS:"):
-                    found = []
+                    addresses = []
                     for below in lines[index + 1 :]:
                         if not below.lstrip().startswith("- "):
                             break
-                        found.append(below.strip()[2:].strip("\"' "))
-                    return ("ConfigMap", obj.name, obj.namespace), found
+                        addresses.append(below.strip()[2:].strip("\"' "))
+                    return ("ConfigMap", obj.name, obj.namespace), addresses
     return None
 
 
@@ -134,29 +134,31 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/
     """
-    found = cluster.daemonset("node-local-dns", "nodelocaldns")
-    cache = cluster.workload(found.ref) if found else None
+    daemonset = cluster.daemonset("node-local-dns", "nodelocaldns")
+    cache = cluster.workload(daemonset.ref) if daemonset else None
     ready = {p.node for p in cache.pods if p.pod.ready} if cache else set()
     for workload in cluster.workloads:
         asked = next((a for a in _nameservers(workload) if a in ADDRESSES), "")
         if not cluster.in_scope(workload.namespace) or not asked:
             continue
         field = workload.field("dnsConfig.nameservers")
-        without = sorted(workload.nodes - ready) if found else []
-        if found is None and cluster.partial("DaemonSet"):
+        without = sorted(workload.nodes - ready) if daemonset else []
+        if daemonset is None and cluster.partial("DaemonSet"):
             yield NotChecked(str(workload.ref), cluster.partial("DaemonSet"))
-        elif found is None or (without and not cluster.from_files):
+        elif daemonset is None or (without and not cluster.from_files):
             where = f" on {', '.join(without[:5])}" if without else ""
             yield Problem(
                 f"its resolver asks {asked}, where nothing listens{where}",
                 workload.ref,
                 (
                     seen(workload.ref, field, asked, f"asks {asked}"),
-                    seen(found.ref if found else None, "", None, f"no ready pod of node-local-dns{where}"),
+                    seen(daemonset.ref if daemonset else None, "", None, f"no ready pod of node-local-dns{where}"),
                 ),
                 Remedy(
                     "Repair the cache on those nodes, or ask the DNS Service.",
-                    command=kubectl(found.ref, "describe") if found else "kubectl get daemonsets -A | grep -i dns",
+                    command=kubectl(daemonset.ref, "describe")
+                    if daemonset
+                    else "kubectl get daemonsets -A | grep -i dns",
                 ),
             )
 

@@ -6,7 +6,9 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import kubectl, patch
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.predicates.load_balancers import load_balancers
 from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.kube import Service
 
 
 @check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
@@ -37,12 +39,32 @@ def service_node_port(cluster: Cluster) -> Problems:
             )
 
 
+# Annotations, with a value in lower case, by which each cloud keeps a load balancer inside its network.
+_INTERNAL = {
+    "service.beta.kubernetes.io/aws-load-balancer-scheme": "internal",
+    "service.beta.kubernetes.io/aws-load-balancer-internal": "true",
+    "networking.gke.io/load-balancer-type": "internal",
+    "cloud.google.com/load-balancer-type": "internal",
+    "service.beta.kubernetes.io/azure-load-balancer-internal": "true",
+    "service.beta.kubernetes.io/oci-load-balancer-internal": "true",
+    "service.beta.kubernetes.io/openstack-internal-load-balancer": "true",
+    "service.kubernetes.io/ibm-load-balancer-cloud-provider-ip-type": "private",
+    "service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type": "intranet",
+}
+
+
+def _internal(service: Service, lb_class: str) -> bool:
+    """Whether a load balancer can be reached from a private network only."""
+    notes = service.metadata.annotations
+    return lb_class == "tailscale" or any(notes.get(key, "").lower() == value for key, value in _INTERNAL.items())
+
+
 @check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def vector_database_exposed(cluster: Cluster) -> Problems:
     """A vector database is behind a load balancer.
 
     Looks at LoadBalancer Services in front of recognised vector databases. A load balancer that is annotated as
-    internal is not reported.
+    internal, or that only the members of a private network reach (Tailscale), is not reported.
 
     Why: only the RAG application needs it; most vector databases listen without authentication by default. A
     warning: users notice nothing until the data is read by others.
@@ -50,18 +72,9 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types,
     https://qdrant.tech/documentation/guides/security/
     """
-    for service in cluster.services:
-        if service.spec.type != "LoadBalancer":
-            continue
-        notes = service.metadata.annotations
-        internal = (
-            notes.get("service.beta.kubernetes.io/aws-load-balancer-scheme") == "internal"
-            or notes.get("service.beta.kubernetes.io/aws-load-balancer-internal") == "true"
-            or notes.get("networking.gke.io/load-balancer-type", "").lower() == "internal"
-            or notes.get("service.beta.kubernetes.io/azure-load-balancer-internal") == "true"
-        )
+    for service, _, lb_class in load_balancers(cluster):
         workload = next((w for w in cluster.workloads_of(service) if cluster.role(w) is Role.VECTOR_DATABASE), None)
-        if workload is not None and not internal:
+        if workload is not None and not _internal(service, lb_class):
             yield Problem(
                 f"{workload.ref} can be reached from outside the cluster",
                 service.ref,

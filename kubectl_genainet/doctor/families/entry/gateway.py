@@ -8,7 +8,8 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, sh, text
-from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.doctor.predicates.backends import mend_backend
+from kubectl_genainet.doctor.predicates.edits import edit, set_in
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
@@ -34,17 +35,17 @@ def _failed(
 ) -> tuple[Evidence, str] | None:
     """The first condition of the kinds that is False, as evidence, with its message."""
     for kind in kinds:
-        found = condition(obj.raw, kind, *where)
-        if found.get("status") == "False":
-            said = f"{text(found, 'reason')}: {text(found, 'message')}".strip(": ")
-            return seen(obj.ref, f"{field}[{kind}].status", "False", said or f"{kind} is False"), said
+        unmet = condition(obj.raw, kind, *where)
+        if unmet.get("status") == "False":
+            reason = f"{text(unmet, 'reason')}: {text(unmet, 'message')}".strip(": ")
+            return seen(obj.ref, f"{field}[{kind}].status", "False", reason or f"{kind} is False"), reason
     return None
 
 
 def _not_in_effect(obj: KubeObject, failed: tuple[Evidence, str]) -> Problem:
-    evidence, said = failed
+    evidence, reason = failed
     remedy = Remedy("Read its conditions.", command=kubectl(obj.ref, "describe"))
-    return Problem(f"not in effect: {said}", obj.ref, (evidence,), remedy)
+    return Problem(f"not in effect: {reason}", obj.ref, (evidence,), remedy)
 
 
 @check(Area.GATEWAY, Severity.ERROR, needs=("Gateway",))
@@ -137,15 +138,15 @@ def route_backend(cluster: Cluster) -> Problems:
     """
     for route in _routes(cluster):
         for field, backend in _backend_refs(route):
-            said = _missing_backend(cluster, route, field, backend)
-            if isinstance(said, NotChecked):
-                yield said
-            elif said is not None:
+            problem = _missing_backend(cluster, route, field, backend)
+            if isinstance(problem, NotChecked):
+                yield problem
+            elif problem is not None:
                 yield Problem(
-                    f"a backend is missing: {said.statement}",
+                    f"a backend is missing: {problem.statement}",
                     route.ref,
-                    (said,),
-                    Remedy("Name an existing backend.", command=kubectl(route.ref, "edit")),
+                    (problem,),
+                    Remedy("Name an existing backend.", command=mend_backend(cluster, route, backend, problem)),
                 )
 
 
@@ -166,12 +167,14 @@ def _missing_backend(
                 return NotChecked(str(route.ref), f"{service.ref} is given more than once")
             return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has or 'none'}")
     elif kind == "InferencePool":
-        found = [p for p in pools(cluster) if (p.namespace, p.name) == (namespace, name)]
-        if any(p.group == group for p in found):
+        namesakes = [p for p in pools(cluster) if (p.namespace, p.name) == (namespace, name)]
+        if any(p.group == group for p in namesakes):
             return None
-        if found:
-            said = f"InferencePool {namespace}/{name} is of {found[0].group}, and the route names {group or 'core'}"
-            return seen(route.ref, f"{field}.group", group, said)
+        if namesakes:
+            mismatch = (
+                f"InferencePool {namespace}/{name} is of {namesakes[0].group}, and the route names {group or 'core'}"
+            )
+            return seen(route.ref, f"{field}.group", group, mismatch)
         if group not in INFERENCE:
             return seen(
                 route.ref, f"{field}.group", group, f"there is no kind InferencePool in group {group or 'core'}"
@@ -298,7 +301,12 @@ def inference_pool(cluster: Cluster) -> Problems:
                         f"target port {port} is not a port of {workload.ref}",
                         pool.ref,
                         (seen(pool.ref, field, port, f"the containers of {workload.ref} declare {has}"),),
-                        Remedy("Name the port that the model server listens on.", command=kubectl(pool.ref, "edit")),
+                        Remedy(
+                            "Name the port that the model server listens on.",
+                            command=set_in(pool, field, declared[0])
+                            if len(declared) == 1
+                            else kubectl(pool.ref, "edit"),
+                        ),
                     )
         yield from _picker_problems(cluster, pool)
 
@@ -319,12 +327,15 @@ def _watches_another_pool(cluster: Cluster, pool: KubeObject, service: Service) 
                 value = container.option(*names)
                 if not value or value == own[what] or "$" in value or "{" in value:
                     continue
-                said = f"it is told {names[0]} {value}, and the pool's {what} is {own[what]}"
+                if what == "namespace" and pool.unplaced:
+                    yield NotChecked(str(pool.ref), "neither the manifest nor -n names its namespace")
+                    continue
+                difference = f"it is told {names[0]} {value}, and the pool's {what} is {own[what]}"
                 yield Problem(
                     f"{workload.ref}, its endpoint picker, watches another pool",
                     pool.ref,
                     (
-                        seen(workload.ref, workload.field(f"{container.field}.args"), value, said),
+                        seen(workload.ref, workload.field(f"{container.field}.args"), value, difference),
                         seen(
                             pool.ref, "spec.endpointPickerRef.name", service.metadata.name, f"{service.ref} leads to it"
                         ),
@@ -349,12 +360,12 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
         yield NotChecked(str(pool.ref), f"its endpoint picker {name} is not here: {elsewhere}")
         return
     if service is None:
-        said = f"no Service {pool.namespace}/{name}" if name else "no endpoint picker is named"
-        said += f", but {near}" if near else ""
+        problem = f"no Service {pool.namespace}/{name}" if name else "no endpoint picker is named"
+        problem += f", but {near}" if near else ""
         yield Problem(
             f"its endpoint picker {name} does not exist" if name else "it names no endpoint picker",
             pool.ref,
-            (seen(pool.ref, f"{field}.name", name or None, said),),
+            (seen(pool.ref, f"{field}.name", name or None, problem),),
             Remedy("Install the endpoint picker.", command=kubectl(pool.ref, "describe")),
         )
         return
@@ -373,9 +384,9 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
         return
     if not any(b.ready for p in service.spec.ports for b in cluster.snapshot.backends(service, p)):
         mode = text(picker, "failureMode") or "FailClose"
-        said = "requests fail" if mode == "FailClose" else "the Gateway balances blindly"
+        problem = "requests fail" if mode == "FailClose" else "the Gateway balances blindly"
         yield Problem(
-            f"its endpoint picker has no ready endpoint: {said}",
+            f"its endpoint picker has no ready endpoint: {problem}",
             pool.ref,
             (
                 seen(pool.ref, f"{field}.name", name, f"failureMode {mode}"),

@@ -96,9 +96,9 @@ def _timeouts(
     field = f"spec.rules[{index}].timeouts"
     gke = any(name.startswith("gke-l7") for name, _ in classes)
     own = [
-        _Timeout(found, seen(route.ref, f"{field}.{name}", value, "covers the whole response"))
+        _Timeout(duration, seen(route.ref, f"{field}.{name}", value, "covers the whole response"))
         for name in ("request", "backendRequest")
-        if (value := at(rule, "timeouts", name)) is not None and (found := seconds(value)) is not None
+        if (value := at(rule, "timeouts", name)) is not None and (duration := seconds(value)) is not None
     ]
     if own and not gke:
         yield from own
@@ -108,10 +108,10 @@ def _timeouts(
     elif any(controller.startswith(ENVOY_GATEWAY) for _, controller in classes):
         policy = _traffic_policy(cluster, route)
         value = text(policy.raw, "spec", "timeout", "http", "requestTimeout") if policy else ""
-        found = seconds(value) if value else None
-        if policy is not None and found is not None:
+        duration = seconds(value) if value else None
+        if policy is not None and duration is not None:
             yield _Timeout(
-                found, seen(policy.ref, "spec.timeout.http.requestTimeout", value, "covers the whole response")
+                duration, seen(policy.ref, "spec.timeout.http.requestTimeout", value, "covers the whole response")
             )
         else:
             yield _Timeout(
@@ -155,10 +155,10 @@ def _gke(
         policy = next((p for p in cluster.snapshot.of("GCPBackendPolicy") if _targets(p, kind, namespace, name)), None)
         value = text(policy.raw, "spec", "default", "timeoutSec") if policy else ""
         if policy is not None and value:
-            said = "covers the whole response"
-            yield _Timeout(seconds(value) or 0.0, seen(policy.ref, "spec.default.timeoutSec", value, said))
+            meaning = "covers the whole response"
+            yield _Timeout(seconds(value) or 0.0, seen(policy.ref, "spec.default.timeoutSec", value, meaning))
         elif own:
             yield from own
         else:
-            said = f"absent: without a GCPBackendPolicy for {kind} {namespace}/{name} the load balancer waits 30 s"
-            yield _Timeout(GKE_DEFAULT_S, seen(route.ref, f"{field}.request", None, said))
+            meaning = f"absent: without a GCPBackendPolicy for {kind} {namespace}/{name} the load balancer waits 30 s"
+            yield _Timeout(GKE_DEFAULT_S, seen(route.ref, f"{field}.request", None, meaning))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,8 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
-from kubectl_genainet.doctor.predicates.selectors import alike
+from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
+from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -54,6 +54,16 @@ def backends(ingress: KubeObject) -> Iterator[tuple[str, dict[str, Any], str, st
             yield field, mapping(path, "backend"), text(rule, "host"), text(path, "path")
 
 
+def exact_fields(ingress: KubeObject) -> frozenset[str]:
+    """The fields of backends whose path is matched as a whole; such a path goes before the same one as a prefix."""
+    return frozenset(
+        f"spec.rules[{r}].http.paths[{p}].backend"
+        for r, rule in enumerate(items(ingress.raw, "spec", "rules"))
+        for p, path in enumerate(items(rule, "http", "paths"))
+        if text(path, "pathType") == "Exact"
+    )
+
+
 def ingress_class(ingress: KubeObject) -> tuple[str, str]:
     """(class, field) of an Ingress; empty for the default class."""
     name = text(ingress.raw, "spec", "ingressClassName")
@@ -75,6 +85,7 @@ def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
         "alb": "ingress.k8s.aws/alb",
         "gce": "ingress.gcp.kubernetes.io/gce",
         "gce-internal": "ingress.gcp.kubernetes.io/gce",
+        "tailscale": "tailscale.com/ts-ingress",
         "haproxy": "haproxy.org/ingress-controller",
     }.get(name, "")
 
@@ -104,8 +115,8 @@ def ingress_backend(cluster: Cluster) -> Problems:
             where = f"{host or '*'}{path}"
             service = cluster.services_by_key.get((ingress.namespace, name))
             elsewhere = cluster.partial("Service", ingress.namespace)
-            mine = (o.name for o in cluster.snapshot.of("Service", "") if o.namespace == ingress.namespace)
-            if service is None and elsewhere and not alike(name, mine):
+            near = "" if service is not None else alike(name, service_names(cluster, ingress.namespace))
+            if service is None and elsewhere and not near:
                 yield NotChecked(str(ingress.ref), f"Service {ingress.namespace}/{name} is not here: {elsewhere}")
                 continue
             if service is None:
@@ -113,7 +124,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
                     f"{where} leads to Service {name}, which does not exist",
                     ingress.ref,
                     (seen(ingress.ref, f"{field}.service.name", name, f"no Service {ingress.namespace}/{name}"),),
-                    Remedy("Name an existing Service.", command=kubectl(ingress.ref, "edit")),
+                    Remedy("Name an existing Service.", command=name_instead(ingress, f"{field}.service.name", near)),
                 )
                 continue
             wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")
@@ -129,7 +140,12 @@ def ingress_backend(cluster: Cluster) -> Problems:
                         seen(ingress.ref, f"{field}.service.port.{kind}", wanted, f"{name} has no port {wanted}"),
                         seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
                     ),
-                    Remedy("Name a port of the Service.", command=kubectl(ingress.ref, "edit")),
+                    Remedy(
+                        "Name a port of the Service.",
+                        command=set_in(ingress, f"{field}.service.port", {"number": service.spec.ports[0].port})
+                        if len(service.spec.ports) == 1
+                        else kubectl(ingress.ref, "edit"),
+                    ),
                 )
 
 
@@ -151,8 +167,8 @@ def ingress_controller(cluster: Cluster) -> Problems:
     ]
     for ingress in ingresses(cluster):
         name, field = ingress_class(ingress)
-        found = classes.get(name) if name else (default[0] if default else None)
-        if found is None:
+        ingress_class_object = classes.get(name) if name else (default[0] if default else None)
+        if ingress_class_object is None:
             if field.startswith("metadata") and name:
                 continue  # the annotation needs no IngressClass object
             elsewhere = cluster.partial("IngressClass")
@@ -176,16 +192,16 @@ def ingress_controller(cluster: Cluster) -> Problems:
                 ),
             )
             continue
-        controller = text(found.raw, "spec", "controller")
-        words = _CONTROLLERS.get(controller)
+        controller = text(ingress_class_object.raw, "spec", "controller")
+        names = _CONTROLLERS.get(controller)
         missing = cluster.partial("Deployment")
-        if words is None or missing:
-            if words is None:
+        if names is None or missing:
+            if names is None:
                 yield NotChecked(str(ingress.ref), f"controller {controller} is not known, so it can't be looked for")
             else:
                 yield NotChecked(str(ingress.ref), missing)
-        elif cluster.running(*words) is None:
-            yield _not_running(ingress, found, controller)
+        elif cluster.running(*names) is None:
+            yield _not_running(ingress, ingress_class_object, controller)
 
 
 def _not_running(ingress: KubeObject, cls: KubeObject, controller: str) -> Problem:
@@ -230,62 +246,15 @@ def ingress_tls(cluster: Cluster) -> Problems:
             hosts = ", ".join(strings(tls, "hosts"))
             evidence = [seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}")]
             if certificate is not None:
-                said = text(ready, "message") or "it has no condition Ready"
-                evidence.append(seen(certificate.ref, "status.conditions[Ready]", ready.get("status"), said))
+                reason = text(ready, "message") or "it has no condition Ready"
+                evidence.append(seen(certificate.ref, "status.conditions[Ready]", ready.get("status"), reason))
                 title = f"the certificate for its TLS Secret {name} is not ready"
                 remedy = Remedy("See why it is not issued.", command=kubectl(certificate.ref, "describe"))
             else:
                 title = f"its TLS Secret {name} does not exist"
                 remedy = Remedy(
                     "Create it, or let cert-manager do so.",
-                    command=f"kubectl -n {sh(ingress.namespace)} create secret tls {sh(name)} --cert=tls.crt "
-                    "--key=tls.key",
+                    command=f"kubectl -n {sh(ingress.namespace)} create secret tls --cert=tls.crt "
+                    f"--key=tls.key -- {sh(name)}",
                 )
             yield Problem(title, ingress.ref, tuple(evidence), remedy)
-
-
-@check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
-def ingress_path_conflict(cluster: Cluster) -> Problems:
-    """Two Ingresses of one class claim the same host and path for different Services.
-
-    Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
-    canary without a main Ingress of the same host and path is reported.
-
-    Why: with many models under one host the controller takes the older Ingress and ignores the other without a
-    word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.
-
-    Source: https://kubernetes.github.io/ingress-nginx/how-it-works/#building-the-nginx-model,
-    https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary
-    """
-    claims: dict[tuple[str, str, str], list[tuple[KubeObject, str, str]]] = defaultdict(list)
-    canaries: list[tuple[KubeObject, str, tuple[str, str, str]]] = []
-    for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
-        for field, backend, host, path in backends(ingress):
-            if not field.startswith("spec.rules"):
-                continue
-            key = (ingress_class(ingress)[0], host, path or "/")
-            if ingress.annotations.get(NGINX + "canary") == "true":
-                canaries.append((ingress, field, key))
-            else:
-                claims[key].append((ingress, field, f"{ingress.namespace}/{text(backend, 'service', 'name')}"))
-    for (_, host, path), found in claims.items():
-        if len({service for _, _, service in found}) > 1 and len({i.ref for i, _, _ in found}) > 1:
-            first, second = found[0], found[1]
-            if cluster.in_scope(second[0].namespace) or cluster.in_scope(first[0].namespace):
-                yield Problem(
-                    f"{host or '*'}{path} is claimed by {first[0].ref} too",
-                    second[0].ref,
-                    tuple(seen(i.ref, f"{f}.service.name", s, f"leads to {s}") for i, f, s in found),
-                    Remedy("Keep one of them, or make one a canary.", command=kubectl(second[0].ref, "edit")),
-                )
-    for ingress, field, key in canaries:
-        if key not in claims and cluster.in_scope(ingress.namespace):
-            yield Problem(
-                f"a canary for {key[1] or '*'}{key[2]}, for which there is no main Ingress",
-                ingress.ref,
-                (
-                    seen(ingress.ref, annotation(NGINX + "canary"), "true", "a canary needs a main Ingress"),
-                    seen(ingress.ref, field, None, f"no other Ingress has host {key[1] or '*'} and path {key[2]}"),
-                ),
-                Remedy("Use host and path of the main Ingress.", command=kubectl(ingress.ref, "edit")),
-            )

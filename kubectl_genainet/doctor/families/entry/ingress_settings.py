@@ -140,7 +140,8 @@ def has_unread_params(cluster: Cluster, ingress: KubeObject) -> bool:
     return any(at(c.raw, "spec", "parameters") for c in classes) and class_params(cluster, ingress) is None
 
 
-def _group(cluster: Cluster, ingress: KubeObject) -> str:
+def alb_group(cluster: Cluster, ingress: KubeObject) -> str:
+    """The group whose Ingresses share an ALB; empty for one that has its own."""
     params = class_params(cluster, ingress)
     own = ingress.annotations.get(ALB + "group.name", "")
     return (text(params.raw, "spec", "group", "name") if params else "") or own
@@ -149,9 +150,9 @@ def _group(cluster: Cluster, ingress: KubeObject) -> str:
 def _of_group(cluster: Cluster, ingress: KubeObject) -> Iterator[KubeObject]:
     """The Ingresses that share an ALB with one, itself first."""
     yield ingress
-    group = _group(cluster, ingress)
+    group = alb_group(cluster, ingress)
     for other in cluster.snapshot.of("Ingress", "networking.k8s.io") if group else ():
-        if other.ref != ingress.ref and controller_of(cluster, other) == AWS and _group(cluster, other) == group:
+        if other.ref != ingress.ref and controller_of(cluster, other) == AWS and alb_group(cluster, other) == group:
             yield other
 
 
@@ -163,9 +164,9 @@ def _alb(cluster: Cluster, ingress: KubeObject) -> Setting:
             value = text(attribute, "value")
             return Setting(params.ref, f"spec.loadBalancerAttributes[{index}].value", value, seconds(value))
     for member in _of_group(cluster, ingress):
-        found = re.search(rf"{re.escape(_ATTRIBUTE)}=([^,]*)", member.annotations.get(key, ""))
-        if found:
-            return Setting(member.ref, annotation(key), member.annotations[key], seconds(found[1].strip()))
+        match = re.search(rf"{re.escape(_ATTRIBUTE)}=([^,]*)", member.annotations.get(key, ""))
+        if match:
+            return Setting(member.ref, annotation(key), member.annotations[key], seconds(match[1].strip()))
     return Setting(ingress.ref, annotation(key), ingress.annotations.get(key), None)
 
 
@@ -173,9 +174,9 @@ def target_type(cluster: Cluster, ingress: KubeObject, service: Service) -> Sett
     """The ALB's target type: of the class's parameters, the Service's or the Ingress's annotation."""
     key = ALB + "target-type"
     params = class_params(cluster, ingress)
-    given = text(params.raw, "spec", "targetType") if params else ""
-    if params is not None and given:
-        return Setting(params.ref, "spec.targetType", given, None)
+    of_class = text(params.raw, "spec", "targetType") if params else ""
+    if params is not None and of_class:
+        return Setting(params.ref, "spec.targetType", of_class, None)
     own = service.metadata.annotations.get(key)
     if own is not None:
         return Setting(service.ref, annotation(key), own, None)

@@ -47,20 +47,20 @@ def ingress_buffering(cluster: Cluster) -> Problems:
     https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/advanced-configuration-with-annotations/
     """
     for ingress in ingresses(cluster):
-        found = _model_backend(cluster, ingress)
+        model = _model_backend(cluster, ingress)
         controller = controller_of(cluster, ingress)
-        if found is None or controller not in (INGRESS_NGINX, F5_NGINX):
+        if model is None or controller not in (INGRESS_NGINX, F5_NGINX):
             continue
-        said = f"responses of {found[1].ref} are buffered"
+        effect = f"responses of {model[1].ref} are buffered"
         key, off = (NGINX + "proxy-buffering", "off") if controller == INGRESS_NGINX else (F5_BUFFERING, "False")
         value = ingress.annotations.get(key)
         config = nginx_config(cluster) if controller == INGRESS_NGINX else None
         if value is not None and value.lower() in ("on", "true"):
-            evidence = seen(ingress.ref, annotation(key), value, said)
+            evidence = seen(ingress.ref, annotation(key), value, effect)
         elif value is None and controller == F5_NGINX:
-            evidence = seen(ingress.ref, annotation(key), None, f"absent: the default is on; {said}")
+            evidence = seen(ingress.ref, annotation(key), None, f"absent: the default is on; {effect}")
         elif value is None and config is not None and text(config.raw, "data", "proxy-buffering") == "on":
-            evidence = seen(config.ref, "data[proxy-buffering]", "on", said)
+            evidence = seen(config.ref, "data[proxy-buffering]", "on", effect)
         else:
             continue
         yield Problem(
@@ -89,19 +89,19 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout
     """
     for ingress in ingresses(cluster):
-        found = _model_backend(cluster, ingress)
-        timeout = stream_timeout(cluster, ingress, found[1]) if found else None
-        if found is None or timeout is None or timeout.in_force >= STREAM_S:
+        model = _model_backend(cluster, ingress)
+        timeout = stream_timeout(cluster, ingress, model[1]) if model else None
+        if model is None or timeout is None or timeout.in_force >= STREAM_S:
             continue
         setting = timeout.setting
         if setting.seconds is None and has_unread_params(cluster, ingress):
             yield NotChecked(str(ingress.ref), "the parameters of its class are not here")
             continue
-        said = setting.note or ("default" if setting.seconds is None else "set to")
+        origin = setting.note or ("default" if setting.seconds is None else "set to")
         yield Problem(
-            f"a stream of {found[1].ref} is cut after {timeout.in_force:.0f} s without a token",
+            f"a stream of {model[1].ref} is cut after {timeout.in_force:.0f} s without a token",
             ingress.ref,
-            (seen(setting.object, setting.field, setting.value, f"{said} {timeout.in_force:.0f} s"),),
+            (seen(setting.object, setting.field, setting.value, f"{origin} {timeout.in_force:.0f} s"),),
             _longer(ingress, timeout),
         )
 
@@ -110,10 +110,10 @@ def _longer(ingress: KubeObject, timeout: StreamTimeout) -> Remedy:
     """The annotation that sets it; what else the annotation holds is kept."""
     if not timeout.key:
         return Remedy("Set timeoutSec in a BackendConfig that the Service names.")
-    given, wanted = ingress.annotations.get(timeout.key, ""), timeout.wanted
-    if "=" in wanted and given:
+    current, wanted = ingress.annotations.get(timeout.key, ""), timeout.wanted
+    if "=" in wanted and current:
         name = wanted.partition("=")[0]
-        wanted = ",".join([*(a for a in given.split(",") if a.partition("=")[0].strip() != name), wanted])
+        wanted = ",".join([*(a for a in current.split(",") if a.partition("=")[0].strip() != name), wanted])
     return Remedy("Allow the longest silence of a stream.", command=annotate(ingress.ref, timeout.key, wanted))
 
 
@@ -132,23 +132,23 @@ def alb_target_type(cluster: Cluster) -> Problems:
     """
     key = ALB + "target-type"
     for ingress in ingresses(cluster):
-        found = _model_backend(cluster, ingress) if controller_of(cluster, ingress) == AWS else None
-        if found is None:
+        model = _model_backend(cluster, ingress) if controller_of(cluster, ingress) == AWS else None
+        if model is None:
             continue
-        setting = target_type(cluster, ingress, found[1])
+        setting = target_type(cluster, ingress, model[1])
         if setting.value == "ip":
             continue
         if setting.value is None and has_unread_params(cluster, ingress):
             yield NotChecked(str(ingress.ref), "the parameters of its class are not here")
             continue
-        broken = found[1].spec.type == "ClusterIP"
-        said = "absent: the default is instance" if setting.value is None else setting.value
+        broken = model[1].spec.type == "ClusterIP"
+        setting_text = "absent: the default is instance" if setting.value is None else setting.value
         yield Problem(
-            f"the ALB sends to node ports, and {found[1].ref} has none" if broken else "the ALB sends to node ports",
+            f"the ALB sends to node ports, and {model[1].ref} has none" if broken else "the ALB sends to node ports",
             ingress.ref,
             (
-                seen(setting.object, setting.field, setting.value, said),
-                seen(found[1].ref, "spec.type", found[1].spec.type, f"{found[1].ref} is {found[1].spec.type}"),
+                seen(setting.object, setting.field, setting.value, setting_text),
+                seen(model[1].ref, "spec.type", model[1].spec.type, f"{model[1].ref} is {model[1].spec.type}"),
             ),
             Remedy("Register the pods themselves.", command=annotate(ingress.ref, key, "ip")),
             severity=Severity.ERROR if broken else None,

@@ -44,11 +44,11 @@ def nlb_target_type(cluster: Cluster) -> Problems:
             continue
         if target == "ip" or (target is None and lb_class == AUTO_MODE_CLASS):
             continue
-        said = "absent: the default is instance" if target is None else f"target type {target}"
+        setting = "absent: the default is instance" if target is None else f"target type {target}"
         yield Problem(
             f"the NLB sends to node ports ({'no target type is set' if target is None else target})",
             service.ref,
-            (seen(service.ref, annotation(TARGET_TYPE), target, said),),
+            (seen(service.ref, annotation(TARGET_TYPE), target, setting),),
             Remedy("Register the pods themselves.", command=annotate(service.ref, TARGET_TYPE, "ip")),
         )
 
@@ -59,7 +59,9 @@ def nlb_legacy(cluster: Cluster) -> Problems:
 
     Looks at LoadBalancer Services without loadBalancerClass and without the annotation
     service.beta.kubernetes.io/aws-load-balancer-type: external; `nlb` (in-tree NLB) and `nlb-ip` (old spelling) are
-    reported too. A manifest with annotations of other clouds as well is not checked.
+    reported too. In manifests without nodes, a Service with annotations of other clouds as well is not checked, and neither
+    is one without any of AWS where no controller or device of AWS is installed: the annotations of another Service do not
+    say which cloud this one is on.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
     Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
@@ -70,11 +72,11 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         kind = service.metadata.annotations.get(TYPE)
         if lb_class or kind == "external":
             continue
-        if kind is None and cluster.from_files and not cluster.nodes and _for_several_clouds(service):
-            yield NotChecked(
-                str(service.ref), "its annotations are for several clouds, and no node tells which it is on"
-            )
-            continue
+        if kind is None and cluster.from_files and not cluster.nodes:
+            unknown = _cloud_unknown(cluster, service)
+            if unknown:
+                yield NotChecked(str(service.ref), f"{unknown}, and no node tells which cloud it is on")
+                continue
         what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
             kind or "", "a Classic Load Balancer"
         )
@@ -100,9 +102,24 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         )
 
 
-def _for_several_clouds(service: Service) -> bool:
-    others = ("azure-load-balancer", "networking.gke.io/", "cloud.google.com/", "oci-load-balancer", "do-loadbalancer")
-    return any(word in key for key in service.metadata.annotations for word in others)
+# Annotations that Contour's manifests carry for whichever cloud they are applied to.
+_FOR_ANY_CLOUD = (PREFIX + "backend-protocol",)
+_OTHER_CLOUDS = (
+    "azure-load-balancer",
+    "networking.gke.io/",
+    "cloud.google.com/",
+    "oci-load-balancer",
+    "do-loadbalancer",
+)
+
+
+def _cloud_unknown(cluster: Cluster, service: Service) -> str:
+    """Why manifests without nodes do not show that a Service is for AWS; empty where they do."""
+    notes = service.metadata.annotations
+    if any(word in key for key in notes for word in _OTHER_CLOUDS):
+        return "its annotations are for several clouds"
+    own = any(key.startswith(PREFIX) and key not in _FOR_ANY_CLOUD for key in notes)
+    return "" if own or cluster.aws_installed else "it has no annotation of AWS"
 
 
 @check(Area.NLB, Severity.ERROR, needs=("Service",), applies=only_on_aws, own_namespace=True)
@@ -158,22 +175,22 @@ def _terminates_tls(service: Service, port: int) -> bool:
     return bool({"*", str(port)} & names or names & {p.name for p in service.spec.ports if p.port == port and p.name})
 
 
-def _with_idle_timeout(given: str) -> str:
+def _with_idle_timeout(attributes: str) -> str:
     """A listener's attributes with the longest idle timeout; the others are kept."""
-    others = [a for a in given.split(",") if a and not a.strip().startswith("tcp.idle_timeout.seconds=")]
+    others = [a for a in attributes.split(",") if a and not a.strip().startswith("tcp.idle_timeout.seconds=")]
     return ",".join([*others, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"])
 
 
 def idle_timeouts(service: Service) -> list[tuple[int, str, int | None]]:
     """(port, annotation, seconds or None for the default) of every TCP port of an NLB's Service."""
-    out: list[tuple[int, str, int | None]] = []
+    timeouts: list[tuple[int, str, int | None]] = []
     for port in service.spec.ports:
         if port.protocol != "TCP":
             continue
         key = f"{LISTENER_ATTRIBUTES}.TCP-{port.port}"
-        found = re.search(r"tcp\.idle_timeout\.seconds=([0-9]+)", service.metadata.annotations.get(key, ""))
-        out.append((port.port, key, int(found[1]) if found else None))
-    return out
+        match = re.search(r"tcp\.idle_timeout\.seconds=([0-9]+)", service.metadata.annotations.get(key, ""))
+        timeouts.append((port.port, key, int(match[1]) if match else None))
+    return timeouts
 
 
 @check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)

@@ -35,11 +35,11 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
         limit = DEFAULT_S if value is None else seconds(value)
         if limit is None or limit >= STREAM_S:
             continue
-        said = "absent: the router's default is 30 s" if value is None else f"{value} without a byte"
+        setting = "absent: the router's default is 30 s" if value is None else f"{value} without a byte"
         yield Problem(
             f"a stream of {service.ref} is cut after {limit:.0f} s without a token",
             route.ref,
-            (seen(route.ref, annotation(TIMEOUT), value, said),),
+            (seen(route.ref, annotation(TIMEOUT), value, setting),),
             Remedy(
                 "Allow the longest silence of a stream.",
                 command=command(

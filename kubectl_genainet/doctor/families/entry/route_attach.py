@@ -17,6 +17,7 @@ from kubectl_genainet.doctor.objects.raw import (
     selector_matches,
     strings,
     text,
+    unfilled,
 )
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -30,13 +31,14 @@ _KINDS = {
 }
 
 
-def _hosts_meet(one: str, other: str) -> bool:
-    """Whether two hosts, of which each may begin with "*.", have a name in common; an empty one stands for all."""
-    if not one or not other or one == other:
+def _hosts_meet(host: str, other: str) -> bool:
+    """Whether two hosts, of which each may begin with "*.", have a name in common; an empty one stands for all, and one
+    with a placeholder may be any."""
+    if not host or not other or host == other or unfilled(host) or unfilled(other):
         return True
-    if one.startswith("*."):
-        return other.endswith(one[1:]) or (other.startswith("*.") and one.endswith(other[1:]))
-    return other.startswith("*.") and one.endswith(other[1:])
+    if host.startswith("*."):
+        return other.endswith(host[1:]) or (other.startswith("*.") and host.endswith(other[1:]))
+    return other.startswith("*.") and host.endswith(other[1:])
 
 
 def _refused(
@@ -47,24 +49,24 @@ def _refused(
     allowed = mapping(listener, "allowedRoutes", "namespaces")
     source = text(allowed, "from") or "Same"
     if source == "Same" and route.namespace != gateway.namespace:
-        said = f"listener {text(listener, 'name')} takes routes of {gateway.namespace} only"
-        return seen(gateway.ref, f"{field}.allowedRoutes.namespaces.from", text(allowed, "from") or None, said)
+        reason = f"listener {text(listener, 'name')} takes routes of {gateway.namespace} only"
+        return seen(gateway.ref, f"{field}.allowedRoutes.namespaces.from", text(allowed, "from") or None, reason)
     if source == "Selector" and route.namespace in cluster.snapshot.namespaces:
         labels = cluster.snapshot.namespace_labels(route.namespace)
         if not selector_matches(mapping(allowed, "selector"), labels):
-            said = (
+            reason = (
                 f"namespace {route.namespace} does not have the labels that listener {text(listener, 'name')} selects"
             )
-            return seen(gateway.ref, f"{field}.allowedRoutes.namespaces.selector", mapping(allowed, "selector"), said)
+            return seen(gateway.ref, f"{field}.allowedRoutes.namespaces.selector", mapping(allowed, "selector"), reason)
     kinds = [text(k, "kind") for k in items(listener, "allowedRoutes", "kinds")]
     taken = tuple(kinds) or _KINDS.get(text(listener, "protocol"), (route.kind,))
     if route.kind not in taken:
-        said = f"listener {text(listener, 'name')} ({text(listener, 'protocol')}) takes {', '.join(taken)}"
-        return seen(gateway.ref, f"{field}.protocol", text(listener, "protocol"), said)
+        reason = f"listener {text(listener, 'name')} ({text(listener, 'protocol')}) takes {', '.join(taken)}"
+        return seen(gateway.ref, f"{field}.protocol", text(listener, "protocol"), reason)
     hosts, own = strings(route.raw, "spec", "hostnames"), text(listener, "hostname")
     if hosts and not any(_hosts_meet(own, host) for host in hosts):
-        said = f"listener {text(listener, 'name')} is for {own}"
-        return seen(gateway.ref, f"{field}.hostname", own, said)
+        reason = f"listener {text(listener, 'name')} is for {own}"
+        return seen(gateway.ref, f"{field}.hostname", own, reason)
     return None
 
 
@@ -104,17 +106,21 @@ def route_listener(cluster: Cluster) -> Problems:
                 continue
             section, port = text(parent, "sectionName"), number(parent, "port")
             meant = [
-                (i, found)
-                for i, found in listeners
-                if section in ("", text(found, "name")) and port in (0, number(found, "port"))
+                (i, listener)
+                for i, listener in listeners
+                if section in ("", text(listener, "name")) and port in (0, number(listener, "port"))
             ]
             field = f"spec.parentRefs[{index}]"
             if not meant:
-                names = ", ".join(f"{text(found, 'name')} (port {number(found, 'port')})" for _, found in listeners)
-                said = f"the listeners of {gateway.ref} are {names}"
-                why = [seen(route.ref, f"{field}.{'sectionName' if section else 'port'}", section or port, said)]
+                names = ", ".join(
+                    f"{text(listener, 'name')} (port {number(listener, 'port')})" for _, listener in listeners
+                )
+                listeners_text = f"the listeners of {gateway.ref} are {names}"
+                why = [
+                    seen(route.ref, f"{field}.{'sectionName' if section else 'port'}", section or port, listeners_text)
+                ]
             else:
-                reasons = [_refused(cluster, route, gateway, i, found) for i, found in meant]
+                reasons = [_refused(cluster, route, gateway, i, listener) for i, listener in meant]
                 why = [r for r in reasons if r is not None]
                 if len(why) < len(reasons):
                     continue

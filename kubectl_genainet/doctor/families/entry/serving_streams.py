@@ -8,14 +8,15 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, strings, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, strings, text
 from kubectl_genainet.doctor.objects.stacks import Role
-from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
 
 _KNATIVE = ("timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds")
+_LONG_S = 600  # Knative's own upper limit, unless its configuration raises it
 _AI_GATEWAY_DEFAULT_S = 60.0
 
 
@@ -44,7 +45,8 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
 
     Looks at timeoutSeconds, responseStartTimeoutSeconds and idleTimeoutSeconds of Knative Services that serve models, at
     timeout of a KServe InferenceService's components and at the timeouts of an LLMInferenceService's own routes; five
-    minutes, Knative's default, is taken as enough. A warning: short answers pass.
+    minutes, Knative's default, is taken as enough. Models that answer at once (embeddings, rerankers, classifiers) are left
+    out. A warning: short answers pass.
 
     Why: Knative's queue-proxy and the gateway end the request when the time is over, though tokens still come: the client
     sees an unexpected end, or 504 before the first token.
@@ -52,8 +54,8 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
     Source: https://knative.dev/docs/serving/configuration/config-defaults/,
     https://kserve.github.io/website/docs/reference/crd-api
     """
-    for workload, found in cluster.genai_workloads:
-        if found.role not in (Role.MODEL_SERVER, Role.ROUTER):
+    for workload, recognised in cluster.genai_workloads:
+        if recognised.role not in (Role.MODEL_SERVER, Role.ROUTER) or not cluster.passes_tokens(workload):
             continue
         obj = cluster.object_of(workload)
         for field, value in _limits(obj) if obj is not None and workload.part in ("", "predictor", "main") else ():
@@ -63,7 +65,12 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
                     f"streams of a model are cut after {limit:g} s",
                     workload.ref,
                     (seen(workload.ref, field, value, "covers the whole response"),),
-                    Remedy("Allow the longest answer.", command=edit(workload)),
+                    Remedy(
+                        "Allow the longest answer.",
+                        command=set_in(obj, field, _LONG_S if isinstance(value, int) else f"{_LONG_S}s")
+                        if obj is not None
+                        else "",
+                    ),
                 )
 
 
@@ -73,9 +80,9 @@ def _of_ai_gateway(route: KubeObject) -> Iterator[tuple[float, Evidence]]:
         value = at(rule, "timeouts", "request")
         field = f"spec.rules[{index}].timeouts.request"
         limit = seconds(value) if value is not None else _AI_GATEWAY_DEFAULT_S
-        said = "absent: the AI gateway's default is 60 s" if value is None else "covers the whole response"
+        meaning = "absent: the AI gateway's default is 60 s" if value is None else "covers the whole response"
         if limit is not None:
-            yield limit, seen(route.ref, field, value, said)
+            yield limit, seen(route.ref, field, value, meaning)
 
 
 @check(Area.GATEWAY, Severity.WARNING)
@@ -92,14 +99,14 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
     for route in cluster.snapshot.of("AIGatewayRoute", "aigateway.envoyproxy.io"):
         for limit, evidence in _of_ai_gateway(route) if cluster.in_scope(route.namespace) else ():
             if 0 < limit < STREAM_S:
-                name = f"aigatewayroute.aigateway.envoyproxy.io/{route.name}"
+                where = evidence.field.removesuffix(".request")
                 yield Problem(
                     f"streams of a model are cut after {limit:g} s",
                     route.ref,
                     (evidence,),
                     Remedy(
                         "Allow the longest answer in the rule's timeouts.request.",
-                        command=command("kubectl", "-n", route.namespace, "edit", name),
+                        command=set_in(route, where, {"request": f"{_LONG_S}s"}),
                     ),
                     severity=Severity.INFO if evidence.value is None else None,
                 )

@@ -52,25 +52,25 @@ def dra_device_class(cluster: Cluster) -> Problems:
     served = {text(s.raw, "spec", "driver") for s in cluster.snapshot.of("ResourceSlice", GROUP)}
     for claim, spec, path in _claims(cluster):
         for request, name in requests(spec):
-            found, elsewhere = classes.get(name), cluster.partial("DeviceClass")
-            if found is None and elsewhere:
+            device_class, elsewhere = classes.get(name), cluster.partial("DeviceClass")
+            if device_class is None and elsewhere:
                 yield NotChecked(str(claim.ref), f"DeviceClass {name} is not here: {elsewhere}")
                 continue
-            drivers = _drivers(found) if found is not None else set()
+            drivers = _drivers(device_class) if device_class is not None else set()
             field = f"{path}.devices.requests[{request}].deviceClassName"
-            if found is None:
-                said = f"there is no DeviceClass {name}"
-                evidence = [seen(claim.ref, field, name, said)]
+            if device_class is None:
+                problem = f"there is no DeviceClass {name}"
+                evidence = [seen(claim.ref, field, name, problem)]
             elif drivers and not drivers & served and not cluster.partial("ResourceSlice"):
-                said = f"no ResourceSlice is of driver {', '.join(sorted(drivers))}"
+                problem = f"no ResourceSlice is of driver {', '.join(sorted(drivers))}"
                 evidence = [
-                    seen(claim.ref, field, name, said),
-                    seen(found.ref, "spec.selectors", sorted(drivers), said),
+                    seen(claim.ref, field, name, problem),
+                    seen(device_class.ref, "spec.selectors", sorted(drivers), problem),
                 ]
             else:
                 continue
             yield Problem(
-                f"request {request} can't be met: {said}",
+                f"request {request} can't be met: {problem}",
                 claim.ref,
                 tuple(evidence),
                 Remedy(
@@ -132,12 +132,12 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         together = any(is_accelerator(c) for _, c in requests(spec))
         if tied and together:
             continue
-        said = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
+        problem = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
         many = 1 < _gpus(workload) <= sum(count(o) for _, o in options(spec) if is_network(text(o, "deviceClassName")))
         yield Problem(
-            f"its network device need not be near its GPUs: {said}",
+            f"its network device need not be near its GPUs: {problem}",
             workload.ref,
-            (seen(workload.ref, field, at(spec, "devices", "constraints"), said),),
+            (seen(workload.ref, field, at(spec, "devices", "constraints"), problem),),
             Remedy(
                 "Claim both in one ResourceClaimTemplate, with a constraint matchAttribute on the PCIe root.",
                 command=edit(workload),
@@ -151,8 +151,8 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     """A pod names a resource claim that no container uses, or that does not exist.
 
     Looks at spec.resourceClaims, at resources.claims of the containers, and at the ResourceClaims and
-    ResourceClaimTemplates of the namespace. A claim of accelerators has to be named by a container; one of a network
-    device, which the pod's network namespace gets, has not.
+    ResourceClaimTemplates of the namespace; a ComputeDomain makes the template that it names. A container has to name a
+    claim of accelerators; it need not name one of a network device, which the pod's network namespace gets.
 
     Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there. A
     warning: the pod waits, or runs without the device.
@@ -160,6 +160,10 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec,
     https://github.com/google/dranet
     """
+    made_by_domains = {
+        (domain.namespace, text(domain.raw, "spec", "channel", "resourceClaimTemplate", "name"))
+        for domain in cluster.snapshot.of("ComputeDomain", "resource.nvidia.com")
+    }
     for workload in cluster.workloads:
         entries = items(workload.template.spec, "resourceClaims") if cluster.in_scope(workload.namespace) else []
         specs = dict(_claims_of(cluster, workload)) if entries else {}
@@ -168,19 +172,19 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
             field, name = workload.field(f"resourceClaims[{index}]"), text(entry, "name")
             template, claim = text(entry, "resourceClaimTemplateName"), text(entry, "resourceClaimName")
             kind, wanted = ("ResourceClaimTemplate", template) if template else ("ResourceClaim", claim)
-            exists = any(
+            exists = (workload.namespace, wanted) in made_by_domains or any(
                 (o.namespace, o.name) == (workload.namespace, wanted) for o in cluster.snapshot.of(kind, GROUP)
             )
             elsewhere = cluster.partial(kind, workload.namespace)
             if wanted and not exists and not elsewhere:
-                said = f"there is no {kind} {workload.namespace}/{wanted}"
+                problem = f"there is no {kind} {workload.namespace}/{wanted}"
             elif name not in used and any(is_accelerator(c) for _, c in requests(specs.get(field, {}))):
-                said = f"no container names the claim {name}"
+                problem = f"no container names the claim {name}"
             else:
                 continue
             yield Problem(
-                said,
+                problem,
                 workload.ref,
-                (seen(workload.ref, field, wanted, said),),
+                (seen(workload.ref, field, wanted, problem),),
                 Remedy("Name it.", command=edit(workload)),
             )

@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
-from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, Container
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
@@ -74,7 +74,7 @@ def efa_plugin(cluster: Cluster) -> Problems:
     request = seen(
         wanting.ref,
         wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"),
-        container.requests[EFA_RESOURCE],
+        container.requests.get(EFA_RESOURCE),
         f"{wanting.ref} requests EFA",
     )
     if plugin is None:
@@ -125,11 +125,11 @@ def efa_plugin_version(cluster: Cluster) -> Problems:
         return
     for index, container in enumerate(items(plugin.raw, "spec", "template", "spec", "containers")):
         image = text(container, "image")
-        found = _VERSION.search(image)
-        if found is not None and tuple(map(int, found.groups())) < _KNOWS_P6:
+        match = _VERSION.search(image)
+        if match is not None and tuple(map(int, match.groups())) < _KNOWS_P6:
             field = f"spec.template.spec.containers[{index}].image"
             yield Problem(
-                f"version {'.'.join(found.groups())} takes the NVLink controllers of {node.name} for EFA devices",
+                f"version {'.'.join(match.groups())} takes the NVLink controllers of {node.name} for EFA devices",
                 plugin.ref,
                 (
                     seen(plugin.ref, field, image, "before 0.5.10"),
@@ -185,7 +185,7 @@ def efa_requested(cluster: Cluster) -> Problems:
 _HUGE_PAGES = {"hugepages-2Mi": "5120Mi"}
 
 
-def _request(workload: Workload, container: Container, amounts: dict[str, str]) -> str:
+def _request(workload: Workload, container: ContainerSpec, amounts: dict[str, str]) -> str:
     """Huge pages are granted only beside a request for memory or CPU."""
     beside = {} if container.amount("memory", "cpu") else {"memory": "8Gi"}
     return edit_resources(workload, container, limits=amounts, requests={**amounts, **beside})
@@ -242,7 +242,11 @@ def efa_invisible(cluster: Cluster) -> Problems:
                 yield Problem(
                     "its EFA traffic bypasses the kernel and cannot be traced",
                     workload.ref,
-                    (seen(workload.ref, field, container.requests[EFA_RESOURCE], f"{container.name} requests EFA"),),
+                    (
+                        seen(
+                            workload.ref, field, container.requests.get(EFA_RESOURCE), f"{container.name} requests EFA"
+                        ),
+                    ),
                     Remedy(
                         "Nothing to change. Read the device's counters.",
                         command="rdma -p statistic show   # on the node",

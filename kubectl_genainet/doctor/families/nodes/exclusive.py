@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, kubectl, mapping, text
+from kubectl_genainet.doctor.objects.raw import at, items, json_in, mapping, patch, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.claims import GROUP, is_network, requests
 from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.doctor.predicates.replicas import replicas
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-
-
-def _pods(cluster: Cluster, workload: Workload) -> int:
-    """How many pods a workload makes, as far as its object says."""
-    obj = cluster.object_of(workload)
-    spec = mapping(obj.raw, "spec") if obj is not None else {}
-    wanted = spec.get("replicas", spec.get("parallelism", 1))
-    return max(len(workload.pods), wanted if isinstance(wanted, int) else 1)
 
 
 @check(Area.SRIOV, Severity.ERROR)
@@ -43,12 +35,12 @@ def rdma_claim_shared(cluster: Cluster) -> Problems:
             if text(entry, "resourceClaimName"):
                 users[(workload.namespace, text(entry, "resourceClaimName"))].append(workload)
     for claim in cluster.snapshot.of("ResourceClaim", GROUP):
-        found = users.get((claim.namespace, claim.name), [])
+        sharing = users.get((claim.namespace, claim.name), [])
         network = [c for _, c in requests(mapping(claim.raw, "spec")) if is_network(c)]
-        pods = sum(_pods(cluster, w) for w in found)
+        pods = sum(max(len(w.pods), replicas(cluster, w)) for w in sharing)
         if not cluster.in_scope(claim.namespace) or not network or pods < 2:
             continue
-        named = ", ".join(dict.fromkeys(str(w.ref) for w in found))
+        named = ", ".join(dict.fromkeys(str(w.ref) for w in sharing))
         yield Problem(
             f"{pods} pods of {named} name it, and a network device is one pod's",
             claim.ref,
@@ -56,20 +48,20 @@ def rdma_claim_shared(cluster: Cluster) -> Problems:
                 seen(claim.ref, "spec.devices.requests", network, f"it asks for {', '.join(network)}"),
                 *(
                     seen(w.ref, w.field("resourceClaims"), claim.name, f"{w.ref} names it by resourceClaimName")
-                    for w in found[:3]
+                    for w in sharing[:3]
                 ),
             ),
-            Remedy("Name a ResourceClaimTemplate in resourceClaimTemplateName.", command=edit(found[0])),
+            Remedy("Name a ResourceClaimTemplate in resourceClaimTemplateName.", command=edit(sharing[0])),
         )
 
 
 def _plugins(definition: KubeObject) -> list[dict[str, Any]]:
     """The CNI plugins of a NetworkAttachmentDefinition."""
-    try:
-        config = json.loads(text(definition.raw, "spec", "config"))
-    except ValueError:
-        return []
+    config = json_in(text(definition.raw, "spec", "config"))
     return items(config, "plugins") or ([config] if isinstance(config, dict) else [])
+
+
+_EXCLUSIVE = {"spec": {"rdmaMode": "exclusive"}}
 
 
 def _mode(cluster: Cluster) -> tuple[ObjectRef, str, str] | None:
@@ -113,5 +105,8 @@ def rdma_exclusive(cluster: Cluster) -> Problems:
                 ),
                 seen(mode[0], mode[1], mode[2], f"{mode[0]} makes the nodes' RDMA subsystem shared"),
             ),
-            Remedy("Set rdmaMode to exclusive (the nodes are drained for it).", command=kubectl(mode[0], "edit")),
+            Remedy(
+                "Set rdmaMode to exclusive (the nodes are drained for it).",
+                command=patch(mode[0], {"spec": {"rdmaMode": "exclusive"}}),
+            ),
         )

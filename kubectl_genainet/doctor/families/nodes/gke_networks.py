@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.raw import items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import GKE_INTERFACES
 from kubectl_genainet.doctor.predicates.edits import edit
@@ -21,10 +19,7 @@ _RDMA = ("RDMA", 8)
 
 def _interfaces(workload: Workload) -> list[tuple[str, str]]:
     """(interface, network) of the annotation networking.gke.io/interfaces."""
-    try:
-        entries = items(json.loads(workload.template.annotations.get(GKE_INTERFACES, "")))
-    except ValueError:
-        return []
+    entries = items(json_in(workload.template.annotations.get(GKE_INTERFACES, "")))
     return [(text(e, "interfaceName"), text(e, "network")) for e in entries]
 
 
@@ -63,25 +58,25 @@ def gke_networks(cluster: Cluster) -> Problems:
         for _, network in interfaces:
             elsewhere = cluster.partial("Network")
             if network not in known and (not elsewhere or alike(network, known)):
-                said = f"there is no Network {network}"
+                problem = f"there is no Network {network}"
                 yield Problem(
                     f"its network {network} does not exist",
                     workload.ref,
-                    (seen(workload.ref, field, value, said),),
+                    (seen(workload.ref, field, value, problem),),
                     Remedy("Name a Network of the cluster.", command=edit(workload)),
                     severity=Severity.ERROR,
                 )
             elif network not in known:
                 yield NotChecked(str(workload.ref), f"Network {network} is not here: {elsewhere}")
-        found = _transport(cluster, workload)
-        if found is None or workload.template.gpus != 8 or items(workload.template.spec, "resourceClaims"):
+        transport_networks = _transport(cluster, workload)
+        if transport_networks is None or workload.template.gpus != 8 or items(workload.template.spec, "resourceClaims"):
             continue
-        transport, needed = found
+        transport, needed = transport_networks
         if 1 < len(interfaces) < needed:
-            said = f"{len(interfaces)} networks besides the default one, of {needed}"
+            problem = f"{len(interfaces)} networks besides the default one, of {needed}"
             yield Problem(
                 f"it has {len(interfaces)} of the {needed} networks of {transport}",
                 workload.ref,
-                (seen(workload.ref, field, value, said),),
+                (seen(workload.ref, field, value, problem),),
                 Remedy(f"Name all {needed} networks of the node pool.", command=edit(workload)),
             )

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
-from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES
+from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS
 from kubectl_genainet.doctor.objects.raw import condition, items, kubectl, mapping, patch, text
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
-_GPU_TYPES = r"(p[2-6](d|de|dn|e|en|-b200)?|g[3-6](s|dn|ad|e|f)?|gr6)\.[0-9a-z]+"
-_NEURON_TYPES = r"(inf[12]|trn[12]n?)\.[0-9a-z]+"
-_GPU_LABELS = (
-    "nvidia.com/gpu.present",
-    "cloud.google.com/gke-accelerator",
-    "k8s.amazonaws.com/accelerator",
-    "accelerator",
-    "karpenter.k8s.aws/instance-gpu-name",
+
+@dataclass(frozen=True, slots=True)
+class _Accelerator:
+    """How nodes with a kind of accelerator are known (labels, EC2 instance types), what they offer, who makes them offer it."""
+
+    resource: str
+    types: re.Pattern[str] | None
+    labels: tuple[str, ...]
+    install: str
+
+
+_NVIDIA = _Accelerator(
+    "nvidia.com/gpu",
+    re.compile(r"(p[2-6](d|de|dn|e|en|-b200)?|g[3-6](s|dn|ad|e|f)?|gr6)\.[0-9a-z]+"),
+    (
+        "nvidia.com/gpu.present",
+        "cloud.google.com/gke-accelerator",
+        "k8s.amazonaws.com/accelerator",
+        "accelerator",
+        "karpenter.k8s.aws/instance-gpu-name",
+    ),
+    "helm upgrade -i nvdp nvdp/nvidia-device-plugin -n nvidia-device-plugin --create-namespace",
 )
+_NEURON = _Accelerator(
+    "aws.amazon.com/neuron",
+    re.compile(r"(inf[12]|trn[12]n?)\.[0-9a-z]+"),
+    (),
+    "helm upgrade -i neuron-helm-chart oci://public.ecr.aws/neuron/neuron-helm-chart",
+)
+_GAUDI = _Accelerator("habana.ai/gaudi", re.compile(r"dl1\.[0-9a-z]+"), ("habana.ai/gaudi.present",), "")
+_TPU = _Accelerator("google.com/tpu", None, ("cloud.google.com/gke-tpu-accelerator",), "")
 # DaemonSets without which a node's network does not work.
 _NETWORK = (
     "aws-node",
@@ -44,26 +67,27 @@ _NETWORK = (
 
 def _devices(node: KubeObject) -> float:
     allocatable = mapping(node.raw, "status", "allocatable")
-    return sum(quantity(v) for k, v in allocatable.items() if k.startswith((*GPU_RESOURCES, *NEURON_RESOURCES)))
+    offered = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS)
+    return sum(quantity(v) for k, v in allocatable.items() if k.startswith(offered))
 
 
-def _is_gpu_node(node: KubeObject) -> tuple[str, str] | None:
-    """(label, value) that tells an accelerator node, or None."""
-    for label in _GPU_LABELS:
-        if node.labels.get(label, "false") != "false":
-            return label, node.labels[label]
-    kind = node.labels.get(INSTANCE_TYPE, "")
-    if re.fullmatch(_GPU_TYPES, kind) or re.fullmatch(_NEURON_TYPES, kind):
-        return INSTANCE_TYPE, kind
+def _accelerator(node: KubeObject) -> tuple[_Accelerator, str] | None:
+    """The accelerator that a node has, with the label that tells; None for a node without."""
+    for accelerator in (_TPU, _GAUDI, _NVIDIA, _NEURON):
+        for label in accelerator.labels:
+            if node.labels.get(label, "false") != "false":
+                return accelerator, label
+        if accelerator.types is not None and accelerator.types.fullmatch(node.labels.get(INSTANCE_TYPE, "")):
+            return accelerator, INSTANCE_TYPE
     return None
 
 
 @check(Area.GPU_NODES, Severity.WARNING, needs=("Node",))
 def gpu_advertised(cluster: Cluster) -> Problems:
-    """A GPU or Neuron node offers no device.
+    """An accelerator node offers no device.
 
-    Looks at nodes whose labels or instance type tell of accelerators, and at nvidia.com/gpu, amd.com/gpu,
-    gpu.intel.com/* and aws.amazon.com/neuron* in status.allocatable.
+    Looks at nodes whose labels or instance type tell of GPUs, TPUs, Gaudi or Neuron, and at what of these is in
+    status.allocatable (nvidia.com/gpu, amd.com/gpu, gpu.intel.com/*, google.com/tpu, habana.ai/gaudi, aws.amazon.com/neuron*).
 
     Why: the device plugin is missing or not ready there: model servers stay Pending, and their Services have no
     endpoints. A warning: what runs elsewhere is served; capacity is missing.
@@ -71,24 +95,20 @@ def gpu_advertised(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     """
     for node in cluster.nodes:
-        mark = _is_gpu_node(node)
-        if mark is not None and not _devices(node):
-            neuron = re.fullmatch(_NEURON_TYPES, mark[1]) is not None
-            name = "aws.amazon.com/neuron" if neuron else "nvidia.com/gpu"
-            yield Problem(
-                f"an accelerator node ({mark[1]}) that offers no device",
-                node.ref,
-                (
-                    seen(node.ref, f"status.allocatable[{name}]", None, "no accelerator is allocatable"),
-                    seen(node.ref, f"metadata.labels[{mark[0]}]", mark[1], f"{mark[0]}={mark[1]}"),
-                ),
-                Remedy(
-                    "Install or repair the device plugin on that node.",
-                    command="helm upgrade -i neuron-helm-chart oci://public.ecr.aws/neuron/neuron-helm-chart"
-                    if neuron
-                    else "helm upgrade -i nvdp nvdp/nvidia-device-plugin -n nvidia-device-plugin --create-namespace",
-                ),
-            )
+        known = _accelerator(node)
+        if known is None or _devices(node):
+            continue
+        accelerator, label = known
+        value = node.labels[label]
+        yield Problem(
+            f"an accelerator node ({value}) that offers no device",
+            node.ref,
+            (
+                seen(node.ref, f"status.allocatable[{accelerator.resource}]", None, "no accelerator is allocatable"),
+                seen(node.ref, f"metadata.labels[{label}]", value, f"{label}={value}"),
+            ),
+            Remedy("Install or repair the device plugin on that node.", command=accelerator.install),
+        )
 
 
 @check(Area.GPU_NODES, Severity.ERROR, needs=("Pod",))
@@ -111,7 +131,7 @@ def gpu_pending(cluster: Cluster) -> Problems:
             if (c := condition(p.obj.raw, "PodScheduled")).get("status") == "False" and not p.node
         ]
         if waiting:
-            pod, found = waiting[0]
+            pod, reason = waiting[0]
             yield Problem(
                 f"{len(waiting)} of {len(workload.pods)} pods wait for a node",
                 workload.ref,
@@ -119,8 +139,8 @@ def gpu_pending(cluster: Cluster) -> Problems:
                     seen(
                         pod.ref,
                         "status.conditions[PodScheduled].message",
-                        text(found, "message"),
-                        text(found, "message"),
+                        text(reason, "message"),
+                        text(reason, "message"),
                     ),
                 ),
                 Remedy("See what the scheduler misses.", command=kubectl(pod.ref, "describe")),
@@ -129,12 +149,12 @@ def gpu_pending(cluster: Cluster) -> Problems:
 
 def _tolerates(tolerations: list[dict[str, object]], taint: dict[str, object]) -> bool:
     """Whether tolerations cover a taint (API reference, core/v1 Toleration)."""
-    for one in tolerations:
-        key, effect = text(one, "key"), text(one, "effect")
+    for toleration in tolerations:
+        key, effect = text(toleration, "key"), text(toleration, "effect")
         if effect not in ("", text(taint, "effect")) or key not in ("", text(taint, "key")):
             continue
-        exists = text(one, "operator") == "Exists"
-        if (not key and exists) or exists or text(one, "value") == text(taint, "value"):
+        exists = text(toleration, "operator") == "Exists"
+        if (not key and exists) or exists or text(toleration, "value") == text(taint, "value"):
             return True
     return False
 
@@ -151,19 +171,19 @@ def gpu_node_taints(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """
-    done = set()
+    reported = set()
     for node in cluster.nodes:
-        if _is_gpu_node(node) is None and not _devices(node):
+        if _accelerator(node) is None and not _devices(node):
             continue
         for index, taint in enumerate(items(node.raw, "spec", "taints")):
             if text(taint, "effect") not in ("NoSchedule", "NoExecute") or text(taint, "key").startswith("node."):
                 continue
             for daemon in cluster.snapshot.of("DaemonSet", "apps"):
-                if not daemon.name.startswith(_NETWORK) or (daemon.ref, text(taint, "key")) in done:
+                if not daemon.name.startswith(_NETWORK) or (daemon.ref, text(taint, "key")) in reported:
                     continue
                 tolerations = items(daemon.raw, "spec", "template", "spec", "tolerations")
                 if not _tolerates(tolerations, taint):
-                    done.add((daemon.ref, text(taint, "key")))
+                    reported.add((daemon.ref, text(taint, "key")))
                     shown = f"{text(taint, 'key')}={text(taint, 'value')}:{text(taint, 'effect')}"
                     yield Problem(
                         f"it does not run on accelerator nodes: {shown} is not tolerated",

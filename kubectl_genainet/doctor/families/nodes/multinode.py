@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import patch, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
@@ -15,16 +15,16 @@ from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
-_CLUSTER_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.svc\b")
+_CLUSTER_NAME = re.compile(r"[a-z0-9-]\.svc\b")
 _OF_SEVERAL_PODS = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER, Role.VECTOR_DATABASE)
 _RENDEZVOUS = ("MASTER_ADDR", "PET_RDZV_ENDPOINT", "RAY_ADDRESS", "LEADER_ADDR", "COORDINATOR_ADDRESS")
 
 
-def _settings(cluster: Cluster, workload: Workload, container: Container) -> Iterator[Evidence]:
+def _settings(cluster: Cluster, workload: Workload, container: ContainerSpec) -> Iterator[Evidence]:
     """Every configured string of a container, as evidence."""
     for variable in cluster.variables(workload, container).values():
-        said = f"{variable.name}={variable.value}"
-        yield seen(variable.object, variable.field, variable.value, said)
+        setting = f"{variable.name}={variable.value}"
+        yield seen(variable.object, variable.field, variable.value, setting)
     for key in ("command", "args"):
         for index, word in enumerate(container.raw.get(key) or ()):
             yield seen(workload.ref, workload.field(f"{container.field}.{key}[{index}]"), str(word), str(word)[:200])
@@ -34,11 +34,13 @@ def _asks_cluster_dns(cluster: Cluster, workload: Workload) -> Evidence | None:
     """A configured name that only the cluster's DNS knows."""
     names = {s.metadata.name for s in cluster.snapshot.services if s.metadata.namespace == workload.namespace}
     for container in workload.containers:
-        for said in _settings(cluster, workload, container):
-            value = str(said.value)
-            host = value.rpartition("=")[2].partition("://")[2] or value
-            if _CLUSTER_NAME.search(value) or host.partition("/")[0].partition(":")[0] in names:
-                return said
+        for setting in _settings(cluster, workload, container):
+            value = str(setting.value)
+            last = value.rpartition("=")[2]
+            host = (last.partition("://")[2] or last).partition("/")[0].partition(":")[0]
+            service = host.partition(".")[2] or host  # POD.SERVICE by a headless Service
+            if _CLUSTER_NAME.search(value) or host in names or service in names:
+                return setting
     call = next((c for c in cluster.calls if c.client.key == workload.key and c.service is not None), None)
     return call.evidence if call is not None else None
 
@@ -48,8 +50,8 @@ def host_network_dns(cluster: Cluster) -> Problems:
     """A pod on the node's network asks for names that its resolver does not know.
 
     Looks at pods with hostNetwork and dnsPolicy ClusterFirst (the default) whose variables, ConfigMaps or command line
-    hold a Service's name. DaemonSets, which mostly talk to their own node, are left out. A warning: a node may itself use
-    the cluster's DNS.
+    hold the name of a Service, or of a pod behind one (POD.SERVICE). DaemonSets, which mostly talk to their own node, are
+    left out. A warning: a node may itself use the cluster's DNS.
 
     Why: with hostNetwork the kubelet takes ClusterFirst for Default: the pod asks the node's resolver, for which the
     cluster's names do not exist. Rendezvous by MASTER_ADDR then never happens.
@@ -65,11 +67,13 @@ def host_network_dns(cluster: Cluster) -> Problems:
         asked = _asks_cluster_dns(cluster, workload)
         if asked is None:
             continue
-        said = f"dnsPolicy is {policy or 'ClusterFirst (the default)'} with hostNetwork: the node's resolver is asked"
+        setting = (
+            f"dnsPolicy is {policy or 'ClusterFirst (the default)'} with hostNetwork: the node's resolver is asked"
+        )
         yield Problem(
             "its resolver does not know the cluster's names",
             workload.ref,
-            (seen(workload.ref, workload.field("dnsPolicy"), policy or None, said), asked),
+            (seen(workload.ref, workload.field("dnsPolicy"), policy or None, setting), asked),
             Remedy(
                 "Use dnsPolicy ClusterFirstWithHostNet.",
                 command=edit_spec(workload, "dnsPolicy", "ClusterFirstWithHostNet"),
@@ -85,9 +89,9 @@ def _peers_by_name(cluster: Cluster, workload: Workload, service: Service) -> Ev
     for container in workload.containers:
         for variable in cluster.variables(workload, container).values():
             if variable.name in _RENDEZVOUS and name in variable.value.partition(":")[0].split("."):
-                said = f"{variable.name}={variable.value}"
-                return seen(variable.object, variable.field, variable.value, said)
-    of_a_pod = re.compile(rf"(^|[^a-z0-9.-])[a-z0-9$(){{}}_-]+\.{re.escape(name)}([.:/\s]|$)", re.I)
+                setting = f"{variable.name}={variable.value}"
+                return seen(variable.object, variable.field, variable.value, setting)
+    of_a_pod = re.compile(rf"(^|[^a-z0-9.-])[a-z0-9$(){{}}_-]{{1,128}}\.{re.escape(name)}([.:/\s]|$)", re.I)
     settings = (s for container in workload.containers for s in _settings(cluster, workload, container))
     return next((s for s in settings if of_a_pod.search(str(s.value))), None)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, Container
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import GKE_INTERFACES, pod_devices, rdma_requests
@@ -63,7 +63,7 @@ def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) 
         yield nccl, why, Severity.WARNING
 
 
-def _transports(container: Container, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
+def _transports(container: ContainerSpec, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
     efa, rdma = container.amount(EFA_RESOURCE) > 0, rdma_requests(container)
     provider, net, plugin = env.get("FI_PROVIDER"), env.get("NCCL_NET"), env.get("NCCL_NET_PLUGIN")
     disabled, p2p = env.get("NCCL_IB_DISABLE"), env.get("NCCL_P2P_DISABLE")
@@ -84,11 +84,11 @@ def _transports(container: Container, env: Mapping[str, Variable]) -> Iterator[P
         yield p2p, "GPUs of a node talk through host memory", Severity.INFO
 
 
-def pitfalls(cluster: Cluster, workload: Workload) -> Iterator[tuple[Container, Pitfall]]:
+def pitfalls(cluster: Cluster, workload: Workload) -> Iterator[tuple[ContainerSpec, Pitfall]]:
     for container in workload.containers:
         env = cluster.variables(workload, container)
-        for found in (*_sockets(cluster, workload, env), *_transports(container, env)):
-            yield container, found
+        for pitfall in (*_sockets(cluster, workload, env), *_transports(container, env)):
+            yield container, pitfall
 
 
 @check(Area.EFA, Severity.WARNING)
@@ -123,6 +123,33 @@ def nccl_settings(cluster: Cluster) -> Problems:
                 ),
                 severity=severity,
             )
+
+
+@check(Area.EFA, Severity.ERROR)
+def gloo_interface(cluster: Cluster) -> Problems:
+    """Gloo is given a list of devices in NCCL's syntax.
+
+    Looks at GLOO_SOCKET_IFNAME of pods with accelerators for the signs of NCCL_SOCKET_IFNAME: ^ (all but these) and =
+    (exactly these).
+
+    Why: Gloo takes names of devices alone, with commas between them. It looks for a device that is called "^lo", finds no
+    address for it, and throws. An error: every process of the job stops as it starts.
+
+    Source: https://pytorch.org/docs/stable/distributed.html#common-environment-variables,
+    https://github.com/aws-samples/aws-do-eks/pull/51
+    """
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace) or not workload.template.accelerated:
+            continue
+        for container in workload.containers:
+            gloo = cluster.variables(workload, container).get("GLOO_SOCKET_IFNAME")
+            if gloo is not None and gloo.value.startswith(("^", "=")):
+                yield Problem(
+                    f"GLOO_SOCKET_IFNAME={gloo.value}: Gloo has no device of that name",
+                    workload.ref,
+                    (seen(gloo.object, gloo.field, gloo.value, f"{gloo.value[0]} is NCCL's sign, not Gloo's"),),
+                    Remedy("Name the device that reaches the other nodes."),
+                )
 
 
 # Variables that turn a GPUDirect transport of GKE on -> its name.

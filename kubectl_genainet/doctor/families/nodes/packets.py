@@ -33,14 +33,14 @@ _TOO_BIG = re.compile(
 
 def _pod_addresses(cluster: Cluster) -> dict[str, str]:
     """An address of a pod with a network namespace of its own, IPv4, for each node."""
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for workload in cluster.workloads:
         for live in workload.pods:
-            if live.node and live.node not in found and not live.pod.spec.host_network and not live.terminating:
+            if live.node and live.node not in addresses and not live.pod.spec.host_network and not live.terminating:
                 ip = next((canonical_ip(i) for i in live.pod.ips if ":" not in i), "")
                 if ip:
-                    found[live.node] = ip
-    return found
+                    addresses[live.node] = ip
+    return addresses
 
 
 @check(Area.POD_IP, Severity.ERROR, needs=(Need.NODES, "Pod"))
@@ -169,24 +169,24 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
             ref = rule.ref
             if not ref.packets or _ONLY_INVALID.search(ref.bare_text) or policy_behind(ref, ruleset) is not None:
                 continue
-            said = f" ({ref.comment})" if ref.comment else ""
+            comment = f" ({ref.comment})" if ref.comment else ""
             yield Problem(
-                f"rule {ref.index} of {ref.chain} has dropped {ref.packets} packets{said}",
+                f"rule {ref.index} of {ref.chain} has dropped {ref.packets} packets{comment}",
                 ObjectRef("Node", node),
                 (on_node(node, ref.text, ref.packets, field=f"{ref.table}/{ref.chain}[{ref.index}]"),),
                 Remedy("Find out who wrote it; then take it away there, or it comes back.", command=_show(rule, node)),
             )
         for dump in cluster.rulesets_by_node[node]:
-            found = re.search(r"^:FORWARD DROP \[([1-9]\d*):", dump.text, re.MULTILINE)
-            if found and dump.source.startswith(("iptables", "ip6tables")):
+            match = re.search(r"^:FORWARD DROP \[([1-9]\d*):", dump.text, re.MULTILINE)
+            if match and dump.source.startswith(("iptables", "ip6tables")):
                 yield Problem(
-                    f"the policy of FORWARD is DROP, and {found[1]} packets met it",
+                    f"the policy of FORWARD is DROP, and {match[1]} packets met it",
                     ObjectRef("Node", node),
                     (
                         on_node(
                             node,
-                            f"chain FORWARD (policy DROP, {found[1]} packets)",
-                            int(found[1]),
+                            f"chain FORWARD (policy DROP, {match[1]} packets)",
+                            int(match[1]),
                             field="filter/FORWARD",
                         ),
                     ),
@@ -226,14 +226,14 @@ def icmp_blocked(cluster: Cluster) -> Problems:
 
 def _foreign_drops(ruleset: Ruleset, *hooks: Hook) -> Iterator[Rule]:
     """The rules that drop or reject, reached from the hooks without entering a chain whose author is known."""
-    done: set[int] = set()
+    visited: set[int] = set()
     for family in (4, 6):
         waiting = [c for hook in hooks for c in ruleset.chains_at(family, hook)]
         while waiting:
             chain = waiting.pop()
-            if id(chain) in done or _owned(chain):
+            if id(chain) in visited or _owned(chain):
                 continue
-            done.add(id(chain))
+            visited.add(id(chain))
             for rule in chain.rules:
                 kinds = {a.kind for a in rule.actions}
                 if kinds & {Act.DROP, Act.REJECT}:

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.installed import ZONE
-from kubectl_genainet.doctor.objects.raw import mapping, patch, sh, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 # EC2's network topology: nodes with the same layer-3 value share the lowest network node (a cluster placement group's
@@ -76,6 +76,21 @@ def _group_of_maker(cluster: Cluster, node: KubeObject) -> tuple[str, str] | Non
     return None
 
 
+def _create_group(workload: Workload) -> str:
+    return f"aws ec2 create-placement-group --group-name {sh(workload.name)} --strategy cluster"
+
+
+def _made_without_group(cluster: Cluster, node: str) -> Evidence | None:
+    """What shows that a node is in no placement group: the EC2NodeClass that it is made by names none. An instance of a
+    capacity reservation may be in the reservation's."""
+    obj = cluster.node(node)
+    for made in cluster.snapshot.of("EC2NodeClass") if obj is not None else ():
+        reserved = items(made.raw, "spec", "capacityReservationSelectorTerms")
+        if obj is not None and obj.labels.get(NODE_CLASS) == made.name and not reserved:
+            return seen(made.ref, "spec.placementGroupSelector", None, f"it makes {node} in no placement group")
+    return None
+
+
 @check(Area.PLACEMENT, Severity.WARNING, needs=("Pod", "Node"))
 def training_zones(cluster: Cluster) -> Problems:
     """A distributed job is spread over zones.
@@ -109,8 +124,9 @@ def training_placement(cluster: Cluster) -> Problems:
     """The nodes of a distributed job do not share a placement.
 
     Looks at the nodes' labels: a placement group, or EC2's network topology (topology.k8s.aws/network-node-layer-3); else
-    at the placement group of Karpenter's EC2NodeClass (placementGroupSelector) or of the launch template (an object of
-    ACK) that the node is made by. Nodes of which none of these tells are listed as not checked.
+    at the placement group of Karpenter's EC2NodeClass (placementGroupSelector; without one and without a capacity
+    reservation its nodes are in none) or of the launch template (an object of ACK) that the node is made by. Nodes of which
+    none of these tells are listed as not checked.
 
     Why: instances of one cluster placement group are close in the network: full bandwidth for a single flow, lowest
     latency. Elsewhere NCCL pays for every hop. A warning: the job runs, slower than it could.
@@ -119,7 +135,19 @@ def training_placement(cluster: Cluster) -> Problems:
     """
     for workload, pods in distributed_jobs(cluster):
         groups = {p.node: _group_of(cluster, p.node) for p in pods}
-        if any(g is None for g in groups.values()):
+        alone = [_made_without_group(cluster, name) for name, group in sorted(groups.items()) if group is None]
+        if alone and all(alone):
+            yield Problem(
+                "its nodes are in no common placement group",
+                workload.ref,
+                tuple(evidence for evidence in alone if evidence is not None)[:6],
+                Remedy(
+                    "Make a cluster placement group, and select it in the EC2NodeClass (placementGroupSelector).",
+                    command=_create_group(workload),
+                ),
+            )
+            continue
+        if alone:
             yield NotChecked(
                 str(workload.ref),
                 "no label of its nodes tells the placement group: aws ec2 describe-instances "
@@ -140,7 +168,7 @@ def training_placement(cluster: Cluster) -> Problems:
                     "Make a cluster placement group, name it in the node group's launch template, and use one "
                     "node group "
                     "for the job.",
-                    command=f"aws ec2 create-placement-group --group-name {sh(workload.name)} --strategy cluster",
+                    command=_create_group(workload),
                 ),
             )
 

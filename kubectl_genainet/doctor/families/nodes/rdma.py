@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import device_requests, privileged, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import edit_container, edit_shared_memory
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import quantity
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 _COREWEAVE = "rdma/ib"
 DEVICE_NODES = "/dev/infiniband"
@@ -28,7 +29,7 @@ def _merged_with_presets(workload: Workload) -> bool:
     return workload.ref.kind == "LLMInferenceService"
 
 
-def _containers(cluster: Cluster) -> Iterator[tuple[Workload, Container]]:
+def _containers(cluster: Cluster) -> Iterator[tuple[Workload, ContainerSpec]]:
     for workload in cluster.workloads:
         if cluster.in_scope(workload.namespace):
             for container in workload.containers:
@@ -114,51 +115,54 @@ def rdma_host_path(cluster: Cluster) -> Problems:
                 )
 
 
-def _mounted(container: Container) -> set[str]:
+def _mounted(container: ContainerSpec) -> set[str]:
     return {text(m, "name") for m in items(container.raw, "volumeMounts")}
 
 
+# Options that start several processes for one model or one job on a node, each with a device of its own.
 _SHARDS = re.compile(
-    r"--(?:tensor-parallel-size|tp-size|tp|num-shard|tensor-parallel)[= ]+([0-9]+)|(?:^| )-tp[= ]+([0-9]+)"
+    r"--(?:tensor-parallel-size|tp-size|tp|num-shard|tensor-parallel|nproc[-_]per[-_]node)[= ]+([0-9]+)|(?:^| )-tp[= ]+([0-9]+)"
 )
 ENOUGH = 2**30
 
 
 @check(Area.GPU_NODES, Severity.WARNING)
 def shared_memory(cluster: Cluster) -> Problems:
-    """A model server or a job over several GPUs has too little shared memory.
+    """A model server or a job over several accelerators has too little shared memory.
 
-    Looks at containers that request two or more GPUs: a memory volume at /dev/shm with a sizeLimit below 1 GiB, or none
-    at all (64 MiB) where the command line shards one model over GPUs (--tensor-parallel-size, --num-shard). hostIPC is the
-    node's.
+    Looks at containers that request two or more GPUs or Gaudi cards, each of which has a process of its own: a memory volume
+    at /dev/shm with a sizeLimit below 1 GiB, or none at all (64 MiB) where the command line shards one model over them
+    (--tensor-parallel-size, --num-shard) or starts a process for each (torchrun's --nproc-per-node). hostIPC is the node's.
 
-    Why: the processes of one server exchange data through /dev/shm; with 64 MiB they stop with "No space left on device" or
-    a bus error. A warning: NCCL over NVLink needs little of it.
+    Why: the processes of one server or job exchange data through /dev/shm; with 64 MiB they stop with "No space left on
+    device" or a bus error. A warning: NCCL over NVLink needs little of it.
 
     Source: https://docs.vllm.ai/en/latest/deployment/k8s.html,
     https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory
     """
     for workload, container in _containers(cluster):
-        if container.amount("nvidia.com/gpu", "amd.com/gpu") < 2 or at(workload.template.spec, "hostIPC") is True:
+        if container.amount(*GPU_RESOURCES, "habana.ai/gaudi") < 2 or at(workload.template.spec, "hostIPC") is True:
             continue
-        found = _shared_memory(workload, container)
+        memory = _shared_memory(workload, container)
         line = " ".join(container.words)
         shards = max((int(a or b) for a, b in _SHARDS.findall(line)), default=0)
-        if found is not None and (found[1] == 0 or found[1] >= ENOUGH):
+        if memory is not None and (memory[1] == 0 or memory[1] >= ENOUGH):
             continue
-        if found is None and shards < 2:
+        if memory is None and shards < 2:
             continue
-        if found is None and _merged_with_presets(workload):
+        if memory is None and _merged_with_presets(workload):
             yield NotChecked(str(workload.ref), f"/dev/shm: {_PRESETS}")
             continue
-        field = found[0] if found else workload.field(f"{container.field}.volumeMounts")
-        said = (
-            f"/dev/shm is limited to {found[1] / 2**20:.0f} MiB" if found else "nothing is mounted at /dev/shm: 64 MiB"
+        field = memory[0] if memory else workload.field(f"{container.field}.volumeMounts")
+        problem = (
+            f"/dev/shm is limited to {memory[1] / 2**20:.0f} MiB"
+            if memory
+            else "nothing is mounted at /dev/shm: 64 MiB"
         )
         yield Problem(
-            f"container {container.name} works on several GPUs with little shared memory",
+            f"container {container.name} works on several accelerators with little shared memory",
             workload.ref,
-            (seen(workload.ref, field, found[1] if found else None, said),),
+            (seen(workload.ref, field, memory[1] if memory else None, problem),),
             Remedy(
                 "Mount an emptyDir in memory at /dev/shm.",
                 command=edit_shared_memory(workload, container),
@@ -166,7 +170,7 @@ def shared_memory(cluster: Cluster) -> Problems:
         )
 
 
-def _shared_memory(workload: Workload, container: Container) -> tuple[str, float] | None:
+def _shared_memory(workload: Workload, container: ContainerSpec) -> tuple[str, float] | None:
     """(field, bytes) of the volume at /dev/shm; 0 bytes where it has no limit, or is no emptyDir."""
     mounted = {text(m, "name") for m in items(container.raw, "volumeMounts") if _is_shm(text(m, "mountPath"))}
     for index, volume in enumerate(items(workload.template.spec, "volumes")):

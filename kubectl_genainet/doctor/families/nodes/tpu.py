@@ -11,6 +11,7 @@ from kubectl_genainet.doctor.objects.raw import at, mapping, number, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit
 from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.units import whole_number
 
 TPU = "google.com/tpu"
 TOPOLOGY, ACCELERATOR = "cloud.google.com/gke-tpu-topology", "cloud.google.com/gke-tpu-accelerator"
@@ -24,8 +25,10 @@ def _chips(workload: Workload) -> int:
 def _placed_otherwise(cluster: Cluster, workload: Workload) -> bool:
     """Whether something other than node selectors places the pods: affinity, a compute class, Kueue, dynamic slices."""
     obj = cluster.object_of(workload)
-    said = str((workload.template.metadata, workload.template.spec, obj.raw.get("metadata") if obj is not None else ""))
-    return any(word in said for word in ("nodeAffinity", "compute-class", "kueue", "slice", "resourceClaims"))
+    spec_text = str(
+        (workload.template.metadata, workload.template.spec, obj.raw.get("metadata") if obj is not None else "")
+    )
+    return any(word in spec_text for word in ("nodeAffinity", "compute-class", "kueue", "slice", "resourceClaims"))
 
 
 def _pods_of_a_slice(cluster: Cluster, workload: Workload) -> tuple[int, str]:
@@ -43,7 +46,7 @@ def _pods_of_a_slice(cluster: Cluster, workload: Workload) -> tuple[int, str]:
             return size - alone, "spec.leaderWorkerTemplate.size"
         case "JobSet":
             path = workload.path.removesuffix(".template.spec")
-            steps = [int(s) if s.isdecimal() else s for s in re.split(r"[.\[\]]+", path) if s]
+            steps = [s if (index := whole_number(s)) is None else index for s in re.split(r"[.\[\]]+", path) if s]
             return number(at(obj.raw, *steps), "parallelism", default=1), f"{path}.parallelism"
         case _:
             return 0, ""
@@ -72,11 +75,11 @@ def tpu_slice(cluster: Cluster) -> Problems:
         if not topology:
             if _placed_otherwise(cluster, workload) or any(p.node for p in workload.pods):
                 continue
-            said = f"google.com/tpu {chips} is requested, and no topology is selected"
+            problem = f"google.com/tpu {chips} is requested, and no topology is selected"
             yield Problem(
                 "it asks for TPUs and selects no topology",
                 workload.ref,
-                (seen(workload.ref, field, None, said),),
+                (seen(workload.ref, field, None, problem),),
                 Remedy(f"Select {ACCELERATOR} and {TOPOLOGY} of the node pool.", command=edit(workload)),
             )
             continue

@@ -37,11 +37,11 @@ def policy_none(cluster: Cluster) -> Problems:
     """
     called = {w.ref for c in cluster.calls if c.service for w in cluster.workloads_of(c.service)}
     open_workloads: dict[str, list[Workload]] = defaultdict(list)
-    for workload, found in cluster.genai_workloads:
+    for workload, recognised in cluster.genai_workloads:
         live = next((p for p in workload.pods if not p.terminating), None)
-        if live is None or workload.template.host_network or found.role in _NOT_CALLED:
+        if live is None or workload.template.host_network or recognised.role in _NOT_CALLED:
             continue
-        if found.role is Role.APPLICATION and workload.ref not in called:
+        if recognised.role is Role.APPLICATION and workload.ref not in called:
             continue
         key = (live.ref.namespace, live.ref.name)
         if not cluster.policy.isolating(key, Direction.INGRESS):

@@ -67,7 +67,8 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
     TCP 80 of that address is admitted. Where only the use of AWS tells, it is a warning.
 
     Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that
-    closes 169.254.0.0/16 against the instance's metadata closes this too. An error: every call to AWS fails.
+    closes 169.254.0.0/16 against the instance's metadata closes this too. An error: every call to AWS fails. A warning in
+    manifests that are not the whole cluster: a policy that is not among them may admit it.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
     """
@@ -75,14 +76,14 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
         if not cluster.in_scope(workload.namespace) or workload.template.host_network:
             continue
         asks = _told(cluster, workload)
-        found = cluster.egress_to(workload, POD_IDENTITY, "TCP", 80) if asks else None
-        if asks is None or found is None or found.verdict is PolicyVerdict.ALLOW:
+        verdict = cluster.egress_to(workload, POD_IDENTITY, "TCP", 80) if asks else None
+        if asks is None or verdict is None or verdict.verdict is PolicyVerdict.ALLOW:
             continue
-        if found.verdict is PolicyVerdict.UNKNOWN:
-            yield NotChecked(f"{workload.ref} → {POD_IDENTITY}", "; ".join(str(n) for n in found.not_evaluated[:2]))
+        if verdict.verdict is PolicyVerdict.UNKNOWN:
+            yield NotChecked(f"{workload.ref} → {POD_IDENTITY}", "; ".join(str(n) for n in verdict.not_evaluated[:2]))
             continue
         policies = cluster.snapshot.of("NetworkPolicy", "networking.k8s.io")
-        policy = next((p for p in policies for ref in found.isolated_by if p.ref == ref), None)
+        policy = next((p for p in policies for ref in verdict.isolated_by if p.ref == ref), None)
         spec = {
             "podSelector": mapping(policy.raw, "spec", "podSelector") if policy else {},
             "policyTypes": ["Egress"],
@@ -98,7 +99,7 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
                     derived(
                         p, "spec.egress", POD_IDENTITY, f"{p} isolates it for egress, and no rule admits {POD_IDENTITY}"
                     )
-                    for p in found.isolated_by
+                    for p in verdict.isolated_by
                 ),
                 asks,
             ),
@@ -109,6 +110,7 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
             if policy is not None
             else Remedy(f"Admit TCP 80 of {POD_IDENTITY}/32."),
             severity=None if POD_IDENTITY in str(asks.value) else Severity.WARNING,
+            refuted_by=("NetworkPolicy", workload.namespace),
         )
 
 
@@ -160,13 +162,13 @@ def imds_hop_limit(cluster: Cluster) -> Problems:
                 ),
             )
             continue
-        found = cluster.egress_to(workload, IMDS, "TCP", 80) if not cluster.missing("NetworkPolicy") else None
-        if found is not None and found.verdict is PolicyVerdict.DENY:
+        verdict = cluster.egress_to(workload, IMDS, "TCP", 80) if not cluster.missing("NetworkPolicy") else None
+        if verdict is not None and verdict.verdict is PolicyVerdict.DENY:
             yield Problem(
                 f"egress to {IMDS}, from which it takes its AWS credentials, is not admitted",
                 workload.ref,
                 (
-                    *(derived(p, "spec.egress", IMDS, f"{p} admits no egress to {IMDS}") for p in found.isolated_by),
+                    *(derived(p, "spec.egress", IMDS, f"{p} admits no egress to {IMDS}") for p in verdict.isolated_by),
                     uses,
                 ),
                 Remedy(

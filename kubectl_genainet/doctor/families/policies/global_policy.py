@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches, sh, text, walk
 from kubectl_genainet.doctor.objects.workloads import Workload
@@ -18,6 +20,7 @@ from kubectl_genainet.policy.model import PolicyVerdict
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 CILIUM_GROUP = "cilium.io"
+_CILIUM_KINDS = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 AWS_GROUP = "networking.k8s.aws"
 
@@ -118,7 +121,7 @@ def policy_kind_unenforced(cluster: Cluster) -> Problems:
 
 def _fqdn_names(cluster: Cluster) -> set[str]:
     """Names and patterns that some FQDN policy lists."""
-    out = set()
+    names = set()
     for kind, group in (
         ("CiliumNetworkPolicy", CILIUM_GROUP),
         ("CiliumClusterwideNetworkPolicy", CILIUM_GROUP),
@@ -133,8 +136,8 @@ def _fqdn_names(cluster: Cluster) -> set[str]:
         for policy in cluster.snapshot.of(kind, group):
             for path, value in walk([policy.raw.get("spec"), policy.raw.get("specs")]):
                 if any(word in path for word in ("matchName", "matchPattern", "domains", "domainNames", "matches")):
-                    out.add(str(value).rstrip("."))
-    return out
+                    names.add(str(value).rstrip("."))
+    return names
 
 
 def _covered(host: str, names: set[str]) -> bool:
@@ -151,7 +154,8 @@ def fqdn_egress(cluster: Cluster) -> Problems:
     (Cilium toFQDNs, Calico domains, domainNames) counts.
 
     Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next
-    DNS change. An error: every call to the API fails.
+    DNS change. An error: every call to the API fails. A warning in manifests that are not the whole cluster: a policy that
+    is not among them may admit it.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
@@ -159,22 +163,23 @@ def fqdn_egress(cluster: Cluster) -> Problems:
     for call in cluster.genai_calls:
         if not call.external or _covered(call.host, names):
             continue
-        found = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
-        if found is None:
+        verdict = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
+        if verdict is None:
             continue
-        if found.verdict is PolicyVerdict.UNKNOWN:
-            yield NotChecked(f"{call.client.ref} → {call.host}", "; ".join(str(n) for n in found.not_evaluated[:2]))
-        elif found.verdict is PolicyVerdict.DENY:
+        if verdict.verdict is PolicyVerdict.UNKNOWN:
+            yield NotChecked(f"{call.client.ref} → {call.host}", "; ".join(str(n) for n in verdict.not_evaluated[:2]))
+        elif verdict.verdict is PolicyVerdict.DENY:
             evidence = [call.evidence]
             evidence += [
                 derived(p, "spec.egress", call.host, f"{p} isolates it for egress, and no rule admits {call.host}")
-                for p in found.isolated_by
+                for p in verdict.isolated_by
             ]
             yield Problem(
                 f"egress to {call.host} is not admitted",
                 call.client.ref,
                 tuple(evidence),
                 _admit_host(cluster, call.client, call.host, call.port or 443),
+                refuted_by=("NetworkPolicy", call.client.namespace),
             )
 
 
@@ -222,18 +227,16 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
+    calls: dict[str, list[Call]] = defaultdict(list)
+    for outside in cluster.genai_calls:
+        if outside.external:
+            calls[outside.client.namespace].append(outside)
     for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
         if not cluster.in_scope(policy.namespace):
             continue
         selector = mapping(policy.raw, "spec", "podSelector")
-        call = next(
-            (
-                c
-                for c in cluster.genai_calls
-                if c.external and c.client.namespace == policy.namespace and selector_matches(selector, c.client.labels)
-            ),
-            None,
-        )
+        own = calls.get(policy.namespace, ())
+        call = next((c for c in own if selector_matches(selector, c.client.labels)), None)
         if call is None:
             continue
         for r, rule in enumerate(items(policy.raw, "spec", "egress")):
@@ -269,49 +272,80 @@ def cilium_fqdn_dns(cluster: Cluster) -> Problems:
     """A toFQDNs policy has no DNS rule to learn addresses from.
 
     Looks at CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies with toFQDNs whose egress has no port 53 rule
-    with `rules.dns`; a second policy that has one for the same pods is accepted.
+    with `rules.dns`; other policies that have one for the same pods are accepted. In manifests that are not the whole cluster
+    it is a warning, and only where one of them admits port 53 for the same pods: without that, lookups are admitted by a
+    policy elsewhere.
 
     Why: Cilium learns which addresses a name has by proxying the pods' DNS; without the rule the list stays empty
     and the name is never admitted. An error: every call to the name fails.
 
     Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
     """
-    kinds = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
-    for kind in kinds:
+    for kind in _CILIUM_KINDS:
         if reason := cluster.unread(kind):
             yield NotChecked(kind, reason)
-    policies = [p for kind in kinds for p in cluster.snapshot.of(kind, CILIUM_GROUP)]
-
-    def proxied(policy: KubeObject) -> bool:
-        return any(
-            "dns" in (ports.get("rules") or {})
-            for rule in items(policy.raw, "spec", "egress")
-            for ports in items(rule, "toPorts")
+    policies = [p for kind in _CILIUM_KINDS for p in cluster.snapshot.of(kind, CILIUM_GROUP)]
+    learning = [p for p in policies if _proxies_dns(p)]
+    admitting = [p for p in policies if _admits_dns(p)]
+    whole = cluster.extent.of_a_cluster
+    for policy in policies:
+        if (policy.namespace and not cluster.in_scope(policy.namespace)) or _proxies_dns(policy):
+            continue
+        rule = next(((r, e) for r, e in enumerate(items(policy.raw, "spec", "egress")) if items(e, "toFQDNs")), None)
+        if rule is None or _for_the_same_pods(cluster, policy, learning):
+            continue
+        if not whole and not _admits_dns(policy) and not _for_the_same_pods(cluster, policy, admitting):
+            yield NotChecked(str(policy.ref), "a policy that is not in the manifests admits its lookups")
+            continue
+        index, egress = rule
+        hosts = [text(f, "matchName") or text(f, "matchPattern") for f in items(egress, "toFQDNs")]
+        yield Problem(
+            f"it admits {', '.join(hosts[:3])}, and never learns the addresses",
+            policy.ref,
+            (seen(policy.ref, f"spec.egress[{index}].toFQDNs", hosts, "no egress rule has rules.dns"),),
+            _dns_rule(policy, policy.raw.get("spec", {}).get("endpointSelector")),
+            severity=None if whole else Severity.WARNING,
         )
 
-    learning = [p for p in policies if proxied(p)]
-    for policy in policies:
-        if (policy.namespace and not cluster.in_scope(policy.namespace)) or proxied(policy):
-            continue
-        for r, rule in enumerate(items(policy.raw, "spec", "egress")):
-            if not items(rule, "toFQDNs"):
-                continue
-            selector = policy.raw.get("spec", {}).get("endpointSelector")
-            same = [
-                p
-                for p in learning
-                if p.namespace in ("", policy.namespace)
-                and p.raw.get("spec", {}).get("endpointSelector") in (selector, {}, None)
-            ]
-            if not same:
-                hosts = [text(f, "matchName") or text(f, "matchPattern") for f in items(rule, "toFQDNs")]
-                yield Problem(
-                    f"it admits {', '.join(hosts[:3])}, and never learns the addresses",
-                    policy.ref,
-                    (seen(policy.ref, f"spec.egress[{r}].toFQDNs", hosts, "no egress rule has rules.dns"),),
-                    _dns_rule(policy, selector),
-                )
-            break
+
+def _to_ports(policy: KubeObject) -> Iterator[dict[str, Any]]:
+    for rule in items(policy.raw, "spec", "egress"):
+        yield from items(rule, "toPorts")
+
+
+def _proxies_dns(policy: KubeObject) -> bool:
+    return any("dns" in mapping(ports, "rules") for ports in _to_ports(policy))
+
+
+def _admits_dns(policy: KubeObject) -> bool:
+    return any(text(port, "port") == "53" for ports in _to_ports(policy) for port in items(ports, "ports"))
+
+
+def _endpoint_selector(policy: KubeObject) -> dict[str, Any]:
+    """The policy's endpointSelector, its keys without the source of the label ("k8s:app" is "app")."""
+    selector = mapping(policy.raw, "spec", "endpointSelector")
+    plain = {_without_source(key): value for key, value in mapping(selector, "matchLabels").items()}
+    expressions = [{**e, "key": _without_source(text(e, "key"))} for e in items(selector, "matchExpressions")]
+    return {"matchLabels": plain, "matchExpressions": expressions}
+
+
+def _without_source(key: str) -> str:
+    source, colon, plain = key.partition(":")
+    return plain if colon and source in ("k8s", "any") else key
+
+
+def _for_the_same_pods(cluster: Cluster, policy: KubeObject, others: list[KubeObject]) -> bool:
+    """Whether other policies select every pod that a policy selects; without pods, whatever has its labels."""
+    own = _endpoint_selector(policy)
+    label_sets = [
+        workload.labels
+        for workload in cluster.workloads
+        if policy.namespace in ("", workload.namespace) and selector_matches(own, workload.labels)
+    ]
+    near = [_endpoint_selector(p) for p in others if p.namespace in ("", policy.namespace)]
+    if own in near:
+        return True
+    return all(any(selector_matches(s, labels) for s in near) for labels in label_sets or [own["matchLabels"]])
 
 
 def _dns_rule(policy: KubeObject, selector: Any) -> Remedy:

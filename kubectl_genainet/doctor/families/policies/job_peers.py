@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
-from kubectl_genainet.policy.model import Direction, PolicyVerdict
+from kubectl_genainet.policy.model import Direction, Explanation, PolicyVerdict
 
 _ROLES = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER, Role.VECTOR_DATABASE)
 # Ports of a database's members for each other, by stack.
@@ -32,7 +32,8 @@ def policy_blocks_peers(cluster: Cluster) -> Problems:
 
     Why: NCCL, Gloo, MPI and Ray rendezvous on one port and then listen on others, which nobody knows beforehand. A
     policy that admits the rendezvous port alone, or nothing, leaves every rank waiting for its peers. An error: the
-    job hangs at its first collective, the database takes no writes.
+    job hangs at its first collective, the database takes no writes. A warning in manifests that are not the whole cluster:
+    a policy that is not among them may admit the peers.
 
     Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#networking-issues,
     https://docs.ray.io/en/latest/ray-core/configure.html#ports-configurations,
@@ -45,14 +46,14 @@ def policy_blocks_peers(cluster: Cluster) -> Problems:
         if cluster.in_scope(workload.namespace) and spread and together:
             parts[workload.ref].append(workload)
     for ref, workloads in parts.items():
-        first, last = workloads[0], workloads[-1]
         port = _peer_port(cluster, workloads)
-        found = cluster.admits(last, first, "TCP", port) if port and first.pods and last.pods else None
-        if found is None or found.verdict is not PolicyVerdict.DENY:
+        denied = _denied(cluster, workloads, port) if port else None
+        if denied is None:
             continue
-        ingress = found.ingress.verdict is PolicyVerdict.DENY
+        last, first, verdict = denied
+        ingress = verdict.ingress.verdict is PolicyVerdict.DENY
         direction = Direction.INGRESS if ingress else Direction.EGRESS
-        policies = found.direction(direction).isolated_by
+        policies = verdict.direction(direction).isolated_by
         if any(p.kind == "DaemonSet" for p in policies):  # an agent in strict mode: left to vpc-cni-strict
             continue
         yield Problem(
@@ -65,7 +66,19 @@ def policy_blocks_peers(cluster: Cluster) -> Problems:
                 for p in policies
             ),
             _among_themselves(first, last, direction),
+            refuted_by=("NetworkPolicy", first.namespace),
         )
+
+
+def _denied(cluster: Cluster, workloads: list[Workload], port: int) -> tuple[Workload, Workload, Explanation] | None:
+    """(client, server, verdict) of the first way between the parts of one object that policies do not admit; the pods of a
+    single part reach each other or do not, in both directions alike."""
+    first, last = workloads[0], workloads[-1]
+    for client, server in ((last, first), (first, last))[: len(workloads)]:
+        verdict = cluster.admits(client, server, "TCP", port) if client.pods and server.pods else None
+        if verdict is not None and verdict.verdict is PolicyVerdict.DENY:
+            return client, server, verdict
+    return None
 
 
 def _peer_port(cluster: Cluster, workloads: list[Workload]) -> int:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.doctor.predicates.selectors import named_by
+from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import PolicyVerdict
 
 
 def _policies(cluster: Cluster) -> list[KubeObject]:
     return [p for p in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io") if cluster.in_scope(p.namespace)]
-
-
-def _named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:
-    """The workloads that a peer of a policy selects (API reference, NetworkPolicyPeer); none for an ipBlock."""
-    pods, spaces = at(peer, "podSelector"), at(peer, "namespaceSelector")
-    if pods is None and spaces is None:
-        return
-    for space, workloads in cluster.workloads_in.items():
-        named = (
-            space == namespace if spaces is None else selector_matches(spaces, cluster.snapshot.namespace_labels(space))
-        )
-        if named:
-            yield from (w for w in workloads if selector_matches(pods or {}, w.labels))
 
 
 @check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
@@ -57,7 +46,7 @@ def policy_peer_nobody(cluster: Cluster) -> Problems:
                     continue
                 key = (policy.namespace, str(peers))
                 if key not in known:
-                    known[key] = any(next(_named_by(cluster, policy.namespace, p), None) for p in peers)
+                    known[key] = any(next(named_by(cluster, policy.namespace, p), None) for p in peers)
                 if not known[key]:
                     field = f"spec.{direction}[{index}].{side}"
                     yield Problem(
@@ -76,7 +65,8 @@ def policy_one_sided(cluster: Cluster) -> Problems:
     """A policy admits a client for ingress, and the client's own policies do not admit it for egress.
 
     Looks at ingress rules of policies that name pods of their namespace by label and TCP or UDP ports by number, and
-    asks the policy engine about each such connection.
+    asks the policy engine about each such connection. A rule of which the client's egress admits one connection is not
+    reported: it is written for several servers or ports, and this client needs that one.
 
     Why: a connection passes only where both sides admit it. The ingress rule shows that the call is meant; egress
     isolation that was added later forgot it. Calls that the client is configured to make are left to
@@ -84,76 +74,104 @@ def policy_one_sided(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """
-    configured = {
-        (call.client.ref, server.ref, called.protocol, cluster.target_port(server, called))
-        for call in cluster.calls
-        if call.service is not None and (called := call.service_port) is not None
-        for server in cluster.workloads_of(call.service)
-    }
     isolating = _egress_selectors(cluster)
     for policy in _policies(cluster):
-        selector = mapping(policy.raw, "spec", "podSelector")
         egress = isolating.get(policy.namespace, [])
         for index, rule in enumerate(items(policy.raw, "spec", "ingress")):
-            ports = [(str(p.get("protocol", "TCP")), number(p, "port")) for p in items(rule, "ports")]
             peers = [p for p in items(rule, "from") if p.get("podSelector") and "namespaceSelector" not in p]
-            clients = [w for p in peers for w in _isolated(cluster, policy.namespace, p, egress)] if ports else []
-            servers = [
-                w
-                for w in (cluster.workloads_in.get(policy.namespace, ()) if clients else ())
-                if selector_matches(selector, w.labels)
-            ]
-            for client in clients:
-                for server in servers:
-                    declared = {(spoken, n) for c in server.template.all_containers for n, _, spoken in c.ports}
-                    for protocol, wanted in ports:
-                        if declared and (protocol, wanted) not in declared:
-                            continue  # the rule is for several servers, and this one has another port
-                        if not wanted or (client.ref, server.ref, protocol, wanted) in configured:
-                            continue
-                        found = cluster.admits(client, server, protocol, wanted)
-                        if found is None or found.egress.verdict is not PolicyVerdict.DENY:
-                            continue
-                        yield Problem(
-                            f"{policy.ref} admits it to {server.ref}, its own egress does not ({protocol} {wanted})",
-                            client.ref,
-                            (
-                                seen(policy.ref, f"spec.ingress[{index}].from", None, f"admits {client.ref}"),
-                                *(
-                                    derived(
-                                        p, "spec.egress", wanted, f"{p} isolates it for egress, and admits no {wanted}"
-                                    )
-                                    for p in found.egress.isolated_by
-                                ),
-                            ),
-                            Remedy(
-                                "See the rules and the smallest change that admits it.",
-                                command=command(
-                                    "kubectl",
-                                    "genainet",
-                                    "explain",
-                                    f"pod/{client.namespace}/{client.pods[0].ref.name}",
-                                    f"pod/{server.namespace}/{server.pods[0].ref.name}:{wanted}",
-                                    "--patch",
-                                ),
-                            ),
-                        )
+            clients = [w for p in peers for w in _isolated(cluster, policy.namespace, p, egress)]
+            for client in clients if items(rule, "ports") else ():
+                refused = _refused_by_its_own(cluster, policy, rule, client)
+                if refused is not None:
+                    yield _one_sided(policy, index, client, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A connection that a rule admits and that the client's own policies do not."""
+
+    server: Workload
+    protocol: str
+    port: int
+    isolated_by: tuple[ObjectRef, ...]
+
+
+def _refused_by_its_own(
+    cluster: Cluster, policy: KubeObject, rule: dict[str, Any], client: Workload
+) -> _Refused | None:
+    """The first connection of a rule that the client's egress refuses; None where it admits one of them, for which the
+    rule is then meant, or is configured to make one."""
+    first: _Refused | None = None
+    for server, protocol, port in _connections(cluster, policy, rule):
+        explained = cluster.admits(client, server, protocol, port)
+        if explained is None:
+            continue
+        if explained.egress.verdict is not PolicyVerdict.DENY or _configured(cluster, client, server, port):
+            return None
+        first = first or _Refused(server, protocol, port, tuple(explained.egress.isolated_by))
+    return first
+
+
+def _connections(cluster: Cluster, policy: KubeObject, rule: dict[str, Any]) -> Iterator[tuple[Workload, str, int]]:
+    """(server, protocol, port) of an ingress rule: the ports that each server declares, where it declares any."""
+    selector = mapping(policy.raw, "spec", "podSelector")
+    ports = [(str(p.get("protocol", "TCP")), number(p, "port")) for p in items(rule, "ports")]
+    for server in cluster.workloads_in.get(policy.namespace, ()):
+        if selector_matches(selector, server.labels):
+            declared = {(protocol, n) for c in server.template.all_containers for n, _, protocol in c.ports}
+            yield from ((server, *port) for port in ports if port[1] and (not declared or port in declared))
+
+
+def _configured(cluster: Cluster, client: Workload, server: Workload, port: int) -> bool:
+    """Whether a client is configured to call a port of a server."""
+    return any(
+        call.client.key == client.key and called is not None and cluster.target_port(server, called) == port
+        for service in cluster.services_of(server)
+        for call in cluster.calls_to.get(service.ref, ())
+        if (called := call.service_port) is not None
+    )
+
+
+def _one_sided(policy: KubeObject, index: int, client: Workload, refused: _Refused) -> Problem:
+    server, port = refused.server, refused.port
+    return Problem(
+        f"{policy.ref} admits it to {server.ref}, its own egress does not ({refused.protocol} {port})",
+        client.ref,
+        (
+            seen(policy.ref, f"spec.ingress[{index}].from", None, f"admits {client.ref}"),
+            *(
+                derived(p, "spec.egress", port, f"{p} isolates it for egress, and admits no {port}")
+                for p in refused.isolated_by
+            ),
+        ),
+        Remedy(
+            "See the rules and the smallest change that admits it.",
+            command=command(
+                "kubectl",
+                "genainet",
+                "explain",
+                f"pod/{client.namespace}/{client.pods[0].ref.name}",
+                f"pod/{server.namespace}/{server.pods[0].ref.name}:{port}",
+                "--patch",
+            ),
+        ),
+    )
 
 
 def _egress_selectors(cluster: Cluster) -> Mapping[str, list[dict[str, Any]]]:
     """The podSelectors of the policies that isolate for egress, by namespace."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    selectors: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
         if "egress" in policy.raw.get("spec", {}) or _egress_type(policy):
-            found[policy.namespace].append(mapping(policy.raw, "spec", "podSelector"))
-    return found
+            selectors[policy.namespace].append(mapping(policy.raw, "spec", "podSelector"))
+    return selectors
 
 
 def _isolated(
     cluster: Cluster, namespace: str, peer: dict[str, Any], egress: list[dict[str, Any]]
 ) -> Iterator[Workload]:
     """The workloads that a peer names and that some policy isolates for egress."""
-    for workload in _named_by(cluster, namespace, peer) if egress else ():
+    for workload in named_by(cluster, namespace, peer) if egress else ():
         if any(selector_matches(s, workload.labels) for s in egress):
             yield workload
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches, sh, strings
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, named, selector_matches, sh, strings
+from kubectl_genainet.doctor.objects.recognise import container_stack
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.backends import backends_of
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
@@ -34,9 +37,14 @@ def _dns_targets(cluster: Cluster) -> tuple[list[Workload], set[int]]:
 
 
 def _names_dns(policy: KubeObject) -> bool:
-    """Whether a rule of a policy names a port of DNS: it then admits DNS somewhere, maybe where this cluster's is."""
-    ports = (p.get("port") for rule in items(policy.raw, "spec", "egress") for p in items(rule, "ports"))
-    return any(p in (53, 5353, "53", "dns", "dns-tcp", "dns-udp") for p in ports)
+    """Whether a rule of a policy names a port of DNS, and peers beyond its namespace: it then admits DNS somewhere, maybe
+    where this cluster's is. DNS is in a namespace of the system."""
+    return any(
+        port.get("port") in (53, 5353, "53", "dns", "dns-tcp", "dns-udp")
+        for rule in items(policy.raw, "spec", "egress")
+        if not items(rule, "to") or any("namespaceSelector" in p or "ipBlock" in p for p in items(rule, "to"))
+        for port in items(rule, "ports")
+    )
 
 
 def _with_dns(snapshot: ClusterSnapshot) -> ClusterSnapshot:
@@ -64,9 +72,12 @@ def egress_without_dns(cluster: Cluster) -> Problems:
     Asks the policy engine whether pods of each workload with isolated egress may send UDP to the cluster's DNS pods
     (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address. Manifests
     without a DNS Service are judged with pods labelled k8s-app: kube-dns in kube-system, where no rule names a port of DNS.
+    Where no egress at all is admitted, a database, a cache or a model server that is not told to call anyone or to fetch
+    its model is left out, and so is any workload that such a policy selects by its labels: it is closed off on purpose.
 
     Why: adding egress rules without DNS breaks name lookup: every call fails after 5 to 15 seconds with "could not
-    resolve host", whatever else is allowed. An error: every call by name fails.
+    resolve host", whatever else is allowed. An error: every call by name fails. A warning in manifests that are not the
+    whole cluster: policies add up, and one that is not among them may admit DNS.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -88,8 +99,10 @@ def egress_without_dns(cluster: Cluster) -> Problems:
         if not isolated_by or (workload.namespace, isolated_by) in reported:
             continue
         port = min(ports)
-        found = cluster.admits(workload, servers[0], "UDP", port)
-        if found is None or found.egress.verdict is not PolicyVerdict.DENY:
+        verdict = cluster.admits(workload, servers[0], "UDP", port)
+        if verdict is None or verdict.egress.verdict is not PolicyVerdict.DENY:
+            continue
+        if not _admits_some_egress(cluster, isolated_by) and _closed_on_purpose(cluster, workload, isolated_by):
             continue
         reported.add((workload.namespace, isolated_by))
         yield Problem(
@@ -100,7 +113,38 @@ def egress_without_dns(cluster: Cluster) -> Problems:
                 for p in isolated_by
             ),
             _admit_dns(cluster, isolated_by, port),
+            refuted_by=("NetworkPolicy", workload.namespace),
         )
+
+
+_STORES = (Role.MODEL_SERVER, Role.VECTOR_DATABASE, Role.KV_CACHE)
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_HUB_MODEL = re.compile(r"(?:--model(?:-id|-path)?[= ]|\bserve )[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def _closed_on_purpose(cluster: Cluster, workload: Workload, isolated_by: tuple[ObjectRef, ...]) -> bool:
+    """Whether a workload without any egress needs no names: a server that only answers, or one that the policies mean."""
+    if _is_told_of_others(cluster, workload):
+        return False
+    if cluster.role(workload) in _STORES or any(map(container_stack, workload.containers)):
+        return True
+    own = [p for p in _policies(cluster) if p.ref in isolated_by]
+    return bool(own) and all(at(p.raw, "spec", "podSelector") for p in own)
+
+
+def _is_told_of_others(cluster: Cluster, workload: Workload) -> bool:
+    """Whether a workload is configured to call someone, or to fetch its model."""
+    fetches = any(
+        _HUB_MODEL.search(" ".join(c.words)) and not any(c.env.get(name) for name in _OFFLINE)
+        for c in workload.containers
+    )
+    return fetches or any(call.client.key == workload.key for call in (*cluster.calls, *cluster.dangling_calls))
+
+
+def _admits_some_egress(cluster: Cluster, isolated_by: tuple[ObjectRef, ...]) -> bool:
+    """Whether one of some policies has an egress rule; a policy of another dialect is taken to have one."""
+    own = {p.ref: p for p in _policies(cluster)}
+    return any(ref not in own or items(own[ref].raw, "spec", "egress") for ref in isolated_by)
 
 
 def _admit_dns(cluster: Cluster, isolated_by: tuple[ObjectRef, ...], port: int) -> Remedy:
@@ -176,62 +220,6 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     )
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Service", "Pod"), own_namespace=True)
-def policy_service_port(cluster: Cluster) -> Problems:
-    """A NetworkPolicy names a Service's port instead of the pods'.
-
-    Looks at the ports of ingress rules: a number that no selected pod declares, but that is the port of a Service
-    whose target port is another one.
-
-    Why: a policy sees the packet after the Service's translation, so it never matches, and the calls that it was to
-    admit are dropped. A warning: another rule or policy may admit the call.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
-    """
-    by_namespace = cluster.workloads_in
-    for policy in _policies(cluster):
-        selector = mapping(policy.raw, "spec", "podSelector")
-        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.labels)]
-        for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
-            admitted = {number(entry, "port") for entry in items(rule, "ports")}
-            for p, entry in enumerate(items(rule, "ports")):
-                port = number(entry, "port")
-                if not port or "endPort" in entry:
-                    continue
-                for workload in selected:
-                    declared = {n for c in workload.template.all_containers for n, _, _ in c.ports}
-                    wrong = next(
-                        (
-                            (s, sp)
-                            for s in cluster.services_of(workload)
-                            for sp in s.spec.ports
-                            if sp.port == port and cluster.target_port(workload, sp) not in (0, port)
-                        ),
-                        None,
-                    )
-                    if port in declared or wrong is None:
-                        continue
-                    target = cluster.target_port(workload, wrong[1])
-                    if target in admitted:
-                        break  # both are named, and the pods' own counts
-                    field = f"spec.ingress[{r}].ports[{p}].port"
-                    yield Problem(
-                        f"port {port} is that of {wrong[0].ref}; its pods listen on {target}",
-                        policy.ref,
-                        (
-                            seen(policy.ref, field, port, f"admits TCP {port}"),
-                            seen(wrong[0].ref, "spec.ports[0].targetPort", target, f"{wrong[0].ref} sends to {target}"),
-                        ),
-                        Remedy(
-                            "Name the pods' port.",
-                            command=f"kubectl -n {sh(policy.namespace)} patch networkpolicy {sh(policy.name)} "
-                            "--type=json -p "
-                            f"""'[{{"op":"replace","path":"/spec/ingress/{r}/ports/{p}/port","value":{target}}}]'""",
-                        ),
-                    )
-                    break
-
-
 @check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Service", "Pod"))
 def policy_blocks_call(cluster: Cluster) -> Problems:
     """Policies do not admit a call that a workload is configured to make.
@@ -240,7 +228,8 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
     ConfigMaps, from its pods to the Service's pods on the target port.
 
     Why: the application is configured to call something that it may not reach; it will hang until its timeout. An
-    error: the call fails whenever it is made.
+    error: the call fails whenever it is made. A warning in manifests that are not the whole cluster: policies add up, and
+    one that is not among them may admit the call.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -248,20 +237,20 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
         port = call.service_port
         if call.service is None or port is None:
             continue
-        for workload in cluster.workloads_of(call.service):
+        for workload in backends_of(cluster, call.service, port):
             number_ = cluster.target_port(workload, port)
-            found = cluster.admits(call.client, workload, port.protocol, number_) if number_ else None
-            if found is None:
+            verdict = cluster.admits(call.client, workload, port.protocol, number_) if number_ else None
+            if verdict is None:
                 continue
-            if found.verdict is PolicyVerdict.UNKNOWN:
-                reasons = "; ".join(str(n) for n in found.not_evaluated[:2])
+            if verdict.verdict is PolicyVerdict.UNKNOWN:
+                reasons = "; ".join(str(n) for n in verdict.not_evaluated[:2])
                 yield NotChecked(f"{call.client.ref} → {call.service.ref}", reasons or "the verdict is not known")
                 continue
-            if found.verdict is not PolicyVerdict.DENY:
+            if verdict.verdict is not PolicyVerdict.DENY:
                 continue
-            direction = Direction.EGRESS if found.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
-            policies = found.direction(direction).isolated_by or tuple(
-                p.ref for p in found.direction(direction).policies
+            direction = Direction.EGRESS if verdict.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
+            policies = verdict.direction(direction).isolated_by or tuple(
+                p.ref for p in verdict.direction(direction).policies
             )
             if policies and cluster.policy.by_option.issuperset(policies):
                 continue  # an option of the enforcer isolates every pod, and that is a finding of its own
@@ -282,6 +271,7 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                     command=f"kubectl genainet explain pod/{sh(who.split('/')[0])}/{sh(call.client.pods[0].ref.name)} "
                     f"svc/{sh(call.service.metadata.namespace)}/{sh(call.service.metadata.name)}:{port.port} --patch",
                 ),
+                refuted_by=("NetworkPolicy", (workload if direction is Direction.INGRESS else call.client).namespace),
             )
 
 
@@ -306,9 +296,9 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
                 continue
             selected = [
                 w
-                for w, found in cluster.genai_workloads
+                for w, recognised in cluster.genai_workloads
                 if w.namespace == policy.namespace
-                and found.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
+                and recognised.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
                 and selector_matches(selector, w.labels)
             ]
             if selected:
@@ -325,7 +315,7 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Name the callers.",
-                        command=f"kubectl -n {sh(policy.namespace)} edit networkpolicy {sh(policy.name)}",
+                        command=f"kubectl -n {sh(policy.namespace)} edit {named('networkpolicy', policy.name)}",
                     ),
                 )
                 break

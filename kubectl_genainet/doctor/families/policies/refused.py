@@ -6,10 +6,11 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import TEMPLATE
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
+from kubectl_genainet.policy.left_out.served import RefusedBy
 
-_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{[^{}]*\}\}|\$\(\w+\)")
+_PLACEHOLDER = re.compile(rf"{TEMPLATE}|\$\(\w+\)")
 _NO_SUCH_FIELD = "no such field"
 
 
@@ -28,31 +29,31 @@ def policy_refused(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation,
     https://kubernetes.io/docs/reference/using-api/deprecation-guide/
     """
-    for one in cluster.policy.unevaluated:
-        if one.refused_by is RefusedBy.NOBODY or not cluster.in_scope(one.ref.namespace):
+    for unevaluated in cluster.policy.unevaluated:
+        if unevaluated.refused_by is RefusedBy.NOBODY or not cluster.in_scope(unevaluated.ref.namespace):
             continue
-        placeholder = _PLACEHOLDER.search(one.reason) if cluster.from_files else None
+        placeholder = _PLACEHOLDER.search(unevaluated.reason) if cluster.from_files else None
         if placeholder is not None:
-            yield NotChecked(str(one.ref), f"{placeholder[0]} is a placeholder that is not filled in")
+            yield NotChecked(str(unevaluated.ref), f"{placeholder[0]} is a placeholder that is not filled in")
             continue
         yield Problem(
-            f"the {one.refused_by.value} refuses it: {one.reason}",
-            one.ref,
-            (seen(one.ref, one.field, None, one.reason),),
+            f"the {unevaluated.refused_by.value} refuses it: {unevaluated.reason}",
+            unevaluated.ref,
+            (seen(unevaluated.ref, unevaluated.field, None, unevaluated.reason),),
             Remedy(
-                one.hint
-                or f"Correct {one.field or 'the policy'}; `kubectl apply --dry-run=server` shows what is refused."
+                unevaluated.hint
+                or f"Correct {unevaluated.field or 'the policy'}; `kubectl apply --dry-run=server` shows what is refused."
             ),
         )
-    told = set()
+    reported = set()
     for policy in cluster.policy.policies:
         for field, reason in policy.not_evaluated:
             if (
                 reason.startswith(_NO_SUCH_FIELD)
                 and cluster.in_scope(policy.ref.namespace)
-                and (policy.ref, field) not in told
+                and (policy.ref, field) not in reported
             ):
-                told.add((policy.ref, field))
+                reported.add((policy.ref, field))
                 yield Problem(
                     f"there is {reason}: {field}",
                     policy.ref,

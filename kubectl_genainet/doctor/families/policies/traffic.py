@@ -37,7 +37,7 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
     netns_of = {
         canonical_ip(a): n.inode for r in cluster.reports for n in r.namespaces if not n.host for a in n.addresses
     }
-    done: set[tuple[ObjectRef, ObjectRef, int]] = set()
+    judged: set[tuple[ObjectRef, ObjectRef, int]] = set()
     for packet in cluster.packets:
         dropped = isinstance(packet, PacketDropped)
         if not (packet.tcp and packet.tcp.syn and not packet.tcp.is_ack):
@@ -45,7 +45,7 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
         arrived = isinstance(packet, PacketSeen) and packet.netns == netns_of.get(packet.flow.dst)
         by_policy = isinstance(packet, PacketDropped) and packet.reason in ("NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS")
         pods = _pods_of(cluster, packet)
-        if pods is None or not (by_policy if dropped else arrived) or (*pods, packet.flow.dport) in done:
+        if pods is None or not (by_policy if dropped else arrived) or (*pods, packet.flow.dport) in judged:
             continue
         flow = PolicyFlow(
             pod_endpoint(pods[0].namespace, pods[0].name),
@@ -55,7 +55,7 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
         )
         verdict = cluster.policy.explain(flow).verdict
         if verdict is (PolicyVerdict.ALLOW if dropped else PolicyVerdict.DENY):
-            done.add((*pods, packet.flow.dport))
+            judged.add((*pods, packet.flow.dport))
             what = "was dropped, and the policies admit it" if dropped else "arrived, and the policies do not admit it"
             reason = packet.reason if isinstance(packet, PacketDropped) else "delivered"
             yield Problem(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, seen
 from kubectl_genainet.doctor.objects.calls import Call
@@ -10,9 +10,13 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.doctor.predicates.edits import rewrite_value
+from kubectl_genainet.doctor.predicates.labels import selecting_labels
+from kubectl_genainet.doctor.predicates.policy_text import adding
+from kubectl_genainet.doctor.predicates.replicas import replicas
 from kubectl_genainet.doctor.predicates.selectors import alike
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject, Service
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
@@ -21,34 +25,86 @@ def call_port(cluster: Cluster) -> Problems:
 
     Looks at URLs and HOST:PORT in variables, ConfigMaps and command lines that name a Service of the cluster: the port
     written, or that of the scheme, against spec.ports. Headless Services, ExternalNames, a workload's own Service and ports
-    of pods that stand behind the Service are left out. An error where the port is written, else a warning.
+    of pods that stand behind the Service are left out. What one ConfigMap tells several workloads is reported once. An
+    error where the port is written, else a warning.
 
     Why: kube-proxy has no rule for the port: the connection is refused, or hangs until the client's timeout. The pods' port
     behind another one of the Service is the usual slip.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#defining-a-service
     """
+    for call, clients in _by_setting(_ports_without_a_service(cluster)):
+        service = call.service
+        if service is None:
+            continue
+        ports = [p.port for p in service.spec.ports]
+        listed = ", ".join(map(str, ports))
+        written = str(call.evidence.value).endswith(f":{call.port}")
+        yield Problem(
+            f"{_who(clients)} configured to call port {call.port} of {service.ref}, which has {listed}",
+            _told_by(call, clients),
+            (call.evidence, seen(service.ref, "spec.ports", ports, f"its ports are {listed}")),
+            Remedy("Name a port of the Service.", command=_other_port(cluster, call, service)),
+            detail=_all_clients(clients),
+            severity=None if written else Severity.WARNING,
+        )
+
+
+def _ports_without_a_service(cluster: Cluster) -> Iterator[Call]:
+    """The calls of a port that their Service, which has a cluster IP, does not have."""
     for call in cluster.calls:
         service = call.service
         if service is None or not call.port or not cluster.in_scope(call.client.namespace):
             continue
-        behind = cluster.workloads_of(service)
-        if service.spec.cluster_ip == "None" or service.spec.type == "ExternalName" or call.client in behind:
+        if service.spec.cluster_ip == "None" or service.spec.type == "ExternalName" or not service.spec.ports:
             continue
-        if not service.spec.ports or any(p.port == call.port for p in service.spec.ports):
-            continue
-        has = ", ".join(str(p.port) for p in service.spec.ports)
-        written = str(call.evidence.value).endswith(f":{call.port}")
-        yield Problem(
-            f"it is configured to call port {call.port} of {service.ref}, which has {has}",
-            call.client.ref,
-            (
-                call.evidence,
-                seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
-            ),
-            Remedy("Name a port of the Service.", command=edit(call.client)),
-            severity=None if written else Severity.WARNING,
-        )
+        if call.client not in cluster.workloads_of(service) and all(p.port != call.port for p in service.spec.ports):
+            yield call
+
+
+def _by_setting(calls: Iterable[Call]) -> Iterator[tuple[Call, list[Workload]]]:
+    """Each setting once, with the workloads that have it: all that read a ConfigMap, or the one whose own it is."""
+    clients: dict[tuple[str, str, str, int], tuple[Call, list[Workload]]] = {}
+    for call in calls:
+        key = (str(call.evidence.object), call.evidence.field, call.host, call.port)
+        clients.setdefault(key, (call, []))[1].append(call.client)
+    yield from clients.values()
+
+
+def _who(clients: list[Workload]) -> str:
+    return "it is" if len(clients) == 1 else f"{len(clients)} workloads that read it are"
+
+
+def _told_by(call: Call, clients: list[Workload]) -> ObjectRef | None:
+    """What has to change: the one client, or the ConfigMap that several read."""
+    return call.client.ref if len(clients) == 1 else call.evidence.object
+
+
+def _all_clients(clients: list[Workload]) -> str:
+    return ", ".join(str(c.ref) for c in clients) if len(clients) > 1 else ""
+
+
+def _other_port(cluster: Cluster, call: Call, service: Service) -> str:
+    """The call with the Service's port, where it has one only."""
+    ports = service.spec.ports
+    known = len(ports) == 1 and str(call.evidence.value).endswith(f":{call.port}")
+    old, new = (f"{call.host}:{call.port}", f"{call.host}:{ports[0].port}") if known else ("", "")
+    return rewrite_value(call.client, _source(cluster, call), call.evidence, old, new)
+
+
+def _other_host(cluster: Cluster, call: Call, near: str) -> str:
+    """The call with the name of a Service that it nearly has, where there is one."""
+    _, dot, domain = call.host.partition(".")
+    old, new = (call.host, f"{near}{dot}{domain}") if near else ("", "")
+    return rewrite_value(call.client, _source(cluster, call), call.evidence, old, new)
+
+
+def _source(cluster: Cluster, call: Call) -> KubeObject | None:
+    """The object in which a call is written: the client's own, or a ConfigMap."""
+    where = call.evidence.object
+    if where is not None and where.kind == "ConfigMap":
+        return cluster.config_maps.get((where.namespace, where.name))
+    return cluster.object_of(call.client)
 
 
 def _named_here(call: Call) -> tuple[str, str] | None:
@@ -61,42 +117,60 @@ def _named_here(call: Call) -> tuple[str, str] | None:
     return None
 
 
+def _meant_together(cluster: Cluster, client: KubeObject, service: KubeObject) -> bool:
+    """Whether manifests show a Service and its client as one application; an ExternalName stands for a Service elsewhere."""
+    return text(service.raw, "spec", "type") != "ExternalName" and cluster.extent.same_folder(client, service)
+
+
 @check(Area.SERVICES, Severity.ERROR, needs=("Service",))
 def call_host(cluster: Cluster) -> Problems:
     """A workload is configured to call a Service that does not exist.
 
     Looks at URLs in variables, ConfigMaps and command lines whose host is a name of the cluster (NAME, NAME.NAMESPACE.svc).
-    In manifests that are not the whole cluster it is reported where another Service there has nearly the name, or has it in
-    another namespace that its manifest names. An error: the name does not resolve.
+    In manifests that are not the whole cluster it is reported where another Service there has nearly the name, or where a
+    host without a namespace is that of one in the same folder whose manifest names another namespace. What one ConfigMap
+    tells several workloads is reported once. An error: the name does not resolve.
 
     Why: the client gets NXDOMAIN after all its search domains, and tells of a "connection error" that looks like a network's.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#services
     """
-    for call in cluster.dangling_calls:
+    for call, clients in _by_setting(cluster.dangling_calls):
         key = _named_here(call)
         if key is None or key in cluster.services_by_key or not cluster.in_scope(call.client.namespace):
             continue
         namespace, name = key
         own = [n for ns, n in cluster.services_by_key if ns == namespace]
-        near = alike(name, own)
-        client = cluster.object_of(call.client)
-        placed = client is None or not client.unplaced
-        others = [
-            s.namespace for s in cluster.snapshot.of("Service", "") if placed and s.name == name and not s.unplaced
-        ]
+        near = "" if name in call.client.name.split("-") else alike(name, own)
         elsewhere = cluster.partial("Service", namespace)
+        others = _namesakes(cluster, call, name, part=bool(elsewhere))
         if elsewhere and not near and not others:
             yield NotChecked(str(call.client.ref), f"Service {namespace}/{name} is not here: {elsewhere}")
             continue
-        hint = f", but {near}" if near else f", but one in {', '.join(sorted(others))}" if others else ""
-        said = f"there is no Service {namespace}/{name}{hint}"
+        hint = f", but {near}" if near else f", but one in {', '.join(others)}" if others else ""
+        problem = f"there is no Service {namespace}/{name}{hint}"
         yield Problem(
-            f"it is configured to call Service {namespace}/{name}, which does not exist",
-            call.client.ref,
-            (call.evidence, assumed(call.client.ref, call.evidence.field, call.host, said)),
-            Remedy("Name a Service that exists.", command=edit(call.client)),
+            f"{_who(clients)} configured to call Service {namespace}/{name}, which does not exist",
+            _told_by(call, clients),
+            (call.evidence, assumed(call.client.ref, call.evidence.field, call.host, problem)),
+            Remedy("Name a Service that exists.", command=_other_host(cluster, call, near)),
+            detail=_all_clients(clients),
         )
+
+
+def _namesakes(cluster: Cluster, call: Call, name: str, *, part: bool) -> list[str]:
+    """The namespaces of other Services of that name; of manifests that are a `part` of a cluster, those that show that the
+    caller meant one of them."""
+    client = cluster.object_of(call.client)
+    if client is not None and client.unplaced:
+        return []
+    others = [s for s in cluster.snapshot.of("Service", "") if s.name == name and not s.unplaced]
+    if part:
+        bare = "." not in call.host  # a namespace that is written out was meant: what it holds may be elsewhere
+        own_services = {s.ref for s in cluster.services_of(call.client)}
+        together = [s for s in others if bare and (client is None or _meant_together(cluster, client, s))]
+        others = [s for s in together if s.ref not in own_services]
+    return sorted(s.namespace for s in others)
 
 
 def _names_of_services(workload: Workload, cluster: Cluster) -> Iterator[tuple[str, str]]:
@@ -111,14 +185,39 @@ def _names_of_services(workload: Workload, cluster: Cluster) -> Iterator[tuple[s
             yield "spec.serviceName", name
 
 
+def _headless_service(workload: Workload, name: str) -> Remedy:
+    """The Service that gives a workload's pods their names; a headless one needs ports only for those who ask for them."""
+    ports = [
+        {"name": port_name or f"port-{number}", "port": number, "protocol": protocol}
+        for container in workload.containers
+        for number, port_name, protocol in container.ports
+    ]
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": selecting_labels(workload),
+        "ports": ports,
+    }
+    return adding(
+        "Make the headless Service (clusterIP: None), or name the one that exists.",
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": workload.namespace},
+            "spec": {key: value for key, value in spec.items() if value},
+        },
+    )
+
+
 @check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
 def headless_missing(cluster: Cluster) -> Problems:
     """The headless Service by which pods find each other does not exist.
 
     Looks at serviceName of StatefulSets and at subdomain of pod templates, against the Services of the namespace. In
     manifests that are not the whole cluster it is reported where another Service there has nearly the name. Services that
-    the job's own controller makes (JobSet, LeaderWorkerSet, Training Operator) are left out. An error where pods of a job,
-    a database or a model server look for each other, else a warning.
+    the job's own controller makes (JobSet, LeaderWorkerSet, Training Operator) are left out, and so are StatefulSets of one
+    pod that nothing shows to be a model server or a database. An error where pods of a job, a database or a model server
+    look for each other, else a warning.
 
     Why: POD.SERVICE has no record without the Service: rendezvous, Raft and memberlist never find a peer.
 
@@ -135,15 +234,15 @@ def headless_missing(cluster: Cluster) -> Problems:
             if elsewhere and not alike(name, own):
                 yield NotChecked(str(workload.ref), f"Service {workload.namespace}/{name} is not here: {elsewhere}")
                 continue
-            said = f"there is no Service {workload.namespace}/{name}"
+            problem = f"there is no Service {workload.namespace}/{name}"
             known = cluster.role(workload) is not Role.UNKNOWN
+            if not known and workload.ref.kind == "StatefulSet" and replicas(cluster, workload) < 2:
+                continue  # a pod without peers: nobody looks it up
             yield Problem(
-                f"its pods have no names: {said}",
+                f"its pods have no names: {problem}",
                 workload.ref,
-                (seen(workload.ref, field, name, said),),
-                Remedy(
-                    "Make the headless Service (clusterIP: None), or name the one that exists.", command=edit(workload)
-                ),
+                (seen(workload.ref, field, name, problem),),
+                _headless_service(workload, name),
                 severity=None if known else Severity.WARNING,
             )
 
@@ -163,10 +262,10 @@ def service_selects_workers(cluster: Cluster) -> Problems:
     for service in cluster.services:
         if service.spec.cluster_ip == "None" or service.spec.type == "ExternalName":
             continue
-        found = cluster.workloads_of(service)
-        leaders = [w for w in found if w.part in ("leader", "head") and cluster.role(w) is Role.MODEL_SERVER]
+        workloads = cluster.workloads_of(service)
+        leaders = [w for w in workloads if w.part in ("leader", "head") and cluster.role(w) is Role.MODEL_SERVER]
         for leader in leaders:
-            workers = [w for w in found if w.ref == leader.ref and w.part.endswith("worker")]
+            workers = [w for w in workloads if w.ref == leader.ref and w.part.endswith("worker")]
             idle = [w for w in workers if not any(c.probe("readinessProbe") for c in w.containers)]
             if idle:
                 yield Problem(
@@ -189,7 +288,7 @@ def service_selects_workers(cluster: Cluster) -> Problems:
 
 
 # gRPC ports of stacks whose HTTP port is another one.
-_GRPC = {"Triton": (8001,), "Qdrant": (6334,), "Weaviate": (50051,), "Milvus": (19530,), "MLServer": (8081,)}
+GRPC_PORTS = {"Triton": (8001,), "Qdrant": (6334,), "Weaviate": (50051,), "Milvus": (19530,), "MLServer": (8081,)}
 _NGINX_PROTOCOL = "nginx.ingress.kubernetes.io/backend-protocol"
 
 
@@ -218,13 +317,20 @@ def ingress_grpc(cluster: Cluster) -> Problems:
                 wanted = at(path, "backend", "service", "port", "number") or at(
                     path, "backend", "service", "port", "name"
                 )
-                port = next((q for q in service.spec.ports if wanted in (q.port, q.name)), None) if service else None
+                port = (
+                    next(
+                        (candidate for candidate in service.spec.ports if wanted in (candidate.port, candidate.name)),
+                        None,
+                    )
+                    if service
+                    else None
+                )
                 if service is None or port is None:
                     continue
                 workload = next(iter(cluster.workloads_of(service)), None)
                 stack = cluster.stack(workload) if workload else None
                 number = cluster.target_port(workload, port) if workload else 0
-                if port.name.lower() == "grpc" or (stack is not None and number in _GRPC.get(stack.name, ())):
+                if port.name.lower() == "grpc" or (stack is not None and number in GRPC_PORTS.get(stack.name, ())):
                     yield Problem(
                         f"it sends HTTP/1 to port {port.port} of {service.ref}, which speaks gRPC",
                         ingress.ref,

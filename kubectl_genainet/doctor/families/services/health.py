@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import Container, Probe
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, sh
+from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, named, number
 from kubectl_genainet.doctor.objects.recognise import runs_model_server
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
 from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.units import whole_number
 
 HEALTHCHECK = PREFIX + "healthcheck-"
 SHORT_S = 120
 
 
-def serving_container(workload: Workload) -> Container | None:
+def serving_container(workload: Workload) -> ContainerSpec | None:
     """The container that serves the model: the one with the accelerators, else the one whose image or command line told
     the stack, else the first."""
     containers = workload.containers
-    found = next((c for c in containers if c.amount("nvidia.com/", "aws.amazon.com/neuron", "amd.com/gpu")), None)
-    found = found or next((c for c in containers if runs_model_server(c)), None)
+    accelerated = next((c for c in containers if c.accelerators), None)
+    accelerated = accelerated or next((c for c in containers if runs_model_server(c)), None)
     sidecars = ("istio-proxy", "linkerd-proxy", "queue-proxy")
-    return found or next((c for c in containers if c.name not in sidecars), None)
+    return accelerated or next((c for c in containers if c.name not in sidecars), None)
 
 
 # Operators that give their pods' containers probes of their own.
@@ -45,7 +46,7 @@ def _ready_path(cluster: Cluster, workload: Workload) -> str:
     return stack.ready[0] if stack and stack.ready else ""
 
 
-def _probe(cluster: Cluster, workload: Workload, container: Container, name: str, port: int | str = 0) -> Remedy:
+def _probe(cluster: Cluster, workload: Workload, container: ContainerSpec, name: str, port: int | str = 0) -> Remedy:
     """A probe of the stack's own readiness path; for a server that is not known, no path is made up."""
     path, stack = _ready_path(cluster, workload), cluster.stack(workload)
     if not path:
@@ -73,16 +74,16 @@ def readiness_probe(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
-    for workload, found in cluster.model_servers:
+    for workload, recognised in cluster.model_servers:
         container = serving_container(workload)
         probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
-        registers = found.stack in _REGISTER and not cluster.services_of(workload)
-        waits = container is not None and _startup_waits(container, found.stack)
+        registers = recognised.stack in _REGISTER and not cluster.services_of(workload)
+        waits = container is not None and _startup_waits(container, recognised.stack)
         if container is None or container.probe("readinessProbe") or probed or registers or waits:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
-            f"{found.stack or 'the model server'} counts as ready before its model is loaded",
+            f"{recognised.stack or 'the model server'} counts as ready before its model is loaded",
             workload.ref,
             (seen(workload.ref, field, None, f"container {container.name} has no readinessProbe"),),
             _probe(cluster, workload, container, "readinessProbe"),
@@ -103,12 +104,12 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
     https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_model_repository.html,
     https://huggingface.co/docs/text-generation-inference/
     """
-    for workload, found in cluster.model_servers:
+    for workload, recognised in cluster.model_servers:
         container = serving_container(workload)
         probe = container.probe("readinessProbe") if container else None
         if container is None or probe is None or probe.handler in ("exec", "grpc", ""):
             continue
-        early = found.stack in _LISTEN_EARLY
+        early = recognised.stack in _LISTEN_EARLY
         field = workload.field(f"{container.field}.readinessProbe")
         if probe.handler == "tcpSocket":
             evidence = seen(workload.ref, f"{field}.tcpSocket", probe.port, "only asks whether the port is open")
@@ -119,7 +120,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
         else:
             continue
         yield Problem(
-            f"its readiness does not wait for the model ({found.stack or 'model server'})",
+            f"its readiness does not wait for the model ({recognised.stack or 'model server'})",
             workload.ref,
             (evidence,),
             _probe(cluster, workload, container, "readinessProbe", probe.port),
@@ -127,26 +128,34 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
         )
 
 
-def load_times(workload: Workload, container: Container) -> list[tuple[Evidence, float]]:
+def load_times(workload: Workload, container: ContainerSpec) -> list[tuple[Evidence, float]]:
     """How long the container took from its start to readiness, per pod that became ready without a restart."""
-    out = []
+    times = []
     for live in workload.pods:
         status = next(
             (s for s in items(live.obj.raw, "status", "containerStatuses") if s.get("name") == container.name), {}
         )
         ready = condition(live.obj.raw, "Ready")
         started = moment(at(status, "state", "running", "startedAt"))
-        done = moment(ready.get("lastTransitionTime"))
-        if ready.get("status") == "True" and not number(status, "restartCount") and started and done and done > started:
-            took = done - started
-            said = f"{live.ref} took {took:.0f} s from the start of {container.name} to Ready"
-            out.append(
+        ready_at = moment(ready.get("lastTransitionTime"))
+        if (
+            ready.get("status") == "True"
+            and not number(status, "restartCount")
+            and started
+            and ready_at
+            and ready_at > started
+        ):
+            took = ready_at - started
+            measured = f"{live.ref} took {took:.0f} s from the start of {container.name} to Ready"
+            times.append(
                 (
-                    derived(live.ref, "status.conditions[Ready].lastTransitionTime", ready["lastTransitionTime"], said),
+                    derived(
+                        live.ref, "status.conditions[Ready].lastTransitionTime", ready["lastTransitionTime"], measured
+                    ),
                     took,
                 )
             )
-    return out
+    return times
 
 
 @check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
@@ -157,6 +166,7 @@ def startup_budget(cluster: Cluster) -> Problems:
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
     under two minutes of a container that was restarted, or that has no startup probe, is reported. A probe of a path that
     does not wait for the model (/v2/health/live) is left out, and so are servers that load a model when it is asked for.
+    Information for models that answer at once (embeddings, rerankers), which are small, where no pod tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -173,24 +183,26 @@ def startup_budget(cluster: Cluster) -> Problems:
             continue
         field = workload.field(f"{container.field}.{kind}")
         measured = max(load_times(workload, container), key=lambda m: m[1], default=None)
-        said = seen(workload.ref, field, probe.budget, f"{kind} gives {probe.budget} s")
+        given_time = seen(workload.ref, field, probe.budget, f"{kind} gives {probe.budget} s")
         if measured is not None:
             if measured[1] < 0.8 * probe.budget:
                 continue
-            evidence: tuple[Evidence, ...] = (said, measured[0])
+            evidence: tuple[Evidence, ...] = (given_time, measured[0])
             title = f"{kind} gives {probe.budget} s, loading took {measured[1]:.0f} s"
         elif probe.budget < SHORT_S and (kind == "livenessProbe" or _restarts(workload, container)):
             evidence = (
-                said,
+                given_time,
                 assumed(workload.ref, field, None, "models of several GB take minutes; no pod tells how long"),
             )
             title = f"{kind} gives a model {probe.budget} s to load"
         else:
             continue
-        yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe))
+        small = measured is None and not cluster.passes_tokens(workload)
+        severity = Severity.INFO if small else None
+        yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe), severity=severity)
 
 
-def _more_time(workload: Workload, container: Container, probe: Probe) -> Remedy:
+def _more_time(workload: Workload, container: ContainerSpec, probe: ContainerProbe) -> Remedy:
     """A startup probe that asks what the probe asks, for half an hour."""
     asked = {k: v for k, v in probe.raw.items() if k in ("httpGet", "tcpSocket", "grpc")}
     command = edit_container(
@@ -199,7 +211,7 @@ def _more_time(workload: Workload, container: Container, probe: Probe) -> Remedy
     return Remedy("Give loading its own, longer startup probe; liveness only starts after it.", command=command)
 
 
-def _startup_waits(container: Container, stack: str) -> bool:
+def _startup_waits(container: ContainerSpec, stack: str) -> bool:
     """Whether a container's startup probe waits for the model; until it has passed, the pod is not ready."""
     probe = container.probe("startupProbe")
     if probe is None or probe.handler in ("exec", ""):
@@ -207,14 +219,14 @@ def _startup_waits(container: Container, stack: str) -> bool:
     return _asks_the_model(probe) and not (probe.handler == "tcpSocket" and stack in _LISTEN_EARLY)
 
 
-def _asks_the_model(probe: Probe) -> bool:
+def _asks_the_model(probe: ContainerProbe) -> bool:
     """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote, and a path of
     liveness (Triton's and MLServer's /v2/health/live) whether the process lives."""
     lives = probe.path.rstrip("/").endswith(("/live", "/livez"))
     return probe.handler in ("httpGet", "grpc", "tcpSocket") and not lives
 
 
-def _restarts(workload: Workload, container: Container) -> int:
+def _restarts(workload: Workload, container: ContainerSpec) -> int:
     return sum(
         number(s, "restartCount")
         for live in workload.pods
@@ -223,7 +235,7 @@ def _restarts(workload: Workload, container: Container) -> int:
     )
 
 
-def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, Container, Probe] | None:
+def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, ContainerSpec, ContainerProbe] | None:
     """The model server behind a Service with its HTTP readiness probe."""
     for workload in cluster.workloads_of(service):
         container = serving_container(workload)
@@ -248,22 +260,22 @@ def nlb_health_check(cluster: Cluster) -> Problems:
     for service, _, lb_class in load_balancers(cluster):
         if not by_controller(service, lb_class) or not cluster.serves_models(service):
             continue
-        found = _readiness(cluster, service)
-        if found is None:
+        readiness = _readiness(cluster, service)
+        if readiness is None:
             continue
-        workload, container, probe = found
+        workload, container, probe = readiness
         notes = service.metadata.annotations
         protocol, path = notes.get(HEALTHCHECK + "protocol"), notes.get(HEALTHCHECK + "path")
         port = notes.get(HEALTHCHECK + "port", "traffic-port")
         probe_port = workload.template.port_number(probe.port)
         targets = {cluster.target_port(workload, p) for p in service.spec.ports}
-        asked = int(port) if port.isdecimal() else next(iter(targets), 0)
+        asked = whole_number(port) or next(iter(targets), 0)
         if (protocol or "tcp").lower() == "tcp":
-            key, value, said = HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
+            key, value, meaning = HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
         elif path != probe.path and (path or "/") != probe.path:
-            key, value, said = HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
+            key, value, meaning = HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
         elif asked and probe_port and asked != probe_port:
-            key, value, said = (
+            key, value, meaning = (
                 HEALTHCHECK + "port",
                 notes.get(HEALTHCHECK + "port"),
                 f"the readiness probe asks port {probe_port}",
@@ -272,10 +284,10 @@ def nlb_health_check(cluster: Cluster) -> Problems:
             continue
         evidence_field = workload.field(f"{container.field}.readinessProbe.httpGet.path")
         yield Problem(
-            f"the load balancer checks something else than readiness ({said})",
+            f"the load balancer checks something else than readiness ({meaning})",
             service.ref,
             (
-                seen(service.ref, annotation(key), value, said),
+                seen(service.ref, annotation(key), value, meaning),
                 seen(workload.ref, evidence_field, probe.path, f"readiness: GET {probe.path} on port {probe.port}"),
             ),
             Remedy(
@@ -327,7 +339,7 @@ def nlb_readiness_gate(cluster: Cluster) -> Problems:
             ),
             Remedy(
                 "Label the namespace; pods get the gate when they are made anew.",
-                command=f"kubectl label namespace {sh(namespace)} {label}=enabled",
+                command=f"kubectl label {named('namespace', namespace)} {label}=enabled",
             ),
         )
 
@@ -345,17 +357,17 @@ def nlb_health_threshold(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
     """
     for service, _, lb_class in load_balancers(cluster):
-        found = _readiness(cluster, service) if by_controller(service, lb_class) else None
-        if found is None or not cluster.serves_models(service):
+        readiness = _readiness(cluster, service) if by_controller(service, lb_class) else None
+        if readiness is None or not cluster.serves_models(service):
             continue
-        workload, container, probe = found
+        workload, container, probe = readiness
         notes = service.metadata.annotations
-        given = [k for k in ("unhealthy-threshold", "interval") if HEALTHCHECK + k in notes]
+        annotated = [k for k in ("unhealthy-threshold", "interval") if HEALTHCHECK + k in notes]
         interval = number(notes, HEALTHCHECK + "interval", default=10)
         threshold = number(notes, HEALTHCHECK + "unhealthy-threshold", default=3)
         patience = probe.period * probe.failures
-        if given and interval * threshold < patience:
-            key = HEALTHCHECK + given[0]
+        if annotated and interval * threshold < patience:
+            key = HEALTHCHECK + annotated[0]
             need = -(-patience // interval)
             yield Problem(
                 f"the load balancer gives up after {interval * threshold} s, the pod's own probe after {patience} s",

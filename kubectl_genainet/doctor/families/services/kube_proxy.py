@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import conf_value
 from kubectl_genainet.doctor.objects.raw import kubectl, number, sh
 from kubectl_genainet.doctor.predicates.kube_proxy import Configuration, configuration, daemonset, instead, replaced
+from kubectl_genainet.model.diagnoses.kube_proxy import SERVICE_NOT_TRACKED
 from kubectl_genainet.model.finding import Finding, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.units import seconds
 
@@ -34,8 +35,8 @@ def _set_mode(config: Configuration, mode: str) -> Remedy:
 
 def _own_section(conf: str, section: str) -> str:
     """The indented lines below `section:` of a KubeProxyConfiguration."""
-    found = re.search(rf"^{section}:[ \t]*\n((?:[ \t]+.*\n?)*)", conf, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{section}:[ \t]*\n((?:[ \t]+.*\n?)*)", conf, re.MULTILINE)
+    return match[1] if match else ""
 
 
 @check(Area.KUBE_PROXY, Severity.WARNING, needs=("Service", "EndpointSlice", "ConfigMap"))
@@ -80,18 +81,18 @@ def kube_proxy_ready(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
     """
-    found = daemonset(cluster)
-    if found is not None:
+    daemonset_ = daemonset(cluster)
+    if daemonset_ is not None:
         wanted, ready = (
-            number(found.raw, "status", "desiredNumberScheduled"),
-            number(found.raw, "status", "numberReady"),
+            number(daemonset_.raw, "status", "desiredNumberScheduled"),
+            number(daemonset_.raw, "status", "numberReady"),
         )
         if ready < wanted:
             yield Problem(
                 f"kube-proxy is ready on {ready} of {wanted} nodes",
-                found.ref,
-                (seen(found.ref, "status.numberReady", ready, f"{ready} ready of {wanted} desired"),),
-                Remedy("See why its pods are not ready.", command=kubectl(found.ref, "describe")),
+                daemonset_.ref,
+                (seen(daemonset_.ref, "status.numberReady", ready, f"{ready} ready of {wanted} desired"),),
+                Remedy("See why its pods are not ready.", command=kubectl(daemonset_.ref, "describe")),
             )
         return
     if instead(cluster) or any(w.name.startswith("kube-proxy") for w in cluster.workloads):
@@ -191,8 +192,8 @@ def kube_proxy_sync(cluster: Cluster) -> Problems:
 MODE_FINDINGS = ("proxy-mode-mismatch", "leftover-proxy-rules")
 
 
-def _from_engine(found: Finding) -> Problem:
-    return Problem(found.title, found.object, found.evidence, found.remedy, found.detail, found.severity)
+def _from_engine(finding: Finding) -> Problem:
+    return Problem(finding.title, finding.object, finding.evidence, finding.remedy, finding.detail, finding.severity)
 
 
 @check(Area.KUBE_PROXY, Severity.WARNING, needs=(Need.RULESETS, "ConfigMap"))
@@ -271,7 +272,8 @@ def kube_proxy_drift(cluster: Cluster) -> Problems:
     """A node's rules do not say what the EndpointSlices say.
 
     Compares, through the rules engine, what each node's rules do for each Service port with the API's endpoints:
-    endpoints that are gone, endpoints without rules, Services without rules, nodes that disagree.
+    endpoints that are gone, endpoints without rules, Services without rules, nodes that disagree. Not where a cache on the
+    node answers for a Service (NodeLocal DNSCache).
 
     Why: on that node part of the connections go to pods that no longer exist (they time out), and new pods get
     none. An error: a part of that node's connections times out.
@@ -280,12 +282,12 @@ def kube_proxy_drift(cluster: Cluster) -> Problems:
     """
     if replaced(cluster):
         return
-    for found in cluster.drift:
-        about = found.object
-        if found.check not in MODE_FINDINGS and (
+    for difference in cluster.drift:
+        about = difference.object
+        if difference.check not in (*MODE_FINDINGS, SERVICE_NOT_TRACKED.name) and (
             about is None or not about.namespace or cluster.in_scope(about.namespace)
         ):
-            yield _from_engine(found)
+            yield _from_engine(difference)
 
 
 @check(Area.KUBE_PROXY, Severity.WARNING, needs=(Need.RULESETS,))
@@ -308,11 +310,11 @@ def conntrack_insert_failed(cluster: Cluster) -> Problems:
             name: sum(int(v) for v in re.findall(rf"\b{name}=(\d+)", dump.text)) for name in ("insert_failed", "drop")
         }
         if total["insert_failed"] or total["drop"]:
-            said = f"insert_failed {total['insert_failed']}, drop {total['drop']} since the node's start"
+            counters = f"insert_failed {total['insert_failed']}, drop {total['drop']} since the node's start"
             yield Problem(
-                f"conntrack lost packets: {said}",
+                f"conntrack lost packets: {counters}",
                 ObjectRef("Node", dump.node),
-                (on_node(dump.node, said, total, field="conntrack-stats"),),
+                (on_node(dump.node, counters, total, field="conntrack-stats"),),
                 Remedy("Watch whether the table fills up again.", command=f"conntrack -C   # on node {sh(dump.node)}")
                 if not total["insert_failed"]
                 else Remedy(

@@ -37,8 +37,8 @@ def kube_proxy_latency(cluster: Cluster) -> Problems:
         state = report.kube_proxy
         if state is None:
             unknown.append(report.node)
-        elif said := _slow(state):
-            what, over_s, count, field = said
+        elif problem := _slow(state):
+            what, over_s, count, field = problem
             yield Problem(
                 f"{what} takes more than {over_s:g} s in one case of a hundred",
                 ObjectRef("Node", report.node),

@@ -79,7 +79,7 @@ def _places(
 ) -> tuple[list[_Place], list[str]]:
     """The ready endpoints of a Service port, and the names of the pods of which nothing is known."""
     reports = {r.node: r for r in cluster.reports}
-    found, unknown = [], []
+    listening, unknown = [], []
     for backend in cluster.snapshot.backends(service, port):
         live = pods.get((service.metadata.namespace, backend.pod))
         if live is None or not backend.ready or backend.terminating:
@@ -90,8 +90,8 @@ def _places(
         if listeners is None:
             unknown.append(backend.pod)
         else:
-            found.append(_Place(backend, live, live.node, listeners))
-    return found, unknown
+            listening.append(_Place(backend, live, live.node, listeners))
+    return listening, unknown
 
 
 def _ports(cluster: Cluster) -> Iterator[tuple[Service, int, list[_Place], list[str]]]:
@@ -105,8 +105,8 @@ def _ports(cluster: Cluster) -> Iterator[tuple[Service, int, list[_Place], list[
                     yield service, index, places, unknown
 
 
-def _unknown(found: Mapping[str, list[str]]) -> Iterator[NotChecked]:
-    names = sorted({pod for pods in found.values() for pod in pods})
+def _unknown(unread_pods: Mapping[str, list[str]]) -> Iterator[NotChecked]:
+    names = sorted({pod for pods in unread_pods.values() for pod in pods})
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield NotChecked("", f"no agent told what listens in {shown}")
@@ -175,7 +175,7 @@ def _other_port(service: Service, index: int, silent: list[_Place]) -> Remedy:
     pod = silent[0].live.ref
     return Remedy(
         "Compare the server's options with the Service's target port; see its log.",
-        command=command("kubectl", "-n", pod.namespace, "logs", pod.name, "--all-containers", "--tail=50"),
+        command=command("kubectl", "-n", pod.namespace, "logs", f"pod/{pod.name}", "--all-containers", "--tail=50"),
     )
 
 

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
+from kubectl_genainet.doctor.objects.variables import unread_sources
 from kubectl_genainet.doctor.predicates.edits import edit_spec
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
-# Servers by their image or command line, and the variable that each reads as a number.
-_READ = (
-    (re.compile(r"(^|/)vllm(-openai|-cpu|-rocm|-tpu)?(:|$)|vllm\.entrypoints|\bvllm serve\b"), "VLLM_PORT"),
-    (re.compile(r"(^|/)langflow|\blangflow run\b"), "LANGFLOW_PORT"),
-    (re.compile(r"(^|/)n8n(\b|:)"), "N8N_PORT"),
-    (re.compile(r"(^|/)mlflow|\bmlflow server\b"), "MLFLOW_PORT"),
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A server by its image or its command line, and the variable that it reads as a number; `by_option`: where its command
+    line names no port. vLLM reads VLLM_PORT for another purpose than its own port, Milvus MINIO_PORT as that of its store."""
+
+    variable: str
+    image: re.Pattern[str]
+    command: re.Pattern[str]
+    by_option: bool = False
+
+
+_SERVERS = (
+    _Server(
+        "VLLM_PORT",
+        re.compile(r"(^|/)vllm(-openai|-cpu|-rocm|-tpu)?(:|$)"),
+        re.compile(r"vllm\.entrypoints|\bvllm serve\b"),
+    ),
+    _Server("LANGFLOW_PORT", re.compile(r"(^|/)langflow"), re.compile(r"\blangflow run\b"), by_option=True),
+    _Server("N8N_PORT", re.compile(r"(^|/)n8n(:|$)"), re.compile(r"(^|\s)n8n (start|worker|webhook)\b")),
+    _Server("MINIO_PORT", re.compile(r"(^|/)milvus(:|$)"), re.compile(r"\bmilvus run\b")),
+    _Server("MLFLOW_PORT", re.compile(r"(^|/)mlflow(:|$)"), re.compile(r"\bmlflow (server|ui)\b"), by_option=True),
 )
 
 
-def _variable(container: Container) -> str:
-    """The variable that a container's server reads and a Service could make; empty for a server that is not known."""
-    said = (container.image.partition("@")[0], " ".join(container.words))
-    return next((name for pattern, name in _READ if any(pattern.search(text) for text in said)), "")
+def _variable(container: ContainerSpec) -> str:
+    """The variable that a container's server reads and a Service could make; empty for a server that is not known, or that
+    is told its port."""
+    image, command_line = container.image.partition("@")[0], " ".join(container.words)
+    server = next((s for s in _SERVERS if s.image.search(image) or s.command.search(command_line)), None)
+    if server is None or (server.by_option and container.option("--port", "-p")):
+        return ""
+    return server.variable
 
 
 def _made_of(service_name: str) -> str:
@@ -33,9 +55,10 @@ def _made_of(service_name: str) -> str:
 def service_variable(cluster: Cluster) -> Problems:
     """A Service's name makes a variable that a server reads as its own setting.
 
-    Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT or MLFLOW_PORT, and at the pods of those servers
-    in their namespace, unless enableServiceLinks is false or the container sets the variable itself. An error: the
-    server stops at its start.
+    Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT, MLFLOW_PORT or MINIO_PORT (of Milvus), and at
+    the pods of those servers in their namespace, unless enableServiceLinks is false or the container sets the variable
+    itself. Where it takes all keys of a Secret, or of a ConfigMap that is not here, that is not known. An error: the server
+    stops at its start.
 
     Why: for each Service NAME of its namespace the kubelet sets NAME_PORT=tcp://ADDRESS:PORT in every container. The server
     expects a number, and the pod that starts after its Service crashes; the first one, started before, does not.
@@ -51,14 +74,18 @@ def service_variable(cluster: Cluster) -> Problems:
         for container in workload.containers:
             name = _variable(container)
             service = makers.get((workload.namespace, name))
-            if service is None or name in cluster.variables(workload, container):
+            if service is None or name in (*cluster.variables(workload, container), *container.env_names):
                 continue
-            said = f"{service.ref} makes {name}=tcp://ADDRESS:PORT in container {container.name}"
+            unread = unread_sources(workload, container, cluster.config_maps)
+            if unread:
+                yield NotChecked(str(workload.ref), f"{' and '.join(unread)}, which may set {name}, is not read")
+                continue
+            effect = f"{service.ref} makes {name}=tcp://ADDRESS:PORT in container {container.name}"
             yield Problem(
                 f"{name}, which its server reads as a number, is made of {service.ref}",
                 workload.ref,
                 (
-                    seen(service.ref, "metadata.name", service.metadata.name, said),
+                    seen(service.ref, "metadata.name", service.metadata.name, effect),
                     seen(workload.ref, workload.field("enableServiceLinks"), None, "absent: the default is true"),
                 ),
                 Remedy(

@@ -6,8 +6,8 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import command, kubectl, patch
-from kubectl_genainet.doctor.objects.stacks import repository
+from kubectl_genainet.doctor.objects.raw import command, items, kubectl, patch, text
+from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
@@ -53,12 +53,17 @@ def service_selector(cluster: Cluster) -> Problems:
             f"its selector matches no pod ({shown})",
             service.ref,
             (seen(service.ref, "spec.selector", dict(wanted), f"no pod in {namespace} has {shown}{_differs(near)}"),),
-            Remedy(
-                "Give the Service the labels that its pods have.",
-                command=f"{command('kubectl', '-n', namespace, 'get', 'pods', '--show-labels')}\n"
-                f"{kubectl(service.ref, 'edit')}",
-            ),
+            _right_selector(service, near),
         )
+
+
+def _right_selector(service: Service, near: tuple[Workload, str] | None) -> Remedy:
+    advice = "Give the Service the labels that its pods have."
+    if near is not None and near[1] in near[0].labels:
+        workload, key = near
+        return Remedy(advice, command=patch(service.ref, {"spec": {"selector": {key: workload.labels[key]}}}))
+    look = command("kubectl", "-n", service.metadata.namespace, "get", "pods", "--show-labels")
+    return Remedy(advice, command=f"{look}\n{kubectl(service.ref, 'edit')}")
 
 
 def _differs(near: tuple[Workload, str] | None) -> str:
@@ -143,8 +148,10 @@ def _is_a_proxy(workload: Workload) -> bool:
 
 def _mentions(workload: Workload, port: int) -> bool:
     """Whether a port's number stands in what a workload's containers run with, or in its labels or annotations."""
-    said = (*workload.labels.values(), *workload.template.annotations.values())
-    return any(c.mentions(port) for c in workload.containers) or any(str(port) in re.split(r"\D+", v) for v in said)
+    mentioned = (*workload.labels.values(), *workload.template.annotations.values())
+    return any(c.mentions(port) for c in workload.containers) or any(
+        str(port) in re.split(r"\D+", v) for v in mentioned
+    )
 
 
 def _meets(service: Service, declared: list[tuple[int, str, str]]) -> bool:
@@ -167,11 +174,28 @@ def _name_a_port(service: Service, index: int, choices: list[str], named: bool) 
     return Remedy("Name the port that the containers declare.", command=patch(service.ref, change, kind="json"))
 
 
+def _under_both(cluster: Cluster, port: ServicePort, workload: Workload) -> bool:
+    """Whether Services send both protocols to one number of a workload: it speaks both, and declares one of them."""
+    ports = [p for s in cluster.services_of(workload) for p in s.spec.ports]
+    same = [p for p in ports if isinstance(port.target_port, int) and p.target_port == port.target_port]
+    return len({p.protocol for p in same}) > 1
+
+
+def _declares_for_sure(cluster: Cluster, port: ServicePort, workload: Workload) -> bool:
+    """Whether the declared protocol is the one that is spoken: a port is found by its name and protocol, a server of models
+    or vectors speaks TCP, or the protocol is written out. Otherwise TCP is a default that nobody need have meant."""
+    numbers = [p for c in workload.template.all_containers for p in items(c.raw, "ports") if text(p, "protocol")]
+    written = any(p.get("containerPort") == cluster.target_port(workload, port) for p in numbers)
+    return isinstance(port.target_port, str) or cluster.role(workload) is not Role.UNKNOWN or written
+
+
 @check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_protocol(cluster: Cluster) -> Problems:
     """A Service port has another protocol than the container port it leads to.
 
-    Looks at spec.ports[].protocol and the protocol of the declared container port with the same number.
+    Looks at spec.ports[].protocol and the protocol of the declared container port with the same number. A number that
+    Services have under both protocols is left out: a container need not declare its ports. Information where the container
+    port's TCP is a default, and what speaks there is not known.
 
     Why: TCP and UDP port 8080 are different ports: nothing listens on the one the Service sends to. An error: every
     request to the port fails.
@@ -184,7 +208,7 @@ def service_protocol(cluster: Cluster) -> Problems:
             for workload in workloads:
                 number = cluster.target_port(workload, port)
                 protocols = {p for c in workload.template.all_containers for n, _, p in c.ports if n == number}
-                if number and protocols and port.protocol not in protocols:
+                if number and protocols and port.protocol not in protocols and not _under_both(cluster, port, workload):
                     other = sorted(protocols)[0]
                     yield Problem(
                         f"port {port.port} is {port.protocol}, port {number} of {workload.ref} is {other}",
@@ -205,6 +229,7 @@ def service_protocol(cluster: Cluster) -> Problems:
                                 kind="json",
                             ),
                         ),
+                        severity=None if _declares_for_sure(cluster, port, workload) else Severity.INFO,
                     )
                     break
 
@@ -217,7 +242,8 @@ def service_endpoints(cluster: Cluster) -> Problems:
     whose workloads are scaled to zero is not reported.
 
     Why: kube-proxy rejects connections (ICMP port unreachable) or, for traffic policy Local, drops them. An error:
-    every request to the port fails.
+    every request to the port fails. A warning where endpoints still serve while they terminate, since kube-proxy uses
+    those: requests fail once they end.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
     """
@@ -227,13 +253,18 @@ def service_endpoints(cluster: Cluster) -> Problems:
         workloads = cluster.workloads_of(service)
         if service.spec.selector and not any(w.pods for w in workloads):
             continue
+        if reason := cluster.partial("EndpointSlice", service.metadata.namespace):
+            yield NotChecked(str(service.ref), reason)
+            continue
         for index, port in enumerate(service.spec.ports):
             backends = cluster.snapshot.backends(service, port)
             if any(b.ready for b in backends):
                 continue
-            said = f"{len(backends)} endpoints, none ready" if backends else "no endpoint"
+            state = f"{len(backends)} endpoints, none ready" if backends else "no endpoint"
+            leaving = sum(b.is_used_at_last for b in backends)
+            state += f"; {leaving} still serve while they terminate" if leaving else ""
             first = next((p for w in workloads for p in w.pods if not p.pod.ready), None)
-            evidence = [seen(service.ref, f"spec.ports[{index}]", port.port, f"port {port.port}: {said}")]
+            evidence = [seen(service.ref, f"spec.ports[{index}]", port.port, f"port {port.port}: {state}")]
             if first is not None:
                 evidence.append(seen(first.ref, "status.conditions[Ready]", "False", f"{first.ref} is not ready"))
             yield Problem(
@@ -256,6 +287,7 @@ def service_endpoints(cluster: Cluster) -> Problems:
                         "yaml",
                     ),
                 ),
+                severity=Severity.WARNING if leaving else None,
             )
 
 
@@ -263,9 +295,9 @@ def service_endpoints(cluster: Cluster) -> Problems:
 def external_policy_local(cluster: Cluster) -> Problems:
     """externalTrafficPolicy Local, and nodes without an endpoint.
 
-    Looks at NodePort and LoadBalancer Services: which nodes have no ready endpoint of theirs. Where a load balancer
-    checks the nodes' health (healthCheckNodePort) it is information only, unless a node's kube-proxy rule "has no local
-    endpoints" has counted packets.
+    Looks at NodePort and LoadBalancer Services: which nodes have no endpoint of theirs that is ready, or that still
+    serves while it terminates. Where a load balancer checks the nodes' health (healthCheckNodePort) it is information
+    only, unless a node's kube-proxy rule "has no local endpoints" has counted packets.
 
     Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
     client that was given the node's address does not. A warning: only clients that were given such a node's address
@@ -279,7 +311,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
             continue
         checked = spec.type == "LoadBalancer" and bool(spec.health_check_node_port)
         for port in spec.ports[:1]:
-            local = {b.node for b in cluster.snapshot.backends(service, port) if b.ready}
+            local = {b.node for b in cluster.snapshot.backends(service, port) if b.is_used_at_last}
             without = sorted(n.name for n in cluster.nodes if n.name not in local)
             if local and without:
                 dropped = [d for d in local_drops(cluster, service.ref) if d[0] in without]
@@ -322,7 +354,7 @@ def internal_policy_local(cluster: Cluster) -> Problems:
             continue
         if not cluster.in_scope(service.metadata.namespace):
             continue
-        local = {b.node for b in cluster.snapshot.backends(service, call.service_port) if b.ready}
+        local = {b.node for b in cluster.snapshot.backends(service, call.service_port) if b.is_used_at_last}
         without = sorted(call.client.nodes - local)
         if local and without:
             yield Problem(

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.services.health import serving_container
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
+from kubectl_genainet.doctor.objects.raw import patch
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.doctor.predicates.edits import edit, set_field
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
 from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.units import whole_number
 
 # Stacks that take their address as --host and --port; of TGI the option is --hostname. Sources: their own documentation.
 _OPTIONS = {"vLLM": "--host", "SGLang": "--host", "llama.cpp": "--host", "TGI": "--hostname", "TEI": "--hostname"}
@@ -26,7 +28,7 @@ class Listening:
     """Where a server listens as it is told; 0 and "" for what it is not told."""
 
     workload: Workload
-    container: Container
+    container: ContainerSpec
     port: int
     port_field: str
     host: str
@@ -35,20 +37,20 @@ class Listening:
 
 def _listening(cluster: Cluster) -> Iterator[Listening]:
     """The model servers that are told where to listen, in scope."""
-    for workload, found in cluster.model_servers:
+    for workload, recognised in cluster.model_servers:
         container = serving_container(workload)
         if container is None or workload.container is not None:
             continue
         env = cluster.variables(workload, container)
         command = workload.field(f"{container.field}.{'args' if container.raw.get('args') else 'command'}")
-        if found.stack in _OPTIONS:
-            port, host = container.option("--port"), container.option(_OPTIONS[found.stack])
+        if recognised.stack in _OPTIONS:
+            port, host = container.option("--port"), container.option(_OPTIONS[recognised.stack])
             own = cluster.stack(workload)
             default = own.port if own is not None and own.port in {n for n, _, _ in container.ports} else 0
-            number = int(port) if port.isdecimal() else default if not port else 0
+            number = whole_number(port) or (0 if port else default)
             if number or host:
                 yield Listening(workload, container, number, command, host, command)
-        elif found.stack == "Ollama" and "OLLAMA_HOST" in env:
+        elif recognised.stack == "Ollama" and "OLLAMA_HOST" in env:
             match = _OLLAMA.match(env["OLLAMA_HOST"].value)
             if match is not None:
                 field = env["OLLAMA_HOST"].field
@@ -59,6 +61,19 @@ def _others(listening: Listening) -> set[int]:
     """Ports that other containers of the pod declare."""
     others = (c for c in listening.workload.template.all_containers if c.name != listening.container.name)
     return {n for c in others for n, _, _ in c.ports}
+
+
+def _listen_everywhere(listening: Listening) -> str:
+    """The word of the command line that holds the address, or the variable, with the address of all interfaces."""
+    workload, host = listening.workload, listening.host
+    if listening.host_field.endswith(".value"):
+        return set_field(workload, listening.host_field, f"0.0.0.0:{listening.port}" if listening.port else "0.0.0.0")
+    name = listening.host_field.rpartition(".")[2]
+    arguments = [str(word) for word in listening.container.raw.get(name) or ()]
+    index = next((i for i, word in enumerate(arguments) if word == host or word.endswith(f"={host}")), None)
+    if index is None:
+        return edit(workload)
+    return set_field(workload, f"{listening.host_field}[{index}]", arguments[index].replace(host, "0.0.0.0"))
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
@@ -88,7 +103,7 @@ def server_loopback(cluster: Cluster) -> Problems:
                         seen(workload.ref, listening.host_field, listening.host, "loopback is the pod's own"),
                         seen(service.ref, "spec.selector", dict(service.spec.selector), f"selects {workload.ref}"),
                     ),
-                    Remedy("Let it listen on 0.0.0.0.", command=edit(workload)),
+                    Remedy("Let it listen on 0.0.0.0.", command=_listen_everywhere(listening)),
                 )
                 break
 
@@ -109,7 +124,9 @@ def server_port(cluster: Cluster) -> Problems:
         workload, port = listening.workload, listening.port
         if not port:
             continue
-        told = seen(workload.ref, listening.port_field, port, f"container {listening.container.name} listens on {port}")
+        listening_evidence = seen(
+            workload.ref, listening.port_field, port, f"container {listening.container.name} listens on {port}"
+        )
         others = _others(listening)
         for service in cluster.services_of(workload):
             only = service.spec.ports[0] if len(service.spec.ports) == 1 else None
@@ -117,12 +134,22 @@ def server_port(cluster: Cluster) -> Problems:
             declared = {n for n, _, _ in listening.container.ports}  # another one is left to service-target-port
             another = target in others or listening.container.is_told(target)  # such as the port where ranks meet
             if only is not None and (target in declared or not declared) and target not in (0, port) and not another:
-                said = f"port {only.port} goes to {target}"
+                way = f"port {only.port} goes to {target}"
                 yield Problem(
                     f"it sends to port {target}, and {workload.ref} listens on {port}",
                     service.ref,
-                    (seen(service.ref, "spec.ports[0].targetPort", only.target_port or only.port, said), told),
-                    Remedy(f"Set targetPort to {port}."),
+                    (
+                        seen(service.ref, "spec.ports[0].targetPort", only.target_port or only.port, way),
+                        listening_evidence,
+                    ),
+                    Remedy(
+                        f"Set targetPort to {port}.",
+                        command=patch(
+                            service.ref,
+                            [{"op": "add", "path": "/spec/ports/0/targetPort", "value": port}],
+                            kind="json",
+                        ),
+                    ),
                 )
         for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
             probe = listening.container.probe(kind)
@@ -132,6 +159,6 @@ def server_port(cluster: Cluster) -> Problems:
                 yield Problem(
                     f"its {kind} asks port {asked}, and it listens on {port}",
                     workload.ref,
-                    (seen(workload.ref, field, probe.port, f"the kubelet asks port {asked}"), told),
-                    Remedy("Probe the port that the server listens on.", command=edit(workload)),
+                    (seen(workload.ref, field, probe.port, f"the kubelet asks port {asked}"), listening_evidence),
+                    Remedy("Probe the port that the server listens on.", command=set_field(workload, field, port)),
                 )

@@ -11,9 +11,9 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.policy.matching.cidr import Block, address_of
+from kubectl_genainet.policy.matching.cidr import AddressBlock, address_of
 from kubectl_genainet.policy.matching.expressions import Expression
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, AnyOfPeer, BlockPeer, Match, Peer, no
 from kubectl_genainet.policy.model import Term
 from kubectl_genainet.policy.rules import NumberedPorts
@@ -33,7 +33,7 @@ class AccountLabelsPeer(msgspec.Struct, frozen=True):
     text: str
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is not PartyKind.POD:
             return no(Term.SERVICE_ACCOUNT, self.text, party.text, self.field)
         labels = self.accounts.get((party.namespace, party.service_account))
@@ -52,7 +52,7 @@ class ServicePodsPeer(msgspec.Struct, frozen=True):
     pods: frozenset[tuple[str, str]]
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is PartyKind.POD and (party.namespace, party.name) in self.pods:
             return YES
         return no(Term.ADDRESS, f"an endpoint of Service {self.name}", party.text, self.field)
@@ -76,7 +76,9 @@ def endpoints_of(
             for key, number in _selected(snapshot, service, port.target_port, port.port):
                 pods.add(key)
                 ports[NumberedPorts(port.protocol, number, number, field)] = None
-    blocks = [Block(a.version, a.value, a.value, str(a)) for a in map(address_of, sorted(addresses)) if a is not None]
+    blocks = [
+        AddressBlock(a.version, a.value, a.value, str(a)) for a in map(address_of, sorted(addresses)) if a is not None
+    ]
     by_selector = ServicePodsPeer(f"{namespace}/{name}", frozenset(pods), field)
     return AnyOfPeer((by_selector, *(BlockPeer(block, (), field) for block in blocks))), tuple(ports)
 
@@ -85,13 +87,13 @@ def _selected(
     snapshot: ClusterSnapshot, service: Service, target: int | str, number: int
 ) -> list[tuple[tuple[str, str], int]]:
     """The pods of a Service's selector, each with the number of its target port."""
-    wanted, found = service.spec.selector.items(), []
+    wanted, endpoints = service.spec.selector.items(), []
     for pod in snapshot.pods:
         meta = pod.metadata
         if not wanted or meta.namespace != service.metadata.namespace or not wanted <= meta.labels.items():
             continue
         named = next((p.container_port for p in pod.ports if p.name == target), 0)
-        at = (target or number) if isinstance(target, int) else named
-        if at:
-            found.append(((meta.namespace, meta.name), at))
-    return found
+        target_port = (target or number) if isinstance(target, int) else named
+        if target_port:
+            endpoints.append(((meta.namespace, meta.name), target_port))
+    return endpoints

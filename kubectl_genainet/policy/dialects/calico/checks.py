@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.policy.dialects.calico.shapes import RawEntity, RawRule, RawSpec
+from kubectl_genainet.policy.dialects.calico.shapes import RawCalicoRule, RawCalicoSpec, RawEntity
 from kubectl_genainet.policy.matching.cidr import block_of
-from kubectl_genainet.policy.model import Action
+from kubectl_genainet.policy.model import RuleAction
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.where import Where
 
-ACTIONS = {"Allow": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS, "Log": Action.LOG}
+ACTIONS = {"Allow": RuleAction.ALLOW, "Deny": RuleAction.DENY, "Pass": RuleAction.PASS, "Log": RuleAction.LOG}
 _NUMBERS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
 _NAMES = ("TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
 _VERSION_OF = {"ICMP": 4, "ICMPv6": 6}
 _EVERYTHING = ("0.0.0.0/0", "::/0")
 
 
-def check_policy(spec: RawSpec, where: Where) -> None:
+def check_policy(spec: RawCalicoSpec, where: Where) -> None:
     """Raises InputError for the first thing that the API refuses."""
     for i, name in enumerate(spec.types):
         if name not in ("Ingress", "Egress"):
@@ -52,7 +52,7 @@ def protocol_of(value: str | int | None) -> str:
     return str(value) if number is None else _NUMBERS.get(number, str(value))
 
 
-def _check_rule(rule: RawRule, where: Where, peer_side: str) -> None:
+def _check_rule(rule: RawCalicoRule, where: Where, peer_side: str) -> None:
     """`peer_side` is the side of the rule where Services may stand."""
     if rule.action not in ACTIONS:
         raise where.at("action").error(f"{rule.action!r} is none of {', '.join(ACTIONS)}")
@@ -85,7 +85,7 @@ def _check_protocol(value: str | int | None, version: int | None, where: Where) 
         raise where.error(f"{protocol_of(value)} needs ipVersion {needed}")
 
 
-def _check_ports(entity: RawEntity, rule: RawRule, where: Where) -> None:
+def _check_ports(entity: RawEntity, rule: RawCalicoRule, where: Where) -> None:
     """Numbers need a protocol that has ports; a name has one of its own, so that it may stand without."""
     for field, ports in (("ports", entity.ports), ("notPorts", entity.not_ports)):
         protocol = protocol_of(rule.protocol)
@@ -103,13 +103,13 @@ def _is_number(port: int | str) -> bool:
 def _check_services(entity: RawEntity, where: Where, *, allowed: bool) -> None:
     if entity.services is None:
         return
-    at = where.at("services")
+    services_field = where.at("services")
     if not allowed:
-        raise at.error("Services stand in the source of ingress and in the destination of egress")
+        raise services_field.error("Services stand in the source of ingress and in the destination of egress")
     if not entity.services.get("name"):
-        raise at.at("name").error("it is missing")
-    if not (at.obj.namespace or entity.services.get("namespace")):
-        raise at.at("namespace").error("a global policy must give it")
+        raise services_field.at("name").error("it is missing")
+    if not (services_field.obj.namespace or entity.services.get("namespace")):
+        raise services_field.at("namespace").error("a global policy must give it")
     others = {
         "namespaceSelector": entity.namespace_selector,
         "serviceAccounts": entity.service_accounts is not None,
@@ -118,8 +118,8 @@ def _check_services(entity: RawEntity, where: Where, *, allowed: bool) -> None:
         "nets": entity.nets,
         "notNets": entity.not_nets,
     }
-    for field, given in others.items():
-        if given:
+    for field, present in others.items():
+        if present:
             raise where.at(field).error("it does not go with services")
 
 
@@ -129,14 +129,14 @@ def _check_nets(sides: Sequence[tuple[str, RawEntity]], version: int | None, whe
     for side, entity in sides:
         for field, nets in (("nets", entity.nets), ("notNets", entity.not_nets)):
             for i, net in enumerate(nets):
-                at = where.at(side).at(field).item(i)
+                net_field = where.at(side).at(field).item(i)
                 if "/" not in net:
-                    raise at.error(f"{net!r} is no block: a single address is {_single(net)}")
-                block = block_of(net, at)
+                    raise net_field.error(f"{net!r} is no block: a single address is {_single(net)}")
+                block = block_of(net, net_field)
                 if first not in (None, block.version):
-                    raise at.error(f"{net} is IPv{block.version}, and the rule has IPv{first} already")
+                    raise net_field.error(f"{net} is IPv{block.version}, and the rule has IPv{first} already")
                 if field == "notNets" and net in _EVERYTHING:
-                    raise at.error(f"{net} leaves nothing")
+                    raise net_field.error(f"{net} leaves nothing")
                 first = block.version
 
 

@@ -21,10 +21,10 @@ from kubectl_genainet.policy.dialects.calico.accounts import AccountLabelsPeer, 
 from kubectl_genainet.policy.dialects.calico.checks import ACTIONS, check_policy, protocol_of
 from kubectl_genainet.policy.dialects.calico.shapes import (
     RawAccounts,
+    RawCalicoPolicy,
+    RawCalicoRule,
+    RawCalicoSpec,
     RawEntity,
-    RawPolicy,
-    RawRule,
-    RawSpec,
     RawTier,
 )
 from kubectl_genainet.policy.matching.cidr import block_of
@@ -51,7 +51,7 @@ from kubectl_genainet.policy.matching.peers import (
     UnknownPeer,
 )
 from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
-from kubectl_genainet.policy.model import Action, Direction, Family, Term
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction, Term
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
     NamedPortTerm,
@@ -59,8 +59,8 @@ from kubectl_genainet.policy.rules import (
     NotProtocol,
     NumberedPorts,
     Policy,
+    PolicyRule,
     Ports,
-    Rule,
     Tier,
 )
 from kubectl_genainet.policy.where import Where, unknown_fields
@@ -80,7 +80,7 @@ class CalicoCompiler:
                 spec = obj.decode(RawTier).spec
             except InputError:
                 continue  # its policies are not evaluated, with the tier as the reason
-            ends = Action.PASS if spec.default_action == "Pass" else Action.DENY
+            ends = RuleAction.PASS if spec.default_action == "Pass" else RuleAction.DENY
             if obj.name != DEFAULT_TIER.name:
                 order = _LAST if spec.order is None else spec.order
                 self.tiers[obj.name] = Tier(f"Calico {obj.name}", order, ends)
@@ -92,21 +92,19 @@ class CalicoCompiler:
 
         A NetworkPolicy of Kubernetes that Calico shows among its own (knp.default.NAME) is left to that kind.
         """
-        found: dict[tuple[str, str, str], KubeObject] = {}
+        policies: list[KubeObject] = []
+        read: set[tuple[str, str, str, str]] = set()
         for group in GROUPS:
-            for kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
-                for obj in self._snapshot.of(kind, group):
-                    if obj.name.startswith("knp.default."):
-                        continue
-                    tier = (
-                        obj.raw.get("spec", {}).get("tier", "default") if isinstance(obj.raw.get("spec"), dict) else ""
-                    )
-                    found.setdefault((kind, obj.namespace, obj.name.removeprefix(f"{tier}.")), obj)
-        return list(found.values())
+            listed = [
+                obj for kind in ("NetworkPolicy", "GlobalNetworkPolicy") for obj in self._snapshot.of(kind, group)
+            ]
+            policies += [o for o in listed if not o.name.startswith("knp.default.") and _stored(o) not in read]
+            read.update(map(_stored, listed))
+        return policies
 
     def compile(self, obj: KubeObject) -> Policy | None:
         """None for a policy of host endpoints only (doNotTrack, preDNAT)."""
-        spec = obj.decode(RawPolicy).spec
+        spec = obj.decode(RawCalicoPolicy).spec
         where = Where(obj).at("spec")
         if spec.do_not_track or spec.pre_dnat:
             return None
@@ -115,12 +113,12 @@ class CalicoCompiler:
         tier, unknown = self._tier(spec)
         unknown += tuple(
             (f, f"no such field in Calico's {obj.kind}")
-            for f in unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+            for f in unknown_fields(obj.raw.get("spec", {}), RawCalicoSpec, "spec")
         )
         order = _LAST if spec.order is None else spec.order
         return Policy(
             ref=policy_ref(obj),
-            family=Family.CALICO,
+            family=PolicyFamily.CALICO,
             tier=tier,
             subject=self._subject(obj, spec, where),
             order=(
@@ -144,7 +142,7 @@ class CalicoCompiler:
         if not self._network_sets:
             return policy
 
-        def with_sets(rule: Rule) -> Rule:
+        def with_sets(rule: PolicyRule) -> PolicyRule:
             peers = tuple(self._with_sets(p) if _is_of_namespaces(p) else p for p in rule.peers or ())
             return msgspec.structs.replace(rule, peers=peers)
 
@@ -164,7 +162,7 @@ class CalicoCompiler:
             field=peer.namespaces_field,
         )
 
-    def _tier(self, spec: RawSpec) -> tuple[str, tuple[tuple[str, str], ...]]:
+    def _tier(self, spec: RawCalicoSpec) -> tuple[str, tuple[tuple[str, str], ...]]:
         if spec.tier == DEFAULT_TIER.name:
             return DEFAULT_TIER.name, ()
         tier = self.tiers.get(spec.tier)
@@ -173,7 +171,7 @@ class CalicoCompiler:
             return DEFAULT_TIER.name, (("spec.tier", why),)
         return tier.name, ()
 
-    def _subject(self, obj: KubeObject, spec: RawSpec, where: Where) -> Peer:
+    def _subject(self, obj: KubeObject, spec: RawCalicoSpec, where: Where) -> Peer:
         parts: list[Peer] = [self._expression(spec.selector, spec.namespace_selector, obj.namespace, where, nets=False)]
         if spec.service_account_selector:
             parts.append(self._by_account(spec.service_account_selector, where.at("serviceAccountSelector")))
@@ -202,10 +200,10 @@ class CalicoCompiler:
             field=where.at("selector").field if selector else where.at("namespaceSelector").field,
         )
 
-    def _rules(self, raw: tuple[RawRule, ...], where: Where, direction: Direction) -> tuple[Rule, ...]:
+    def _rules(self, raw: tuple[RawCalicoRule, ...], where: Where, direction: Direction) -> tuple[PolicyRule, ...]:
         return tuple(self._rule(i, r, where.item(i), direction) for i, r in enumerate(raw))
 
-    def _rule(self, index: int, raw: RawRule, where: Where, direction: Direction) -> Rule:
+    def _rule(self, index: int, raw: RawCalicoRule, where: Where, direction: Direction) -> PolicyRule:
         peer_side, own_side = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
         peers = self._entity(getattr(raw, peer_side), where.at(peer_side), raw.ip_version)
         own = self._entity(getattr(raw, own_side), where.at(own_side), None)
@@ -216,9 +214,9 @@ class CalicoCompiler:
             unsure.append((where.at("http").field, "layer 7 rules (http) are not evaluated"))
         ports = _ports(raw, where)
         if raw.destination.services and direction is Direction.EGRESS:
-            found = self._endpoints(raw.destination.services, where.obj.namespace, where.at("destination"))
-            ports = (*ports, found[1]) if found else ports
-        return Rule(
+            endpoints = self._endpoints(raw.destination.services, where.obj.namespace, where.at("destination"))
+            ports = (*ports, endpoints[1]) if endpoints else ports
+        return PolicyRule(
             number=index + 1,
             action=ACTIONS[raw.action],
             field=where.field,
@@ -236,22 +234,22 @@ class CalicoCompiler:
         accounts = raw.service_accounts is not None
         if raw.selector or raw.namespace_selector or accounts or (own and raw.not_selector):
             # One set of addresses: what an overlapping network set says of an address does not count against it.
-            found = self._expression(raw.selector, raw.namespace_selector, own, where, nets=not accounts)
+            peer = self._expression(raw.selector, raw.namespace_selector, own, where, nets=not accounts)
             if raw.not_selector:
                 excepted = Not(parse_selector(raw.not_selector, where.at("notSelector")))
-                text = f"{found.text} and not {raw.not_selector}"
-                found = msgspec.structs.replace(found, selector=And((found.selector, excepted)), text=text)
-            parts.append(found)
+                text = f"{peer.text} and not {raw.not_selector}"
+                peer = msgspec.structs.replace(peer, selector=And((peer.selector, excepted)), text=text)
+            parts.append(peer)
         elif raw.not_selector:
-            at = where.at("notSelector")
+            field = where.at("notSelector")
             inner = self._expression(raw.not_selector, "", "", where)
-            parts.append(NotPeer(inner, Term.POD_LABELS, f"not {raw.not_selector}", at.field))
+            parts.append(NotPeer(inner, Term.POD_LABELS, f"not {raw.not_selector}", field.field))
         if raw.nets:
             parts.append(_any_of(raw.nets, where.at("nets")))
         if raw.not_nets:
-            at = where.at("notNets")
+            field = where.at("notNets")
             parts.append(
-                NotPeer(_any_of(raw.not_nets, at), Term.ADDRESS, f"not in {', '.join(raw.not_nets)}", at.field)
+                NotPeer(_any_of(raw.not_nets, field), Term.ADDRESS, f"not in {', '.join(raw.not_nets)}", field.field)
             )
         if version is not None:
             every = "0.0.0.0/0" if version == 4 else "::/0"
@@ -299,33 +297,33 @@ def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
     return AnyOfPeer(tuple(blocks))
 
 
-def _types(spec: RawSpec) -> set[str]:
+def _types(spec: RawCalicoSpec) -> set[str]:
     """types, with Calico's default: what there are rules for, Ingress where there are none."""
     if spec.types:
         return set(spec.types)
-    found = {name for name, rules in (("Ingress", spec.ingress), ("Egress", spec.egress)) if rules}
-    return found or {"Ingress"}
+    directions = {name for name, rules in (("Ingress", spec.ingress), ("Egress", spec.egress)) if rules}
+    return directions or {"Ingress"}
 
 
-def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
+def _ports(raw: RawCalicoRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
     protocol = protocol_of(raw.protocol)
-    found: list[tuple[Ports, ...]] = []
-    at = where.at("destination")
+    alternatives: list[tuple[Ports, ...]] = []
+    field = where.at("destination")
     if raw.destination.ports:
-        found.append(_port_terms(raw.destination.ports, protocol, at.at("ports")))
+        alternatives.append(_port_terms(raw.destination.ports, protocol, field.at("ports")))
     elif protocol:
-        found.append((NumberedPorts(protocol, 0, 65535, where.at("protocol").field),))
+        alternatives.append((NumberedPorts(protocol, 0, 65535, where.at("protocol").field),))
     if raw.destination.not_ports:
-        terms = _port_terms(raw.destination.not_ports, protocol, at.at("notPorts"))
+        terms = _port_terms(raw.destination.not_ports, protocol, field.at("notPorts"))
         excluded = tuple(t for t in terms if isinstance(t, NumberedPorts | NamedPortTerm))
-        found.append((NotPorts(excluded, at.at("notPorts").field),))
+        alternatives.append((NotPorts(excluded, field.at("notPorts").field),))
     if raw.not_protocol is not None:
-        found.append((NotProtocol(protocol_of(raw.not_protocol), where.at("notProtocol").field),))
-    return tuple(found)
+        alternatives.append((NotProtocol(protocol_of(raw.not_protocol), where.at("notProtocol").field),))
+    return tuple(alternatives)
 
 
 def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tuple[Ports, ...]:
-    found: list[Ports] = []
+    terms: list[Ports] = []
     for i, port in enumerate(ports):
         first, colon, last = str(port).partition(":")
         low = whole_number(first)
@@ -333,15 +331,15 @@ def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tu
         if low is not None and high is not None:
             if not 0 <= low <= high <= 65535:
                 raise where.item(i).error(f"{port!r} is not a port or a range of ports")
-            found.append(NumberedPorts(protocol, low, high, where.item(i).field))
+            terms.append(NumberedPorts(protocol, low, high, where.item(i).field))
         else:
-            found.append(NamedPortTerm(protocol, str(port), where.item(i).field))
-    return tuple(found)
+            terms.append(NamedPortTerm(protocol, str(port), where.item(i).field))
+    return tuple(terms)
 
 
 def _network_sets(snapshot: ClusterSnapshot) -> tuple[NetworkSet, ...]:
     """Labelled sets of addresses that selectors select too."""
-    found = []
+    sets = []
     for group in GROUPS:
         for kind in ("NetworkSet", "GlobalNetworkSet"):
             for obj in snapshot.of(kind, group):
@@ -350,8 +348,8 @@ def _network_sets(snapshot: ClusterSnapshot) -> tuple[NetworkSet, ...]:
                 if namespace:
                     labels["projectcalico.org/namespace"] = namespace
                 known = {**snapshot.namespace_labels(namespace), NAMESPACE_NAME: namespace} if namespace else {}
-                found.append(NetworkSet(namespace, labels, known, namespace in snapshot.namespaces, _blocks_of(obj)))
-    return tuple(found)
+                sets.append(NetworkSet(namespace, labels, known, namespace in snapshot.namespaces, _blocks_of(obj)))
+    return tuple(sets)
 
 
 def _blocks_of(obj: KubeObject) -> Peer:
@@ -363,3 +361,10 @@ def _blocks_of(obj: KubeObject) -> Peer:
     except (InputError, TypeError) as error:
         return UnknownPeer("spec.nets", f"{obj.ref} can't be read: {error}")
     return blocks if nets else NotPeer(AnyPeer(), Term.ADDRESS, "", "")
+
+
+def _stored(obj: KubeObject) -> tuple[str, str, str, str]:
+    """What a policy is in both API groups: kind, namespace, tier, and its name without the tier."""
+    spec = obj.raw.get("spec")
+    tier = str(spec.get("tier") or "default") if isinstance(spec, dict) else ""
+    return obj.kind, obj.namespace, tier, obj.name.removeprefix(f"{tier}.")

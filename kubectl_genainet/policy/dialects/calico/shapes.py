@@ -25,7 +25,7 @@ class RawEntity(msgspec.Struct, frozen=True, rename="camel"):
     domains: tuple[str, ...] = ()
 
 
-class RawRule(msgspec.Struct, frozen=True, rename="camel"):
+class RawCalicoRule(msgspec.Struct, frozen=True, rename="camel"):
     action: str
     protocol: str | int | None = None
     not_protocol: str | int | None = None
@@ -38,23 +38,23 @@ class RawRule(msgspec.Struct, frozen=True, rename="camel"):
     metadata: dict[str, Any] | None = None
 
 
-class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
+class RawCalicoSpec(msgspec.Struct, frozen=True, rename="camel"):
     tier: str = "default"
     order: float | None = None
     selector: str = ""
     namespace_selector: str = ""
     service_account_selector: str = ""
     types: tuple[str, ...] = ()
-    ingress: tuple[RawRule, ...] = ()
-    egress: tuple[RawRule, ...] = ()
+    ingress: tuple[RawCalicoRule, ...] = ()
+    egress: tuple[RawCalicoRule, ...] = ()
     performance_hints: tuple[str, ...] = ()
     do_not_track: bool = False
     pre_dnat: bool = msgspec.field(default=False, name="preDNAT")
     apply_on_forward: bool = False
 
 
-class RawPolicy(msgspec.Struct, frozen=True):
-    spec: RawSpec = RawSpec()
+class RawCalicoPolicy(msgspec.Struct, frozen=True):
+    spec: RawCalicoSpec = RawCalicoSpec()
 
 
 class RawTierSpec(msgspec.Struct, frozen=True, rename="camel"):

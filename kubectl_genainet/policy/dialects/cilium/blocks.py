@@ -12,8 +12,8 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.identity import LabelTerm
-from kubectl_genainet.policy.matching.cidr import Address, Block, block_of
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.cidr import Address, AddressBlock, block_of
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, Match, no
 from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.model import Term
@@ -27,7 +27,7 @@ class CidrGroup(msgspec.Struct, frozen=True):
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[AddressBlock, ...]
 
     def holds(self, address: Address) -> bool:
         return any(b.holds(address) for b in self.blocks)
@@ -50,10 +50,10 @@ class GroupsPeer(msgspec.Struct, frozen=True):
 
     terms: tuple[LabelTerm, ...]
     groups: tuple[CidrGroup, ...]
-    excepts: tuple[Block, ...]
+    excepts: tuple[AddressBlock, ...]
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         wanted = "an address of a CIDR group with " + (", ".join(map(str, self.terms)) or "any labels")
         if party.kind is not PartyKind.OUTSIDE:
             return no(Term.ADDRESS, wanted, f"{party.text}, a pod or node", self.field)
@@ -66,7 +66,8 @@ class GroupsPeer(msgspec.Struct, frozen=True):
         excepted = any(e.holds(address) for e in self.excepts)
         if excepted or not all(_holds(t, labels) for t in self.terms):
             return no(Term.ADDRESS, wanted, str(address), self.field, 1)
-        return YES
+        doubt = next((t.doubt for t in self.terms if t.doubt), "")
+        return Match(None, why=doubt) if doubt else YES
 
 
 def _holds(term: LabelTerm, labels: Sequence[tuple[str, str]]) -> bool:
@@ -90,7 +91,7 @@ class UnreadBlocksPeer(msgspec.Struct, frozen=True):
     field: str
     why: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is not PartyKind.OUTSIDE:
             return no(Term.ADDRESS, self.what, f"{party.text}, a pod or node", self.field)
         return Match(None, why=self.why)

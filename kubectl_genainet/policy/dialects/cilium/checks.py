@@ -11,10 +11,16 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawFqdn, RawPortProtocol, RawPortRule, RawRule
-from kubectl_genainet.policy.matching.cidr import Block, block_of
+from kubectl_genainet.policy.dialects.cilium.shapes import (
+    RawCidrRule,
+    RawCiliumRule,
+    RawFqdn,
+    RawPortProtocol,
+    RawPortRule,
+)
+from kubectl_genainet.policy.matching.cidr import AddressBlock, block_of
 from kubectl_genainet.policy.matching.domains import MAX_DOMAIN
-from kubectl_genainet.policy.model import Action, Direction
+from kubectl_genainet.policy.model import Direction, RuleAction
 from kubectl_genainet.policy.where import Where
 
 ENTITIES = frozenset(
@@ -40,18 +46,18 @@ _NAME = re.compile(r"[-a-zA-Z0-9_]+([.][-a-zA-Z0-9_]+)*[.]?")
 _PATTERN = re.compile(r"[-a-zA-Z0-9_*]+([.][-a-zA-Z0-9_*]+)*[.]?")
 
 
-def check_rule(raw: RawRule, where: Where, direction: Direction, action: Action) -> None:
+def check_rule(raw: RawCiliumRule, where: Where, direction: Direction, action: RuleAction) -> None:
     """Raises InputError for the first part of a rule that is refused."""
     _check_peers(raw, where)
     if raw.icmps and raw.to_ports:
         raise where.at("icmps").error("icmps can't be combined with toPorts: the agent refuses the policy")
     for i, ports in enumerate(raw.to_ports or ()):
         _check_ports(ports, where.at("toPorts").item(i), direction, action)
-    for i, fqdn in enumerate(raw.to_fqdns or () if action is Action.ALLOW else ()):
+    for i, fqdn in enumerate(raw.to_fqdns or () if action is RuleAction.ALLOW else ()):
         check_fqdn(fqdn, where.at("toFQDNs").item(i))
 
 
-def _check_peers(raw: RawRule, where: Where) -> None:
+def _check_peers(raw: RawCiliumRule, where: Where) -> None:
     fields = {
         "fromEndpoints": raw.from_endpoints,
         "toEndpoints": raw.to_endpoints,
@@ -68,18 +74,18 @@ def _check_peers(raw: RawRule, where: Where) -> None:
         "toServices": raw.to_services,
         "toFQDNs": raw.to_fqdns,
     }
-    given = [name for name, value in fields.items() if value]
-    if len(given) > 1:
-        raise where.error(f"{given[0]} can't be combined with {given[1]} in a rule: the agent refuses the policy")
+    present = [name for name, value in fields.items() if value]
+    if len(present) > 1:
+        raise where.error(f"{present[0]} can't be combined with {present[1]} in a rule: the agent refuses the policy")
     for name, entities in (("fromEntities", raw.from_entities), ("toEntities", raw.to_entities)):
         for i, entity in enumerate(entities or ()):
             if entity not in ENTITIES:
-                at = where.at(name).item(i)
-                raise at.error(f"{entity!r} is no entity", f"Entities are {', '.join(sorted(ENTITIES))}.")
+                peer_field = where.at(name).item(i)
+                raise peer_field.error(f"{entity!r} is no entity", f"Entities are {', '.join(sorted(ENTITIES))}.")
 
 
-def _check_ports(raw: RawPortRule, where: Where, direction: Direction, action: Action) -> None:
-    if action is Action.DENY:  # of a port rule that denies the schema knows the ports only
+def _check_ports(raw: RawPortRule, where: Where, direction: Direction, action: RuleAction) -> None:
+    if action is RuleAction.DENY:  # of a port rule that denies the schema knows the ports only
         raw = msgspec.structs.replace(raw, rules=None, listener=None, server_names=())
     rules = raw.rules or {}
     kinds = [name for name, value in rules.items() if value]
@@ -122,15 +128,15 @@ def _check_port(raw: RawPortProtocol, where: Where, kind: str) -> None:
         raise where.at("protocol").error(f"{problem}: the agent refuses the policy")
 
 
-def not_in_deny_rules(rules: Iterable[RawRule], where: Where) -> Iterator[tuple[str, str]]:
+def not_in_deny_rules(rules: Iterable[RawCiliumRule], where: Where) -> Iterator[tuple[str, str]]:
     """Fields that an allowing rule has and a denying one has not: the API server drops them, and the rule denies more."""
     why = "a deny rule has no such field: the API server drops it"
     for i, rule in enumerate(rules):
-        at = where.item(i)
+        rule_field = where.item(i)
         if rule.to_fqdns:
-            yield at.at("toFQDNs").field, why
+            yield rule_field.at("toFQDNs").field, why
         if rule.authentication:
-            yield at.at("authentication").field, why
+            yield rule_field.at("authentication").field, why
         for j, ports in enumerate(rule.to_ports or ()):
             for name, value in (
                 ("rules", ports.rules),
@@ -140,7 +146,7 @@ def not_in_deny_rules(rules: Iterable[RawRule], where: Where) -> Iterator[tuple[
                 ("originatingTLS", ports.originating_tls),
             ):
                 if value:
-                    yield at.at("toPorts").item(j).at(name).field, why
+                    yield rule_field.at("toPorts").item(j).at(name).field, why
 
 
 def port_number(text: str) -> int | None:
@@ -165,24 +171,24 @@ def check_fqdn(raw: RawFqdn, where: Where) -> None:
 
 
 def check_cidr_rule(raw: RawCidrRule, where: Where) -> None:
-    given = [f for f in (raw.cidr, raw.cidr_group_ref, raw.cidr_group_selector) if f]
-    if raw.cidr_group_selector is not None and not given:
-        given = [raw.cidr_group_selector]
-    if len(given) != 1:
+    present = [f for f in (raw.cidr, raw.cidr_group_ref, raw.cidr_group_selector) if f]
+    if raw.cidr_group_selector is not None and not present:
+        present = [raw.cidr_group_selector]
+    if len(present) != 1:
         raise where.error("exactly one of cidr, cidrGroupRef and cidrGroupSelector is needed")
 
 
-def excepts_in(block: Block | None, texts: Sequence[str], where: Where) -> tuple[Block, ...]:
+def excepts_in(block: AddressBlock | None, texts: Sequence[str], where: Where) -> tuple[AddressBlock, ...]:
     """Reads `except`: each must be a part of the block; the whole block may be excepted."""
-    found = []
+    excepts = []
     for i, text in enumerate(texts):
         excepted = block_of(text, where.item(i))
         if block is not None and not (
             excepted.version == block.version and block.first <= excepted.first and excepted.last <= block.last
         ):
             raise where.item(i).error(f"{text!r} is not a part of {block.text!r}")
-        found.append(excepted)
-    return tuple(found)
+        excepts.append(excepted)
+    return tuple(excepts)
 
 
 def dns_rules(raw: RawPortRule) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.blocks import groups_of
 from kubectl_genainet.policy.dialects.cilium.checks import check_rule, dns_rules, not_in_deny_rules
@@ -23,17 +22,18 @@ from kubectl_genainet.policy.dialects.cilium.netpol import as_enforced
 from kubectl_genainet.policy.dialects.cilium.options import identities_of, options_of
 from kubectl_genainet.policy.dialects.cilium.rules import RuleReader
 from kubectl_genainet.policy.dialects.cilium.selectors import subject_peer
-from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn, RawPolicy, RawRule, RawSpec
+from kubectl_genainet.policy.dialects.cilium.shapes import RawCiliumPolicy, RawCiliumRule, RawCiliumSpec, RawFqdn
 from kubectl_genainet.policy.enforcers.base import Trait
 from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.matching.peers import AnyPeer, Peer, PodsPeer
-from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Refused, Rule
+from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
+from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, HostPolicy, Policy, PolicyRule, Refused
 from kubectl_genainet.policy.where import Where, unknown_fields
 
 # Before and among NetworkPolicies, in the default tier.
 _DENY_ORDER = (0, 0.0)
 _ALLOW_ORDER = (1, NETWORK_POLICY_ORDER)
+_OF_NODES = "it is about nodes, and policies of nodes are not evaluated"
 _INIT_KEYS = frozenset({("reserved", "init")})
 
 
@@ -48,7 +48,7 @@ class CiliumCompiler:
         self.enforces = enforces
         self.options = options_of(snapshot)
         self.identities = identities_of(snapshot, self.options)
-        self.host_policies: list[ObjectRef] = []
+        self.host_policies: list[HostPolicy] = []
         self.refused: list[Refused] = []
         self.lookups = Lookups()
         self.reader = RuleReader(snapshot, self.options, self.identities, self.lookups, groups_of(snapshot))
@@ -71,7 +71,7 @@ class CiliumCompiler:
         return tuple(self._compile(obj))
 
     def _compile(self, obj: KubeObject) -> Iterator[Policy]:
-        raw = obj.decode(RawPolicy)
+        raw = obj.decode(RawCiliumPolicy)
         specs = [("spec", raw.spec)] if raw.spec else []
         specs += [(f"specs[{i}]", spec) for i, spec in enumerate(raw.specs or ())]
         if not specs and raw.specs is None:
@@ -88,35 +88,37 @@ class CiliumCompiler:
         unread = [note for field, spec in specs for note in self._unread_options(spec, Where(obj, field))]
         for field, spec in specs:
             if spec.node_selector is not None:
-                self.host_policies.append(obj.ref)
+                self.host_policies.append(HostPolicy(obj.ref, _OF_NODES))
             else:
                 yield from self._compile_spec(obj, spec, Where(obj, field), unread)
 
     def _compile_spec(
-        self, obj: KubeObject, spec: RawSpec, where: Where, unread: list[tuple[str, str]]
+        self, obj: KubeObject, spec: RawCiliumSpec, where: Where, unread: list[tuple[str, str]]
     ) -> Iterator[Policy]:
         assert spec.endpoint_selector is not None
         subject = subject_peer(spec.endpoint_selector, self.identities, where.at("endpointSelector"))
         raw = obj.raw["spec"] if where.field == "spec" else obj.raw["specs"][int(where.field[6:-1])]
-        unsure = [(f, f"no such field in {obj.kind}") for f in unknown_fields(raw, RawSpec, where.field)]
+        unsure = [(f, f"no such field in {obj.kind}") for f in unknown_fields(raw, RawCiliumSpec, where.field)]
         unsure += unread
         for side, rules in (("ingressDeny", spec.ingress_deny), ("egressDeny", spec.egress_deny)):
             unsure += not_in_deny_rules(rules, where.at(side))
         isolates = _isolates(spec)
         admitting = Policy(
             ref=obj.ref,
-            family=Family.CILIUM,
+            family=PolicyFamily.CILIUM,
             tier=DEFAULT_TIER.name,
             subject=subject,
             order=(*_ALLOW_ORDER, obj.name, obj.namespace),
-            egress=self._rules(spec.egress, where.at("egress"), Direction.EGRESS, Action.ALLOW, subject),
-            ingress=self._rules(spec.ingress, where.at("ingress"), Direction.INGRESS, Action.ALLOW, subject),
+            egress=self._rules(spec.egress, where.at("egress"), Direction.EGRESS, RuleAction.ALLOW, subject),
+            ingress=self._rules(spec.ingress, where.at("ingress"), Direction.INGRESS, RuleAction.ALLOW, subject),
             isolates_egress=isolates[Direction.EGRESS],
             isolates_ingress=isolates[Direction.INGRESS],
             not_evaluated=tuple(unsure),
         )
-        egress_deny = self._rules(spec.egress_deny, where.at("egressDeny"), Direction.EGRESS, Action.DENY, subject)
-        ingress_deny = self._rules(spec.ingress_deny, where.at("ingressDeny"), Direction.INGRESS, Action.DENY, subject)
+        egress_deny = self._rules(spec.egress_deny, where.at("egressDeny"), Direction.EGRESS, RuleAction.DENY, subject)
+        ingress_deny = self._rules(
+            spec.ingress_deny, where.at("ingressDeny"), Direction.INGRESS, RuleAction.DENY, subject
+        )
         self._note_lookups(spec, subject, obj.namespace)
         if egress_deny or ingress_deny:
             yield msgspec.structs.replace(
@@ -130,8 +132,13 @@ class CiliumCompiler:
         yield admitting
 
     def _rules(
-        self, rules: tuple[RawRule, ...], where: Where, direction: Direction, action: Action, subject: IdentityPeer
-    ) -> tuple[Rule, ...]:
+        self,
+        rules: tuple[RawCiliumRule, ...],
+        where: Where,
+        direction: Direction,
+        action: RuleAction,
+        subject: IdentityPeer,
+    ) -> tuple[PolicyRule, ...]:
         init = any((t.source, t.key) in _INIT_KEYS for t in subject.terms)
         compiled = []
         for i, raw in enumerate(rules):
@@ -139,7 +146,7 @@ class CiliumCompiler:
             compiled.append(self.reader.rule(i, raw, where.item(i), direction, action, init=init))
         return tuple(compiled)
 
-    def _unread_options(self, spec: RawSpec, where: Where) -> Iterator[tuple[str, str]]:
+    def _unread_options(self, spec: RawCiliumSpec, where: Where) -> Iterator[tuple[str, str]]:
         """fromNodes and toNodes: refused unless the agent has node labels, which is an option."""
         for side, rules in (
             ("ingress", spec.ingress),
@@ -151,18 +158,18 @@ class CiliumCompiler:
                 name = "fromNodes" if rule.from_nodes else "toNodes" if rule.to_nodes else ""
                 if not name or self.options.enable_node_selector_labels:
                     continue
-                at = where.at(side).item(i).at(name)
+                option_field = where.at(side).item(i).at(name)
                 option = "enable-node-selector-labels"
                 if self.options.read:
-                    raise at.error(
+                    raise option_field.error(
                         f"{name} needs the agent's option {option}, which is off: the agent refuses the policy"
                     )
                 why = (
                     f"unless the agent's option {option} is on (off by default; it was not read), the policy is refused"
                 )
-                yield at.field, why
+                yield option_field.field, why
 
-    def _note_lookups(self, spec: RawSpec, subject: IdentityPeer, namespace: str) -> None:
+    def _note_lookups(self, spec: RawCiliumSpec, subject: IdentityPeer, namespace: str) -> None:
         for rule in spec.egress:
             for ports in rule.to_ports or ():
                 for dns in dns_rules(ports):
@@ -179,7 +186,7 @@ class CiliumCompiler:
     def _subject_of(self, obj: KubeObject, specs: list[dict[str, Any]]) -> Peer:
         every: Peer = PodsPeer(namespace=obj.namespace) if obj.namespace else AnyPeer()
         try:
-            raw = obj.decode(RawPolicy)
+            raw = obj.decode(RawCiliumPolicy)
             selector = raw.spec.endpoint_selector if raw.spec and len(specs) == 1 else None
             return subject_peer(selector, self.identities, Where(obj, "spec.endpointSelector")) if selector else every
         except InputError:
@@ -190,7 +197,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _isolates(spec: RawSpec) -> dict[Direction, bool]:
+def _isolates(spec: RawCiliumSpec) -> dict[Direction, bool]:
     """Only rules isolate: enableDefaultDeny without a rule of that direction does nothing."""
     has_egress, has_ingress = bool(spec.egress or spec.egress_deny), bool(spec.ingress or spec.ingress_deny)
     default = spec.enable_default_deny

@@ -12,7 +12,7 @@ import msgspec
 
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
 from kubectl_genainet.policy.matching.domains import domain_matches
-from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, Match, Peer, no
 from kubectl_genainet.policy.model import Term
 
@@ -28,7 +28,7 @@ class Lookups:
     def add(self, subject: Peer, namespace: str, pattern: str) -> None:
         self._by_namespace[namespace].append((subject, pattern))
 
-    def learn(self, own: Party, name: str) -> bool | None:
+    def learn(self, own: PolicyParty, name: str) -> bool | None:
         """Whether the agent learns a name's addresses when `own` looks it up; None where it can't be told."""
         answer: bool | None = False
         for namespace in ("", own.namespace):
@@ -40,7 +40,7 @@ class Lookups:
                     answer = answer if selected is False else None
         return answer
 
-    def restrict(self, own: Party) -> bool:
+    def restrict(self, own: PolicyParty) -> bool:
         """Whether some DNS rule applies to a pod, so that the agent's proxy may refuse what it looks up."""
         rules = (rule for namespace in ("", own.namespace) for rule in self._by_namespace.get(namespace, ()))
         return any(subject.match(own, own).value is not False for subject, _ in rules)
@@ -54,7 +54,7 @@ class NamePeer(msgspec.Struct, frozen=True):
     lookups: Lookups
     field: str
 
-    def match(self, party: Party, own: Party) -> Match:
+    def match(self, party: PolicyParty, own: PolicyParty) -> Match:
         if party.kind is not PartyKind.OUTSIDE:
             return no(Term.DOMAIN, self.name, f"{party.text}, inside the cluster", self.field)
         if not party.domain:

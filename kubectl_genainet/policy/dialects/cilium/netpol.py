@@ -21,7 +21,7 @@ from kubectl_genainet.policy.identity import (
 from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, PodsPeer
 from kubectl_genainet.policy.matching.selectors import Operator, Selector
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.rules import NamedPortTerm, Policy, Ports, Rule
+from kubectl_genainet.policy.rules import NamedPortTerm, Policy, PolicyRule, Ports
 
 Traits = frozenset[Trait]
 
@@ -34,13 +34,13 @@ def as_enforced(
         policy,
         subject=_peer(policy.subject, reader, identities, without),
         egress=tuple(_rule(r, reader, identities, without) for r in policy.egress),
-        ingress=tuple(_rule(r, reader, identities, without) for r in policy.ingress),
+        ingress=tuple(_with_ranges(_rule(r, reader, identities, without), reader) for r in policy.ingress),
         isolates_egress=policy.isolates(Direction.EGRESS) or bool(policy.egress),
         isolates_ingress=policy.isolates(Direction.INGRESS) or bool(policy.ingress),
     )
 
 
-def _rule(rule: Rule, reader: RuleReader, identities: IdentityScheme, without: Traits) -> Rule:
+def _rule(rule: PolicyRule, reader: RuleReader, identities: IdentityScheme, without: Traits) -> PolicyRule:
     peers = rule.peers and tuple(_peer(p, reader, identities, without) for p in rule.peers)
     if Trait.NAMED_PORTS in without:
         return msgspec.structs.replace(rule, peers=peers)
@@ -48,8 +48,21 @@ def _rule(rule: Rule, reader: RuleReader, identities: IdentityScheme, without: T
     return msgspec.structs.replace(rule, peers=peers, ports=ports)
 
 
+def _with_ranges(rule: PolicyRule, reader: RuleReader) -> PolicyRule:
+    """A rule for ingress whose named ports may stand for ranges, as rules of Cilium's own say."""
+    named = [term for terms in rule.ports for term in terms if isinstance(term, NamedPortTerm)] if reader.ranges else []
+    notes = tuple((term.field, why) for term in named if (why := reader.ranges.note(term.name)))
+    if not notes:
+        return rule
+    ports = tuple(
+        tuple(reader.ranges.widest(term) if isinstance(term, NamedPortTerm) else term for term in terms)
+        for terms in rule.ports
+    )
+    return msgspec.structs.replace(rule, ports=ports, not_evaluated=(*rule.not_evaluated, *notes))
+
+
 def _port(term: Ports) -> Ports:
-    return msgspec.structs.replace(term, pods_only=True) if isinstance(term, NamedPortTerm) else term
+    return msgspec.structs.replace(term, of_hosts=False, of_sidecars=False) if isinstance(term, NamedPortTerm) else term
 
 
 def _peer(peer: Peer, reader: RuleReader, identities: IdentityScheme, without: Traits) -> Peer:

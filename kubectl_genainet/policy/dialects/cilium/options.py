@@ -7,6 +7,7 @@ not read, and a verdict that hangs on one is unknown. Source: Cilium, pkg/option
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache
 
 import msgspec
@@ -52,6 +53,13 @@ _LEFT = (
     r"etcd_node",
     r"topology\.kubernetes\.io",  # since 1.20
 )
+
+
+# Python's regular expressions go back over a text, Go's don't: more than this takes minutes for some keys, and is not read.
+_MOST_PATTERN, _MOST_REPETITIONS, _MOST_ALTERNATIVES = 256, 2, 4
+_MOST_KEY = 317  # a label's key is a prefix of 253 and a name of 63 characters
+_ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?[^\]]*\]", re.DOTALL)
+_REPETITION = re.compile(r"(?<!\()[?*+{]")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -137,20 +145,19 @@ def _dual_stack(snapshot: ClusterSnapshot) -> bool:
 
 def _versions(snapshot: ClusterSnapshot) -> set[bool]:
     """Whether there are addresses of IPv6 (True) and of IPv4 (False)."""
-    versions = {":" in ip for pod in snapshot.pods for ip in pod.ips}
-    return versions | {":" in ip for node in snapshot.nodes for ip in node.ips}
+    return {version == 6 for version in snapshot.pods_ip_versions} | {":" in ip for n in snapshot.nodes for ip in n.ips}
 
 
 def _api_servers(snapshot: ClusterSnapshot) -> frozenset[Address] | None:
     """The addresses behind the Service default/kubernetes, where API servers publish their own; None if not read."""
-    found = [
+    addresses = [
         address_of(text)
         for item in snapshot.endpoint_slices
         if (item.metadata.namespace, item.service or item.metadata.name) == ("default", "kubernetes")
         for endpoint in item.endpoints
         for text in endpoint.addresses
     ]
-    return frozenset(a for a in found if a is not None) or None
+    return frozenset(a for a in addresses if a is not None) or None
 
 
 class KeyFilter(msgspec.Struct, frozen=True):
@@ -160,6 +167,7 @@ class KeyFilter(msgspec.Struct, frozen=True):
     left: tuple[str, ...]
     closed: bool
     known: bool
+    unread: bool = False  # one of the list's expressions
 
     @classmethod
     def of(cls, options: Options) -> KeyFilter:
@@ -171,23 +179,38 @@ class KeyFilter(msgspec.Struct, frozen=True):
             else:
                 taken.append(text)
                 closed = True
-        return cls(tuple(taken), tuple(left), closed, options.read)
+        unread = not all(map(_is_read, taken + left))
+        return cls(tuple(taken), tuple(left), closed, options.read, unread)
 
     def takes(self, key: str) -> bool | None:
-        """Whether a key counts; None where the default list leaves it out and the agent's list was not read."""
+        """Whether a key counts; None where an expression of the agent's list was not read, or where the default list
+        leaves it out and the agent's list was not read."""
+        if self.unread or len(key) > _MOST_KEY:
+            return None
         counts = _counts(self, key)
         return None if not counts and not self.known else counts
 
 
+def _is_read(pattern: str) -> bool:
+    """Whether an expression means the same to Python as to Go, and takes no time."""
+    if len(pattern) > _MOST_PATTERN or "[[" in pattern:
+        return False
+    try:
+        with warnings.catch_warnings(action="error"):  # of what Go takes otherwise
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, Warning):
+        return False
+    plain = _ESCAPE_OR_CLASS.sub("x", pattern)
+    repeats_a_group = re.search(r"\)[*+?{]", plain) is not None
+    return (
+        not repeats_a_group
+        and len(_REPETITION.findall(plain)) <= _MOST_REPETITIONS
+        and plain.count("|") <= _MOST_ALTERNATIVES
+    )
+
+
 @cache
 def _counts(keys: KeyFilter, key: str) -> bool:
-    taken = max((m.end() for p in keys.taken if (m := _match(p, key))), default=0)
-    left = min((m.end() for p in keys.left if (m := _match(p, key))), default=0)
-    return taken > left or (not left and not keys.closed)
-
-
-def _match(pattern: str, key: str) -> re.Match[str] | None:
-    try:
-        return re.match(pattern, key)
-    except re.error:
-        return None
+    taken = max((m.end() for p in keys.taken if (m := re.match(p, key))), default=0)
+    shortest_left_out = min((m.end() for p in keys.left if (m := re.match(p, key))), default=0)
+    return taken > shortest_left_out or (not shortest_left_out and not keys.closed)

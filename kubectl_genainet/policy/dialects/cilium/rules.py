@@ -7,6 +7,8 @@ without ports for nobody.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -14,16 +16,21 @@ from kubectl_genainet.policy.dialects.cilium.blocks import CidrGroup, GroupsPeer
 from kubectl_genainet.policy.dialects.cilium.checks import check_cidr_rule, excepts_in, port_number
 from kubectl_genainet.policy.dialects.cilium.names import Lookups, NamePeer, name_pattern
 from kubectl_genainet.policy.dialects.cilium.options import Options
+from kubectl_genainet.policy.dialects.cilium.ranges import Ranges
 from kubectl_genainet.policy.dialects.cilium.selectors import endpoint_peer, label_terms
 from kubectl_genainet.policy.dialects.cilium.services import service_peers
-from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawPortProtocol, RawPortRule, RawRule
+from kubectl_genainet.policy.dialects.cilium.shapes import (
+    RawCidrRule,
+    RawCiliumRule,
+    RawPortProtocol,
+)
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer, IdentityScheme, LabelTerm
 from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.matching.peers import BlockPeer, NobodyPeer, Peer
 from kubectl_genainet.policy.matching.selectors import Operator, RawSelector
-from kubectl_genainet.policy.model import Action, Direction
-from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Ports, Rule
+from kubectl_genainet.policy.model import Direction, RuleAction
+from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, PolicyRule, Ports
 from kubectl_genainet.policy.where import Where
 
 _KINDS = {"nodes": PartyKind.HOST, "pods": PartyKind.POD}
@@ -41,21 +48,34 @@ class RuleReader:
         groups: dict[str, CidrGroup],
     ) -> None:
         self._snapshot, self._identities, self._lookups, self._groups = snapshot, identities, lookups, groups
+        self.ranges = Ranges(snapshot)
         self._also = frozenset(_KINDS[m] for m in options.cidr_match_modes if m in _KINDS)
 
-    def rule(self, index: int, raw: RawRule, where: Where, direction: Direction, action: Action, *, init: bool) -> Rule:
+    def rule(
+        self, index: int, raw: RawCiliumRule, where: Where, direction: Direction, action: RuleAction, *, init: bool
+    ) -> PolicyRule:
         restricted = bool(raw.to_ports or raw.icmps)
-        return Rule(
+        return PolicyRule(
             index + 1,
             action,
             where.field,
             peers=self._peers(raw, where, direction, restricted, init),
-            ports=(tuple(_ports(raw, where)),) if restricted else (),
-            not_evaluated=_not_evaluated(raw, where) if action is Action.ALLOW else _requirements(raw, where),
+            ports=(tuple(self._ports(raw, where, direction)),) if restricted else (),
+            not_evaluated=(
+                *(_not_evaluated(raw, where) if action is RuleAction.ALLOW else _requirements(raw, where)),
+                *(self._rival_ranges(raw, where) if direction is Direction.INGRESS else ()),
+            ),
         )
 
+    def _rival_ranges(self, raw: RawCiliumRule, where: Where) -> Iterator[tuple[str, str]]:
+        """Named ports of which it is not known where the range ends."""
+        for i, port_rule in enumerate(raw.to_ports or ()):
+            for j, port in enumerate(port_rule.ports):
+                if why := self.ranges.note(port.port):
+                    yield where.at("toPorts").item(i).at("ports").item(j).at("endPort").field, why
+
     def _peers(
-        self, raw: RawRule, where: Where, direction: Direction, restricted: bool, init: bool
+        self, raw: RawCiliumRule, where: Where, direction: Direction, restricted: bool, init: bool
     ) -> tuple[Peer, ...] | None:
         """The peers of a rule; None where it is for everyone."""
         out = direction is Direction.EGRESS
@@ -67,30 +87,35 @@ class RuleReader:
         nodes = raw.to_nodes if out else raw.from_nodes
         groups = raw.to_groups if out else raw.from_groups
         fields = {"Endpoints": endpoints, "CIDR": cidrs, "CIDRSet": cidr_set, "Entities": entities, "Nodes": nodes}
-        found: list[Peer] = []
-        at = where.at(f"{side}Endpoints")
-        found += [endpoint_peer(s, self._identities, at.item(i), init=init) for i, s in enumerate(endpoints or ())]
-        at = where.at(f"{side}CIDR")
-        found += [self.block(c, (), at.item(i)) for i, c in enumerate(cidrs or ())]
-        at = where.at(f"{side}CIDRSet")
-        found += [p for i, c in enumerate(cidr_set or ()) for p in self._cidr_rule(c, at.item(i))]
-        at = where.at(f"{side}Entities")
-        found += [EntityPeer(e, at.item(i).field, self._identities) for i, e in enumerate(entities or ())]
-        at = where.at(f"{side}Nodes")
-        found += [self._node(s, at.item(i)) for i, s in enumerate(nodes or ())]
-        at = where.at("toFQDNs")
+        peers: list[Peer] = []
+        endpoints_field = where.at(f"{side}Endpoints")
+        peers += [
+            endpoint_peer(s, self._identities, endpoints_field.item(i), init=init)
+            for i, s in enumerate(endpoints or ())
+        ]
+        endpoints_field = where.at(f"{side}CIDR")
+        peers += [self.block(c, (), endpoints_field.item(i)) for i, c in enumerate(cidrs or ())]
+        endpoints_field = where.at(f"{side}CIDRSet")
+        peers += [p for i, c in enumerate(cidr_set or ()) for p in self._cidr_rule(c, endpoints_field.item(i))]
+        endpoints_field = where.at(f"{side}Entities")
+        peers += [EntityPeer(e, endpoints_field.item(i).field, self._identities) for i, e in enumerate(entities or ())]
+        endpoints_field = where.at(f"{side}Nodes")
+        peers += [self._node(s, endpoints_field.item(i)) for i, s in enumerate(nodes or ())]
+        endpoints_field = where.at("toFQDNs")
         for i, fqdn in enumerate(raw.to_fqdns or ()):
             name = fqdn.match_name or fqdn.match_pattern
-            found.append(NamePeer(name, name_pattern(fqdn), self._lookups, at.item(i).field))
+            peers.append(NamePeer(name, name_pattern(fqdn), self._lookups, endpoints_field.item(i).field))
         if groups:
-            at = where.at(f"{side}Groups")
-            found.append(UnreadBlocksPeer(f"a block of {side}Groups", at.field, f"{side}Groups is not evaluated"))
-        found += service_peers(raw.to_services or (), self._snapshot, self._identities, where.at("toServices"))
+            endpoints_field = where.at(f"{side}Groups")
+            peers.append(
+                UnreadBlocksPeer(f"a block of {side}Groups", endpoints_field.field, f"{side}Groups is not evaluated")
+            )
+        peers += service_peers(raw.to_services or (), self._snapshot, self._identities, where.at("toServices"))
         for name, value in fields.items():
             if value == ():
                 return (NobodyPeer(where.at(side + name).field, "an empty list selects no peer"),)
-        if found:
-            return tuple(found)
+        if peers:
+            return tuple(peers)
         return None if restricted else (NobodyPeer(where.field, "a rule without peers and ports selects no peer"),)
 
     def block(self, text: str, excepts: tuple[str, ...], where: Where) -> Peer:
@@ -128,52 +153,53 @@ class RuleReader:
         terms = (LabelTerm("reserved", "remote-node", Operator.EXISTS), *label_terms(raw, "any", where))
         return IdentityPeer(terms, self._identities, where.field)
 
+    def _ports(self, raw: RawCiliumRule, where: Where, direction: Direction) -> list[Ports]:
+        """The ports of a rule that has toPorts or icmps; ICMP is no port."""
+        if raw.icmps:
+            return [NoPorts(where.at("icmps").field, "the rule is for ICMP")]
+        ports_field = where.at("toPorts")
+        terms: list[Ports] = []
+        for i, rule in enumerate(raw.to_ports or ()):
+            if not rule.ports:
+                terms.append(NoPorts(ports_field.item(i).field, "a port rule without ports admits nothing"))
+            ports = ports_field.item(i).at("ports")
+            terms += [self._port(port, ports.item(j), direction) for j, port in enumerate(rule.ports)]
+        return terms
 
-def _ports(raw: RawRule, where: Where) -> list[Ports]:
-    """The ports of a rule that has toPorts or icmps; ICMP is no port."""
-    if raw.icmps:
-        return [NoPorts(where.at("icmps").field, "the rule is for ICMP")]
-    at = where.at("toPorts")
-    found: list[Ports] = []
-    for i, rule in enumerate(raw.to_ports or ()):
-        found += _of_port_rule(rule, at.item(i))
-    return found
+    def _port(self, raw: RawPortProtocol, where: Where, direction: Direction) -> Ports:
+        """A port or a range; from a port by its name one begins for ingress only."""
+        protocol = "" if raw.protocol in ("", "ANY") else raw.protocol
+        first = port_number(raw.port)
+        if first is None:
+            named = NamedPortTerm(protocol, raw.port.lower(), where.field, of_hosts=False, of_sidecars=False)
+            if direction is Direction.EGRESS:
+                return named
+            return self.ranges.widest(msgspec.structs.replace(named, last=raw.end_port))
+        if first == 0:
+            return NumberedPorts(protocol, 0, 65535, where.field)
+        return NumberedPorts(protocol, first, max(first, raw.end_port), where.field)
 
 
-def _of_port_rule(raw: RawPortRule, where: Where) -> list[Ports]:
-    if not raw.ports:
-        return [NoPorts(where.field, "a port rule without ports admits nothing")]
-    return [_port(p, where.at("ports").item(i)) for i, p in enumerate(raw.ports)]
-
-
-def _port(raw: RawPortProtocol, where: Where) -> Ports:
-    protocol = "" if raw.protocol in ("", "ANY") else raw.protocol
-    first = port_number(raw.port)
-    if first is None:
-        return NamedPortTerm(protocol, raw.port.lower(), where.field, pods_only=True, last=raw.end_port)
-    if first == 0:
-        return NumberedPorts(protocol, 0, 65535, where.field)
-    return NumberedPorts(protocol, first, max(first, raw.end_port), where.field)
-
-
-def _not_evaluated(raw: RawRule, where: Where) -> tuple[tuple[str, str], ...]:
+def _not_evaluated(raw: RawCiliumRule, where: Where) -> tuple[tuple[str, str], ...]:
     """The parts of an allowing rule that may stop a connection that its L3 and L4 terms select."""
-    found: list[tuple[str, str]] = []
+    unread: list[tuple[str, str]] = []
     for i, port_rule in enumerate(raw.to_ports or ()):
-        at = where.at("toPorts").item(i)
+        port_field = where.at("toPorts").item(i)
         kinds = [k for k, v in (port_rule.rules or {}).items() if v and k != "dns"]
         if kinds:
-            found.append((at.at("rules").field, f"layer 7 rules ({', '.join(sorted(kinds))}) are not evaluated"))
+            unread.append(
+                (port_field.at("rules").field, f"layer 7 rules ({', '.join(sorted(kinds))}) are not evaluated")
+            )
         if port_rule.server_names:
-            found.append((at.at("serverNames").field, "the TLS server name is not evaluated"))
+            unread.append((port_field.at("serverNames").field, "the TLS server name is not evaluated"))
         if port_rule.listener or port_rule.terminating_tls or port_rule.originating_tls:
-            found.append((at.field, "the redirection to a proxy is not evaluated"))
+            unread.append((port_field.field, "the redirection to a proxy is not evaluated"))
     if raw.authentication and raw.authentication.get("mode") not in (None, "disabled"):
-        found.append((where.at("authentication").field, "mutual authentication is not evaluated"))
-    return (*found, *_requirements(raw, where))
+        unread.append((where.at("authentication").field, "mutual authentication is not evaluated"))
+    return (*unread, *_requirements(raw, where))
 
 
-def _requirements(raw: RawRule, where: Where) -> tuple[tuple[str, str], ...]:
+def _requirements(raw: RawCiliumRule, where: Where) -> tuple[tuple[str, str], ...]:
     if not (raw.from_requires or raw.to_requires):
         return ()
     name = "fromRequires" if raw.from_requires else "toRequires"

@@ -6,6 +6,9 @@ Source: Cilium, pkg/policy/api/selector.go and pkg/k8s/apis/cilium.io/utils (get
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
 
 from kubectl_genainet.policy.identity import (
     CLUSTER,
@@ -42,11 +45,10 @@ def endpoint_peer(raw: RawSelector, identities: IdentityScheme, where: Where, *,
     names one or a namespace's label; in a clusterwide policy, pods of every namespace. `init`: the policy is for pods
     that are starting.
 
-    With a reserved key, terms that only say what is absent hold for identity 0 too, the wildcard of the policy maps."""
+    Terms that only say what is absent hold for identity 0 too, the wildcard of the policy maps."""
     terms = label_terms(raw, "any", where)
     if any(t.source == "reserved" for t in terms):
-        absent = all(t.operator in (Operator.DOES_NOT_EXIST, Operator.NOT_IN) for t in terms)
-        return IdentityPeer(terms, identities, where.field, unknown_too=absent)
+        return IdentityPeer(terms, identities, where.field, unknown_too=_asks_for_nothing(terms))
     namespace = where.obj.namespace
     only = ""
     if not any(t.key == POD_NAMESPACE and t.source in ("k8s", "any") for t in terms):
@@ -55,7 +57,13 @@ def endpoint_peer(raw: RawSelector, identities: IdentityScheme, where: Where, *,
         elif not any(t.key.startswith(NAMESPACE_LABELS) and t.source in ("k8s", "any") for t in terms):
             terms = (LabelTerm("k8s", POD_NAMESPACE, Operator.IN, (namespace,)), *terms)
             only = namespace
-    return IdentityPeer(in_cluster(terms), identities, where.field, only)
+    terms = in_cluster(terms)
+    return IdentityPeer(terms, identities, where.field, only, unknown_too=_asks_for_nothing(terms))
+
+
+def _asks_for_nothing(terms: tuple[LabelTerm, ...]) -> bool:
+    """Whether an identity without labels is selected."""
+    return all(term.operator in (Operator.DOES_NOT_EXIST, Operator.NOT_IN) for term in terms)
 
 
 def in_cluster(terms: tuple[LabelTerm, ...]) -> tuple[LabelTerm, ...]:
@@ -71,18 +79,31 @@ def in_cluster(terms: tuple[LabelTerm, ...]) -> tuple[LabelTerm, ...]:
 
 def label_terms(raw: RawSelector, source: str, where: Where) -> tuple[LabelTerm, ...]:
     """The requirements of a selector; `source` is that of keys without one. Raises InputError."""
-    terms = []
-    for key, value in raw.match_labels.items():
-        at = where.at("matchLabels")
-        check_label_value(value, at.at(key))
-        terms.append(_term(key, Operator.IN, (value,), source, at))
+    terms = list(_required_labels(raw.match_labels, source, where.at("matchLabels")))
     for i, expression in enumerate(raw.match_expressions):
-        at = where.at("matchExpressions").item(i)
-        operator = operator_of(expression, at)
+        labels_field = where.at("matchExpressions").item(i)
+        operator = operator_of(expression, labels_field)
         for j, value in enumerate(expression.values):
-            check_label_value(value, at.at("values").item(j))
-        terms.append(_term(expression.key, operator, expression.values, source, at.at("key")))
+            check_label_value(value, labels_field.at("values").item(j))
+        terms.append(_term(expression.key, operator, expression.values, source, labels_field.at("key")))
     return tuple(terms)
+
+
+def _required_labels(labels: Mapping[str, str], source: str, where: Where) -> Iterator[LabelTerm]:
+    """The terms of matchLabels. Keys that differ only in a source left out are one key to the agent, which keeps the value
+    that its map yields last: any of them."""
+    terms: dict[tuple[str, str], LabelTerm] = {}
+    for text, value in labels.items():
+        check_label_value(value, where.at(text))
+        term = _term(text, Operator.IN, (value,), source, where)
+        rival = terms.get((term.source, term.key))
+        if rival is not None and rival.values != term.values:
+            doubt = (
+                f"matchLabels gives label {term.key} several values, and which of them the agent keeps is not defined"
+            )
+            term = msgspec.structs.replace(term, values=(*rival.values, value), doubt=doubt)
+        terms[term.source, term.key] = term
+    yield from terms.values()
 
 
 def _term(text: str, operator: Operator, values: tuple[str, ...], default: str, where: Where) -> LabelTerm:

@@ -39,7 +39,7 @@ class RawFqdn(msgspec.Struct, frozen=True, rename="camel"):
     match_pattern: str = ""
 
 
-class RawRule(msgspec.Struct, frozen=True, rename="camel"):
+class RawCiliumRule(msgspec.Struct, frozen=True, rename="camel"):
     """Ingress and egress rules, allowing and denying: the fields differ by the prefix from or to only."""
 
     from_endpoints: tuple[RawSelector, ...] | None = None
@@ -68,19 +68,19 @@ class RawDefaultDeny(msgspec.Struct, frozen=True):
     egress: bool | None = None
 
 
-class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
+class RawCiliumSpec(msgspec.Struct, frozen=True, rename="camel"):
     endpoint_selector: RawSelector | None = None
     node_selector: RawSelector | None = None
-    ingress: tuple[RawRule, ...] = ()
-    ingress_deny: tuple[RawRule, ...] = ()
-    egress: tuple[RawRule, ...] = ()
-    egress_deny: tuple[RawRule, ...] = ()
+    ingress: tuple[RawCiliumRule, ...] = ()
+    ingress_deny: tuple[RawCiliumRule, ...] = ()
+    egress: tuple[RawCiliumRule, ...] = ()
+    egress_deny: tuple[RawCiliumRule, ...] = ()
     enable_default_deny: RawDefaultDeny = RawDefaultDeny()
     description: str = ""
     labels: tuple[dict[str, Any], ...] = ()
     log: dict[str, Any] = {}
 
 
-class RawPolicy(msgspec.Struct, frozen=True):
-    spec: RawSpec | None = None
-    specs: tuple[RawSpec, ...] | None = None
+class RawCiliumPolicy(msgspec.Struct, frozen=True):
+    spec: RawCiliumSpec | None = None
+    specs: tuple[RawCiliumSpec, ...] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS
+from kubectl_genainet.proxy.evaluator.packet.protocols import PROTOCOLS
 from kubectl_genainet.proxy.evaluator.packet.state import State
 
 NAMES_OF_ZERO = ("cosmos", "default")  # of a route's realm and a device's group, in iproute2
@@ -78,16 +78,16 @@ def transport_bits(s: State, offset: int, width: int) -> Bits:
 
 def _cut(fields: Iterator[tuple[int, int | None]], offset: int, width: int) -> Bits:
     """The bits from `offset` on of fields that follow one another, each (width, value)."""
-    value = known = at = 0
+    value = known = bit = 0
     for size, field in fields:
-        start, end = max(at, offset), min(at + size, offset + width)
+        start, end = max(bit, offset), min(bit + size, offset + width)
         if start < end and field is not None:
-            part = field >> at + size - end & (1 << end - start) - 1
+            part = field >> bit + size - end & (1 << end - start) - 1
             shift = offset + width - end
             value |= part << shift
             known |= (1 << end - start) - 1 << shift
-        at += size
-        if at >= offset + width:
+        bit += size
+        if bit >= offset + width:
             break
     return Bits(value, known, width)
 
@@ -128,11 +128,11 @@ def u32_test(text: str) -> Callable[[State], bool | None]:
     """xt_u32's tests, joined by &&: "6&0xFF=1", "0>>22&0x3C@0>>16=80:443,8080". Raises ValueError, IndexError."""
     tests = [_u32_one(part) for part in text.replace(" ", "").split("&&")]
 
-    def check(s: State) -> bool | None:
+    def condition(s: State) -> bool | None:
         answers = [test(s) for test in tests]
         return False if False in answers else None if None in answers else True
 
-    return check
+    return condition
 
 
 def _u32_one(text: str) -> Callable[[State], bool | None]:
@@ -142,7 +142,7 @@ def _u32_one(text: str) -> Callable[[State], bool | None]:
     if any(operator in ("<<", ">>") and not 0 <= number <= MOST_SHIFTED for operator, number in steps):
         raise ValueError(f"{location} shifts by more than {MOST_SHIFTED} bits")
 
-    def check(s: State) -> bool | None:
+    def condition(s: State) -> bool | None:
         value, known, start = 0, 0, 0
         for operator, number in steps:
             match operator:
@@ -162,21 +162,21 @@ def _u32_one(text: str) -> Callable[[State], bool | None]:
         unset = ~known & _WORD
         return False if all(value | unset < bounds[0] or value > bounds[-1] for bounds in wanted) else None
 
-    return check
+    return condition
 
 
 def _u32_steps(location: str) -> list[tuple[str, int]]:
     """(operator, number): "" reads at a place, "@" at one from the value on."""
     steps: list[tuple[str, int]] = []
     operator, number = "", ""
-    at = 0
-    while at <= len(location):
-        mark = location[at : at + 2] if location[at : at + 2] in ("<<", ">>") else location[at : at + 1]
+    pos = 0
+    while pos <= len(location):
+        mark = location[pos : pos + 2] if location[pos : pos + 2] in ("<<", ">>") else location[pos : pos + 1]
         if mark in ("<<", ">>", "&", "@", ""):
             steps.append((operator, int(number, 0)))
             operator, number = mark, ""
-            at += len(mark) or 1
+            pos += len(mark) or 1
         else:
             number += mark
-            at += 1
+            pos += 1
     return steps

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from kubectl_genainet.proxy.evaluator.ir import Path
+    from kubectl_genainet.proxy.evaluator.ir import RulePath
 
 S = TypeVar("S", bound="State")
 ALL_BITS = 0xFFFFFFFF
@@ -56,6 +56,7 @@ class State:
         "family",
         "from_wire",
         "gid",
+        "handed_to",
         "icmp",
         "iif",
         "known",
@@ -79,8 +80,10 @@ class State:
         "scheduled",
         "sport",
         "src",
+        "strict",
         "tcp_flags",
         "tos",
+        "transparent",
         "ttl",
         "uid",
     )
@@ -121,13 +124,16 @@ class State:
     bridged: bool | None
     own: bool  # made on the node
     from_wire: bool  # it came in by a device that is not the loopback device, whichever that is
+    handed_to: tuple[int, int | None] | None  # the socket that TPROXY gave it to; its destination stays
+    transparent: bool | None  # whether a program listens for what TPROXY gives it
     looped: bool  # came back in through the loopback device
     redirected: bool  # to a port of the node itself
     scheduled: bool  # IPVS has sent it to a real server
+    strict: bool  # nothing is taken for granted: what became of the packet is known
     added: tuple[tuple[str, object], ...]  # (set, key) that rules on this way have added to sets
     assumed: tuple[str, ...]  # what was taken for granted on this way, in words
     probability: float | None
-    path: Path | None
+    path: RulePath | None
     doubts: tuple[tuple[str, bool], ...]
 
     def copy(self) -> State:
@@ -147,7 +153,8 @@ class State:
         new.tcp_flags, new.tos, new.redirected = self.tcp_flags, self.tos, self.redirected
         new.ttl, new.length = self.ttl, self.length
         new.orig_src, new.nat_done, new.added = self.orig_src, self.nat_done, self.added
-        new.by_node, new.from_wire = self.by_node, self.from_wire
+        new.by_node, new.from_wire, new.strict = self.by_node, self.from_wire, self.strict
+        new.handed_to, new.transparent = self.handed_to, self.transparent
         return new
 
     @property
@@ -164,7 +171,7 @@ class State:
             self.assumed = (*self.assumed, what)
 
 
-Check = Callable[[State], bool | None]
+Condition = Callable[[State], bool | None]
 
 
 @dataclass(frozen=True, slots=True)

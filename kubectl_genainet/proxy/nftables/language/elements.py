@@ -14,13 +14,13 @@ def verdict(reader: Tokens) -> Json:
     return {kind: {"target": unquoted(reader.next())}} if kind in ("jump", "goto") else {kind: None}
 
 
-def elements_of(words: list[str]) -> list[Any]:
+def elements_of(tokens: list[str]) -> list[Any]:
     """Elements between braces: keys, or [key, verdict or value] pairs, with their comments kept."""
-    return [_element(part) for part in split(words, ",") if part]
+    return [_element(part) for part in split(tokens, ",") if part]
 
 
-def _element(words: list[str]) -> Any:
-    key_words, *given = split(words, ":")
+def _element(tokens: list[str]) -> Any:
+    key_words, *data = split(tokens, ":")
     comment = ""
     kept: list[str] = []
     reader = Tokens(key_words)
@@ -29,18 +29,18 @@ def _element(words: list[str]) -> Any:
             reader.next()
             comment = unquoted(reader.next())
         elif reader.peek() == "counter":
-            reader.at += 1
+            reader.position += 1
         elif reader.peek() in ("timeout", "expires", "packets", "bytes", "last", "limit", "quota", "used") and kept:
-            reader.at += 2
+            reader.position += 2
         else:
             kept.append(reader.next())
     parts = [literal("".join(part)) for part in split(kept, ".")]
     key: Any = parts[0] if len(parts) == 1 else {"concat": parts}
     if comment:
         key = {"elem": {"val": key, "comment": comment}}
-    if not given:
+    if not data:
         return key
-    value_words = given[0]
+    value_words = data[0]
     if value_words and (value_words[0] in VERDICTS or value_words[0] in ("jump", "goto")):
         return [key, verdict(Tokens(value_words))]
     parts = [literal("".join(part)) for part in split(value_words, ".")]

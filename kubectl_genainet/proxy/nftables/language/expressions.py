@@ -21,13 +21,13 @@ def set_statement(reader: Tokens) -> Json:
 
 def _value(reader: Tokens) -> Any:
     """What is written: an expression, a name, or what a map gives for one."""
-    start = reader.at
-    found = expression(reader)
-    if reader.at == start:
+    start = reader.position
+    value = expression(reader)
+    if reader.position == start:
         return literal(reader.next())
     if reader.take("map"):
-        return {"map": {"key": found, "data": right_side(reader)}}
-    return found
+        return {"map": {"key": value, "data": right_side(reader)}}
+    return value
 
 
 def relation(reader: Tokens, left: Any) -> Json:
@@ -115,8 +115,8 @@ def _operand(reader: Tokens) -> Any:
         inner = _sum(reader, literal(reader.next()))
         reader.take(")")
         return inner
-    found = _primary(reader)
-    return literal(reader.next()) if found is None else found
+    operand = _primary(reader)
+    return literal(reader.next()) if operand is None else operand
 
 
 def _primary(reader: Tokens) -> Any:
@@ -133,7 +133,14 @@ def _primary(reader: Tokens) -> Any:
         return {"meta": {"key": reader.next()}}
     if word == "rt":
         reader.next()
-        return {"rt": {"key": reader.next()}}
+        family = {"family": reader.next()} if reader.peek() in ("ip", "ip6") else {}
+        return {"rt": {"key": reader.next(), **family}}
+    if word == "socket":
+        reader.next()
+        key = reader.next()
+        if key == "cgroupv2" and reader.take("level"):
+            reader.next()
+        return {"socket": {"key": key}}
     if word in _HEADERS:
         return _raw_payload(reader)
     if word == "ct":

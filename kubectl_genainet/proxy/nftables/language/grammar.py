@@ -26,7 +26,7 @@ STARTS = {
     *("accept", "drop", "return", "continue", "jump", "goto", "reject", "counter", "log", "limit", "masquerade"),
     *("dnat", "snat", "redirect", "queue", "comment", "update", "add", "delete", "notrack", "meta", "ct", "ip", "ip6"),
     *("tcp", "udp", "sctp", "th", "fib", "iifname", "oifname", "numgen", "mark", "quota", "flow", "dup", "tproxy"),
-    *("iif", "oif", "set", "icmp", "icmpv6", "jhash", "symhash", "last", "fwd", "synproxy", "meter", "rt"),
+    *("iif", "oif", "set", "icmp", "icmpv6", "jhash", "symhash", "last", "fwd", "synproxy", "meter", "rt", "socket"),
 }
 WITH_BITS = {("ct", "state"), ("ct", "status"), ("ct", "label"), ("tcp", "flags")}
 
@@ -38,35 +38,35 @@ def tokens_of(text: str) -> list[str]:
 class Tokens:
     """The words of a rule, and how far they are read."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words, self.at = words, 0
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens, self.position = tokens, 0
 
     def __bool__(self) -> bool:
-        return self.at < len(self.words)
+        return self.position < len(self.tokens)
 
     def peek(self, ahead: int = 0) -> str:
-        position = self.at + ahead
-        return self.words[position] if position < len(self.words) else ""
+        position = self.position + ahead
+        return self.tokens[position] if position < len(self.tokens) else ""
 
     def next(self) -> str:
         word = self.peek()
-        self.at += 1
+        self.position += 1
         return word
 
     def take(self, word: str) -> bool:
         if self.peek() == word:
-            self.at += 1
+            self.position += 1
             return True
         return False
 
     def block(self) -> list[str]:
         """What stands between the brace that comes next and its partner."""
         self.take("{")
-        depth, start = 1, self.at
+        depth, start = 1, self.position
         while self and depth:
             word = self.next()
             depth += (word == "{") - (word == "}")
-        return self.words[start : self.at - 1]
+        return self.tokens[start : self.position - 1]
 
 
 def unquoted(word: str) -> str:
@@ -98,10 +98,10 @@ def _is_address(word: str) -> bool:
     return word.count(".") == 3 or word.count(":") > 1
 
 
-def split(words: list[str], separator: str) -> list[list[str]]:
+def split(tokens: list[str], separator: str) -> list[list[str]]:
     parts: list[list[str]] = [[]]
     depth = 0
-    for word in words:
+    for word in tokens:
         depth += (word == "{") - (word == "}")
         if word == separator and depth == 0:
             parts.append([])

@@ -20,7 +20,7 @@ def nat_statement(kind: str) -> Callable[[Tokens], Json]:
                 body["family"] = word
             elif word == "prefix":
                 body["prefix"] = True
-        if reader.take("to"):
+        if reader.take("to") or reader.peek()[:1].isdigit():  # nft before 0.9.1 has no "to"
             _nat_target(reader, body)
         flags = []
         while reader.peek() in _NAT_FLAGS or reader.peek() == ",":
@@ -34,7 +34,7 @@ def nat_statement(kind: str) -> Callable[[Tokens], Json]:
 
 
 def _nat_target(reader: Tokens, body: Json) -> None:
-    start = reader.at
+    start = reader.position
     key = None if reader.peek()[:1].isdigit() else expression(reader)
     if key is not None and reader.take("map"):
         body["addr"] = {"map": {"key": key, "data": right_side(reader)}}
@@ -42,7 +42,7 @@ def _nat_target(reader: Tokens, body: Json) -> None:
             word = reader.next()
             body["port"] = literal(word[1:] or reader.next())
         return
-    reader.at = start
+    reader.position = start
     word = reader.next()
     if word.startswith("["):
         address, _, port = word[1:].partition("]")
@@ -72,11 +72,11 @@ def _nat_port(reader: Tokens, word: str) -> Any:
     ):
         return literal(word)
     if word:
-        reader.at -= 1
-        reader.words = [*reader.words[: reader.at], word, *reader.words[reader.at + 1 :]]
-    start = reader.at
+        reader.position -= 1
+        reader.tokens = [*reader.tokens[: reader.position], word, *reader.tokens[reader.position + 1 :]]
+    start = reader.position
     key = None if reader.peek()[:1].isdigit() else expression(reader)
     if key is not None and reader.take("map"):
         return {"map": {"key": key, "data": right_side(reader)}}
-    reader.at = start
+    reader.position = start
     return literal(reader.next())

@@ -12,11 +12,11 @@ from kubectl_genainet.proxy.nftables.language.nat_words import nat_statement
 def _counter(reader: Tokens) -> Json:
     if reader.take("name"):
         return {"counter": unquoted(reader.next())}
-    found = {}
+    counter = {}
     while reader.peek() in ("packets", "bytes"):
         key = reader.next()
-        found[key] = int(reader.next())
-    return {"counter": found or None}
+        counter[key] = int(reader.next())
+    return {"counter": counter or None}
 
 
 def _reject(reader: Tokens) -> Json:
@@ -46,13 +46,13 @@ def _amount(reader: Tokens, kind: str) -> Json:
     """limit and quota: whether what is over the amount is meant, and the words of it."""
     if reader.take("name"):
         return {kind: unquoted(reader.next())}
-    start = reader.at
+    start = reader.position
     reader.take("rate")
     inverted = reader.take("over")
     reader.take("until")
     while reader and (reader.peek()[0].isdigit() or reader.peek() in _AMOUNT_WORDS or "/" in reader.peek()):
         reader.next()
-    return {kind: {"inv": inverted, "text": " ".join(reader.words[start : reader.at])}}
+    return {kind: {"inv": inverted, "text": " ".join(reader.tokens[start : reader.position])}}
 
 
 _AMOUNT_WORDS = {
@@ -85,15 +85,15 @@ def _set_update(op: str) -> Callable[[Tokens], Json]:
 
 def _inner(reader: Tokens) -> list[Json]:
     """The statements of a dynamic set's element: a limit, a number of connections, a counter."""
-    found: list[Json] = []
+    statements: list[Json] = []
     while reader:
         word = reader.next()
         if word in ("limit", "quota"):
-            found.append(_amount(reader, word))
+            statements.append(_amount(reader, word))
         elif word == "ct" and reader.take("count"):
             inverted = reader.take("over")
-            found.append({"ct count": {"val": int(reader.next()), "inv": inverted}})
-    return found
+            statements.append({"ct count": {"val": int(reader.next()), "inv": inverted}})
+    return statements
 
 
 def _meter(reader: Tokens) -> Json:
@@ -109,16 +109,16 @@ def _swallow(kind: str) -> Callable[[Tokens], Json]:
     """A statement whose options decide nothing here: skipped up to the next statement."""
 
     def build(reader: Tokens) -> Json:
-        words = []
+        skipped = []
         while reader and reader.peek() not in STARTS:
-            words.append(reader.next())
-        return {kind: " ".join(words)}
+            skipped.append(reader.next())
+        return {kind: " ".join(skipped)}
 
     return build
 
 
 def _flow(reader: Tokens) -> Json:
-    reader.at += 2 if reader.peek() in ("add", "offload") else 1
+    reader.position += 2 if reader.peek() in ("add", "offload") else 1
     return {"flow": None}
 
 

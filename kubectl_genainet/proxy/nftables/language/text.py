@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.proxy.dumps.posted import is_elided
 from kubectl_genainet.proxy.nftables.language.elements import elements_of
 from kubectl_genainet.proxy.nftables.language.grammar import Json, tokens_of, unquoted
@@ -16,14 +17,15 @@ from kubectl_genainet.proxy.nftables.read import NftTable, build_tables
 
 # Names that nft prints for standard priorities (nft(8), "Standard priority names"); the family is not bridge.
 PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
-_PRIORITY = re.compile(r"([a-z]*)\s*([+-]?)\s*(\d*)")
-_DATA_TYPES = re.compile(r"\s*\.\s*")
+_PRIORITY = re.compile(r"([a-z]*)\s*+([+-]?)\s*(\d*)")
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 _COMMANDS = ("add", "create", "insert", "delete", "destroy", "flush", "replace", "reset")
 _BLOCKS = ("flowtable", "counter", "quota", "limit", "ct", "secmark", "synproxy")
 # Tables of iptables-nft: what nft can't print of their rules it leaves out, and two spaces stay behind.
 _OF_IPTABLES = re.compile(r"^table (?:ip|ip6) (?:filter|nat|mangle|raw|security) \{")
 _LEFT_OUT = re.compile(r"^(\t+) +(?=\S)|(?<=\S)  +(?=\S)")
+_BLANK_FIRST = re.compile(r"^\t+ type \w+ hook ", re.M)  # nft before 0.6 puts a space before every line of a chain
+_LEADING_BLANK = re.compile(r"^(\t+) (?=\S)", re.M)
 MAX_DEPTH = 40
 
 
@@ -56,30 +58,40 @@ def _objects(text: str, unread: list[str]) -> Iterator[Json]:
     if deepest > MAX_DEPTH:
         unread.append(f"braces stand {deepest} deep")
         return
-    at = 0
-    while at < len(tokens):
-        word = tokens[at]
-        if word == "table" and at + 2 < len(tokens):
-            end = _closing(tokens, at)
-            yield from _whole_table(tokens[at:end], unread)
-            at = end
+    tables, excerpts = "", []
+    position = 0
+    while position < len(tokens):
+        word = tokens[position]
+        if word == "table" and position + 2 < len(tokens):
+            end = _closing(tokens, position)
+            tables += " ".join(tokens[position:end])
+            yield from _whole_table(tokens[position:end], unread)
+            position = end
+        elif word == "chain" and "{" in tokens[position + 1 : position + 3]:
+            end = _closing(tokens, position)
+            excerpts.append(" ".join(tokens[position:end]))
+            position = end
         elif word in _COMMANDS:
-            end = _line_end(tokens, at)
-            yield from _command(word, tokens[at + 1 : end], unread)
-            at = end
+            end = _line_end(tokens, position)
+            yield from _command(word, tokens[position + 1 : end], unread)
+            position = end
         elif word in ("\n", ";", "}"):
-            at += 1
+            position += 1
         else:
-            end = _line_end(tokens, at)
+            end = _line_end(tokens, position)
             if word not in ("list", "nft", "sudo", "meta"):
-                unread.append(f"a line that is not read: {' '.join(tokens[at:end])[:80]}")
-            at = max(end, at + 1)
+                unread.append(f"a line that is not read: {' '.join(tokens[position:end])[:80]}")
+            position = max(end, position + 1)
+    # A chain by itself is a part of a table that is shown again, or of one that is not in the text.
+    unread += [f"a chain without its table: {excerpt[:80]}" for excerpt in excerpts if excerpt not in tables]
 
 
 def _marked(text: str, unread: list[str]) -> str:
     """The text without comments, and with a word where a listing of iptables-nft's rules leaves something out."""
     lines = []
     own = False
+    if _BLANK_FIRST.search(text):
+        text = _LEADING_BLANK.sub(r"\1", text)
     for line in text.splitlines():
         if line.startswith("table "):
             own = _OF_IPTABLES.match(line) is not None
@@ -114,40 +126,40 @@ def _with_values(tokens: list[str], unread: list[str]) -> list[str]:
     if not any(token.startswith("$") or token == "define" for token in tokens):
         return tokens
     known: dict[str, list[str]] = {}
-    found: list[str] = []
-    at = 0
-    while at < len(tokens):
-        if tokens[at] in ("define", "redefine") and at + 2 < len(tokens) and tokens[at + 2] == "=":
-            end = _line_end(tokens, at)
-            known["$" + tokens[at + 1]] = _with_known(tokens[at + 3 : end], known)
-            at = end
+    expanded: list[str] = []
+    position = 0
+    while position < len(tokens):
+        if tokens[position] in ("define", "redefine") and position + 2 < len(tokens) and tokens[position + 2] == "=":
+            end = _line_end(tokens, position)
+            known["$" + tokens[position + 1]] = _with_known(tokens[position + 3 : end], known)
+            position = end
         else:
-            found += _with_known([tokens[at]], known)
-            at += 1
-    for name in {token for token in found if token.startswith("$")}:
+            expanded += _with_known([tokens[position]], known)
+            position += 1
+    for name in {token for token in expanded if token.startswith("$")}:
         unread.append(f"{name} is not defined in the text")
-    return found
+    return expanded
 
 
 def _with_known(tokens: list[str], known: dict[str, list[str]]) -> list[str]:
     return [part for token in tokens for part in known.get(token, (token,))][:100_000]
 
 
-def _closing(tokens: list[str], at: int) -> int:
+def _closing(tokens: list[str], position: int) -> int:
     """The index after the block that opens at or after `at`."""
     depth = 0
-    for i in range(at, len(tokens)):
+    for i in range(position, len(tokens)):
         depth += (tokens[i] == "{") - (tokens[i] == "}")
         if tokens[i] == "}" and depth == 0:
             return i + 1
-        if tokens[i] == "\n" and depth == 0 and i > at + 3:
+        if tokens[i] == "\n" and depth == 0 and i > position + 3:
             return i + 1
     return len(tokens)
 
 
-def _line_end(tokens: list[str], at: int) -> int:
+def _line_end(tokens: list[str], position: int) -> int:
     depth = 0
-    for i in range(at, len(tokens)):
+    for i in range(position, len(tokens)):
         depth += (tokens[i] == "{") - (tokens[i] == "}")
         if depth == 0 and tokens[i] in ("\n", ";"):
             return i
@@ -155,27 +167,29 @@ def _line_end(tokens: list[str], at: int) -> int:
 
 
 def _whole_table(tokens: list[str], unread: list[str]) -> Iterator[Json]:
-    words = [t for t in tokens[1 : tokens.index("{") if "{" in tokens else len(tokens)] if t != "\n"]
-    if not words:
+    header = [t for t in tokens[1 : tokens.index("{") if "{" in tokens else len(tokens)] if t != "\n"]
+    if not header:
         unread.append("a table without a name")
         return
-    family, name = (words[0], words[1]) if len(words) > 1 else ("ip", words[0])
+    family, name = (header[0], header[1]) if len(header) > 1 else ("ip", header[0])
     yield {"table": {"family": family, "name": name}}
-    at = tokens.index("{") + 1 if "{" in tokens else len(tokens)
-    while at < len(tokens):
-        if tokens[at] in ("set", "map", "chain", "meter"):
-            end = _closing(tokens, at)
-            body = tokens[at + 3 : end - 1] if tokens[end - 1] == "}" else tokens[at + 3 : end]
-            yield from _member(family, name, tokens[at], tokens[at + 1], body, unread)
-            at = end
-        elif tokens[at] in _BLOCKS and "{" in tokens[at : at + 4]:
-            at = _closing(tokens, at)
-        elif tokens[at] == "flags":
-            end = _line_end(tokens, at)
-            yield {"table": {"family": family, "name": name, "flags": [t for t in tokens[at + 1 : end] if t != ","]}}
-            at = end
+    position = tokens.index("{") + 1 if "{" in tokens else len(tokens)
+    while position < len(tokens):
+        if tokens[position] in ("set", "map", "chain", "meter"):
+            end = _closing(tokens, position)
+            body = tokens[position + 3 : end - 1] if tokens[end - 1] == "}" else tokens[position + 3 : end]
+            yield from _member(family, name, tokens[position], tokens[position + 1], body, unread)
+            position = end
+        elif tokens[position] in _BLOCKS and "{" in tokens[position : position + 4]:
+            position = _closing(tokens, position)
+        elif tokens[position] == "flags":
+            end = _line_end(tokens, position)
+            yield {
+                "table": {"family": family, "name": name, "flags": [t for t in tokens[position + 1 : end] if t != ","]}
+            }
+            position = end
         else:
-            at += 1
+            position += 1
 
 
 def _member(family: str, table: str, kind: str, name: str, body: list[str], unread: list[str]) -> Iterator[Json]:
@@ -191,88 +205,90 @@ def _member(family: str, table: str, kind: str, name: str, body: list[str], unre
 
 def _chain(base: Json, body: list[str]) -> Iterator[Json]:
     chain, rules = dict(base), []
-    for words in statements(body):
-        if words[0] == "type" and "hook" in words:
-            chain |= _hook(words)
-        elif words[0] == "policy" and len(words) > 1:
-            chain["policy"] = words[1]
-        elif words[0] not in ("comment", "flags"):
-            rules.append(words)
+    for statement in statements(body):
+        if statement[0] == "type" and "hook" in statement:
+            chain |= _hook(statement)
+        elif statement[0] == "policy" and len(statement) > 1:
+            chain["policy"] = statement[1]
+        elif statement[0] not in ("comment", "flags"):
+            rules.append(statement)
     yield {"chain": chain}
-    for words in rules:
-        yield {"rule": _rule(base["family"], base["table"], base["name"], words)}
+    for statement in rules:
+        yield {"rule": _rule(base["family"], base["table"], base["name"], statement)}
 
 
-def _hook(words: list[str]) -> Json:
-    priority = words.index("priority")
-    found: Json = {"type": words[1], "hook": words[words.index("hook") + 1]}
-    found["prio"] = priority_number(" ".join(words[priority + 1 :]))
+def _hook(tokens: list[str]) -> Json:
+    priority = tokens.index("priority")
+    hook: Json = {"type": tokens[1], "hook": tokens[tokens.index("hook") + 1]}
+    hook["prio"] = priority_number(" ".join(tokens[priority + 1 :]))
     for option in ("device", "devices"):
-        if option in words[:priority]:
-            given = words[words.index(option) + 1 : priority]
-            found["dev"] = [unquoted(word) for word in given if word not in ("=", "{", "}", ",")]
-    return found
+        if option in tokens[:priority]:
+            device = tokens[tokens.index(option) + 1 : priority]
+            hook["dev"] = [unquoted(word) for word in device if word not in ("=", "{", "}", ",")]
+    return hook
 
 
-def _rule(family: str, table: str, chain: str, words: list[str]) -> Json:
-    expressions, comment = parse_rule(words)
-    text = " ".join(w for w in words if w != "\n").replace(" ,", ",").replace("xt lost ", "")
+def _rule(family: str, table: str, chain: str, statement: list[str]) -> Json:
+    expressions, comment = parse_rule(statement)
+    text = " ".join(w for w in statement if w != "\n").replace(" ,", ",").replace("xt lost ", "")
     rule: Json = {"family": family, "table": table, "chain": unquoted(chain), "expr": expressions, "text": text}
     return {**rule, "comment": comment} if comment else rule
 
 
 def _set_body(body: list[str]) -> Json:
-    found: Json = {}
-    for words in statements(body):
-        if words[0] != "elements" and "{" in words:
+    body_fields: Json = {}
+    for statement in statements(body):
+        if statement[0] != "elements" and "{" in statement:
             raise ValueError("its lines are not apart")
-        match words[0]:
+        match statement[0]:
             case "type" | "typeof":
-                keys = _DATA_TYPES.split(" ".join(words[1:]).partition(":")[0].strip())
-                found["type"] = keys
-            case "elements" if "{" in words:
-                inner = words[words.index("{") + 1 :]
-                found["elem"] = elements_of(inner[:-1] if inner[-1:] == ["}"] else inner)
-    return found
+                keys = [key.strip() for key in " ".join(statement[1:]).partition(":")[0].split(".")]
+                body_fields["type"] = keys
+            case "elements" if "{" in statement:
+                inner = statement[statement.index("{") + 1 :]
+                body_fields["elem"] = elements_of(inner[:-1] if inner[-1:] == ["}"] else inner)
+    return body_fields
 
 
-def _command(command: str, words: list[str], unread: list[str]) -> Iterator[Json]:
+def _command(command: str, tokens: list[str], unread: list[str]) -> Iterator[Json]:
     """One command of a transaction."""
-    if not words or command == "reset":
+    if not tokens or command == "reset":
         return
-    kind, rest = words[0], words[1:]
+    kind, arguments = tokens[0], tokens[1:]
     if kind not in ("table", "set", "map", "chain", "rule", "element", "ruleset", "meter"):
         if kind in (*_BLOCKS, "flowtable"):
             return
-        kind, rest = "rule", words  # `insert inet t c …`: the word may be left out
-    family = rest.pop(0) if rest and rest[0] in _FAMILIES else "ip"
+        kind, arguments = "rule", tokens  # `insert inet t c …`: the word may be left out
+    family = arguments.pop(0) if arguments and arguments[0] in _FAMILIES else "ip"
     verb = "add" if command == "create" else command
     try:
-        for obj in _objects_of(verb, kind, family, rest, unread):
+        for obj in _objects_of(verb, kind, family, arguments, unread):
             (name, body), *_ = obj.items()
             yield {verb: {name: body}}
     except (ValueError, IndexError, RecursionError):
-        unread.append(f"a command that is not read: {command} {' '.join(words)[:80]}")
+        unread.append(f"a command that is not read: {command} {' '.join(tokens)[:80]}")
 
 
-def _objects_of(verb: str, kind: str, family: str, rest: list[str], unread: list[str]) -> Iterator[Json]:
+def _objects_of(verb: str, kind: str, family: str, arguments: list[str], unread: list[str]) -> Iterator[Json]:
     if kind == "ruleset":
         yield {"ruleset": {}}
     elif kind == "table":
-        if verb == "add" and "{" in rest:
-            yield from _whole_table(["table", family, *rest], unread)
+        if verb == "add" and "{" in arguments:
+            yield from _whole_table(["table", family, *arguments], unread)
         else:
-            yield {"table": {"family": family, "name": rest[0]}}
+            yield {"table": {"family": family, "name": arguments[0]}}
     elif kind in ("set", "map", "chain", "meter"):
-        body = rest[3:-1] if rest[2:3] == ["{"] else []
-        yield from _member(family, rest[0], kind, rest[1], body, unread)
+        body = arguments[3:-1] if arguments[2:3] == ["{"] else []
+        yield from _member(family, arguments[0], kind, arguments[1], body, unread)
     elif kind == "rule":
-        words = rest[2:]
+        statement = arguments[2:]
         rule: Json = {}
-        while words and words[0] in ("handle", "index", "position"):
-            rule["index"] = words[1]
-            words = words[2:]
-        yield {"rule": {**_rule(family, rest[0], rest[1], words), **rule}}
+        while statement and statement[0] in ("handle", "index", "position"):
+            number = whole_number(statement[1]) if len(statement) > 1 else None
+            key = "position" if statement[0] == "handle" and verb != "replace" else statement[0]
+            rule[key] = -1 if number is None else number
+            statement = statement[2:]
+        yield {"rule": {**_rule(family, arguments[0], arguments[1], statement), **rule}}
     elif kind == "element":
-        elements = elements_of(rest[rest.index("{") + 1 : -1])
-        yield {"element": {"family": family, "table": rest[0], "name": rest[1], "elem": elements}}
+        elements = elements_of(arguments[arguments.index("{") + 1 : -1])
+        yield {"element": {"family": family, "table": arguments[0], "name": arguments[1], "elem": elements}}

@@ -12,29 +12,31 @@ from kubectl_genainet.proxy.nftables.language.statements import STATEMENTS
 _INLINE = re.compile(r"^\s*(jump|goto)\s*\{")
 
 
-def parse_rule(words: list[str]) -> tuple[list[Json], str]:
+def parse_rule(tokens: list[str]) -> tuple[list[Json], str]:
     """The expressions of a rule and its comment. What is not understood becomes `{"unread": words}`."""
-    reader, comment = Tokens(words), ""
-    found: list[Json] = []
+    reader, comment = Tokens(tokens), ""
+    statements: list[Json] = []
     while reader:
         if reader.take("comment"):
             comment = unquoted(reader.next())
             continue
-        start = reader.at
-        if found and _ends_rule(found[-1]):  # nft takes no such rule: lines of a listing stand on one line here
-            return [*found, {"unread": " ".join(words[start:])}], comment
+        start = reader.position
+        if statements and _ends_rule(
+            statements[-1]
+        ):  # nft takes no such rule: lines of a listing stand on one line here
+            return [*statements, {"unread": " ".join(tokens[start:])}], comment
         try:
             parsed = _statement(reader)
         except (ValueError, IndexError, TypeError, RecursionError):
-            parsed, reader.at = None, start
-        if reader.at == start:  # nothing was understood: name it, and go on where a statement begins
-            reader.at += 1
+            parsed, reader.position = None, start
+        if reader.position == start:  # nothing was understood: name it, and go on where a statement begins
+            reader.position += 1
             while reader and reader.peek() not in STARTS:
-                reader.at += 1
-            found.append({"unread": " ".join(words[start : reader.at])})
+                reader.position += 1
+            statements.append({"unread": " ".join(tokens[start : reader.position])})
         elif parsed is not None:
-            found.append(parsed)
-    return found, comment
+            statements.append(parsed)
+    return statements, comment
 
 
 def _ends_rule(statement: Json) -> bool:
@@ -56,7 +58,7 @@ def _statement(reader: Tokens) -> Json | None:
     if word == "tcp" and reader.peek(1) == "option":
         return _tcp_option(reader)
     if word == "ct" and reader.peek(1) == "count":
-        reader.at += 2
+        reader.position += 2
         inverted = reader.take("over")
         return {"ct count": {"val": int(reader.next()), "inv": inverted}}
     if word in ("meta", "ct") and "set" in (reader.peek(2), reader.peek(3)):
@@ -66,39 +68,39 @@ def _statement(reader: Tokens) -> Json | None:
 
 
 def _tcp_option(reader: Tokens) -> Json:
-    start = reader.at
-    reader.at += 2
+    start = reader.position
+    reader.position += 2
     while reader and reader.peek() not in STARTS:
-        reader.at += 1
+        reader.position += 1
     changes = reader.take("set")
     while changes and reader and reader.peek() not in STARTS:
-        reader.at += 1
-    text = " ".join(reader.words[start : reader.at])
+        reader.position += 1
+    text = " ".join(reader.tokens[start : reader.position])
     return {"tcp option": text} if changes else {"unread": text}
 
 
 def rules_of(body: list[str]) -> list[Json]:
     """The rules of a chain without a name."""
     rules = []
-    for words in statements(body):
-        expressions, comment = parse_rule(words)
-        rules.append({"expr": expressions, "text": " ".join(words), "comment": comment})
+    for statement in statements(body):
+        expressions, comment = parse_rule(statement)
+        rules.append({"expr": expressions, "text": " ".join(statement), "comment": comment})
     return rules
 
 
 def statements(body: list[str]) -> list[list[str]]:
     """The statements of a block: ended by a newline or a semicolon outside of braces."""
     depth = 0
-    found: list[list[str]] = []
+    complete: list[list[str]] = []
     current: list[str] = []
     for token in body:
         depth += (token == "{") - (token == "}")
         if depth == 0 and token in ("\n", ";"):
-            found.append(current)
+            complete.append(current)
             current = []
         elif token != "\n" or depth:
             current.append(token)
-    return [words for words in (*found, current) if words]
+    return [statement for statement in (*complete, current) if statement]
 
 
 def inline_chain(text: str) -> Json | None:

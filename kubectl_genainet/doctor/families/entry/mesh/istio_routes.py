@@ -7,10 +7,11 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import command, items, kubectl, mapping, number, strings, text
-from kubectl_genainet.doctor.predicates.selectors import alike
+from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, number, strings, text
+from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
+from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import KubeObject, Service
 
 GROUP = "networking.istio.io"
 MESH = "mesh"  # the name that stands for all sidecars
@@ -61,39 +62,53 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
             service, port = cluster.services_by_key.get(key), number(destination, "port", "number")
             named = f"Service {key[0]}/{key[1]}"
             if service is None:
-                elsewhere = cluster.partial("Service", key[0])
-                others = (n for ns, n in cluster.services_by_key if ns == key[0])
-                if elsewhere and not alike(key[1], others):
+                elsewhere, near = cluster.partial("Service", key[0]), alike(key[1], service_names(cluster, key[0]))
+                if elsewhere and not near:
                     yield NotChecked(str(virtual.ref), f"{named} is not here: {elsewhere}")
                     continue
-                evidence, said = seen(virtual.ref, f"{field}.host", host, f"there is no {named}"), "does not exist"
+                evidence, problem = seen(virtual.ref, f"{field}.host", host, f"there is no {named}"), "does not exist"
+                mend = name_instead(virtual, f"{field}.host", near and host.replace(key[1], near, 1))
             elif port and all(p.port != port for p in service.spec.ports):
                 has = ", ".join(str(p.port) for p in service.spec.ports)
                 evidence = seen(virtual.ref, f"{field}.port.number", port, f"the ports of {named} are {has}")
-                said = f"has no port {port}"
+                problem, mend = f"has no port {port}", _only_port(virtual, field, service)
             else:
                 continue
             yield Problem(
-                f"a route leads to {named}, which {said}",
+                f"a route leads to {named}, which {problem}",
                 virtual.ref,
                 (evidence,),
-                Remedy("Name a Service of the cluster and a port of it.", command=kubectl(virtual.ref, "edit")),
+                Remedy("Name a Service of the cluster and a port of it.", command=mend),
             )
+
+
+def _only_port(virtual: KubeObject, field: str, service: Service) -> str:
+    if len(service.spec.ports) != 1:
+        return kubectl(virtual.ref, "edit")
+    return set_in(virtual, f"{field}.port.number", service.spec.ports[0].port)
 
 
 def _gateway_keys(virtual: KubeObject) -> list[tuple[str, str, str]]:
     """(namespace, name, as written) of the Gateways that a VirtualService is bound to; none for the mesh alone."""
-    out = []
+    keys = []
     for name in strings(virtual.raw, "spec", "gateways"):
         namespace, _, plain = name.rpartition("/")
         if name != MESH:
-            out.append((namespace or virtual.namespace, plain, name))
-    return out
+            keys.append((namespace or virtual.namespace, plain, name))
+    return keys
 
 
-def _edit(gateway: KubeObject) -> str:
-    """With the group: a Gateway of the Gateway API has the same name."""
-    return command("kubectl", "-n", gateway.namespace, "edit", f"gateway.{GROUP}/{gateway.name}")
+def _other_gateway(virtual: KubeObject, written: str, meant: str) -> str:
+    """The Gateway that was probably meant, in the place of one that does not exist."""
+    index = list(at(virtual.raw, "spec", "gateways")).index(written)
+    return name_instead(virtual, f"spec.gateways[{index}]", meant)
+
+
+def _with_host(gateway: KubeObject, host: str) -> str:
+    """The host added to the only server of a Gateway. With the group: a Gateway of the Gateway API has the same name."""
+    if len(items(gateway.raw, "spec", "servers")) != 1:
+        return command("kubectl", "-n", gateway.namespace, "edit", f"gateway.{GROUP}/{gateway.name}")
+    return set_in(gateway, "spec.servers[0].hosts[-]", host)
 
 
 def _covers(pattern: str, host: str) -> bool:
@@ -112,7 +127,7 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
 
     Looks at spec.gateways and spec.hosts of VirtualServices, and at servers[].hosts of the Gateways (networking.istio.io).
     An error: clients from outside get 404 from the gateway, though Service and pods are fine. A warning where manifests
-    that are not the whole cluster hold one of that name in another namespace.
+    that are not the whole cluster hold one of that name in another namespace that its manifest names.
 
     Why: the gateway's proxy has a route only where both agree. A Gateway of another namespace has to be named with it.
 
@@ -125,18 +140,21 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
             gateway = gateways.get((namespace, name))
             if gateway is None:
                 elsewhere = cluster.partial("Gateway", namespace)
-                others = [n for ns, n in gateways if ns == namespace]
-                there = next((ns for ns, n in gateways if n == name), "")
-                if elsewhere and not there and not alike(name, others):
+                near = alike(name, (n for ns, n in gateways if ns == namespace))
+                there = next((g.namespace for g in gateways.values() if g.name == name and not g.unplaced), "")
+                if elsewhere and not there and not near:
                     yield NotChecked(str(virtual.ref), f"Gateway {namespace}/{name} is not here: {elsewhere}")
                     continue
-                said = f"there is no Gateway {namespace}/{name}" + (f", but one in {there}" if there else "")
+                problem = f"there is no Gateway {namespace}/{name}" + (f", but one in {there}" if there else "")
                 yield Problem(
                     f"its Gateway {written} does not exist",
                     virtual.ref,
-                    (seen(virtual.ref, "spec.gateways", written, said),),
-                    Remedy("Name an existing Gateway (NAMESPACE/NAME).", command=kubectl(virtual.ref, "edit")),
-                    severity=Severity.WARNING if elsewhere and not alike(name, others) else None,
+                    (seen(virtual.ref, "spec.gateways", written, problem),),
+                    Remedy(
+                        "Name an existing Gateway (NAMESPACE/NAME).",
+                        command=_other_gateway(virtual, written, near or (there and f"{there}/{name}")),
+                    ),
+                    severity=Severity.WARNING if elsewhere and not near else None,
                 )
                 continue
             taken = [h for s in items(gateway.raw, "spec", "servers") for h in strings(s, "hosts")]
@@ -145,13 +163,13 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
             if "mesh" in strings(virtual.raw, "spec", "gateways") and refused != hosts:
                 refused = []  # the Gateway's hosts are among them; the others are those of clients in the mesh
             for host in refused:
-                said = f"{gateway.ref} takes {', '.join(taken)}"
+                problem = f"{gateway.ref} takes {', '.join(taken)}"
                 yield Problem(
                     f"its Gateway does not take the host {host}",
                     virtual.ref,
                     (
-                        seen(virtual.ref, "spec.hosts", host, said),
-                        seen(gateway.ref, "spec.servers[*].hosts", taken, said),
+                        seen(virtual.ref, "spec.hosts", host, problem),
+                        seen(gateway.ref, "spec.servers[*].hosts", taken, problem),
                     ),
-                    Remedy("Add the host to a server of the Gateway.", command=_edit(gateway)),
+                    Remedy("Add the host to a server of the Gateway.", command=_with_host(gateway, host)),
                 )

@@ -26,7 +26,7 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
 
     Why: the policy names the application's port, but on the wire it is the mesh's: the call is dropped although the
     policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready. An error: every
-    such call fails.
+    such call fails. A warning in manifests that are not the whole cluster: a policy that is not among them may admit it.
 
     Source: https://istio.io/latest/docs/ambient/usage/networkpolicy/,
     https://istio.io/latest/docs/ops/deployment/application-requirements/
@@ -39,10 +39,10 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
             port = _mesh_port(mesh)
             if not port or mesh_of(cluster, call.client)[0] is not mesh or evidence is None:
                 continue
-            found = cluster.admits(call.client, workload, "TCP", port)
-            if found is not None and found.verdict is PolicyVerdict.DENY:
-                direction = Direction.INGRESS if found.ingress.verdict is PolicyVerdict.DENY else Direction.EGRESS
-                policies = found.direction(direction).isolated_by
+            verdict = cluster.admits(call.client, workload, "TCP", port)
+            if verdict is not None and verdict.verdict is PolicyVerdict.DENY:
+                direction = Direction.INGRESS if verdict.ingress.verdict is PolicyVerdict.DENY else Direction.EGRESS
+                policies = verdict.direction(direction).isolated_by
                 yield Problem(
                     f"TCP {port} of the mesh is not admitted from {call.client.ref}",
                     workload.ref,
@@ -56,8 +56,14 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                         evidence,
                     ),
                     _admit_mesh_port(policies, call.client, workload, port, direction),
+                    refuted_by=("NetworkPolicy", _isolated(direction, call.client, workload).namespace),
                 )
     yield from _istiod_blocked(cluster)
+
+
+def _isolated(direction: Direction, client: Workload, server: Workload) -> Workload:
+    """The one of two workloads whose policies do not admit a connection."""
+    return client if direction is Direction.EGRESS else server
 
 
 def _istiod_blocked(cluster: Cluster) -> Problems:
@@ -68,31 +74,32 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
         mesh, evidence = mesh_of(cluster, workload)
         if mesh is not Mesh.ISTIO_SIDECAR or evidence is None:
             continue
-        found = cluster.admits(workload, istiod, "TCP", XDS)
-        if found is not None and found.verdict is PolicyVerdict.DENY:
-            direction = Direction.EGRESS if found.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
+        verdict = cluster.admits(workload, istiod, "TCP", XDS)
+        if verdict is not None and verdict.verdict is PolicyVerdict.DENY:
+            direction = Direction.EGRESS if verdict.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
             yield Problem(
                 f"it may not reach istiod on TCP {XDS}",
                 workload.ref,
                 (
                     *(
                         derived(p, f"spec.{direction.value}", XDS, f"{p} isolates, and no rule admits TCP {XDS}")
-                        for p in found.direction(direction).isolated_by
+                        for p in verdict.direction(direction).isolated_by
                     ),
                     evidence,
                 ),
                 _admit_istiod(workload, istiod, direction),
+                refuted_by=("NetworkPolicy", _isolated(direction, workload, istiod).namespace),
             )
 
 
 def _admit_istiod(workload: Workload, istiod: Workload, direction: Direction) -> Remedy:
     """A policy beside those that isolate the workload: what several admit adds up."""
-    said = f"Admit egress to istiod on TCP {XDS}."
+    advice = f"Admit egress to istiod on TCP {XDS}."
     if direction is not Direction.EGRESS:
         return Remedy(f"Admit {workload.ref} at istiod on TCP {XDS}.")
     rule = {"to": [peer(workload.namespace, istiod)], "ports": [{"protocol": "TCP", "port": XDS}]}
     spec = {"podSelector": {"matchLabels": selecting_labels(workload)}, "policyTypes": ["Egress"], "egress": [rule]}
-    return adding(said, network_policy(f"{workload.name}-istiod", workload.namespace, spec))
+    return adding(advice, network_policy(f"{workload.name}-istiod", workload.namespace, spec))
 
 
 def _admit_mesh_port(

@@ -41,11 +41,13 @@ def _proxy_listens(cluster: Cluster, workload: Workload, ports: Collection[int])
     reports = {r.node: r for r in cluster.reports}
     for live in workload.pods:
         netns = netns_of(reports[live.node], live) if live.node in reports else None
-        found = sorted({i.port for i in (netns.tcp_listeners or () if netns else ()) if i.port in ports})
-        if found:
-            shown = ", ".join(map(str, found))
+        listening = sorted({i.port for i in (netns.tcp_listeners or () if netns else ()) if i.port in ports})
+        if listening:
+            shown = ", ".join(map(str, listening))
             return (
-                on_node(live.node, f"a proxy listens on TCP {shown} inside it", found, field="listeners", obj=live.ref),
+                on_node(
+                    live.node, f"a proxy listens on TCP {shown} inside it", listening, field="listeners", obj=live.ref
+                ),
             )
     return ()
 
@@ -237,10 +239,10 @@ def _plain_clients(cluster: Cluster) -> Iterator[tuple[Service, str, Evidence]]:
         if front is None or mesh_of(cluster, front)[0] is not Mesh.NONE:
             continue
         for field, backend, _, _ in backends(ingress):
-            found = cluster.services_by_key.get((ingress.namespace, text(backend, "service", "name")))
-            if found is not None:
-                said = f"{front.ref} serves {ingress.ref} and has no sidecar"
-                yield found, str(front.ref), seen(ingress.ref, f"{field}.service.name", found.metadata.name, said)
+            callee = cluster.services_by_key.get((ingress.namespace, text(backend, "service", "name")))
+            if callee is not None:
+                problem = f"{front.ref} serves {ingress.ref} and has no sidecar"
+                yield callee, str(front.ref), seen(ingress.ref, f"{field}.service.name", callee.metadata.name, problem)
 
 
 @check(Area.MESH, Severity.WARNING, needs=("Pod", "Service"), applies=no_mesh)

@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
+from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.model.units import seconds
@@ -90,7 +91,7 @@ def _repeats(virtual: KubeObject, index: int, retries: dict[str, object]) -> Pro
         (seen(virtual.ref, field, text(retries, "retryOn"), "is met after the model has begun, too"),),
         Remedy(
             "Retry only what failed to connect (retryOn: connect-failure,refused-stream).",
-            command=kubectl(virtual.ref, "edit"),
+            command=set_in(virtual, field, "connect-failure,refused-stream"),
         ),
     )
 
@@ -115,15 +116,15 @@ def linkerd_stream_timeout(cluster: Cluster) -> Problems:
         for key, value in obj.annotations.items():
             limit = seconds(value) if key in _LINKERD_TIMEOUTS else None
             if limit is not None and 0 < limit < STREAM_S:
-                title, said = f"streams of a model are cut after {value}", "covers a response, or a pause in it"
+                title, meaning = f"streams of a model are cut after {value}", "covers a response, or a pause in it"
             elif key == _LINKERD_RETRY and value:
-                title, said = f"a prompt is sent again on {value}", "is met after the model has begun, too"
+                title, meaning = f"a prompt is sent again on {value}", "is met after the model has begun, too"
             else:
                 continue
             yield Problem(
                 title,
                 obj.ref,
-                (seen(obj.ref, annotation(key), value, said),),
+                (seen(obj.ref, annotation(key), value, meaning),),
                 Remedy(
                     "Allow the longest answer, and don't retry prompts.",
                     command=kubectl(obj.ref, "annotate", f"{key}-"),

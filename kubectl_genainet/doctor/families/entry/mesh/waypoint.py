@@ -49,16 +49,22 @@ def mesh_waypoint(cluster: Cluster) -> Problems:
         if (namespace, name) in gateways:
             continue
         elsewhere = cluster.partial("Gateway", namespace)
-        if elsewhere and not alike(name, (n for ns, n in gateways if ns == namespace)):
+        near = alike(name, (n for ns, n in gateways if ns == namespace))
+        if elsewhere and not near:
             yield NotChecked(str(obj.ref), f"waypoint {namespace}/{name} is not here: {elsewhere}")
             continue
-        said = f"there is no Gateway {namespace}/{name}"
+        problem = f"there is no Gateway {namespace}/{name}"
         yield Problem(
             f"its waypoint {name} does not exist",
             obj.ref,
-            (seen(obj.ref, f"metadata.labels[{USE_WAYPOINT}]", name, said),),
-            Remedy("Make the waypoint, or name one that exists.", command=kubectl(obj.ref, "edit")),
+            (seen(obj.ref, f"metadata.labels[{USE_WAYPOINT}]", name, problem),),
+            Remedy("Make the waypoint, or name one that exists.", command=_label(obj, near)),
         )
+
+
+def _label(obj: KubeObject, near: str) -> str:
+    """The label with the waypoint that was probably meant."""
+    return kubectl(obj.ref, "label", f"{USE_WAYPOINT}={near}", "--overwrite") if near else kubectl(obj.ref, "edit")
 
 
 def _http_field(policy: KubeObject) -> tuple[str, Any] | None:
@@ -103,10 +109,10 @@ def mesh_ambient_http(cluster: Cluster) -> Problems:
     Source: https://istio.io/latest/docs/ambient/usage/l4-policy/
     """
     for policy in cluster.snapshot.of("AuthorizationPolicy", "security.istio.io"):
-        found = _http_field(policy)
-        if found is None:
+        http_field = _http_field(policy)
+        if http_field is None:
             continue
-        field, value = found
+        field, value = http_field
         for workload, _ in cluster.genai_workloads:
             mesh, evidence = mesh_of(cluster, workload)
             if mesh is Mesh.AMBIENT and evidence is not None and _selected(policy, workload):

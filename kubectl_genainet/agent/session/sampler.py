@@ -1,0 +1,163 @@
+"""Keeps a session within its budget of CPU time: beyond it fewer connections, and fewer DNS exchanges, are followed, each of
+them whole.
+
+The kernel follows fewer by itself within the second (press, probes/packet.bpf.c); here the number is set by what the session
+really took: this process, what it started, and the BPF programs themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from dataclasses import dataclass, fields
+
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.session.meter import Meter, own_s
+from kubectl_genainet.model.packet import ALL_KEPT
+
+FEWEST_KEPT = 4  # of ALL_KEPT
+EVENT_S = 15e-6  # what an event takes until it has been measured
+ENOUGH_EVENTS = 500  # of a second, to measure it by
+EVENTS_SHARE = 0.6  # of the budget; the rest is for counters, namespaces and rules
+BURST = 2  # times the events of a second that the budget has room for: the kernel does not wait for the next look
+AIM = 0.92  # of the budget: where the number is set to
+ROOM = 0.82  # of the budget: below it more are followed
+MOST_MORE = 2.0  # times as many as before, at once
+FEWEST_LESS = 0.25
+CALM = 2  # looks in a row with room, before more are followed
+EVENT_MOST_S = 50e-6  # what an event takes on a slow node
+PACKET_MOST_S = 2e-6  # what the programs take for a packet that is followed; others cost as much whatever is followed
+WORTH = 0.5  # of the budget, that following connections may be taking: below it fewer of them save nothing
+FEWEST_RECORDS = 50  # a second and CPU, whatever they take
+SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
+_SAMPLING = struct.Struct("=II")
+_ZERO = bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some `seconds` brought and took: events, packets that were followed; CPU time of the agent, of it what reading the
+    events took, and that of the programs."""
+
+    seconds: float
+    events: int
+    packets: int
+    own_s: float
+    reading_s: float
+    kernel_s: float
+
+    def since(self, before: Spent) -> Spent:
+        """Of two totals."""
+        return Spent(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
+
+
+class Level:
+    """How many connections to follow, of ALL_KEPT, from what following some of them took.
+
+    Whoever changes the number expects other costs from then on: what was spent before it counts in the measure of the number
+    now in force, or one burst would be answered for many seconds, and the number sink far below what the budget has room for.
+    """
+
+    def __init__(self, budget: float, most_events: int) -> None:
+        self.kept = ALL_KEPT
+        self.event_s = EVENT_S
+        self._budget, self._most_events = budget, most_events
+        self._average = self._following = 0.0  # shares of the budget
+        self._calm = 0
+
+    @property
+    def events_per_second(self) -> float:
+        """What the budget has room for."""
+        return min(self._budget * EVENTS_SHARE / self.event_s, self._most_events)
+
+    def look(self, spent: Spent, current: int) -> bool:
+        """Takes in what the time since the last look brought and took. `current` is the number that the kernel has made of
+        `kept`. Returns whether `kept` is another than `current` now."""
+        share = 1 / spent.seconds / self._budget
+        following_s = spent.events * EVENT_MOST_S + min(spent.kernel_s, spent.packets * PACKET_MOST_S)
+        self._average += SMOOTH * ((spent.own_s + spent.kernel_s) * share - self._average)
+        self._following += SMOOTH * (following_s * share - self._following)
+        if spent.events >= ENOUGH_EVENTS:
+            self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
+        used = self._average
+        if self._following < WORTH:
+            used = min(used, AIM)
+        used = max(used, spent.events / spent.seconds / self._most_events)
+        self._calm = self._calm + 1 if used < ROOM else 0
+        wanted = current
+        if used > 1 and current <= self.kept:
+            wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, AIM / used)))
+        elif self._calm >= CALM and current < ALL_KEPT:
+            wanted = min(ALL_KEPT, int(current * min(MOST_MORE, AIM / max(used, 0.01))))
+            self._calm = 0
+        self._average *= min(1.0, wanted / self.kept)
+        self.kept = wanted
+        return wanted != current
+
+
+class Sampler:
+    """Of the packet probe. `kept` of ALL_KEPT connections are followed, as last looked at."""
+
+    def __init__(self, packets: LoadedProbe, meter: Meter, cpu_percent: float, events_per_second: int) -> None:
+        self._packets, self._map = packets, packets.maps["sampling"]
+        self._meter = meter
+        self._level = Level(cpu_percent / 100, events_per_second)
+        self._until_now = Spent(time.monotonic(), 0, 0, 0.0, 0.0, 0.0)
+        self._set()
+
+    def _set(self) -> None:
+        soft = max(50, int(BURST * self._level.events_per_second / (os.cpu_count() or 1)))
+        self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - self._level.kept, soft))
+
+    def look(self, events: int, reading_s: float) -> tuple[int, ...]:
+        """Once a second, with the number of events since the start, and the CPU time that reading them took: adjusts how many
+        connections are followed. Returns the numbers that were in force one after the other since the last look, none where
+        it has not changed."""
+        before = self._level.kept
+        left_out: int = _SAMPLING.unpack(self._map.get(_ZERO) or bytes(_SAMPLING.size))[0]
+        current = ALL_KEPT - left_out
+        kernel_s = self._meter.kernel.spent_s or 0.0
+        now = Spent(
+            max(time.monotonic(), self._until_now.seconds + 1e-3),
+            events,
+            self._packets.followed_packets,
+            self._meter.own_s,
+            reading_s,
+            kernel_s,
+        )
+        changed = self._level.look(now.since(self._until_now), current)
+        self._until_now = now
+        if changed:
+            self._set()
+        wanted = self._level.kept
+        return tuple(kept for kept, last in ((current, before), (wanted, current)) if kept != last)
+
+
+class RecordBudget:
+    """Of the DNS probe: how many exchanges a second it may report, from what reporting them has taken. The kernel counts the
+    others, and shares the number between the clients (probes/dns.bpf.c)."""
+
+    def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
+        self._probe, self._budget = probe, cpu_percent / 100
+        self._most = probe.budget.events_per_second
+        self._record_s = EVENT_S
+        self._own, self._records = own_s(), 0
+        self._set()
+
+    def look(self, records: int) -> None:
+        """Once a second, with the number of records since the start."""
+        own, new = own_s(), records - self._records
+        if new >= ENOUGH_EVENTS:
+            self._record_s += SMOOTH * (min(EVENT_MOST_S, (own - self._own) / new) - self._record_s)
+            self._set()
+        self._own, self._records = own, records
+
+    def _set(self) -> None:
+        share = self._budget / (os.cpu_count() or 1)
+        self._probe.limit_events(records_per_second(share, self._record_s, self._most))
+
+
+def records_per_second(budget: float, record_s: float, most: int) -> int:
+    """How many records one CPU may report in a second, where it has that `budget` and each record takes so long."""
+    return max(FEWEST_RECORDS, min(most, int(BURST * budget * EVENTS_SHARE / record_s)))

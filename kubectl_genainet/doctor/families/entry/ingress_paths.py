@@ -1,0 +1,90 @@
+"""Ingresses that claim the same host and path."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry.ingress import NGINX, backends, controller_of, exact_fields, ingress_class
+from kubectl_genainet.doctor.families.entry.ingress_settings import AWS, GCE, alb_group
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import annotation, kubectl, text
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+# Controllers that give every Ingress an address of its own.
+_ONE_EACH = (GCE, "tailscale.com/ts-ingress")
+_ALBS = (AWS, "eks.amazonaws.com/alb")
+
+
+def _shared_address(cluster: Cluster, ingress: KubeObject) -> str:
+    """What the Ingresses of one address have in common; empty for an Ingress that has an address to itself."""
+    controller = controller_of(cluster, ingress)
+    if controller in _ALBS:
+        group = alb_group(cluster, ingress)
+        return f"group {group}" if group else ""
+    return "" if controller in _ONE_EACH else f"class {ingress_class(ingress)[0]}"
+
+
+def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
+    """Why two Ingresses of manifests may not be applied to one cluster; empty where they are."""
+    if not cluster.partial("Ingress"):
+        return ""
+    if first.name == second.name or first.source == second.source:
+        return f"{first.ref} may be the same of another environment"
+    return (
+        "" if cluster.extent.same_folder(first, second) else f"{first.ref} of another folder may be applied elsewhere"
+    )
+
+
+@check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
+def ingress_path_conflict(cluster: Cluster) -> Problems:
+    """Two Ingresses of one class claim the same host and path for different Services.
+
+    Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
+    canary without a main Ingress of the same host and path is reported. Controllers that give every Ingress an address of
+    its own (ALB without a group, GKE, Tailscale) are left out. In manifests that are not the whole cluster, Ingresses of
+    several folders may belong to several clusters.
+
+    Why: with many models under one host the controller takes the older Ingress and ignores the other without a
+    word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.
+
+    Source: https://kubernetes.github.io/ingress-nginx/how-it-works/#building-the-nginx-model,
+    https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary
+    """
+    claims: dict[tuple[str, str, str, bool], list[tuple[KubeObject, str, str]]] = defaultdict(list)
+    canaries: list[tuple[KubeObject, str, tuple[str, str, str, bool]]] = []
+    for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
+        for field, backend, host, path in backends(ingress):
+            if not field.startswith("spec.rules"):
+                continue
+            exact = field in exact_fields(ingress)
+            key = (_shared_address(cluster, ingress) or str(ingress.ref), host, path or "/", exact)
+            if ingress.annotations.get(NGINX + "canary") == "true":
+                canaries.append((ingress, field, key))
+            else:
+                claims[key].append((ingress, field, f"{ingress.namespace}/{text(backend, 'service', 'name')}"))
+    for (_, host, path, _), claimants in claims.items():
+        if len({service for _, _, service in claimants}) > 1 and len({i.ref for i, _, _ in claimants}) > 1:
+            first, second = claimants[0], claimants[1]
+            apart = _apart(cluster, first[0], second[0])
+            if apart:
+                yield NotChecked(str(second[0].ref), apart)
+            elif cluster.in_scope(second[0].namespace) or cluster.in_scope(first[0].namespace):
+                yield Problem(
+                    f"{host or '*'}{path} is claimed by {first[0].ref} too",
+                    second[0].ref,
+                    tuple(seen(i.ref, f"{f}.service.name", s, f"leads to {s}") for i, f, s in claimants),
+                    Remedy("Keep one of them, or make one a canary.", command=kubectl(second[0].ref, "edit")),
+                )
+    for ingress, field, key in canaries:
+        if key not in claims and cluster.in_scope(ingress.namespace):
+            yield Problem(
+                f"a canary for {key[1] or '*'}{key[2]}, for which there is no main Ingress",
+                ingress.ref,
+                (
+                    seen(ingress.ref, annotation(NGINX + "canary"), "true", "a canary needs a main Ingress"),
+                    seen(ingress.ref, field, None, f"no other Ingress has host {key[1] or '*'} and path {key[2]}"),
+                ),
+                Remedy("Use host and path of the main Ingress.", command=kubectl(ingress.ref, "edit")),
+            )

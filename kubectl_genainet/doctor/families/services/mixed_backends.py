@@ -1,0 +1,53 @@
+"""Services whose selector takes in pods of workloads that they are not for."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.predicates.backends import backends_of, strangers
+from kubectl_genainet.model.finding import Remedy, Severity
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
+def service_selects_others(cluster: Cluster) -> Problems:
+    """A Service selects pods that do not serve its port, beside those that do.
+
+    Looks at Services (not headless ones) that select several workloads: one declares the port that a Service port leads to,
+    another, which runs another program, declares ports, and this one is not among them. Jobs and parts of one object are left
+    out, and so are ports that the Service names: a pod without the name is no endpoint of them. An error: one request in so
+    many fails.
+
+    Why: kube-proxy spreads connections over every pod that the selector matches. A label that all components carry (a
+    chart's instance, a kustomization's common label) is no selector for one of them: some connections reach the database
+    instead of the model server, and are refused.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#defining-a-service
+    """
+    for service in cluster.services:
+        if service.spec.cluster_ip == "None" or service.spec.type == "ExternalName" or not service.spec.selector:
+            continue
+        for index, port in enumerate(service.spec.ports):
+            meant = backends_of(cluster, service, port)
+            others = [w for w in strangers(cluster, service, port) if w.ref not in {m.ref for m in meant}]
+            if not others:
+                continue
+            other = others[0]
+            declared = [n for c in other.containers for n, _, _ in c.ports]
+            yield Problem(
+                f"it selects {other.ref}, which does not serve port {port.port}, beside {meant[0].ref}",
+                service.ref,
+                (
+                    seen(
+                        service.ref, "spec.selector", dict(service.spec.selector), "the pods of both have these labels"
+                    ),
+                    seen(
+                        service.ref,
+                        f"spec.ports[{index}].targetPort",
+                        port.target_port or port.port,
+                        f"{meant[0].ref} declares it",
+                    ),
+                    seen(other.ref, other.field("containers[*].ports"), declared, f"{other.ref} does not declare it"),
+                ),
+                Remedy(f"Select a label that only the pods of {meant[0].ref} carry."),
+            )
+            break

@@ -1,0 +1,59 @@
+"""How bad a drop is by what came of it, and what may be behind it."""
+
+from __future__ import annotations
+
+from kubectl_genainet.drops.groups import EventGroup, GroupKind
+from kubectl_genainet.model.diagnoses import Diagnosis
+from kubectl_genainet.model.diagnoses.kernel import PACKET_TOO_BIG
+from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, REJECTED_BY_RULE, RULE_DROP
+from kubectl_genainet.model.diagnoses.sockets import REPEATED_SEGMENT
+from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
+from kubectl_genainet.model.reasons import HARMLESS_REASONS
+from kubectl_genainet.model.results.path import Drop
+
+LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
+_OLD = "the connection was established under other policies, or its entry in the connection table is gone"
+_OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
+
+
+def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) -> Severity:
+    """By what came of it: a mild reason is none where it kept a connection from coming about."""
+    if group.reason in HARMLESS_REASONS:
+        return Severity.INFO
+    if diagnosis.mild:
+        waits = any(
+            o.kind is GroupKind.RETRANSMIT and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others
+        )
+        # A repeated SYN is freed where its connection is about to open: that is no fault in itself.
+        fatal = (group.opens or waits) and diagnosis is not REPEATED_SEGMENT
+        return Severity.ERROR if fatal else Severity.INFO
+    if diagnosis is PACKET_TOO_BIG and any(o.kind is GroupKind.ICMP for o in others):
+        # The sender was told, and sends smaller packets from then on, unless it goes on in vain.
+        return Severity.ERROR if any(o.in_vain for o in others) else Severity.INFO
+    return diagnosis.severity
+
+
+def how_many_were_told(group: EventGroup, drop: Drop, others: list[EventGroup]) -> list[Evidence]:
+    """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
+    if drop.told is None or not drop.told.startswith("icmp"):
+        return []
+    answered = max((o.packets for o in others if o.kind is GroupKind.ICMP), default=0)
+    if answered >= group.packets:
+        return []
+    text = (
+        f"of {counted(group.packets, 'packet')} the sender was told of {answered}: the kernel limits the ICMP errors that it "
+        "sends (net.ipv4.icmp_ratelimit, icmp_msgs_per_sec)"
+    )
+    return [Evidence(text, Certainty.OBSERVED, node=group.node, value=answered)]
+
+
+def mtu_text(group: EventGroup) -> str:
+    return f", MTU {group.error.mtu}" if group.error is not None and group.error.mtu else ""
+
+
+def causes(group: EventGroup, drop: Drop) -> tuple[str, ...]:
+    """What may be behind a drop that the policies do not ask for. A rule that is no enforcer's is a cause of its own."""
+    if drop.check in (RULE_DROP.name, REJECTED_BY_RULE.name):
+        return ()
+    lag, old = (LAG.format(node=group.node),), () if group.opening else (_OLD,)
+    return (*lag, *old) if drop.check == POLICY_DISAGREEMENT.name else (*lag, *old, _OTHER)

@@ -1,0 +1,137 @@
+"""Rules that a release of the enforcer may take otherwise than the API says.
+
+Such a rule becomes two: what it matches in either case, and what it matches by the API, which is not known to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.dialects.cilium.names import NamePeer
+from kubectl_genainet.policy.enforcers.base import Doubt
+from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, BlockPeer, NotPeer
+from kubectl_genainet.policy.model import Direction, Term
+from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Policy, PolicyRule, Ports
+
+_EVERY_PORT = (0, 65535)
+_DEEP = "**."
+_DEFAULT_DENY = "enableDefaultDeny"
+
+
+class Hedges:
+    """What is in doubt, with the names of ports that pods of the snapshot give several numbers."""
+
+    def __init__(self, doubts: Sequence[tuple[Doubt, str]], snapshot: ClusterSnapshot) -> None:
+        self._doubts = tuple(pair for pair in doubts if pair[0] is not Doubt.SCTP)
+        numbers: dict[tuple[str, str], set[int]] = {}
+        for pod in snapshot.pods if any(doubt is Doubt.SHARED_NAMES for doubt, _ in doubts) else ():
+            for port in pod.ports:
+                numbers.setdefault((port.name, port.protocol), set()).add(port.container_port)
+        self._shared = frozenset(name for name, of_name in numbers.items() if name[0] and len(of_name) > 1)
+
+    def applied(self, policy: Policy) -> Policy:
+        if not self._doubts:
+            return policy
+        return msgspec.structs.replace(
+            policy,
+            egress=tuple(split for rule in policy.egress for split in self._split(rule, Direction.EGRESS)),
+            ingress=tuple(split for rule in policy.ingress for split in self._split(rule, Direction.INGRESS)),
+        )
+
+    def of_cilium(self, obj: KubeObject, policies: Iterable[Policy]) -> Iterator[Policy]:
+        """What an object of Cilium's stands for, with what isolates where enableDefaultDeny may not be known."""
+        compiled = tuple(policies)
+        yield from map(self.applied, compiled)
+        why = next((reason for doubt, reason in self._doubts if doubt is Doubt.DEFAULT_DENY), "")
+        off = _not_isolating(obj) if why else frozenset()
+        for policy in compiled if off else ():
+            yield msgspec.structs.replace(
+                policy,
+                egress=(),
+                ingress=(),
+                isolates_egress="egress" in off,
+                isolates_ingress="ingress" in off,
+                not_evaluated=((_DEFAULT_DENY, why),),
+            )
+
+    def _split(self, rule: PolicyRule, direction: Direction) -> tuple[PolicyRule, ...]:
+        certain, notes = rule, rule.not_evaluated
+        for doubt, why in self._doubts:
+            less = self._less(certain, doubt, direction)
+            if less is not certain:
+                certain, notes = less, (*notes, (rule.field, why))
+        return (rule,) if certain is rule else (certain, msgspec.structs.replace(rule, not_evaluated=notes))
+
+    def _less(self, rule: PolicyRule, doubt: Doubt, direction: Direction) -> PolicyRule:
+        match doubt:
+            case Doubt.END_PORT:
+                return _with_ports(rule, _first_alone)
+            case Doubt.SHARED_NAMES if direction is Direction.EGRESS:
+                return _with_ports(rule, self._not_shared)
+            case Doubt.DEEP_NAMES:
+                return _of_one_label(rule)
+            case Doubt.SIDECAR_PORTS:
+                return _with_ports(rule, _without_sidecars)
+            case Doubt.JOINED_EXCEPTS:
+                return _outside_excepts(rule)
+            case _:
+                return rule
+
+    def _not_shared(self, term: Ports) -> Ports:
+        if not isinstance(term, NamedPortTerm):
+            return term
+        protocols = (term.protocol,) if term.protocol else ("TCP", "UDP", "SCTP")
+        shared = any((term.name, protocol) in self._shared for protocol in protocols)
+        return NoPorts(term.field, f"the name {term.name} stands for several numbers") if shared else term
+
+
+def _not_isolating(obj: KubeObject) -> frozenset[str]:
+    """The sides with rules that are not to isolate."""
+    specs = [obj.raw.get("spec"), *(obj.raw.get("specs") or ())]
+    return frozenset(
+        side
+        for spec in specs
+        if isinstance(spec, dict) and isinstance(spec.get(_DEFAULT_DENY), dict)
+        for side in ("egress", "ingress")
+        if spec[_DEFAULT_DENY].get(side) is False and (spec.get(side) or spec.get(f"{side}Deny"))
+    )
+
+
+def _with_ports(rule: PolicyRule, change: Callable[[Ports], Ports]) -> PolicyRule:
+    ports = tuple(tuple(map(change, alternatives)) for alternatives in rule.ports)
+    return rule if ports == rule.ports else msgspec.structs.replace(rule, ports=ports)
+
+
+def _first_alone(term: Ports) -> Ports:
+    if not isinstance(term, NumberedPorts) or term.first == term.last or (term.first, term.last) == _EVERY_PORT:
+        return term
+    return msgspec.structs.replace(term, last=term.first)
+
+
+def _without_sidecars(term: Ports) -> Ports:
+    return msgspec.structs.replace(term, of_sidecars=False) if isinstance(term, NamedPortTerm) else term
+
+
+def _of_one_label(rule: PolicyRule) -> PolicyRule:
+    peers = rule.peers and tuple(
+        msgspec.structs.replace(peer, pattern="*." + peer.pattern.removeprefix(_DEEP))
+        if isinstance(peer, NamePeer) and peer.pattern.startswith(_DEEP)
+        else peer
+        for peer in rule.peers
+    )
+    return rule if peers == rule.peers else msgspec.structs.replace(rule, peers=peers)
+
+
+def _outside_excepts(rule: PolicyRule) -> PolicyRule:
+    """The rule without the peers in an exception of some block of it."""
+    peers = rule.peers or ()
+    blocks = [peer for peer in peers if isinstance(peer, BlockPeer)]
+    excepts = tuple(BlockPeer(block, (), peer.field) for peer in blocks for block in peer.excepts)
+    if not excepts or len(peers) == 1:
+        return rule
+    outside = NotPeer(AnyOfPeer(excepts), Term.ADDRESS, "an address in no except of the rule", blocks[0].field)
+    return msgspec.structs.replace(rule, peers=(AllOfPeer((AnyOfPeer(peers), outside)),))

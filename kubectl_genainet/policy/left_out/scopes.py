@@ -1,0 +1,163 @@
+"""Which pods a policy that is not evaluated may concern, and whose traffic with them.
+
+Where the object does not say so in a form that is read here, it is all within the policy's reach. Sources: Istio,
+"AuthorizationPolicy" and "Sidecar"; OVN-Kubernetes, "User Defined Network"; Kube-OVN, "Subnet"; Linkerd, "Egress Networks".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.matching.cidr import block_of
+from kubectl_genainet.policy.matching.peers import (
+    AllOfPeer,
+    AnyOfPeer,
+    AnyPeer,
+    BlockPeer,
+    NotPeer,
+    Peer,
+    PodsPeer,
+)
+from kubectl_genainet.policy.matching.selectors import (
+    EVERYTHING,
+    Operator,
+    RawSelector,
+    Requirement,
+    Selector,
+    selector_of,
+)
+from kubectl_genainet.policy.model import Term
+from kubectl_genainet.policy.where import Where
+
+MESH_ROOT = "istio-system"
+_DEFAULT_VPC = "ovn-cluster"
+_POD_PART = {"podSelector", "namespaceSelector"}
+
+
+class PolicyScope(msgspec.Struct, frozen=True):
+    """`subject` and `own` are both terms of the policy's own side; `peers` None stands for everybody."""
+
+    subject: Peer
+    peers: tuple[Peer, ...] | None = None
+    own: Peer | None = None
+
+
+EVERYBODY = PolicyScope(AnyPeer())
+
+
+def scope_of(obj: KubeObject) -> PolicyScope | None:
+    """The scope of an object; None where it restricts nothing."""
+    spec = _mapping(obj.raw.get("spec"))
+    reader = _READERS.get((obj.group, obj.kind))
+    return reader(obj, spec) if reader is not None else PolicyScope(_subject(obj, spec))
+
+
+def _authorization(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    if spec.get("action") == "AUDIT":
+        return None
+    return PolicyScope(_workloads(obj, _mapping(spec.get("selector")).get("matchLabels")))
+
+
+def _sidecar(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """Only where it closes the way to what the mesh does not know."""
+    if _mapping(spec.get("outboundTrafficPolicy")).get("mode") != "REGISTRY_ONLY":
+        return None
+    return PolicyScope(_workloads(obj, _mapping(spec.get("workloadSelector")).get("labels")))
+
+
+def _workloads(obj: KubeObject, labels: Any) -> Peer:
+    namespace = "" if obj.namespace == MESH_ROOT else obj.namespace
+    if not isinstance(labels, dict):
+        return PodsPeer(namespace=namespace)
+    wanted = tuple(Requirement(str(k), Operator.IN, (str(v),)) for k, v in labels.items())
+    return PodsPeer(Selector(wanted), namespace=namespace)
+
+
+def _egress_network(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    return None if spec.get("trafficPolicy") == "Allow" else PolicyScope(PodsPeer(namespace=obj.namespace))
+
+
+def _own_network(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """A primary network of some namespaces: pods of others are not on it."""
+    network = _mapping(spec.get("network", spec))
+    layers = [_mapping(network.get(layer)) for layer in ("layer2", "layer3")]
+    if all(layer.get("role") != "Primary" for layer in layers):
+        return None
+    if obj.namespace and "network" not in spec:
+        members: Peer = PodsPeer(namespace=obj.namespace)
+    else:
+        members = PodsPeer(namespaces=_selector(obj, spec.get("namespaceSelector")))
+    others = NotPeer(members, Term.NAMESPACE, "a pod of another network", "")
+    return PolicyScope(members, (AllOfPeer((PodsPeer(), others)),))
+
+
+def _subnet(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """A subnet with access lists, a private one, or one of a network of its own."""
+    apart = spec.get("private") is True or str(spec.get("vpc") or _DEFAULT_VPC) != _DEFAULT_VPC
+    if not spec.get("acls") and not apart:
+        return None
+    try:
+        blocks = [block_of(text, Where(obj, "spec.cidrBlock")) for text in str(spec.get("cidrBlock", "")).split(",")]
+    except InputError:
+        return EVERYBODY
+    own = AnyOfPeer(tuple(BlockPeer(block, (), "spec.cidrBlock") for block in blocks))
+    beyond = NotPeer(own, Term.ADDRESS, "an address outside the subnet", "spec.cidrBlock")
+    return PolicyScope(AnyPeer(), None if spec.get("acls") else (beyond,), own)
+
+
+_READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], PolicyScope | None]] = {
+    ("security.istio.io", "AuthorizationPolicy"): _authorization,
+    ("networking.istio.io", "Sidecar"): _sidecar,
+    ("policy.linkerd.io", "EgressNetwork"): _egress_network,
+    ("k8s.ovn.org", "UserDefinedNetwork"): _own_network,
+    ("k8s.ovn.org", "ClusterUserDefinedNetwork"): _own_network,
+    ("kubeovn.io", "Subnet"): _subnet,
+}
+
+
+def _subject(obj: KubeObject, spec: dict[str, Any]) -> Peer:
+    """The pods that the policy may select: by its podSelector, subject or appliedTo where that can be read."""
+    applied = spec.get("appliedTo")
+    if isinstance(applied, list) and applied:
+        parts = tuple(
+            _pods(obj, subject if isinstance(subject, dict) and set(subject) <= _POD_PART else {})
+            for subject in applied
+        )
+        return parts[0] if len(parts) == 1 else AnyOfPeer(parts)
+    if isinstance(spec.get("subject"), dict):
+        return _administered(obj, spec["subject"])
+    return _pods(obj, spec)
+
+
+def _administered(obj: KubeObject, subject: dict[str, Any]) -> Peer:
+    """The subject of an administrator's policy, which is cluster-scoped."""
+    if isinstance(subject.get("namespaces"), dict):
+        return PodsPeer(namespaces=_selector(obj, subject["namespaces"]))
+    pods = _mapping(subject.get("pods"))
+    return PodsPeer(_selector(obj, pods.get("podSelector")), _selector(obj, pods.get("namespaceSelector")))
+
+
+def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
+    pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
+    if obj.namespace:
+        return PodsPeer(pods, namespace=obj.namespace)
+    return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
+
+
+def _selector(obj: KubeObject, raw: Any) -> Selector:
+    """A selector; one that selects all where it can't be read."""
+    if not isinstance(raw, dict):
+        return EVERYTHING
+    try:
+        return selector_of(msgspec.convert(raw, RawSelector), Where(obj).at("spec"))
+    except (InputError, msgspec.ValidationError):
+        return EVERYTHING
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

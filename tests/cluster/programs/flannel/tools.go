@@ -1,0 +1,6 @@
+//go:build tools && cgo
+
+// Package programs names the command to build.
+package programs
+
+import _ "github.com/flannel-io/flannel"

@@ -1,0 +1,319 @@
+"""Faults that people report, made with real packets one after the other beside one `trace`, each with its truth: what its client
+got, and what the kernel's rules, queues and counters counted. `ROWS` names the test of each fault that must be judged."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+
+import pytest
+
+from kubectl_genainet.lab.spec import LabSpec
+from kubectl_genainet.model.kube import Pod
+from tests.lab.connections.faultbench import PORT, Bench, Done
+from tests.lab.connections.faults_of_nodes import NO_PROXY, PROXY
+from tests.lab.connections.faults_of_time import FAULTS, IDLE_S, OLD_SEGMENTS
+from tests.lab.labtest import RunningLab, fresh_name, running
+from tests.lab.tracetest import Record, RunningTrace, tracing
+
+ROWS = {
+    "a SYN or SYN-ACK lost once, all answered": "connections.test_faults.test_a_syn_ack_that_is_lost_once_decides_nothing",
+    "INVALID packets and bad checksums": "connections.test_faults.test_a_bad_checksum_is_invalid_and_a_rule_drops_what_is",
+    "a reply that was not translated back": "connections.test_faults.test_a_reply_that_is_not_translated_back_is_no_closed_port",
+    "SNAT ports used up": "connections.test_faults.test_source_ports_that_are_used_up_are_no_race",
+    "a rule drops the SYN-ACK": "connections.test_faults.test_a_rule_on_the_way_back_is_named",
+    "replies die on another device": "connections.test_trace_incidents.test_incident_is_diagnosed",
+    "SYN queue full": "connections.test_faults.test_a_full_syn_queue_is_unanswered_and_counted",
+    "path MTU black hole on the wire": "connections.test_faults.test_a_wire_that_takes_no_large_packets_fails_the_connection",
+    "idle flow cut": "connections.test_faults.test_a_connection_that_is_cut_while_idle_is_unanswered",
+    "stream cut midway": "connections.test_faults.test_a_rule_that_comes_in_the_middle_is_named",
+    "stream reset midway": "connections.test_stream_incidents.test_reset_stream_is_told_with_what_it_had_carried",
+    "sidecar redirect without a listener": "connections.test_faults.test_a_pods_own_redirect_is_told_from_the_backends_port",
+    "a rule in the pod's own namespace": "connections.test_faults.test_a_rule_of_the_pod_itself_is_named",
+    "the next hop is gone": "connections.test_drops_places.test_neighbour_that_does_not_answer",
+    "TTL ran out in a loop": "connections.test_faults.test_a_loop_is_no_malformed_header",
+    "stale connection table entries": "rules.test_rules_lab.test_stale_endpoint_is_found_on_its_node_with_its_age",
+    "a node's own client": "connections.test_faults.test_a_nodes_own_client_has_service_and_backend",
+    "UDP, IPv6, overlays, equal payloads": "connections.test_truth.test_every_connection_is_told_as_it_was_or_as_unknown",
+    "UDP to a closed port, a rule that prohibits": "connections.test_faults.test_an_icmp_error_to_a_pod_refuses_what_it_is_about",
+    "PAWS": "connections.test_faults.test_segments_that_are_too_old_are_counted_as_drops_inside_tcp",
+    "round idle times": "connections.test_faults.test_a_connection_that_was_forgotten_while_idle_names_who_forgets_after_so_long",
+    "keep-alive race": "connections.test_faults.test_a_request_on_a_connection_that_the_server_had_closed_is_a_finding",
+    "a port used again": "connections.test_faults.test_a_port_that_is_used_again_has_the_bytes_of_its_own_connection",
+    "recovered drops": "connections.test_faults.test_drops_of_a_queue_that_were_made_good_fail_nothing",
+    "later fragments dropped by a rule": "connections.test_faults.test_later_fragments_that_a_rule_takes_are_seen",
+    "a limit, a rule that is gone": "connections.test_faults.test_a_rule_with_a_limit_is_named_and_no_other_blamed",
+    "a sidecar that is down": "connections.test_faults.test_a_proxy_that_is_down_is_named_by_the_rule_that_sends_to_it",
+    "a sidecar in between": "connections.test_faults.test_a_connection_through_its_own_proxy_is_one",
+    "forwarding switched off": "connections.test_faults.test_a_node_that_does_not_forward_is_no_martian",
+    "IPsec": "connections.test_faults.test_an_ipsec_policy_that_blocks_is_named",
+    "TCP signatures": "connections.test_faults.test_a_socket_that_wants_signed_segments_is_told",
+    "some datagrams lost": "connections.test_faults.test_datagrams_that_are_lost_between_answers_are_a_finding",
+    "a stale link address": "connections.test_faults.test_a_stale_link_address_is_a_failure",
+    "no endpoints": "connections.test_trace_incidents.test_incident_is_diagnosed",
+    "the observer's own traffic": "connections.test_drops_incidents.test_healthy_lab_has_nothing_to_say",
+}
+
+
+@dataclass
+class Told:
+    """What the faults' clients got, and the paths of their connections."""
+
+    done: dict[str, Done]
+    paths: dict[int, Record]
+
+    def of(self, name: str) -> tuple[Done, list[Record]]:
+        done = self.done[name]
+        assert done.got.keys() <= self.paths.keys(), (name, done, sorted(self.paths))
+        return done, [self.paths[port] for port in done.got]
+
+
+@pytest.fixture(scope="module")
+def lab(quiet_manifests: Path) -> Iterator[RunningLab]:
+    with running(LabSpec(name=fresh_name(), manifests=str(quiet_manifests))) as found:
+        yield found
+
+
+def warmed_up(bench: Bench, trace: RunningTrace) -> None:
+    for _ in range(100):
+        bench.call(Done(), bench.backend.ips[0], PORT)
+        with contextlib.suppress(Empty):
+            if trace._next(0.2) is not None:
+                return
+    raise AssertionError(trace.errors)
+
+
+@pytest.fixture(scope="module")
+def told(lab: RunningLab) -> Told:
+    def on(app: str, node: str) -> Pod:
+        return next(p for p in lab.pods(app) if p.spec.node_name == node)
+
+    with (
+        contextlib.ExitStack() as until_the_end,
+        tracing("--lab", lab.name, "-n", "default", "--timeout", "300s", "--slow", "0s") as trace,
+    ):
+        backend, open_pod = on("my-llama-finetuned", "node-3"), on("chatbot-ui", "node-3")
+        bench = Bench(lab, on("chatbot-ui", "node-1"), backend, open_pod, until_the_end)
+        warmed_up(bench, trace)
+        slow = ("forgotten_while_idle", "ports_used_up", "cut_while_idle", "cut_midway")  # they go on beside the others
+        order = sorted(FAULTS, key=lambda name: slow.index(name) if name in slow else len(slow))
+        done = {name: FAULTS[name](bench) for name in order}
+        for thread in bench.before_the_end:
+            thread.join()
+        time.sleep(1.5)  # beyond the time after which TCP would have sent the last SYN again
+        trace.stop()
+    return Told(done, {p["flow"]["client"]["port"]: p for p in trace.paths})
+
+
+def one(told: Told, name: str) -> tuple[Done, Record]:
+    done, (path,) = told.of(name)
+    return done, path
+
+
+def checks(path: Record) -> set[str]:
+    return {finding["check"] for finding in path["findings"]}
+
+
+def test_every_fault_that_is_reported_has_its_test() -> None:
+    for place in ROWS.values():
+        module, _, name = place.rpartition(".")
+        assert callable(getattr(importlib.import_module(f"tests.lab.{module}"), name)), place
+
+
+def test_a_syn_ack_that_is_lost_once_decides_nothing(told: Told) -> None:
+    done, path = one(told, "syn_ack_lost_once")
+    assert [*done.got.values()] == ["answered"] and done.counted >= 1
+    assert (path["outcome"], path["verdict"], path["drop"]) == ("answered", "forwarded", None)
+
+
+def test_a_bad_checksum_is_invalid_and_a_rule_drops_what_is(told: Told) -> None:
+    done, path = one(told, "bad_checksum")
+    assert (done.counted, path["outcome"], path["drop"]["check"]) == (3, "dropped", "conntrack-invalid")
+    assert path["drop"]["node"] == "node-1" and "--ctstate INVALID -j DROP" in path["drop"]["rule"]
+
+
+def test_a_reply_that_is_not_translated_back_is_no_closed_port(told: Told) -> None:
+    done, path = one(told, "not_translated_back")
+    assert [*done.got.values()] == ["TimeoutError"] and done.counted >= 1
+    assert (path["outcome"], path["drop"]["check"]) == ("reset", "reply-not-translated")
+    assert "nothing listens" not in path["drop"]["explanation"]
+
+
+def test_source_ports_that_are_used_up_are_no_race(told: Told) -> None:
+    _, paths = told.of("ports_used_up")
+    assert [p["outcome"] for p in paths] == ["dropped", "dropped"]
+    assert {p["drop"]["check"] for p in paths} == {"snat-ports-exhausted"}
+    assert all("--to-ports 61000-61001" in p["drop"]["rule"] for p in paths)
+
+
+def test_a_rule_on_the_way_back_is_named(told: Told) -> None:
+    done, path = one(told, "rule_on_the_way_back")
+    assert done.counted >= 2 and path["outcome"] == "dropped"
+    assert (path["drop"]["node"], path["drop"]["check"]) == ("node-3", "rule-drop")
+    assert path["drop"]["rule"].startswith("inet back f rule 1:")
+
+
+def test_a_full_syn_queue_is_unanswered_and_counted(told: Told) -> None:
+    done, paths = told.of("full_syn_queue")
+    waiting = [p for p in paths if p["outcome"] == "unanswered"]
+    assert done.counted > 0 and waiting
+    assert [p for p in paths if p["verdict"] == "forwarded"] == []
+    assert any("syn-queue-full" in checks(p) for p in waiting)
+
+
+def test_segments_that_are_too_old_are_counted_as_drops_inside_tcp(told: Told) -> None:
+    done, path = one(told, "old_timestamps")
+    assert ([*done.got.values()], done.counted) == (["answered"], OLD_SEGMENTS)
+    assert (path["outcome"], path["recovered_drops"]) == ("answered", OLD_SEGMENTS)
+
+
+def test_a_connection_that_was_forgotten_while_idle_names_who_forgets_after_so_long(told: Told) -> None:
+    done, path = one(told, "forgotten_while_idle")
+    assert done.counted >= 2 and (path["outcome"], path["drop"]["check"]) == ("dropped", "conntrack-invalid")
+    assert path["stream"]["idle_ns"] == pytest.approx(done.seconds * 1e9, rel=0.01)
+    if abs(done.seconds - IDLE_S) < 0.4:  # the machine was not too busy for it
+        (idle,) = [f["title"] for f in path["findings"] if f["check"] == "idle-time"]
+        assert "Envoy" in idle
+
+
+def test_a_wire_that_takes_no_large_packets_fails_the_connection(told: Told) -> None:
+    done, path = one(told, "small_wire")
+    assert [*done.got.values()] == ["TimeoutError"] and path["outcome"] == "dropped"
+    assert path["drop"]["check"] == "peer-refused" and "MTU" in path["drop"]["explanation"]
+
+
+def test_a_connection_that_is_cut_while_idle_is_unanswered(told: Told) -> None:
+    done, path = one(told, "cut_while_idle")
+    assert done.counted >= 2 and (path["outcome"], path["verdict"]) == ("unanswered", "unanswered")
+    assert "stopped-arriving" in checks(path) and path["retransmits"] >= done.counted - 2
+
+
+def test_a_rule_that_comes_in_the_middle_is_named(told: Told) -> None:
+    done, path = one(told, "cut_midway")
+    assert done.counted >= 2 and (path["outcome"], path["drop"]["check"]) == ("dropped", "rule-drop")
+    assert path["drop"]["rule"].startswith("inet midway f rule 1:") and path["stream"]["reply_bytes"] == len(b"token")
+
+
+def test_a_pods_own_redirect_is_told_from_the_backends_port(told: Told) -> None:
+    done, path = one(told, "own_redirect")
+    assert ([*done.got.values()], done.counted) == (["ConnectionRefusedError"], 1)
+    assert (path["outcome"], path["backend"]["port"]) == ("refused", PORT)
+    assert path["drop"]["check"] == "redirect-without-listener" and "port 15006" in path["drop"]["explanation"]
+
+
+def test_a_rule_of_the_pod_itself_is_named(told: Told) -> None:
+    done, path = one(told, "own_rule")
+    assert [*done.got.values()] == ["TimeoutError"] and done.counted >= 1
+    assert (path["outcome"], path["drop"]["check"], path["drop"]["hook"]) == ("dropped", "rule-drop", "INPUT")
+    assert path["drop"]["pod"] and "filter INPUT rule 1:" in path["drop"]["rule"]
+
+
+def test_a_loop_is_no_malformed_header(told: Told) -> None:
+    _, path = one(told, "loop")
+    assert (path["drop"]["check"], path["verdict"]) == ("ttl-expired", path["verdict"])
+    assert path["outcome"] in ("dropped", "refused") and "routing-loop" in checks(path)
+
+
+def test_a_nodes_own_client_has_service_and_backend(told: Told) -> None:
+    done, path = one(told, "nodes_own_client")
+    assert [*done.got.values()] == ["answered"] and path["outcome"] == "answered"
+    assert (path["flow"]["client"]["node"], path["flow"]["service"]["name"]) == ("node-1", "chatbot-ui")
+    assert path["backend"]["pod"].startswith("chatbot-ui-") and path["nat"] is not None
+
+
+def test_drops_of_a_queue_that_were_made_good_fail_nothing(told: Told) -> None:
+    done, path = one(told, "short_queue")
+    assert [*done.got.values()] == ["answered"] and (path["outcome"], path["drop"]) == ("answered", None)
+    assert 1 <= path["retransmits"] <= done.counted  # of the whole pod, which repeats another's SYN-ACK meanwhile
+
+
+def test_an_icmp_error_to_a_pod_refuses_what_it_is_about(told: Told) -> None:
+    _, path = one(told, "udp_port_closed")
+    assert (path["outcome"], path["drop"]["check"]) == ("refused", "closed-port")
+    assert "icmp-error" in checks(path)
+    done, path = one(told, "prohibited_by_a_rule")
+    assert done.counted >= 1 and path["outcome"] == "refused"
+    assert "the sender was told: administratively prohibited" in {f["title"] for f in path["findings"]}
+
+
+def test_a_request_on_a_connection_that_the_server_had_closed_is_a_finding(told: Told) -> None:
+    done, path = one(told, "sent_after_the_server_had_closed")
+    assert set(done.got.values()) <= {"closed", "reset"} and "sent-after-close" in checks(path)
+
+
+def test_a_client_that_has_said_fin_and_gets_its_answer_has_lost_nothing(told: Told) -> None:
+    _, path = one(told, "half_closed")
+    assert (path["outcome"], path["verdict"], path["drop"]) == ("answered", "forwarded", None)
+
+
+def test_a_port_that_is_used_again_has_the_bytes_of_its_own_connection(told: Told) -> None:
+    _, path = one(told, "port_used_again")
+    assert path["stream"]["reply_bytes"] == len(b"one")
+
+
+def test_a_stale_link_address_is_a_failure(told: Told) -> None:
+    done, path = one(told, "stale_link_address")
+    assert [*done.got.values()] == ["TimeoutError"] and path["outcome"] == "dropped"
+    assert path["drop"]["reason"] == "OTHERHOST" and path["drop"]["node"] == "node-3"
+
+
+def test_later_fragments_that_a_rule_takes_are_seen(told: Told) -> None:
+    done, path = one(told, "later_fragments")
+    assert done.counted == 4 and (path["outcome"], path["drop"]["check"]) == ("dropped", "device-rule-drop")
+    assert (path["drop"]["hook"], path["drop"]["device"], path["drop"]["node"]) == ("INGRESS", "eth0", "node-3")
+
+
+def test_a_rule_with_a_limit_is_named_and_no_other_blamed(told: Told) -> None:
+    done, path = one(told, "limit_reached")
+    assert done.counted >= 1 and (path["outcome"], path["drop"]["check"]) == ("dropped", "rule-drop")
+    assert path["drop"]["rule"].startswith("inet limited f rule 1:")
+    _, path = one(told, "rule_for_a_moment")
+    assert path["drop"]["reason"] == "NETFILTER_DROP" and path["drop"]["check"] in ("netfilter-drop", "rule-drop")
+    assert "INVALID" not in path["drop"]["explanation"]
+
+
+def test_a_proxy_that_is_down_is_named_by_the_rule_that_sends_to_it(told: Told) -> None:
+    _, path = one(told, "transparent_proxy_is_down")
+    assert (path["outcome"], path["drop"]["check"]) == ("dropped", "redirect-without-listener")
+    assert f"TPROXY --on-port {NO_PROXY}" in path["drop"]["rule"]
+    done, path = one(told, "clients_own_proxy_is_down")
+    assert [*done.got.values()] == ["ConnectionRefusedError"] and path["outcome"] == "refused"
+    assert path["drop"]["check"] == "redirect-without-listener"
+    assert f"REDIRECT --to-ports {NO_PROXY}" in path["drop"]["rule"]
+
+
+def test_a_connection_through_its_own_proxy_is_one(told: Told) -> None:
+    done, path = one(told, "clients_own_proxy")
+    assert [*done.got.values()] == ["answered"] and (path["outcome"], path["backend"]["port"]) == ("answered", PROXY)
+    assert path["stream"]["reply_bytes"] == len(b"answer")
+
+
+def test_a_node_that_does_not_forward_is_no_martian(told: Told) -> None:
+    done, path = one(told, "forwarding_is_off")
+    assert done.counted >= 1 and (path["outcome"], path["drop"]["check"]) == ("dropped", "forwarding-off")
+
+
+def test_an_ipsec_policy_that_blocks_is_named(told: Told) -> None:
+    done, path = one(told, "ipsec_policy_blocks")
+    assert done.counted >= 1 and (path["outcome"], path["drop"]["check"], path["drop"]["node"]) == (
+        "dropped",
+        "ipsec-policy",
+        "node-3",
+    )
+
+
+def test_a_socket_that_wants_signed_segments_is_told(told: Told) -> None:
+    _, path = one(told, "segments_must_be_signed")
+    assert (path["drop"]["reason"], path["drop"]["check"]) == ("TCP_MD5NOTFOUND", "tcp-signature")
+
+
+def test_datagrams_that_are_lost_between_answers_are_a_finding(told: Told) -> None:
+    done, path = one(told, "some_datagrams_lost")
+    assert ([*done.got.values()], done.counted) == (["6 answered"], 3)
+    assert path["outcome"] == "answered" and "datagrams-lost" in checks(path)
+    assert path["drop"]["rule"].startswith("inet sometimes f rule 1:")

@@ -1,0 +1,212 @@
+"""Timeouts that cut a stream are found wherever they stand, and only where they are in force."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.doctor.worlds.manifests import findings
+
+MODEL = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: model, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: model}}
+    spec: {containers: [{name: m, image: "vllm/vllm-openai:v0.9.2", ports: [{containerPort: 8000}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: model, namespace: shop ANNOTATIONS}
+spec: {type: TYPE, selector: {app: model}, ports: [{name: http, port: 80, targetPort: 8000}]}
+"""
+PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
+
+
+def model(kind: str = "ClusterIP", **notes: str) -> str:
+    shown = ", annotations: {" + ", ".join(f'"{k}": "{v}"' for k, v in notes.items()) + "}" if notes else ""
+    return MODEL.replace(" ANNOTATIONS", shown).replace("TYPE", kind)
+
+
+def ingress(cls: str, name: str = "edge", **notes: str) -> str:
+    shown = ", ".join(f'"{k}": "{v}"' for k, v in notes.items())
+    return f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: shop, annotations: {{{shown}}}}}
+spec:
+  ingressClassName: {cls}
+  rules:
+  - host: {name}.test
+    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: model, port: {{number: 80}}}}}}}}]}}
+"""
+
+
+def classes(name: str, controller: str, parameters: str = "") -> str:
+    more = (
+        f", parameters: {{apiGroup: elbv2.k8s.aws, kind: IngressClassParams, name: {parameters}}}" if parameters else ""
+    )
+    return f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {{name: {name}}}
+spec: {{controller: {controller}{more}}}
+"""
+
+
+def cut(text: str) -> list[str]:
+    return [
+        f"{f.title.rpartition('after ')[2]}: {f.evidence[0].object}" for f in findings(text, "ingress-stream-timeout")
+    ]
+
+
+NGINX = "nginx.ingress.kubernetes.io/"
+ALB = "alb.ingress.kubernetes.io/"
+
+
+@pytest.mark.parametrize(("value", "found"), [("1800", []), ("90", ["90 s"]), ("1800s", ["60 s"]), ("30m", ["60 s"])])
+def test_ingress_nginx_takes_seconds_without_a_unit(value: str, found: list[str]) -> None:
+    text = model() + ingress("nginx", **{NGINX + "proxy-read-timeout": value})
+    assert [c.partition(" without")[0] for c in cut(text)] == found
+
+
+def test_the_config_map_of_ingress_nginx_is_the_one_its_controller_names() -> None:
+    controller = """
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: edge-ingress-nginx-controller, namespace: edge}
+spec:
+  template:
+    spec: {containers: [{name: c, image: "ingress-nginx/controller:v1", args: ["--configmap=$(POD_NAMESPACE)/edge-conf"]}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: edge-conf, namespace: edge}
+data: {proxy-read-timeout: "900"}
+"""
+    assert cut(model() + ingress("nginx")) != []
+    assert cut(model() + ingress("nginx") + controller) == []
+
+
+def test_an_albs_timeout_may_stand_with_another_ingress_of_its_group() -> None:
+    group = {ALB + "group.name": "all", ALB + "target-type": "ip"}
+    longer = {ALB + "load-balancer-attributes": "idle_timeout.timeout_seconds=900"}
+    assert len(cut(model() + ingress("alb", **group))) == 1
+    assert cut(model() + ingress("alb", **group) + ingress("alb", "other", **group, **longer)) == []
+
+
+def test_the_parameters_of_the_class_go_before_annotations() -> None:
+    params = """
+---
+apiVersion: elbv2.k8s.aws/v1beta1
+kind: IngressClassParams
+metadata: {name: p}
+spec: {targetType: ip, loadBalancerAttributes: [{key: idle_timeout.timeout_seconds, value: "SECONDS"}]}
+"""
+    text = model() + ingress("alb") + classes("alb", "ingress.k8s.aws/alb", "p")
+    assert cut(text) == []  # the parameters are not here: not checked
+    assert cut(text + params.replace("SECONDS", "900")) == []
+    assert cut(text + params.replace("SECONDS", "100")) == ["100 s without a token: IngressClassParams p"]
+    assert findings(text + params, "alb-target-type") == []
+
+
+@pytest.mark.parametrize("key", ["haproxy-ingress.github.io/timeout-server", "haproxy.org/timeout-server"])
+def test_each_haproxy_controller_has_its_own_annotation(key: str) -> None:
+    controller = f"{key.partition('/')[0]}/" + ("controller" if "github" in key else "ingress-controller")
+    text = model() + classes("ha", controller)
+    assert cut(text + ingress("ha", **{key: "15m"})) == []
+    assert len(cut(text + ingress("ha"))) == 1
+
+
+def test_f5_nginx_buffers_unless_told_otherwise() -> None:
+    text = model() + classes("f5", "nginx.org/ingress-controller")
+    assert len(findings(text + ingress("f5"), "ingress-buffering")) == 1
+    assert findings(text + ingress("f5", **{"nginx.org/proxy-buffering": "False"}), "ingress-buffering") == []
+
+
+def test_an_annotation_keeps_what_else_it_holds() -> None:
+    notes = {ALB + "load-balancer-attributes": "access_logs.s3.enabled=true,idle_timeout.timeout_seconds=60"}
+    found = findings(model() + ingress("alb", **notes), "ingress-stream-timeout")
+    assert found[0].remedy is not None
+    assert "access_logs.s3.enabled=true,idle_timeout.timeout_seconds=3600" in found[0].remedy.command
+
+
+GATEWAY = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {gatewayClassName: CLASS, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{backendRefs: [{name: model, port: 80}] TIMEOUTS}]
+"""
+ENVOY = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: envoy}
+spec: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+"""
+
+
+def route(cls: str, timeouts: str = "") -> str:
+    return model() + GATEWAY.replace("CLASS", cls).replace(" TIMEOUTS", f", timeouts: {timeouts}" if timeouts else "")
+
+
+def seconds(text: str) -> list[str]:
+    return [f.title.rpartition("after ")[2] for f in findings(text, "route-stream-timeout")]
+
+
+def test_envoy_gateway_cuts_after_15_seconds_unless_told_otherwise() -> None:
+    assert seconds(route("envoy") + ENVOY) == ["15 s"]
+    assert seconds(route("envoy", "{request: 10m}") + ENVOY) == []
+    assert seconds(route("other")) == []
+    policy = """
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: long, namespace: shop}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: edge}]
+  timeout: {http: {requestTimeout: DURATION}}
+"""
+    assert seconds(route("envoy") + ENVOY + policy.replace("DURATION", "20m")) == []
+    assert seconds(route("envoy") + ENVOY + policy.replace("DURATION", "45s")) == ["45 s"]
+
+
+def test_gkes_load_balancer_waits_30_seconds_unless_a_policy_says_otherwise() -> None:
+    assert seconds(route("gke-l7-rilb")) == ["30 s"]
+    policy = """
+---
+apiVersion: networking.gke.io/v1
+kind: GCPBackendPolicy
+metadata: {name: long, namespace: shop}
+spec: {default: {timeoutSec: 900}, targetRef: {group: "", kind: Service, name: model}}
+"""
+    assert seconds(route("gke-l7-rilb") + policy) == []
+
+
+def nlb(**notes: str) -> list[str]:
+    text = model("LoadBalancer", **{PREFIX + k: v for k, v in notes.items()})
+    return [f.evidence[0].statement for f in findings(text, "nlb-idle-timeout")]
+
+
+def test_listener_attributes_are_without_effect_on_an_in_tree_nlb() -> None:
+    attributes = {"listener-attributes.TCP-80": "tcp.idle_timeout.seconds=900"}
+    assert nlb(type="external", **attributes) == []
+    assert nlb(type="nlb", **attributes) == ["without effect on an in-tree NLB: 350 s"]
+
+
+def test_tls_is_ended_on_the_ports_that_ssl_ports_names() -> None:
+    certificate = {"ssl-cert": "arn:aws:acm:x", "type": "external"}
+    assert nlb(**certificate) == []
+    assert len(nlb(**certificate, **{"ssl-ports": "443"})) == 1
+    assert nlb(**certificate, **{"ssl-ports": "http"}) == []

@@ -1,0 +1,143 @@
+"""Absence is a fault where the source is complete; elsewhere it is not checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.kube.manifests import load_manifests
+from tests.unit.doctor.worlds.manifests import cluster_of, findings, unchecked
+
+APP = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: model, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: model}}
+    spec: {containers: [{name: m, image: "vllm/vllm-openai:v0.9.2", ports: [{containerPort: 8000}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: model, namespace: shop}
+spec: {selector: {app: model}, ports: [{port: 80, targetPort: 8000}]}
+"""
+NODE = """
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+"""
+CALICO = """
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: calico-node, namespace: kube-system}
+spec: {template: {spec: {containers: [{name: calico-node, image: "calico/node:v3.29.0"}]}}}
+"""
+INGRESS = """
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, namespace: shop}
+spec:
+  ingressClassName: nginx
+  tls: [{hosts: [shop.test], secretName: shop-tls}]
+  rules:
+  - host: shop.test
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: BACKEND, port: {number: 80}}}}]}
+"""
+ROUTE = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: shop}
+spec:
+  parentRefs: [{name: shared, namespace: infra}]
+  rules: [{backendRefs: [{name: model, namespace: NS, port: 80}]}]
+"""
+FOREIGN = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: model, namespace: models}
+spec: {selector: {app: model}, ports: [{port: 80}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "more"),
+    [
+        ("ingress-backend", INGRESS.replace("BACKEND", "elsewhere")),
+        ("ingress-controller", INGRESS.replace("BACKEND", "model")),
+        ("ingress-tls", INGRESS.replace("BACKEND", "model")),
+        ("route-accepted", ROUTE.replace("NS", "shop")),
+        ("route-backend", ROUTE.replace("NS", "models")),
+        ("kube-proxy-ready", CALICO),
+    ],
+)
+def test_what_a_part_of_a_cluster_lacks_may_be_elsewhere(check: str, more: str) -> None:
+    assert findings(APP + more, check) == []
+    assert unchecked(APP + more, check)
+    if check != "kube-proxy-ready":
+        assert len(findings(APP + more, check, complete=True)) == 1
+
+
+def test_a_backend_with_a_slip_of_the_pen_is_found_anywhere() -> None:
+    text = APP + INGRESS.replace("BACKEND", "modle")
+    assert [f.evidence[0].value for f in findings(text, "ingress-backend")] == ["modle"]
+
+
+def test_nodes_show_that_manifests_are_a_dump_of_a_cluster() -> None:
+    assert len(findings(APP + CALICO + NODE, "kube-proxy-ready")) == 1
+    cluster = cluster_of(APP + NODE)
+    assert cluster.partial("NetworkPolicy") == ""
+    assert cluster.partial("Service") == ""
+    assert cluster.partial("Secret") == "the manifests hold no Secret"  # nobody dumps them
+
+
+def test_a_node_in_a_file_of_its_own_makes_no_dump_of_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text(NODE.lstrip("-\n"))
+    (tmp_path / "app.yaml").write_text(APP.lstrip("-\n"))
+    cluster = Cluster(load_manifests([str(tmp_path)]))
+    assert cluster.nodes
+    assert "not known to be the whole cluster" in cluster.partial("Service")
+    scheduled = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {nodeName: n1, containers: []}\n"
+    )
+    (tmp_path / "pod.yaml").write_text(scheduled)
+    assert Cluster(load_manifests([str(tmp_path)])).partial("NetworkPolicy", "shop")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "spec: {providerID: 'k3s://n1'}",
+        "status: {nodeInfo: {kubeletVersion: v1.33.1+k3s1}}",
+    ],
+)
+def test_kube_proxy_may_run_inside_the_distributions_own_process(node: str) -> None:
+    assert findings(APP + CALICO + NODE + node, "kube-proxy-ready") == []
+
+
+def test_calicos_ebpf_data_plane_does_kube_proxys_work() -> None:
+    for kind, spec in (
+        ("crd.projectcalico.org/v1\nkind: FelixConfiguration", "{bpfEnabled: true}"),
+        ("operator.tigera.io/v1\nkind: Installation", "{calicoNetwork: {linuxDataplane: BPF}}"),
+    ):
+        more = f"---\napiVersion: {kind}\nmetadata: {{name: default}}\nspec: {spec}\n"
+        assert findings(APP + CALICO + NODE + more, "kube-proxy-ready") == []
+
+
+def test_a_route_into_another_namespace_that_is_there_needs_its_grant_there() -> None:
+    text = APP + ROUTE.replace("NS", "models")
+    assert findings(text, "reference-grant") == []
+    found = findings(text + FOREIGN, "reference-grant")
+    assert [(str(f.object), f.severity.value) for f in found] == [("HTTPRoute shop/shop", "warning")]
+    assert findings(text + FOREIGN, "reference-grant", complete=True)[0].severity.value == "error"

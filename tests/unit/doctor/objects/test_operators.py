@@ -1,0 +1,130 @@
+"""Kinds whose operators compose the pods: who they are, what is said of them, and by which field."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_genainet.doctor.objects.stacks import Role
+from tests.unit.doctor.worlds.manifests import cluster_of, findings
+
+NIM = """
+apiVersion: apps.nvidia.com/v1alpha1
+kind: NIMService
+metadata: {name: embed, namespace: serving}
+spec:
+  image: {repository: registry.test/nim/nvidia/embed, tag: "1.6"}
+  replicas: 2
+  resources: {limits: {nvidia.com/gpu: 1}}
+  expose: {service: {port: 8010}}
+"""
+DYNAMO = """
+apiVersion: nvidia.com/v1alpha1
+kind: DynamoGraphDeployment
+metadata: {name: chat, namespace: serving}
+spec:
+  services:
+    Frontend:
+      componentType: frontend
+      extraPodSpec: {mainContainer: {image: "registry.test/runtime:1", command: [python3, -m, dynamo.frontend]}}
+    decode:
+      componentType: worker
+      resources: {limits: {gpu: "2"}}
+      extraPodSpec:
+        mainContainer:
+          image: registry.test/runtime:1
+          command: [python3, -m, dynamo.vllm, --tensor-parallel-size, "2"]
+          env: [{name: NCCL_SOCKET_IFNAME, value: ens5}]
+"""
+KUBEAI = """
+apiVersion: kubeai.org/v1
+kind: Model
+metadata: {name: small, namespace: serving}
+spec: {url: "hf://x/y", engine: VLLM, features: [TextGeneration]}
+"""
+STORM = """
+apiVersion: orchestration.aibrix.ai/v1alpha1
+kind: StormService
+metadata: {name: pd, namespace: serving}
+spec:
+  template:
+    spec:
+      roles:
+      - name: prefill
+        template:
+          metadata: {labels: {app: pd}}
+          spec: {containers: [{name: m, image: "vllm/vllm-openai:v0.10.1", ports: [{containerPort: 8000}]}]}
+"""
+SERVICE = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: serving}
+spec: {type: NodePort, selector: %s, ports: [{port: 80, targetPort: 8000}]}
+"""
+
+
+def roles(text: str) -> dict[str, Role]:
+    cluster = cluster_of(text)
+    return {w.part or w.name: cluster.role(w) for w in cluster.workloads}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (NIM, {"embed": Role.MODEL_SERVER}),
+        (DYNAMO, {"Frontend": Role.ROUTER, "decode": Role.MODEL_SERVER}),
+        (KUBEAI, {"small": Role.MODEL_SERVER}),
+        (STORM, {"pd": Role.MODEL_SERVER}),
+    ],
+)
+def test_each_kind_has_its_role(text: str, expected: dict[str, Role]) -> None:
+    assert roles(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "selector"),
+    [
+        (NIM, "{app: embed}"),
+        (DYNAMO, "{nvidia.com/dynamo-component: Frontend}"),
+        (KUBEAI, "{model: small}"),
+        (STORM, "{storm-service-name: pd, role-name: prefill}"),
+    ],
+)
+def test_services_are_joined_by_the_labels_that_the_operator_adds(text: str, selector: str) -> None:
+    service = SERVICE % selector
+    assert findings(text + service, "service-selector") == []
+    assert len(findings(text + service, "service-node-port")) == 1
+
+
+def test_the_operators_own_probes_count_unless_they_are_switched_off() -> None:
+    assert findings(NIM, "readiness-probe") == []
+    off = NIM + "  readinessProbe: {enabled: false}\n"
+    assert findings(off, "readiness-probe") == [], "the operator's startup probe waits for the model"
+    (found,) = findings(off + "  startupProbe: {enabled: false}\n", "readiness-probe")
+    assert found.evidence[0].field == "spec"
+    assert found.remedy is not None
+    assert found.remedy.command == "kubectl -n serving edit nimservice.apps.nvidia.com/embed"
+
+
+def test_a_field_of_a_composed_container_is_the_field_of_the_object() -> None:
+    (found,) = findings(DYNAMO, "nccl-settings")
+    assert found.evidence[0].field == "spec.services.decode.extraPodSpec.mainContainer.env[0].value"
+    assert found.remedy is not None
+    assert found.remedy.command == "kubectl -n serving edit dynamographdeployment.nvidia.com/chat"
+
+
+def test_an_inference_service_passes_its_annotations_on_to_its_pods() -> None:
+    text = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: LLMInferenceService
+metadata: {name: moe, namespace: serving, annotations: {k8s.v1.cni.cncf.io/networks: roce}}
+spec:
+  template:
+    containers:
+    - name: main
+      image: "vllm/vllm-openai:v0.10.1"
+      resources: {limits: {nvidia.com/gpu: 8}}
+      env: [{name: NCCL_SOCKET_IFNAME, value: net1}]
+"""
+    assert findings(text, "nccl-settings") == []
+    assert len(findings(text.replace("net1", "net2"), "nccl-settings")) == 1
