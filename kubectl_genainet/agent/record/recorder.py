@@ -125,7 +125,7 @@ class Recorder:
         if isinstance(event, DnsTransaction | DnsDropped | DnsMessageSeen):
             event = self._without_names(event)
         with self._lock:
-            if isinstance(event, ConnectionCounts | DropCount):
+            if isinstance(event, DropCount):
                 self._close_bucket_before(event.t_ns + self._ahead)
             self._buckets.take(event, self._ahead)
             match event:
@@ -150,10 +150,16 @@ class Recorder:
                     self._attached(event.t_ns)
                 case Progress() if event.stage != "missing":
                     pass
-                case Hello() | Bye() | Sightings() | ConnectionCounts():
+                case Hello() | Bye() | Sightings():
                     pass  # its own, or in the buckets
                 case _:
                     self._put(event)
+
+    def counted(self, counts: ConnectionCounts) -> None:
+        """What the kernel counted between two ends since it was asked last."""
+        with self._lock:
+            self._close_bucket_before(counts.t_ns + self._ahead)
+            self._buckets.counted(counts)
 
     def _attached(self, mono: int) -> None:
         """From now on the node is watched: nothing is known of the time that loading the probes took."""

@@ -177,11 +177,12 @@ def test_totals_are_what_the_kernel_counted_within_the_bucket(node: Node) -> Non
     def sent_on(**numbers: Any) -> ConnectionCounts:
         return msgspec.structs.replace(counted(**numbers), backend=BACKEND, backend_port=8080)
 
-    recorder.take(counted(opened=5))
-    recorder.take(sent_on(established=4))
+    recorder.counted(counted(opened=5))
+    recorder.counted(sent_on(established=3))
+    recorder.counted(sent_on(established=1))
     node.pass_time(recorder, 12)
-    recorder.take(counted(opened=9))
-    recorder.take(sent_on(established=6, refused=2))
+    recorder.counted(counted(opened=4))
+    recorder.counted(sent_on(established=2, refused=2))
     node.pass_time(recorder, 26)
     sums = [c for e in node.events(0, 26) if isinstance(e, Bucket) for c in e.connections]
     assert [(c.opened, c.established, c.refused) for c in sums if not c.backend] == [(5, 0, 0), (4, 0, 0)]
@@ -200,10 +201,10 @@ def test_what_is_read_after_the_end_of_a_bucket_is_in_the_next(node: Node) -> No
             port=80,
             refused=refused,
         )
-        recorder.take(counts)
+        recorder.counted(counts)
     node.pass_time(recorder, 21)
     buckets = [e for e in node.events(0, 21) if isinstance(e, Bucket) and e.connections]
-    assert [((b.since_ns - WALL) // SECOND, b.connections[0].refused) for b in buckets] == [(0, 1), (10, 2)]
+    assert [((b.since_ns - WALL) // SECOND, b.connections[0].refused) for b in buckets] == [(0, 1), (10, 3)]
 
 
 def dropped(at_s: float) -> DropCount:

@@ -1,0 +1,31 @@
+"""Totals of connections since a trace began, from what the kernel counted in each part of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.model.events import ConnectionCounts
+from kubectl_genainet.model.history import COUNTED, ConnectionEnds, ends_of
+
+MOST_ENDS = 100_000  # pairs of ends; about 50 MB
+
+
+class RunningTotals:
+    """`lost`: records about ends that had no place any more."""
+
+    def __init__(self, most: int = MOST_ENDS) -> None:
+        self.lost = 0
+        self._most = most
+        self._sums: dict[ConnectionEnds, tuple[int, ...]] = {}
+
+    def with_earlier(self, counts: ConnectionCounts) -> ConnectionCounts | None:
+        """All that was counted of these ends; None where there is no place for them."""
+        ends, numbers = ends_of(counts), tuple(getattr(counts, name) for name in COUNTED)
+        before = self._sums.get(ends)
+        if before is None and len(self._sums) >= self._most:
+            self.lost += 1
+            return None
+        if before is not None:
+            numbers = tuple(map(sum, zip(before, numbers, strict=True)))
+        self._sums[ends] = numbers
+        return msgspec.structs.replace(counts, **dict(zip(COUNTED, numbers, strict=True)))
