@@ -13,6 +13,7 @@ import pytest
 from kubectl_genainet.agent.serve import history as served
 from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history import merge
 from kubectl_genainet.history.blocks import Block, Flag, Span, decode_block, encode_block, scan
 from kubectl_genainet.history.merge import merged, of_verb
 from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
@@ -163,6 +164,20 @@ def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> No
     last = before.changes[-1][1]
     assert isinstance(last, ClusterChanged)
     assert [o["metadata"]["resourceVersion"] for o in last.objects] == ["2"]
+
+
+def test_a_range_with_more_than_is_held_at_once_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path)
+    recording.block(sightings(*(sighting(n / 10, port=40_000 + n) for n in range(40))))
+    ordinary = len(events_of(recording, 0, 5))
+    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary)
+    assert len(events_of(recording, 0, 5)) == ordinary
+    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary - 1)
+    with pytest.raises(merge.RangeTooLargeError, match="recorded of that time") as refused:
+        events_of(recording, 0, 5)
+    assert "shorter time" in refused.value.hint
 
 
 def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_path: Path) -> None:
