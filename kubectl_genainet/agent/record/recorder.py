@@ -54,7 +54,7 @@ from kubectl_genainet.model.events import (
     Tally,
     TcpRetransmit,
 )
-from kubectl_genainet.model.history import BUCKET_S, ChangeOf, Gap, NodeChange
+from kubectl_genainet.model.history import BUCKET_S, LEFT_OUT, ChangeOf, Gap, NodeChange
 from kubectl_genainet.model.node import STATISTICS, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 
@@ -68,7 +68,6 @@ EXCHANGES = 250  # DNS exchanges without trouble, of a block, that are kept whol
 SLOW_EXCHANGE_NS = 250_000_000
 DROP_ROWS = 2_000  # of a block; beyond, drops are counted without their sources
 MAX_PENDING = 8 << 20  # bytes of sightings: a block is written then
-LEFT_OUT = "left out by the recorder: they are in its totals"
 
 
 class Recorder:

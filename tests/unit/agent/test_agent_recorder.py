@@ -30,7 +30,7 @@ from kubectl_genainet.model.events import (
     Sampled,
     Sightings,
 )
-from kubectl_genainet.model.history import Bucket, ChangeOf, ConnectionKept, Gap, NodeChange
+from kubectl_genainet.model.history import LEFT_OUT, Bucket, ChangeOf, ConnectionKept, Gap, NodeChange
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, port_rank
 from kubectl_genainet.wire.sightings import PACKET, unpack
@@ -326,7 +326,7 @@ def test_quick_exchanges_beyond_the_first_are_totals_and_counted(node: Node) -> 
     node.pass_time(recorder, 12)
     events = node.events(0, 12)
     assert len([e for e in events if isinstance(e, DnsTransaction)]) == recording.EXCHANGES
-    lost = [e for e in events if isinstance(e, LostEvents) and e.where == recording.LEFT_OUT]
+    lost = [e for e in events if isinstance(e, LostEvents) and e.where == LEFT_OUT]
     assert sum(e.count for e in lost) == 40
     assert sum(d.count for e in events if isinstance(e, Bucket) for d in e.dns) == recording.EXCHANGES + 40
 
