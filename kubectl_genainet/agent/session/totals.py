@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from kubectl_genainet.model.events import ConnectionCounts
+from kubectl_genainet.agent.record.recorder import Recorder
+from kubectl_genainet.model.events import ConnectionCounts, Event
 from kubectl_genainet.model.history import COUNTED, ConnectionEnds, ends_of
 
 MOST_ENDS = 100_000  # pairs of ends; about 50 MB
@@ -29,3 +32,20 @@ class RunningTotals:
             numbers = tuple(map(sum, zip(before, numbers, strict=True)))
         self._sums[ends] = numbers
         return msgspec.structs.replace(counts, **dict(zip(COUNTED, numbers, strict=True)))
+
+
+class Counted:
+    """Passes on what the kernel's tables held: a recorder keeps what is new, a client is sent what there was since the trace
+    began."""
+
+    def __init__(self, send: Callable[[Event], object], recorder: Recorder | None) -> None:
+        self.totals = RunningTotals()
+        self._send, self._recorder = send, recorder
+
+    def take(self, event: Event) -> None:
+        if not isinstance(event, ConnectionCounts):
+            self._send(event)
+        elif self._recorder is not None:
+            self._recorder.counted(event)
+        elif (total := self.totals.with_earlier(event)) is not None:
+            self._send(total)
