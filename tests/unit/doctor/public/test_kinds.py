@@ -309,4 +309,4 @@ def test_a_load_balancer_for_several_clouds_may_be_on_another_one(other: str, fo
     text = service("llm", "{port: 80}", ", type: LoadBalancer").replace(
         "namespace: ml", f"namespace: ml, annotations: {{{internal}{other}}}"
     )
-    assert len(findings(text, "nlb-legacy")) == found
+    assert len(findings(text, "nlb-legacy", complete=True)) == found
