@@ -4,6 +4,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -252,6 +253,40 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
         api.patch(held, {"metadata": {"finalizers": None}})
     wait_for("node-2", lambda: not agent_processes(victim), 150)
     assert own.deploy().status == 0
+
+
+@pytest.fixture
+def half_ready(own: Cluster) -> Iterator[Cluster]:
+    """The agent on node-2 is not ready: its kubelet stands still, and the API has it so."""
+    victim = own.node("node-2")
+    victim.kubelet.stop()
+    try:
+        (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
+        status = {"conditions": [{"type": "Ready", "status": "False"}]}
+        own.api().patch(f"/api/v1/namespaces/genainet/pods/{agent.pod}/status", {"status": status})
+        yield own
+    finally:
+        victim.kubelet.start()
+        wait_for("both agents", lambda: own.cli("status").status == 0, 240, interval=1)
+
+
+def test_every_verb_names_the_node_whose_agent_is_not_ready(half_ready: Cluster) -> None:
+    said = {}
+    for verb, *options in (
+        ("trace", "svc/my-llama-svc", "--timeout", "4s"),
+        ("drops", "svc/my-llama-svc", "--timeout", "4s"),
+        ("dns", "deploy/rag-app", "--timeout", "4s"),
+        ("rules", "svc/my-llama-svc"),
+        ("rules", "svc/my-llama-svc", "--exact", "3"),
+        ("doctor", "--measure", "3s"),
+        ("diagnose", "svc/my-llama-svc", "--for", "4s"),
+        ("fabric", "deploy/my-llama-finetuned", "--for", "1s"),
+    ):
+        done = half_ready.cli(verb, *options, "-n", "chat", "-o", "json")
+        said[" ".join((verb, *options))] = (done.status, "the agent on node node-2 is not ready" in done.err)
+        assert "node-1 is not ready" not in done.err and rows(done.out), (verb, done.err)
+    assert {command: named for command, (_, named) in said.items()} == dict.fromkeys(said, True)
+    assert {status for status, _ in said.values()} <= {1, 2}, said  # never 0: a node is missing
 
 
 @pytest.mark.parametrize("missing", ["SYS_PTRACE", "hostPID"])
