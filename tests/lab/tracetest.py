@@ -38,7 +38,7 @@ for _ in range(int(sys.argv[3])):
 
 
 def genainet(
-    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 40
+    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 180
 ) -> subprocess.CompletedProcess[str]:
     """One run of the command line to its end."""
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")} | (environment or {})
@@ -146,7 +146,7 @@ def connect(lab: RunningLab, pod: Pod, ip: str, port: int, count: int) -> list[i
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         check=True,
     )
     return [int(line) for line in done.stdout.split()]
