@@ -83,7 +83,7 @@ class RunningTrace:
     def paths(self) -> list[Record]:
         return [r for r in self.records if r["kind"] == "path"]
 
-    def until(self, wanted: Callable[[Record], bool], timeout: float = 60.0) -> Record:
+    def until(self, wanted: Callable[[Record], bool], timeout: float = 150.0) -> Record:
         """The first path, from now on, that is wanted; fails with what came instead."""
         deadline = time.monotonic() + timeout
         seen = []
@@ -94,7 +94,7 @@ class RunningTrace:
                 seen.append(record)
         raise AssertionError(f"no such path in {timeout} s; seen: {json.dumps(seen[-5:], indent=1)} {self.errors}")
 
-    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 30.0) -> int:
+    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 90.0) -> int:
         """Ends the trace as a user does, reads the rest, and returns its exit status."""
         if sign is not None:
             self.process.send_signal(sign)
