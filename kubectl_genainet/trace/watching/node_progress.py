@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from kubectl_genainet.context.loss_times import LossTimes
 from kubectl_genainet.model.events import Tick
-from kubectl_genainet.trace.watching.losses import LossTimes
 
 
 class NodeProgress:
