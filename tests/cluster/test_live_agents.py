@@ -224,6 +224,19 @@ def test_an_api_server_restarted_during_a_trace_is_told_and_leaves_no_probe(own:
     wait_for("no probe", lambda: no_workers(own), 90)
 
 
+def test_an_agent_that_is_stopped_ends_its_part_of_a_trace_with_the_reason(own: Cluster) -> None:
+    """As in a rollout, or where a node is drained."""
+    process = begin_trace(own, seconds=30)
+    (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
+    own.api().delete(f"/api/v1/namespaces/genainet/pods/{agent.pod}")
+    done = finish(process, 180)
+    assert "the trace ended early, because its agent was stopped: what happened on node node-2" in done.err, done.err
+    summary = rows(done.out)[-1]
+    assert done.status in (1, 2) and summary["silent_nodes"] == [], summary
+    assert summary["events"]["emitted"] is not None, summary  # both sent their accounts
+    wait_for("the agent's successor", lambda: own.cli("status").status == 0, 300, interval=1)
+
+
 def test_a_killed_agent_is_named_and_the_other_node_goes_on(own: Cluster) -> None:
     process = begin_trace(own, seconds=30)
     victim = own.node("node-2")
