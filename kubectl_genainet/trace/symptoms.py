@@ -322,7 +322,7 @@ def symptoms(path: PacketPath, connection: Connection, identity: Identity, aroun
     """Every symptom that the path shows."""
     findings = (
         reset(path, connection, identity, around),
-        unanswered(path, connection, identity, around),
         *(symptom(path, connection, identity) for symptom in SYMPTOMS),
+        unanswered(path, connection, identity, around),
     )
     yield from (finding for finding in findings if finding is not None)
