@@ -24,9 +24,9 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.policy import POLICY_KINDS
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.recordings import HistoryAnswer, history
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
+from kubectl_genainet.run.sources.recordings import HistoryAnswer, history
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
 ALL = ("::", "0.0.0.0", "")

@@ -26,10 +26,10 @@ from kubectl_genainet.history.select import Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, Event, Sightings, TcpRetransmit
 from kubectl_genainet.model.history import histogram_bounds
-from kubectl_genainet.run.recordings import history
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
+from kubectl_genainet.run.sources.recordings import history
 from kubectl_genainet.wire import FilterEntry, HistoryRequest, encode
 from kubectl_genainet.wire.sightings import PACKET
 from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, WALL, Recording, resent, sighting
