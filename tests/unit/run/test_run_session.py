@@ -19,6 +19,7 @@ from kubectl_genainet import wire
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, Event, Tick
@@ -226,8 +227,8 @@ def test_ctrl_c_before_any_agent_watches_is_no_result(
             self._attached |= {"a"} if watches else set()
 
     monkeypatch.setattr(session_module, "LiveSession", Stopped)
-    context = SimpleNamespace(not_judged="")
-    view = SimpleNamespace(__enter__=lambda: None)
+    context = Context(ClusterSnapshot(objects=()))
+    view = SimpleNamespace(warn=lambda text: None)
     run: Any = SimpleNamespace(
         view=contextlib.nullcontext(view),
         correlator=SimpleNamespace(context=context),
