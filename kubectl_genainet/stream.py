@@ -165,10 +165,10 @@ def ask_all(
             events.append(connection.decode(line))
         return events
 
-    return each(dials, token, records, ANSWER_S if within_s is None else within_s)
+    return _each(dials, token, records, ANSWER_S if within_s is None else within_s)
 
 
-def each(
+def _each(
     dials: Mapping[str, Dial], token: str, talk: Callable[[AgentConnection], T], within_s: float
 ) -> dict[str, T | GenainetError]:
     """What `talk` gives for a connection to each node. Each wait in it is bounded by the socket's time-out, all of them
@@ -345,7 +345,7 @@ class Streams:
         def change(connection: AgentConnection) -> None:
             connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body).read(1 << 16)
 
-        answers = each({node: self._dials[node] for node in sessions}, self._token, change, CHANGE_S)
+        answers = _each({node: self._dials[node] for node in sessions}, self._token, change, CHANGE_S)
         return [answer for answer in answers.values() if answer is not None]
 
     def finish(self) -> None:
