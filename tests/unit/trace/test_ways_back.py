@@ -80,7 +80,7 @@ def test_an_error_that_nobody_saw_was_held_back_only_where_the_counter_says_so(
     begun = [e for e in world.begin() if not (isinstance(e, NodeReport) and e.node == "node-2")]
     before: list[Event] = [*begun, rules, counted_by_the_host(T - SECOND, 0), *seen, died]
     assert world.feed([*before, *world.ticks(T + 5 * SECOND)]) == []  # the counters are waited for
-    after = [counted_by_the_host(T + 5 * SECOND, held_back), *world.ticks(T + 6 * SECOND)]
+    after: list[Event] = [counted_by_the_host(T + 5 * SECOND, held_back), *world.ticks(T + 6 * SECOND)]
     (path,) = [*world.feed(after), *world.finish()]
     assert path.outcome is ConnectionOutcome.DROPPED and path.drop is not None
     assert path.drop.told == "icmp-port-unreachable"
