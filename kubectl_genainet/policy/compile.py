@@ -22,6 +22,7 @@ from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
 from kubectl_genainet.policy.enforcers.base import UnreadKinds
 from kubectl_genainet.policy.identity import IdentityScheme
 from kubectl_genainet.policy.left_out.linkerd_defaults import linkerd_refusals
+from kubectl_genainet.policy.left_out.mesh_config import closed_registry
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 from kubectl_genainet.policy.left_out.served import SERVED, Doubtful, RefusedBy, all_doubtful, doubtful
@@ -213,7 +214,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled.policies += [policy for _, policy in compiled.made]
     if Trait.BASELINE in enforcer.traits:
         compiled.policies = list(compiled.without_selected(compiled.policies))
-    meshes = (*strict_mutual_tls(snapshot), *linkerd_refusals(snapshot))
+    meshes = (*strict_mutual_tls(snapshot), *closed_registry(snapshot), *linkerd_refusals(snapshot))
     for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *meshes):
         compiled.policies.append(stand_in.policy)
         compiled.unevaluated.append(stand_in.what)

@@ -19,6 +19,7 @@ from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
+from kubectl_genainet.policy.flows.secondary import why_beside_policies
 from kubectl_genainet.policy.flows.service_address import why_it_may_differ
 from kubectl_genainet.policy.flows.tunnels import tunnel_of
 from kubectl_genainet.policy.flows.waypoints import Waypoint, waypoint_of
@@ -86,9 +87,19 @@ def explain_arriving(
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
     explanation = engine.explain(flow)
+    why = why_beside_policies(snapshot, flow.destination.ip) if explanation.ingress.reason is Reason.OUTSIDE else ""
+    if why and flow.source.name:
+        return _beside_policies(explanation, why, further=bool(snapshot.of("MultiNetworkPolicy", "k8s.cni.cncf.io")))
     return (
         msgspec.structs.replace(explanation, arrival=_untranslated(target, flow)) if target is not None else explanation
     )
+
+
+def _beside_policies(explanation: Explanation, why: str, *, further: bool) -> Explanation:
+    """A flow that may pass by what enforces policies; `further` policies may be about the other network."""
+    isolated = explanation.egress.reason not in (Reason.DEFAULT, Reason.INERT)
+    sides = ((Direction.EGRESS,) if isolated else ()) + ((Direction.INGRESS,) if further else ())
+    return _opened(msgspec.structs.replace(explanation, arrival=why), sides, why)
 
 
 def _untranslated(service: Service, flow: PolicyFlow) -> str:

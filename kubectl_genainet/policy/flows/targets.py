@@ -170,7 +170,9 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
                 number = _target_port(pod, port)
                 if number and not pod.finished:
                     arrives = _arrives_at(service, port, number)
-                    backends.append(FlowDestination(_endpoint(pod), port.protocol, arrives, name))
+                    backends.append(
+                        FlowDestination(_endpoint(pod, _of_family(service, pod)), port.protocol, arrives, name)
+                    )
     if not backends:
         raise InputError(
             f"Service {name} port {port.port} has no ready backend: there is no flow to judge",
@@ -182,6 +184,12 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
 def _arrives_at(service: Service, port: ServicePort, target: int) -> int:
     """The port that a client's connection arrives at. A headless Service is a name for addresses: nothing translates the port."""
     return port.port if service.spec.cluster_ip == "None" else target
+
+
+def _of_family(service: Service, pod: Pod) -> str:
+    """The pod's address of the one IP version that a Service has; "" where it has both, or is not known to have one."""
+    versions = {":" in ip for ip in service.cluster_ips}
+    return next((ip for ip in pod.ips if {":" in ip} == versions), "")
 
 
 def _endpoints(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> Iterator[tuple[str, int]]:

@@ -100,6 +100,9 @@ OTHER_KINDS: Mapping[tuple[str, str], OtherKind] = {
     ("security.kubearmor.com", "KubeArmorClusterPolicy"): OtherKind(
         "kubearmorclusterpolicies", _SENDERS, namespaced=False
     ),
+    ("security.policy.gloo.solo.io", "AccessPolicy"): OtherKind("accesspolicies", _WORKLOADS),
+    ("networking.aviatrix.com", "FirewallPolicy"): OtherKind("firewallpolicies", _APART),
+    ("cilium.io", "CiliumNodeConfig"): OtherKind("ciliumnodeconfigs", _BEYOND),  # options of the agents of some nodes
     # Nodes of EKS Auto Mode that isolate the pods which no policy selects.
     ("eks.amazonaws.com", "NodeClass"): OtherKind(
         "nodeclasses", EnforcementPoint(DEFAULT_TIER, admits=False, denies=False, isolates=True), namespaced=False

@@ -37,6 +37,16 @@ from kubectl_genainet.policy.where import Where
 
 MESH_ROOT = "istio-system"
 _DEFAULT_VPC = "ovn-cluster"
+_OF_POLICIES = frozenset(
+    {
+        "enable-policy",
+        "policy-audit-mode",
+        "labels",
+        "policy-cidr-match-mode",
+        "enable-k8s-networkpolicy",
+        "allow-localhost",
+    }
+)
 _POD_PART = {"podSelector", "namespaceSelector"}
 
 
@@ -95,6 +105,11 @@ def _node_class(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
     return EVERYBODY if spec.get("networkPolicy") == "DefaultDeny" else None
 
 
+def _node_config(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """Only where it changes what agents make of policies."""
+    return EVERYBODY if _mapping(spec.get("defaults")).keys() & _OF_POLICIES else None
+
+
 def _kubearmor(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
     """Only where it is about the network."""
     if not _mapping(spec.get("network")).get("matchProtocols"):
@@ -136,6 +151,8 @@ _READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], Policy
     ("policy.linkerd.io", "EgressNetwork"): _egress_network,
     ("kuma.io", "Mesh"): _mutual_tls_of_kuma,
     ("eks.amazonaws.com", "NodeClass"): _node_class,
+    ("cilium.io", "CiliumNodeConfig"): _node_config,
+    ("security.policy.gloo.solo.io", "AccessPolicy"): lambda obj, spec: EVERYBODY,
     ("security.kubearmor.com", "KubeArmorPolicy"): _kubearmor,
     ("security.kubearmor.com", "KubeArmorClusterPolicy"): _kubearmor,
     ("k8s.ovn.org", "UserDefinedNetwork"): _own_network,

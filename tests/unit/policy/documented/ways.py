@@ -186,4 +186,56 @@ OTHER_WAYS = [
     Way("and processes", (kind("security.kubearmor.com/v1", "KubeArmorPolicy", where="a", process={}),), "web",
         "pod/b/chat:80", "allow"),
 ]  # fmt: skip
-WAYS = [*EKS_WAYS, *MESH_WAYS, *OTHER_WAYS]
+
+# What public issues, distributions and clouds showed beyond these.
+AGENTS = {
+    "RKE2": ("calico", "rancher/hardened-calico:v3.30.2-build20250731", "calico-node"),
+    "Rancher": ("calico", "rancher/mirrored-calico-node:v3.28.1", "calico-node"),
+    "Enterprise": ("calico", "quay.io/tigera/cnx-node:v3.20.1", "calico-node"),
+    "OpenShift": ("ovn", "quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:aaaa", "ovnkube-controller"),
+}
+_CILIUM = daemon_set("rancher/mirrored-cilium-cilium:v1.17.6", "cilium-agent")
+_ONLY_10 = netpol("a/in", ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}])
+_TWO = (
+    owned(pod("a/web", "10.0.0.1,fd00::1", node="n1")),
+    owned(pod("b/chat", "10.0.0.3,fd00::3", node="n2")),
+    _ONLY_10,
+)
+_ROCE = json.dumps([{"name": "a/roce", "interface": "net1", "ips": ["192.168.100.5"]}])
+_ON_ROCE = pod_with("a/db", node("n2", "192.168.0.2"), annotations={"k8s.v1.cni.cncf.io/network-status": _ROCE})
+_MULTI = kind("k8s.cni.cncf.io/v1beta1", "MultiNetworkPolicy", where="a", podSelector={})
+
+
+def node_config(**options: str) -> Raw:
+    raw = kind("cilium.io/v2", "CiliumNodeConfig", where="kube-system", nodeSelector={})
+    return {**raw, "spec": {"defaults": {name.replace("_", "-"): value for name, value in options.items()}}}
+
+
+def mesh(mode: str) -> tuple[Raw, ...]:
+    metadata = {"name": "istio", "namespace": "istio-system"}
+    data = {"mesh": f"outboundTrafficPolicy:\n  mode: {mode}\n"}
+    injected = namespace("a", **{NAME: "a", "istio-injection": "enabled"})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}, injected
+
+
+MORE_WAYS = [
+    Way("a Service of IPv6 is reached over IPv6", (*_TWO, service("web", ip="fd01::9")), "chat", "svc/a/web", "deny"),
+    Way("one of IPv4 over IPv4", (*_TWO, service("web")), "chat", "svc/a/web", "allow"),
+    Way("Flannel of a mirror enforces nothing", (daemon_set("rancher/mirrored-flannel-flannel:v0.25.1"), CLOSED), "chat",
+        "pod/a/web:80", "allow"),
+    Way("a block selects no pods under Cilium of a mirror", (_CILIUM, _ONLY_10), "chat", "pod/a/web:80", "deny"),
+    Way("some nodes' agents may only log", (_CILIUM, node_config(policy_audit_mode="true"), CLOSED), "chat", "pod/a/web:80",
+        "unknown"),
+    Way("or isolate", (_CILIUM, node_config(enable_policy="always")), "chat", "pod/a/web:80", "unknown"),
+    Way("other options change nothing", (_CILIUM, node_config(mtu="9000"), CLOSED), "chat", "pod/a/web:80", "deny"),
+    Way("a closed registry", mesh("REGISTRY_ONLY"), "web", "203.0.113.9:443", "unknown"),
+    Way("is nothing to pods of the cluster", mesh("REGISTRY_ONLY"), "web", "pod/b/chat:80", "allow"),
+    Way("and to pods outside the mesh", mesh("REGISTRY_ONLY"), "chat", "203.0.113.9:443", "allow"),
+    Way("an open one", mesh("ALLOW_ANY"), "web", "203.0.113.9:443", "allow"),
+    Way("policies of a further network", (_ON_ROCE, egress()), "web", "192.168.100.5:4791", "unknown"),
+    Way("without policies it is open", (_ON_ROCE,), "web", "192.168.100.5:4791", "allow"),
+    Way("its own kind may close it", (_ON_ROCE, _MULTI), "web", "192.168.100.5:4791", "unknown"),
+    Way("Gloo's policies say who may call", (kind("security.policy.gloo.solo.io/v2", "AccessPolicy", where="a"),), "chat",
+        "pod/a/web:80", "unknown"),
+]  # fmt: skip
+WAYS = [*MORE_WAYS, *EKS_WAYS, *MESH_WAYS, *OTHER_WAYS]
