@@ -40,6 +40,12 @@ class Listener(msgspec.Struct, frozen=True):
     v6only: bool = False
 
 
+ICMP_LIMITS = (
+    "IcmpOutRateLimitGlobal",
+    "IcmpOutRateLimitHost",
+)  # counters: ICMP errors that the kernel's limits held back
+
+
 class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     """A network namespace of the node. `pod_uids` come from the cgroups of the processes inside it."""
 
@@ -50,7 +56,7 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_count: int | None = None
     conntrack_max: int | None = None
     sysctls: dict[str, str] = {}
-    counters: dict[str, int] = {}  # of /proc/net/netstat: ListenOverflows, …; of the host: conntrack_drop, …
+    counters: dict[str, int] = {}  # ListenOverflows, IcmpOutRateLimitHost, …; of the host: conntrack_drop, …
     nic_counters: dict[
         str, dict[str, int]
     ] = {}  # by device: what its driver counts of trouble (`ethtool -S`), if not zero

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.context.unread import unread
 from kubectl_genainet.model.diagnoses.connections import (
     CONNECTION_MOVED,
     DATAGRAMS_LOST,
     DETOUR,
     ICMP_DROPPED,
     ICMP_ERROR,
+    ICMP_LIMITED,
     ROUTING_LOOP,
     STALE_ENDPOINT,
     STOPPED_ARRIVING,
@@ -24,6 +26,7 @@ from kubectl_genainet.model.diagnoses.sockets import (
 )
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, counted
+from kubectl_genainet.model.node import ICMP_LIMITS
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
@@ -66,6 +69,24 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
         f"the sender was not told: the ICMP error ({icmp_name(first)}) was dropped {where}",
         (Evidence(f"{_icmp_words(first)}: {first.reason or 'dropped'}", Certainty.OBSERVED, node=first.node),),
     )
+
+
+def icmp_limited(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """The kernel's limit of ICMP errors kept the rule that rejects from telling the sender."""
+    drop = path.drop
+    if drop is None or not (drop.told or "").startswith("icmp") or connection.icmp:
+        return None
+    for died in connection.drops:
+        event = died.event
+        for counter in ICMP_LIMITS:
+            grown = identity.grown(event.node, event.netns, counter)
+            if grown > 0:
+                place = identity.place(event.node, event.netns)
+                return ICMP_LIMITED.finding(
+                    f"no error reached the sender: {place} held ICMP errors back, being over its limit",
+                    (Evidence(f"{counter} grew by {grown} in {place} meanwhile", Certainty.OBSERVED, node=event.node),),
+                )
+    return None
 
 
 def moved(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -137,7 +158,7 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     if service is None or backend is None or path.nat is None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     port = next((p for p in current.spec.ports if p.port == service.port and p.name == service.port_name), None)
     if port is None or any(
@@ -190,7 +211,7 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     if service is None or path.backend is not None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     ready = [
         b
@@ -305,6 +326,7 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     stale_endpoint,
     told_by_icmp,
     icmp_dropped,
+    icmp_limited,
     sent_after_close,
     moved,
     datagrams_lost,

@@ -22,7 +22,7 @@ from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import Device, NetNs, Route
+from kubectl_genainet.model.node import ICMP_LIMITS, Device, NetNs, Route
 from kubectl_genainet.model.units import whole_number
 
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
@@ -115,26 +115,39 @@ def _read_int(path: str) -> int | None:
         return None
 
 
-def _netstat() -> dict[str, int]:
-    """TcpExt counters of the namespace that the caller is in (/proc/net/netstat: a line of names, a line of values)."""
-    wanted = (
-        "ListenOverflows",
-        "ListenDrops",
-        "TCPReqQFullDrop",
-        "TCPReqQFullDoCookies",
-        "TCPBacklogDrop",
-        "TCPRcvQDrop",
-        "PAWSEstab",
-    )
-    try:
-        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
-    except OSError:
-        return {}
-    for names, values in zip(lines[::2], lines[1::2], strict=False):
-        if names.startswith("TcpExt:"):
-            counters = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
-            return {name: n for name in wanted if (n := counters.get(name)) is not None}
-    return {}
+_COUNTERS = {
+    "netstat": (
+        "TcpExt:",
+        (
+            "ListenOverflows",
+            "ListenDrops",
+            "TCPReqQFullDrop",
+            "TCPReqQFullDoCookies",
+            "TCPBacklogDrop",
+            "TCPRcvQDrop",
+            "PAWSEstab",
+        ),
+    ),
+    "snmp": ("Icmp:", ICMP_LIMITS),
+}
+
+
+def _protocol_counters() -> dict[str, int]:
+    """Counters of the namespace that the caller is in, of those that its kernel has (/proc/net/netstat and snmp: a line of names,
+    a line of values)."""
+    found: dict[str, int] = {}
+    for file, (protocol, wanted) in _COUNTERS.items():
+        try:
+            lines = Path(f"/proc/thread-self/net/{file}").read_text().splitlines()
+        except OSError:
+            continue
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            if names.startswith(protocol):
+                prefix = "Icmp" if protocol == "Icmp:" else ""
+                numbers = map(whole_number, values.split()[1:])
+                counters = dict(zip((f"{prefix}{name}" for name in names.split()[1:]), numbers, strict=False))
+                found |= {name: n for name in wanted if (n := counters.get(name)) is not None}
+    return found
 
 
 _CONNTRACK = {
@@ -251,7 +264,7 @@ def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | 
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
             sysctls=sysctls,
             nic_counters={d.name: counters for d in _hardware(devices) if (counters := statistics(d.name))},
-            counters={**_netstat(), **(_conntrack_counters() if host else {})},
+            counters={**_protocol_counters(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate, inode),
         )
         return netns, links

@@ -181,18 +181,27 @@ def loop(bench: Bench) -> Done:
 @fault
 def own_redirect(bench: Bench) -> Done:
     done = Done()
-    redirect = f"-p tcp --dport {PORT} -j REDIRECT --to-ports 15006".split()
-    with bench.iptables(bench.backend, "nat", "PREROUTING", *redirect, done=done):
-        bench.call(done, bench.backend.ips[0], PORT)
+    with bench.own_socket() as sock:
+        own = sock.getsockname()[1]
+        redirect = f"-p tcp --sport {own} --dport {PORT} -j REDIRECT --to-ports 15006".split()
+        bench.until_the_end.enter_context(bench.iptables(bench.backend, "nat", "PREROUTING", *redirect, done=done))
+        sock.settimeout(5)
+        with pytest.raises(ConnectionRefusedError):
+            sock.connect((bench.backend.ips[0], PORT))
+    done.got[own] = "ConnectionRefusedError"
     return done
 
 
 @fault
 def own_rule(bench: Bench) -> Done:
     done = Done()
-    rule = f"-p tcp --dport {PORT} -j DROP".split()
-    with bench.iptables(bench.backend, "filter", "INPUT", *rule, done=done):
-        bench.call(done, bench.backend.ips[0], PORT, timeout=1.5)
+    sock = bench.until_the_end.enter_context(bench.own_socket())
+    own = sock.getsockname()[1]
+    rule = f"-p tcp --sport {own} --dport {PORT} -j DROP".split()
+    bench.until_the_end.enter_context(bench.iptables(bench.backend, "filter", "INPUT", *rule, done=done))
+    sock.setblocking(False)
+    sock.connect_ex((bench.backend.ips[0], PORT))
+    done.got[own] = "nothing"
     return done
 
 

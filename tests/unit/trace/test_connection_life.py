@@ -77,6 +77,7 @@ def test_dropped_syn_ack_is_the_way_back() -> None:
     assert path.outcome is ConnectionOutcome.DROPPED and path.drop is not None
     assert (path.drop.reason, path.drop.node, path.drop.hook) == ("NETFILTER_DROP", "node-2", "FORWARD")
     assert [h.device for h in path.back] == ["eth0", "veth"]
+    assert (path.drop_direction, path.back_data) == ("reply", ())
 
 
 def test_answer_from_an_address_that_was_not_asked_is_no_closed_port() -> None:
@@ -275,6 +276,17 @@ def test_port_that_the_pods_own_rules_chose_is_not_the_backend() -> None:
     assert path.drop is not None and path.drop.check == "redirect-without-listener"
     assert "port 15006" in path.drop.explanation and [f.check for f in path.findings] == []
     assert path.drop.rule is None and "the rules of pod default/llm-0 were not read" in path.drop.explanation
+
+
+def test_packet_for_the_proxys_own_port_was_not_redirected_there() -> None:
+    world = World()
+    direct = [e for e in world.request(40000, T) if (e.flow.dst, e.flow.dport) == (BACKEND, 8080)]
+    seen = [msgspec.structs.replace(e, flow=msgspec.structs.replace(e.flow, dport=15006)) for e in direct]
+    died = world.dropped(seen[-1], "NO_SOCKET", location="tcp_v4_rcv")
+    rules = pods_rules(T - SECOND, REDIRECT)
+    (path,) = world.feed([*world.begin(), rules, *seen, died, *world.ticks(T + 9 * SECOND)]) or world.finish()
+    assert path.drop is not None and (path.drop.check, path.drop.rule) == ("closed-port", None)
+    assert "redirect" not in path.drop.explanation
 
 
 def redirected(world: World) -> list[Event]:
