@@ -75,26 +75,72 @@ def node_class(default: str) -> Raw:
 _EKS = (aws_node(), service("db"))
 _DB, _EVERY_443 = "svc/a/db", {"ports": [{"port": 443}], **block("0.0.0.0/0")}
 EKS_WAYS = [
-    Way("a selector of the Service's labels", (*_EKS, egress({"to": [{"podSelector": labels(app="db")}]})), "web", _DB, "allow"),
-    Way("a selector of other labels of the pods", (*_EKS, egress({"to": [{"podSelector": labels(t="d")}]}),
-        owned(pod("a/db", "10.0.0.2", node="n2", labels={"app": "db", "t": "d"}))), "web", _DB, "unknown"),
+    Way(
+        "a selector of the Service's labels",
+        (*_EKS, egress({"to": [{"podSelector": labels(app="db")}]})),
+        "web",
+        _DB,
+        "allow",
+    ),
+    Way(
+        "a selector of other labels of the pods",
+        (
+            *_EKS,
+            egress({"to": [{"podSelector": labels(t="d")}]}),
+            owned(pod("a/db", "10.0.0.2", node="n2", labels={"app": "db", "t": "d"})),
+        ),
+        "web",
+        _DB,
+        "unknown",
+    ),
     Way("a block of pods alone", (*_EKS, egress(block("10.0.0.0/16"))), "web", _DB, "unknown"),
     Way("a block of Services alone", (*_EKS, egress(block("10.96.0.0/12"))), "web", _DB, "unknown"),
     Way("a block of both", (*_EKS, egress(block("10.0.0.0/8"))), "web", _DB, "allow"),
     Way("a block of neither", (*_EKS, egress(block("172.16.0.0/12"))), "web", _DB, "deny"),
-    Way("an exception of another rule", (aws_node(), egress(_EVERY_443, block("0.0.0.0/0", "10.0.0.0/8"))), "web",
-        "10.20.0.5:443", "unknown"),
-    Way("an exception elsewhere", (aws_node(), egress(_EVERY_443, block("0.0.0.0/0", "10.0.0.0/8"))), "web",
-        "203.0.113.5:443", "allow"),
-    Way("a narrower block goes before an exception", (aws_node(), egress(block("10.20.0.0/16"),
-        block("0.0.0.0/0", "10.0.0.0/8"))), "web", "10.20.0.5:443", "allow"),
-    Way("Fargate has no policies", (aws_node(), _FARGATE, pod_with("a/x", _FARGATE), CLOSED), "chat", "pod/a/x:80", "unknown"),
+    Way(
+        "an exception of another rule",
+        (aws_node(), egress(_EVERY_443, block("0.0.0.0/0", "10.0.0.0/8"))),
+        "web",
+        "10.20.0.5:443",
+        "unknown",
+    ),
+    Way(
+        "an exception elsewhere",
+        (aws_node(), egress(_EVERY_443, block("0.0.0.0/0", "10.0.0.0/8"))),
+        "web",
+        "203.0.113.5:443",
+        "allow",
+    ),
+    Way(
+        "a narrower block goes before an exception",
+        (aws_node(), egress(block("10.20.0.0/16"), block("0.0.0.0/0", "10.0.0.0/8"))),
+        "web",
+        "10.20.0.5:443",
+        "allow",
+    ),
+    Way(
+        "Fargate has no policies",
+        (aws_node(), _FARGATE, pod_with("a/x", _FARGATE), CLOSED),
+        "chat",
+        "pod/a/x:80",
+        "unknown",
+    ),
     Way("nor has Windows", (aws_node(), _WINDOWS, pod_with("a/x", _WINDOWS), CLOSED), "chat", "pod/a/x:80", "unknown"),
     Way("Auto Mode may isolate every pod", (_SWITCH, node_class("DefaultDeny")), "chat", "pod/a/web:80", "unknown"),
     Way("or none", (_SWITCH, node_class("DefaultAllow")), "chat", "pod/a/web:80", "allow"),
-    Way("where it does, a policy admits", (_SWITCH, node_class("DefaultDeny"), netpol("a/in", ingress=[_FROM_B]),
-        netpol("b/out", policyTypes=["Egress"], egress=[{}])), "chat", "pod/a/web:80", "allow"),
-]  # fmt: skip
+    Way(
+        "where it does, a policy admits",
+        (
+            _SWITCH,
+            node_class("DefaultDeny"),
+            netpol("a/in", ingress=[_FROM_B]),
+            netpol("b/out", policyTypes=["Egress"], egress=[{}]),
+        ),
+        "chat",
+        "pod/a/web:80",
+        "allow",
+    ),
+]
 
 # Istio, "Configure waypoint proxies"; Linkerd, "Authorization Policy"; Kuma, "Mutual TLS".
 _AMBIENT = {"istio.io/dataplane-mode": "ambient"}
@@ -125,23 +171,39 @@ def kuma(**spec: Any) -> tuple[Raw, ...]:
 MESH_WAYS = [
     Way("a waypoint hides the client", (*_MESH, service("web"), _WAYPOINT, _WEB_FROM_B), "chat", "svc/a/web", "deny"),
     Way("it is what a policy admits", (*_MESH, service("web"), _WAYPOINT, _WEB_FROM_W), "chat", "svc/a/web", "allow"),
-    Way("its own pods have policies too", (*_MESH, service("web"), _WAYPOINT, _WEB_FROM_W, netpol("a/w", podSelector=_W)),
-        "chat", "svc/a/web", "deny"),
+    Way(
+        "its own pods have policies too",
+        (*_MESH, service("web"), _WAYPOINT, _WEB_FROM_W, netpol("a/w", podSelector=_W)),
+        "chat",
+        "svc/a/web",
+        "deny",
+    ),
     Way("a waypoint that is not read", (*_MESH, service("web"), _WEB_FROM_W), "chat", "svc/a/web", "unknown"),
-    Way("a Service may leave it out", (*_MESH, service("web", labels={"istio.io/use-waypoint": "none"}), _WEB_FROM_B), "chat",
-        "svc/a/web", "allow"),
+    Way(
+        "a Service may leave it out",
+        (*_MESH, service("web", labels={"istio.io/use-waypoint": "none"}), _WEB_FROM_B),
+        "chat",
+        "svc/a/web",
+        "allow",
+    ),
     Way("a pod's address may lead to it", (*_MESH, _WAYPOINT, _WEB_FROM_B), "chat", "pod/a/web:80", "unknown"),
     Way("deny refuses everybody", (in_linkerd("a/x", "deny"), in_linkerd("b/y", "deny")), "y", "pod/a/x:80", "unknown"),
     Way("but not the pod's own node", (in_linkerd("a/x", "deny"),), NODE1, "pod/a/x:80", "allow"),
     Way("authenticated clients alone", (in_linkerd("a/x", "all-authenticated"),), "chat", "pod/a/x:80", "unknown"),
-    Way("those with a proxy", (in_linkerd("a/x", "all-authenticated"), in_linkerd("b/y", "deny")), "y", "pod/a/x:80", "allow"),
+    Way(
+        "those with a proxy",
+        (in_linkerd("a/x", "all-authenticated"), in_linkerd("b/y", "deny")),
+        "y",
+        "pod/a/x:80",
+        "allow",
+    ),
     Way("without authentication", (in_linkerd("a/x", "all-unauthenticated"),), "chat", "pod/a/x:80", "allow"),
     Way("clients of the cluster", (in_linkerd("a/x", "cluster-unauthenticated"),), "chat", "pod/a/x:80", "allow"),
     Way("and none outside", (in_linkerd("a/x", "cluster-unauthenticated"),), "203.0.113.9", "pod/a/x:80", "unknown"),
     Way("Kuma's mutual TLS needs permissions", kuma(mtls={"enabledBackend": "ca"}), "chat", "pod/a/web:80", "unknown"),
     Way("without it none are needed", kuma(), "chat", "pod/a/web:80", "allow"),
     Way("nor by pods outside the mesh", kuma(mtls={"enabledBackend": "ca"}), "web", "pod/b/chat:80", "allow"),
-]  # fmt: skip
+]
 
 # Kubernetes, "Service" (headless Services, ipMode); K3s, "Network Policy Controller"; kube-router, user guide; OVN-Kubernetes.
 _ON_8080 = netpol("a/in", ingress=[{"ports": [{"port": 8080}]}])
@@ -165,27 +227,67 @@ def stateless(value: str) -> Raw:
 
 _OVN_NODE = daemon_set("quay.io/openshift/ovn-kubernetes:4.20", "ovnkube")
 OTHER_WAYS = [
-    Way("a headless Service translates no port", (service("web", ip="None", target=8080), _ON_8080), "chat", "svc/a/web", "deny"),
+    Way(
+        "a headless Service translates no port",
+        (service("web", ip="None", target=8080), _ON_8080),
+        "chat",
+        "svc/a/web",
+        "deny",
+    ),
     Way("another one does", (service("web", target=8080), _ON_8080), "chat", "svc/a/web", "allow"),
-    Way("a balancer's VIP leads to the pods", (service("web", balancer=(_BALANCED, "VIP")), netpol("a/in", ingress=[_FROM_B])),
-        "chat", f"{_BALANCED}:80", "allow"),
-    Way("a balancer that proxies hides the client", (service("web", balancer=(_BALANCED, "Proxy")),
-        netpol("a/in", ingress=[_FROM_B])), "chat", f"{_BALANCED}:80", "unknown"),
+    Way(
+        "a balancer's VIP leads to the pods",
+        (service("web", balancer=(_BALANCED, "VIP")), netpol("a/in", ingress=[_FROM_B])),
+        "chat",
+        f"{_BALANCED}:80",
+        "allow",
+    ),
+    Way(
+        "a balancer that proxies hides the client",
+        (service("web", balancer=(_BALANCED, "Proxy")), netpol("a/in", ingress=[_FROM_B])),
+        "chat",
+        f"{_BALANCED}:80",
+        "unknown",
+    ),
     Way("K3s enforces policies", (k3s(), CLOSED), "chat", "pod/a/web:80", "deny"),
     Way("unless it is told not to", (k3s("--disable-network-policy"), CLOSED), "chat", "pod/a/web:80", "allow"),
     Way("in either spelling", (k3s("--disable-network-policy=true"), CLOSED), "chat", "pod/a/web:80", "allow"),
     Way("and off is off", (k3s("--disable-network-policy", "false"), CLOSED), "chat", "pod/a/web:80", "deny"),
-    Way("or another enforcer does", (k3s("--disable-network-policy"), router(), CLOSED), "chat", "pod/a/web:80", "deny"),
+    Way(
+        "or another enforcer does", (k3s("--disable-network-policy"), router(), CLOSED), "chat", "pod/a/web:80", "deny"
+    ),
     Way("kube-router without its firewall", (router("--run-firewall=false"), CLOSED), "chat", "pod/a/web:80", "allow"),
     Way("stateless rules admit no connections", (_OVN_NODE, stateless("true")), "chat", "pod/a/web:80", "unknown"),
     Way("others do", (_OVN_NODE, stateless("false")), "chat", "pod/a/web:80", "allow"),
-    Way("NeuVector's rules may deny", (kind("neuvector.com/v1", "NvSecurityRule", where="a", ingress=[]),), "chat",
-        "pod/a/web:80", "unknown"),
-    Way("KubeArmor may block protocols", (kind("security.kubearmor.com/v1", "KubeArmorPolicy", where="a",
-        network={"matchProtocols": [{"protocol": "tcp"}]}),), "web", "pod/b/chat:80", "unknown"),
-    Way("and processes", (kind("security.kubearmor.com/v1", "KubeArmorPolicy", where="a", process={}),), "web",
-        "pod/b/chat:80", "allow"),
-]  # fmt: skip
+    Way(
+        "NeuVector's rules may deny",
+        (kind("neuvector.com/v1", "NvSecurityRule", where="a", ingress=[]),),
+        "chat",
+        "pod/a/web:80",
+        "unknown",
+    ),
+    Way(
+        "KubeArmor may block protocols",
+        (
+            kind(
+                "security.kubearmor.com/v1",
+                "KubeArmorPolicy",
+                where="a",
+                network={"matchProtocols": [{"protocol": "tcp"}]},
+            ),
+        ),
+        "web",
+        "pod/b/chat:80",
+        "unknown",
+    ),
+    Way(
+        "and processes",
+        (kind("security.kubearmor.com/v1", "KubeArmorPolicy", where="a", process={}),),
+        "web",
+        "pod/b/chat:80",
+        "allow",
+    ),
+]
 
 # What public issues, distributions and clouds showed beyond these.
 AGENTS = {
@@ -221,11 +323,21 @@ def mesh(mode: str) -> tuple[Raw, ...]:
 MORE_WAYS = [
     Way("a Service of IPv6 is reached over IPv6", (*_TWO, service("web", ip="fd01::9")), "chat", "svc/a/web", "deny"),
     Way("one of IPv4 over IPv4", (*_TWO, service("web")), "chat", "svc/a/web", "allow"),
-    Way("Flannel of a mirror enforces nothing", (daemon_set("rancher/mirrored-flannel-flannel:v0.25.1"), CLOSED), "chat",
-        "pod/a/web:80", "allow"),
+    Way(
+        "Flannel of a mirror enforces nothing",
+        (daemon_set("rancher/mirrored-flannel-flannel:v0.25.1"), CLOSED),
+        "chat",
+        "pod/a/web:80",
+        "allow",
+    ),
     Way("a block selects no pods under Cilium of a mirror", (_CILIUM, _ONLY_10), "chat", "pod/a/web:80", "deny"),
-    Way("some nodes' agents may only log", (_CILIUM, node_config(policy_audit_mode="true"), CLOSED), "chat", "pod/a/web:80",
-        "unknown"),
+    Way(
+        "some nodes' agents may only log",
+        (_CILIUM, node_config(policy_audit_mode="true"), CLOSED),
+        "chat",
+        "pod/a/web:80",
+        "unknown",
+    ),
     Way("or isolate", (_CILIUM, node_config(enable_policy="always")), "chat", "pod/a/web:80", "unknown"),
     Way("other options change nothing", (_CILIUM, node_config(mtu="9000"), CLOSED), "chat", "pod/a/web:80", "deny"),
     Way("a closed registry", mesh("REGISTRY_ONLY"), "web", "203.0.113.9:443", "unknown"),
@@ -235,7 +347,12 @@ MORE_WAYS = [
     Way("policies of a further network", (_ON_ROCE, egress()), "web", "192.168.100.5:4791", "unknown"),
     Way("without policies it is open", (_ON_ROCE,), "web", "192.168.100.5:4791", "allow"),
     Way("its own kind may close it", (_ON_ROCE, _MULTI), "web", "192.168.100.5:4791", "unknown"),
-    Way("Gloo's policies say who may call", (kind("security.policy.gloo.solo.io/v2", "AccessPolicy", where="a"),), "chat",
-        "pod/a/web:80", "unknown"),
-]  # fmt: skip
+    Way(
+        "Gloo's policies say who may call",
+        (kind("security.policy.gloo.solo.io/v2", "AccessPolicy", where="a"),),
+        "chat",
+        "pod/a/web:80",
+        "unknown",
+    ),
+]
 WAYS = [*MORE_WAYS, *EKS_WAYS, *MESH_WAYS, *OTHER_WAYS]
