@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.enforcers.base import (
     Deviation,
@@ -45,8 +46,8 @@ def without_policies(snapshot: ClusterSnapshot) -> str:
 def _k3s_servers(snapshot: ClusterSnapshot) -> Iterator[tuple[str, list[str]]]:
     for node in snapshot.of("Node", ""):
         try:
-            arguments = msgspec.json.decode(node.annotations.get(_NODE_ARGUMENTS, "[]"), type=list[str])
-        except (msgspec.DecodeError, TypeError):
+            arguments = msgspec.json.decode(str(node.annotations.get(_NODE_ARGUMENTS, "[]")), type=list[str])
+        except DECODE_ERRORS:
             continue
         if arguments[:1] == ["server"]:
             yield str(node.ref), arguments

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 
 _STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -27,7 +28,7 @@ def why_beside_policies(snapshot: ClusterSnapshot, address: str) -> str:
             continue
         try:
             attachments = msgspec.json.decode(status, type=list[_Attachment])
-        except msgspec.DecodeError:
+        except DECODE_ERRORS:
             continue
         for one in attachments:
             if not one.default and canonical_ip(address) in map(canonical_ip, one.ips):
