@@ -151,7 +151,7 @@ class KubeNode:
 
     def start(self) -> None:
         """kubelet and kube-proxy, once the images are there."""
-        if self._importing.process.wait(300):
+        if self._importing.process.wait(900):
             raise RuntimeError(f"importing the images: {self._importing.log_tail()}")
         self._kubelet()
         self.run_kube_proxy(self.plane.proxy_mode)
