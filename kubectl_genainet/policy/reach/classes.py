@@ -286,7 +286,9 @@ def _key(party: PolicyParty, edges: Edges) -> object:
         frozenset(party.ports),
         party.service_account,
         party.owned,
+        party.platform,
         party.mesh,
+        party.linkerd,
         edges.key(party.address),
         party.node if edges.by_node or party.kind is PartyKind.HOST else "",
     )

@@ -120,8 +120,10 @@ class FlowsBetween:
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """What would admit one flow, by whichever node it comes; None where nothing is needed or nothing helps."""
         arriving = self._arriving.get(flow, ())
-        if not 1 < len(arriving) <= _MOST_ARRIVING:
-            return None if arriving else self._patcher.patch(flow)
+        if len(arriving) <= 1:
+            return self._patcher.patch(*arriving or (flow,))
+        if len(arriving) > _MOST_ARRIVING:
+            return None
         option = patch_all(self.engine, arriving)
         if option is None:
             return None
