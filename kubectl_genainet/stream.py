@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,6 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
-from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -35,8 +33,6 @@ _NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a re
 ANSWER_S = 60.0  # an agent gives up a report of its node after a third of that
 RULES_S = 130.0  # and its rules after 120 s
 MAX_ANSWER = 4 * wire.MAX_RECORD  # bytes of an answer that is no stream
-HISTORY_S = 120.0  # for all nodes' recordings
-HISTORY_NODES = 64  # that are asked for them at a time
 CHANGE_S = 5.0  # to take other filters, while its records come
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 # What waits to be taken: records, and the bytes that they came in; then sockets are not read, and agents count what they lose.
@@ -224,53 +220,6 @@ def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeRe
     """Every node's namespaces."""
     answers = ask_all(dials, "/v1/node", token)
     return {node: _one_of(NodeReport, node, answer) for node, answer in answers.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryAnswer:
-    """The blocks of a node's recording. `complete`: the answer came to its end."""
-
-    blocks: tuple[bytes, ...]
-    complete: bool
-
-
-def history(
-    dials: Mapping[str, Dial],
-    request: wire.HistoryRequest,
-    token: str = "",
-    *,
-    within_s: float = HISTORY_S,
-    room: Room | None = None,
-) -> dict[str, HistoryAnswer | GenainetError]:
-    """What each node recorded of a range of time; at most HISTORY_NODES are asked at a time. An answer that finds no `room`
-    beside the others' is not complete."""
-    body = msgspec.json.encode(request)
-    room = room or Room()
-
-    def blocks(connection: AgentConnection) -> HistoryAnswer:
-        response = connection.request("POST", "/v1/history", body)
-        received = bytearray()
-        complete = True
-        try:
-            while data := response.read(1 << 16):
-                if not room.take(len(data)):
-                    complete = False
-                    break
-                received += data
-                if len(received) > request.max_bytes + (1 << 20):
-                    raise GenainetError(f"node {connection.node} sent more of its recording than was asked for")
-        except (OSError, http.client.HTTPException):
-            complete = False
-        parts = room.whole_blocks(bytes(received))
-        return HistoryAnswer(parts, complete and sum(map(len, parts)) == len(received))
-
-    names = sorted(dials)
-    answers: dict[str, HistoryAnswer | GenainetError] = {}
-    deadline = time.monotonic() + within_s
-    for first in range(0, len(names), HISTORY_NODES):
-        some = {node: dials[node] for node in names[first : first + HISTORY_NODES]}
-        answers |= _each(some, token, blocks, max(0.0, deadline - time.monotonic()))
-    return answers
 
 
 class Streams:

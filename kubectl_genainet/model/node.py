@@ -9,7 +9,11 @@ from kubectl_genainet.model.units import Nanoseconds
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown."""
+    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown.
+
+    `external` is a tunnel of which a program (eBPF, Open vSwitch) says for each packet where it goes: `ip -d link` writes
+    "external". Its MTU is not what it carries.
+    """
 
     name: str
     ifindex: int
@@ -19,14 +23,17 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # without prefix length
     peer_ifindex: int = 0
     peer_netns: int = 0
+    external: bool = False
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A route of a namespace's main table. `dst` is a prefix ("0.0.0.0/0" for the default route), `via` a gateway."""
+    """A route of a namespace's main table. `dst` is a prefix ("0.0.0.0/0" for the default route), `via` a gateway; `mtu` is
+    0 where the route has none of its own."""
 
     dst: str
     device: str
     via: str = ""
+    mtu: int = 0
 
 
 class Listener(msgspec.Struct, frozen=True):

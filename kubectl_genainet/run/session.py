@@ -15,6 +15,7 @@ import msgspec
 
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import listed
@@ -132,7 +133,7 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
         check_recorded_by(bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
-        _warn_of_unread_policies(run)
+        _warn_of_unread(run)
         for event in bundle.events:
             run.take(event)
         return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
@@ -141,7 +142,7 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
 def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
     session = LiveSession(run, source, watching)
     with run.view:
-        _warn_of_unread_policies(run)
+        _warn_of_unread(run)
         session.watch()
         status = run.finish(live=True)
     session.check()
@@ -150,8 +151,11 @@ def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
     return ExitStatus.FAILED if session.problem else status.with_failures(bool(session.failed))
 
 
-def _warn_of_unread_policies(run: Run) -> None:
-    if why := run.correlator.context.not_judged:
+def _warn_of_unread(run: Run) -> None:
+    context = run.correlator.context
+    if unread := unread_kinds(context.identity.snapshot):
+        run.view.warn(unread)
+    if why := context.not_judged:
         run.view.warn(f"not evaluated; what these policies could change is unknown: {why}")
 
 

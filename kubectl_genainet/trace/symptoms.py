@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.context.unread import unread
 from kubectl_genainet.model.diagnoses.connections import (
     CONNECTION_MOVED,
     DATAGRAMS_LOST,
@@ -157,7 +158,7 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     if service is None or backend is None or path.nat is None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     port = next((p for p in current.spec.ports if p.port == service.port and p.name == service.port_name), None)
     if port is None or any(
@@ -210,7 +211,7 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     if service is None or path.backend is not None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     ready = [
         b

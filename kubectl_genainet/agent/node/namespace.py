@@ -88,8 +88,16 @@ def _devices(ipr: Any, most_addresses: int) -> Iterator[tuple[Device, int]]:
             up=bool(message["flags"] & 1),
             addresses=tuple(addresses.get(message["index"], ())),
             peer_ifindex=attrs.get("IFLA_LINK") or 0,
+            external=_is_external(info),
         )
         yield device, left_out[message["index"]]
+
+
+def _is_external(info: dict[str, Any]) -> bool:
+    """Whether a tunnel takes the ends of its packets from their metadata (IFLA_*_COLLECT_METADATA, linux/if_link.h)."""
+    data = info.get("IFLA_INFO_DATA")
+    attrs = data["attrs"] if isinstance(data, dict) and "attrs" in data else ()
+    return any(name.endswith("_COLLECT_METADATA") and value not in (0, False) for name, value in attrs)
 
 
 def device_name(name: str | bytes) -> str:
@@ -105,7 +113,9 @@ def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
         attrs = dict(message["attrs"])
         everything = "::/0" if message["family"] == socket.AF_INET6 else "0.0.0.0/0"
         dst = f"{attrs['RTA_DST']}/{message['dst_len']}" if "RTA_DST" in attrs else everything
-        yield Route(dst, names.get(attrs.get("RTA_OIF", 0), ""), attrs.get("RTA_GATEWAY", ""))
+        metrics = dict(attrs["RTA_METRICS"]["attrs"]) if "RTA_METRICS" in attrs else {}
+        device = names.get(attrs.get("RTA_OIF", 0), "")
+        yield Route(dst, device, attrs.get("RTA_GATEWAY", ""), metrics.get("RTAX_MTU", 0))
 
 
 def _read_int(path: str) -> int | None:

@@ -30,6 +30,7 @@ from kubectl_genainet.agent.session.job import ALIVE_S, FLUSH, Job, hello
 from kubectl_genainet.agent.session.ledger import Ledger
 from kubectl_genainet.agent.session.node_reports import NodeReports
 from kubectl_genainet.agent.session.outbox import Outbox
+from kubectl_genainet.agent.session.totals import Counted
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Hello, Progress, Sampled, Tick
 from kubectl_genainet.wire import FilterEntry, Filters
@@ -68,6 +69,7 @@ class Session:
         self.probes: list[LoadedProbe] = []
         self.taps: dict[str, TcpTap | HttpTap] = {}  # by the name under which they are accounted for
         self.drained: dict[bytes, int] = {}  # what the kernel's tables held when they were read last
+        self.counted = Counted(self._must_arrive, self.recorder)
         self.budgets = Budgets(job.request, ())
         self.exact: threading.Thread | None = None
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
@@ -349,11 +351,12 @@ class Session:
     def _drain(self) -> None:
         for probe in self.probes:
             for event in probe.drain(self.drained, time.monotonic_ns()):
-                self._must_arrive(event)
+                self.counted.take(event)
 
     def _report_losses(self) -> None:
         self.ledger.losses_of_probes(self.probes)
         self.ledger.losses_of_taps(self.taps)
+        self.ledger.lost("connections", "totals", self.counted.totals.lost)
         self.ledger.lost("all", "slow client", self.outbox.dropped)
 
     def _finish(self) -> None:

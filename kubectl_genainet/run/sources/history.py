@@ -24,7 +24,7 @@ from kubectl_genainet.policy import POLICY_KINDS
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
-from kubectl_genainet.stream import HistoryAnswer, history
+from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
 ALL = ("::", "0.0.0.0", "")
@@ -51,6 +51,7 @@ class HistorySource(RecordedSource):
         self._lock = threading.RLock()
         self._objects: ObjectsRange | None = None
         self._replays: dict[tuple[str, frozenset[str]], Bundle] = {}
+        self._failures: dict[str, GenainetError] = {}  # of nodes, which are not asked again
 
     def within(self, when: TimeRange) -> HistorySource:
         """The same past, another time."""
@@ -84,7 +85,7 @@ class HistorySource(RecordedSource):
         if recorder is None:
             return nothing
         request = HistoryRequest(since_ns=max(0, self.when.since_ns - BEFORE_NS), until_ns=self.when.until_ns)
-        for name, answer in history(recorder.dials, request, recorder.token).items():
+        for name, answer in ask_recorders(recorder.dials, request, recorder.token).items():
             if isinstance(answer, GenainetError):
                 self._warn(f"the recorder of the cluster's objects can't be asked: {answer.message}")
                 return nothing
@@ -141,10 +142,11 @@ class HistorySource(RecordedSource):
     def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
         """Raises GenainetError where no node recorded anything."""
         agents = self.now.recorders()
-        ranges: dict[str, NodeRange | GenainetError] = {}
-        for node, answer in history(agents.dials, request, agents.token).items():
+        dials = {node: dial for node, dial in agents.dials.items() if node not in self._failures}
+        ranges: dict[str, NodeRange | GenainetError] = {**self._failures}
+        for node, answer in ask_recorders(dials, request, agents.token).items():
             if isinstance(answer, GenainetError):
-                ranges[node] = answer
+                ranges[node] = self._failures[node] = answer
                 self.failed_nodes.add(node)
                 continue
             try:
@@ -202,5 +204,5 @@ def _without_policies(snapshot: ClusterSnapshot) -> ClusterSnapshot:
     return replace(snapshot, objects=kept, left_out=(*snapshot.left_out, *unknown))
 
 
-def _range(node: str, answer: HistoryAnswer) -> NodeRange:
+def _range(node: str, answer: RecorderAnswer) -> NodeRange:
     return node_range(node, answer.blocks, complete=answer.complete)

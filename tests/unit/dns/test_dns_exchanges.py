@@ -15,11 +15,13 @@ from kubectl_genainet.model.events import (
     DnsEnd,
     DnsMessageSeen,
     DnsTransaction,
+    LostEvents,
     PacketSeen,
     Point,
     TcpFlags,
 )
 from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.history import LEFT_OUT
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.exchange import QueryOutcome
 from kubectl_genainet.render.dns.table import account
@@ -285,3 +287,13 @@ def test_resolv_conf_by_the_spec_and_by_the_file() -> None:
     assert split_search("x.y.svc.cluster.local.", assumed.search) == ("x.y", "svc.cluster.local")
     assert split_search("x.default.svc.cluster.local", assumed.search) == ("x", "default.svc.cluster.local")
     assert split_search("example.com.", assumed.search) is None
+
+
+def test_what_a_recorder_left_out_is_said_beside_the_counts() -> None:
+    left_out = LostEvents(node="node-1", probe="dns", count=1750, where=LEFT_OUT)
+    ring = LostEvents(node="node-1", probe="dns", count=3, where="ring buffer")
+    answered = at_client(1, 100.0, DnsEnd.ANSWERED, response=101.0)
+    _, summary = run(answered, left_out, ring)
+    assert "1750 more were answered quickly and are not among these" in str(account(summary))
+    _, summary = run(answered, ring)
+    assert "answered quickly" not in str(account(summary))

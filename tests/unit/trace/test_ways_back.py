@@ -58,7 +58,7 @@ def test_loopback_is_the_pods_or_the_nodes_whose_namespace_it_is(space: int, own
     events = [*world.begin(), *over_loopback("node-1", space), *world.ticks(T + 9 * SECOND)]
     (path,) = [*world.feed(events), *world.finish()]
     client, backend = path.flow.client, path.backend
-    assert backend is not None and client.ip == backend.ip == "127.0.0.1"
+    assert backend is not None and (client.ip, backend.ip) == ("127.0.0.1", "127.0.0.1")
     assert (client.pod, client.node) == (backend.pod, backend.node) == owner
 
 
