@@ -153,7 +153,7 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
             f"{SECONDS}s",
         )
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=90, check=False)
+            run = pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=180, check=False)
             while not run.done():
                 for send in sends:
                     send()
