@@ -55,11 +55,14 @@ class AgentConnection:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._socket = sock
         self._version = ""  # of the agent, once it has answered
+        self._steps: set[str] = set()
+        self._stepping = threading.Lock()
 
     def request(self, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
         """Sends the request; raises GenainetError with the agent's own words for a refusal."""
         try:
             self._http.request(method, path, body or None, self._headers)
+            self._step("asked")
             response = self._http.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise GenainetError(
@@ -122,9 +125,16 @@ class AgentConnection:
                 partial_line, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
-        """Tells the agent to end the trace, and to send what is left. By a byte: a port-forward can't be closed by one side."""
-        with contextlib.suppress(OSError):
-            self._socket.send(b"\n")
+        """Tells the agent to end the trace, and to send what is left. By a byte: a port-forward can't be closed by one side.
+        It follows the request, within which it would be a part of that."""
+        self._step("no more")
+
+    def _step(self, step: str) -> None:
+        with self._stepping, contextlib.suppress(OSError):
+            before = len(self._steps)
+            self._steps.add(step)
+            if before == 1 and len(self._steps) == 2:
+                self._socket.send(b"\n")
 
     def interrupt(self) -> None:
         """Ends both sides; for another thread than the reading one, which wakes, and closes."""
@@ -264,7 +274,7 @@ class Streams:
             connection = AgentConnection(node, self._dials[node], self._token)
             try:
                 self._open[node] = connection
-                if self._closing.is_set() or self._finishing.is_set():  # they have not seen this one
+                if self._closing.is_set() or self._finishing.is_set():  # they may not have seen this one
                     return
                 response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
                 self._sessions[node] = response.getheader("Genainet-Session", "")
@@ -282,6 +292,7 @@ class Streams:
     def _pump(self, connection: AgentConnection, lines: Iterable[bytes]) -> None:
         node = connection.node
         ended = False
+        early = ""
         for number, line in enumerate(lines):
             event = connection.decode(line)
             if number == 0:
@@ -291,12 +302,16 @@ class Streams:
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
             ended = ended or isinstance(event, Bye | AgentFailed)
+            if isinstance(event, Bye):
+                early = event.why_early(asked=self._finishing.is_set() or self._closing.is_set())
             size = len(line)
             for record in wire.expand(event):
                 self._put(record, size)
                 size = 0  # it is counted once
         if not ended:
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
+        if early:
+            raise GenainetError(f"{early}: what happened on node {node} from then on is not known")
 
     def _put(self, event: Event | None, size: int = 0) -> None:
         self._waiting.put(event, size, self._closing.is_set)

@@ -165,7 +165,9 @@ class PathBuilder:
     def _around(self, connection: Connection) -> Around:
         nodes = [n for n in connection.last if n in self._progress.now] or list(self._progress.now)
         until = min((self._watches.wall_clock(n, self._progress.now[n]) for n in nodes), default=0)
-        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until)
+        counted = {n: max(self._progress.counted.get(n, 0), self._watches.ended(n) or 0) for n in nodes}
+        counted_ns = min((self._watches.wall_clock(n, t_ns) for n, t_ns in counted.items()), default=0)
+        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until, counted_ns)
 
     def _node_of(self, ip: str) -> str | None:
         return self._identity.party(ip, None).node

@@ -265,14 +265,14 @@ def listen_queue_full(path: PacketPath, connection: Connection, identity: Identi
     return None
 
 
-def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+def unanswered(path: PacketPath, connection: Connection, identity: Identity, around: Around) -> Finding | None:
     """Nothing came back, or nothing new arrived any more, and no drop was seen that says why."""
     if path.verdict is not Verdict.UNANSWERED or listen_queue_full(path, connection, identity) is not None:
         return None
     waited = Evidence(path.waited, Certainty.OBSERVED)
     if connection.answer or connection.reply_data or connection.mid_stream:
         direction = PacketDirection.REPLY if _stuck_in_reply(connection) else PacketDirection.REQUEST
-        lost = lost_between(connection, direction, identity)
+        lost = lost_between(connection, direction, identity, around)
         title = f"the {direction.value} stopped arriving, and no drop was seen: {lost}"
         return STOPPED_ARRIVING.finding(title, (waited,))
     last = path.hops[-1] if path.hops else None
@@ -295,8 +295,9 @@ def _stuck_in_reply(connection: Connection) -> bool:
     return bool(connection.answer) and not connection.request_data
 
 
-def lost_between(connection: Connection, direction: PacketDirection, identity: Identity) -> str:
-    """Between which two places the packets of a direction went missing, by how many each counted."""
+def lost_between(connection: Connection, direction: PacketDirection, identity: Identity, around: Around) -> str:
+    """Between which two places the packets of a direction went missing, by how many each counted. A node that has not counted
+    since the first one did may still come to the same number."""
     first = connection.request_data if direction is PacketDirection.REQUEST else connection.reply_data
     reached = sorted(connection.answer, key=lambda e: e.t_ns) if not first else []
     if reached and direction is PacketDirection.REPLY:
@@ -306,6 +307,9 @@ def lost_between(connection: Connection, direction: PacketDirection, identity: I
     counts.sort(key=lambda c: first[c.node, c.netns, c.ifindex, c.point.value])
     if not counts:
         return "where is not known"
+    first_counted = around.wall(counts[0].node, counts[0].t_ns)
+    if len({count.node for count in counts}) > 1 and first_counted > around.counted_ns:
+        return "where is not known, as not all nodes have counted since"
     most = counts[0].packets
     before = counts[0]
     for count in counts:
@@ -333,7 +337,6 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     detour,
     circling,
     listen_queue_full,
-    unanswered,
 )
 
 
@@ -342,5 +345,6 @@ def symptoms(path: PacketPath, connection: Connection, identity: Identity, aroun
     findings = (
         reset(path, connection, identity, around),
         *(symptom(path, connection, identity) for symptom in SYMPTOMS),
+        unanswered(path, connection, identity, around),
     )
     yield from (finding for finding in findings if finding is not None)

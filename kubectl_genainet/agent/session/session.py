@@ -26,7 +26,7 @@ from kubectl_genainet.agent.record.recorder import Recorder
 from kubectl_genainet.agent.session.budgets import Budgets
 from kubectl_genainet.agent.session.check_connections import open_connections
 from kubectl_genainet.agent.session.delivery import Delivery
-from kubectl_genainet.agent.session.job import ALIVE_S, FLUSH, Job, hello
+from kubectl_genainet.agent.session.job import ALIVE_S, END, FLUSH, Job, hello
 from kubectl_genainet.agent.session.ledger import Ledger
 from kubectl_genainet.agent.session.node_reports import NodeReports
 from kubectl_genainet.agent.session.outbox import Outbox
@@ -38,7 +38,7 @@ from kubectl_genainet.wire import FilterEntry, Filters
 POLL_S = 0.02
 ACCOUNT_S = 1.0
 SWEEP_S = 0.5
-EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
+EXACT_LOOK_S = 0.2  # while exact tracing begins: a node with many rules takes many seconds to list them
 EXACT_END_S = 15.0  # undoing it runs a few commands
 LAST_WORDS_S = 19.0  # for a client that is slow to take what is queued; the probes are detached before
 DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
@@ -78,6 +78,9 @@ class Session:
         for line in commands:
             if line.strip() == FLUSH:
                 self.flush_wanted.set()
+                continue
+            if line.strip() == END:
+                self.end("agent stopped")
                 continue
             try:
                 changed: Filters = msgspec.json.decode(line, type=Filters)
@@ -310,7 +313,8 @@ class Session:
                 self._missing(f"exact rules: {_explained(error)[0]}")
 
         self.exact = self._thread(run)
-        reports.runs.wait(EXACT_START_S)
+        while not (reports.runs.wait(EXACT_LOOK_S) or self.stop.is_set()):
+            pass  # nothing is seen before
 
     def _pause_after(self, share: int, took_s: float) -> float:
         """How long to pause after something that took so long and may take one part in `share` of the budget."""

@@ -17,7 +17,9 @@ from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_ra
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
-from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.events import ClusterChanged, Event
+from kubectl_genainet.model.finding import listed
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.policy import POLICY_KINDS
@@ -28,6 +30,7 @@ from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
 ALL = ("::", "0.0.0.0", "")
+MOST_NAMED = 8  # nodes without a recorder, each with a gap of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class TimeRange:
 
 class HistorySource(RecordedSource):
     """A range of the past of `now`, the source that would be asked about the present."""
+
+    no_recorder = "no recorder runs there now"  # why nothing is known of a node
 
     def __init__(self, now: Source, when: TimeRange, *, warn: Warn = lambda _: None) -> None:
         super().__init__(namespace=now.namespace, all_namespaces=now.all_namespaces)
@@ -128,7 +133,12 @@ class HistorySource(RecordedSource):
             return Bundle(self.recorded_header, self.snapshot(), events)
 
     def _merged(self, request: HistoryRequest) -> tuple[Event, ...]:
-        return merged(self._ask_nodes(request), self._recorded_objects(), request.since_ns, request.until_ns)
+        objects, ranges = self._recorded_objects(), self._ask_nodes(request)
+        gone = sorted(nodes_of(objects) - ranges.keys())
+        whose = gone if len(gone) <= MOST_NAMED else [*gone[: MOST_NAMED - 1], listed(gone[MOST_NAMED - 1 :])]
+        why = f"it was in the cluster then, and {self.no_recorder}"
+        gaps = [Gap(node=node, since_ns=request.since_ns, until_ns=request.until_ns, why=why) for node in whose]
+        return merged(ranges, replace(objects, gaps=(*objects.gaps, *gaps)), request.since_ns, request.until_ns)
 
     @property
     def length_s(self) -> float:
@@ -185,6 +195,14 @@ class HistorySource(RecordedSource):
 
     def __str__(self) -> str:
         return f"what was recorded of {self.now} from {self.when}"
+
+
+def nodes_of(objects: ObjectsRange) -> set[str]:
+    """The nodes that were in the cluster at the begin of the range, or at its end."""
+    names = {node.metadata.name for node in objects.snapshot.nodes} if objects.snapshot is not None else set()
+    last = next((event for _, event in reversed(objects.changes) if isinstance(event, ClusterChanged)), None)
+    later = [raw["metadata"]["name"] for raw in last.objects if raw.get("kind") == "Node"] if last is not None else []
+    return {*names, *later}
 
 
 def _elsewhere(events: Sequence[Event], request: HistoryRequest) -> set[str]:

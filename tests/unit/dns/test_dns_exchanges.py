@@ -19,6 +19,7 @@ from kubectl_genainet.model.events import (
     PacketSeen,
     Point,
     TcpFlags,
+    Tick,
 )
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.history import LEFT_OUT
@@ -136,6 +137,35 @@ def test_without_failed_insertions_a_lost_pair_is_no_race() -> None:
         at_client(1, 100, DnsEnd.ANSWERED, response=101), at_client(2, 100.1, DnsEnd.EXPIRED, "AAAA", nat=False)
     )
     assert not any(e.race for e in exchanges)
+
+
+@pytest.mark.parametrize(
+    ("probe", "node", "outcome"),
+    [
+        ("dns", "node-1", QueryOutcome.OPEN),
+        ("dns", "node-2", QueryOutcome.OPEN),
+        ("all", "node-1", QueryOutcome.OPEN),  # of a client that is slow
+        ("drops", "node-1", QueryOutcome.TIMEOUT),
+        ("dns", "node-3", QueryOutcome.TIMEOUT),
+    ],
+)
+def test_that_no_answer_was_seen_says_nothing_where_records_were_lost(
+    probe: str, node: str, outcome: QueryOutcome
+) -> None:
+    lost = LostEvents(node=node, probe=probe, count=1, where="ring buffer")
+    (exchange,), summary = run(
+        Tick(node=node, t_ns=90 * MS),
+        lost,
+        Tick(node=node, t_ns=1090 * MS),
+        at_client(1, 100, DnsEnd.EXPIRED),
+        at_server(1, 100.4, DnsEnd.EXPIRED),
+    )
+    assert exchange.outcome is outcome
+    assert (f"records of {node} were lost meanwhile" in exchange.last_seen) is (outcome is QueryOutcome.OPEN)
+    assert [f.check for f in summary.findings] == (["dns-timeout"] if outcome is QueryOutcome.TIMEOUT else [])
+    before = (Tick(node=node, t_ns=10 * MS), lost, Tick(node=node, t_ns=50 * MS))
+    (earlier,), _ = run(*before, at_client(1, 100, DnsEnd.EXPIRED), at_server(1, 100.4, DnsEnd.EXPIRED))
+    assert earlier.outcome is QueryOutcome.TIMEOUT
 
 
 def test_repetition_is_a_timeout_and_a_retry() -> None:
