@@ -89,9 +89,9 @@ def _role_hint(refusal: str) -> str:
     """Which of the roles of docs/security.md may do what was refused."""
     if "pods/portforward" in refusal:
         return "Ask for the ClusterRole genainet-trace in the agents' namespace (docs/security.md)."
-    if any(f"cannot {verb} resource" in refusal for verb in ("get", "list", "watch")):
-        return "Ask for the ClusterRole genainet-view, or genainet-admin to deploy and undeploy (docs/security.md)."
-    return "Ask for the ClusterRole genainet-admin (docs/security.md)."
+    if any(f"cannot {verb} resource" in refusal for verb in ("create", "update", "patch", "delete")):
+        return "Ask for the ClusterRole genainet-admin (docs/security.md)."
+    return "Ask for the ClusterRole genainet-view, or genainet-admin to deploy and undeploy (docs/security.md)."
 
 
 def unreachable(error: Exception, server: str) -> GenainetError:

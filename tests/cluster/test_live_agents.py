@@ -309,7 +309,7 @@ def test_every_verb_names_the_node_whose_agent_is_not_ready(half_ready: Cluster)
         ("drops", "svc/my-llama-svc", "--timeout", "4s"),
         ("dns", "deploy/rag-app", "--timeout", "4s"),
         ("rules", "svc/my-llama-svc"),
-        ("rules", "svc/my-llama-svc", "--exact", "3"),
+        ("rules", "svc/my-llama-svc", "--exact", "8"),
         ("doctor", "--measure", "3s"),
         ("diagnose", "svc/my-llama-svc", "--for", "4s"),
         ("fabric", "deploy/my-llama-finetuned", "--for", "1s"),
@@ -318,7 +318,7 @@ def test_every_verb_names_the_node_whose_agent_is_not_ready(half_ready: Cluster)
         said[" ".join((verb, *options))] = (done.status, "the agent on node node-2 is not ready" in done.err)
         assert "node-1 is not ready" not in done.err and rows(done.out), (verb, done.err)
     assert {command: named for command, (_, named) in said.items()} == dict.fromkeys(said, True)
-    assert {status for status, _ in said.values()} <= {1, 2}, said  # never 0: a node is missing
+    assert 0 not in {status for status, _ in said.values()}, said  # a node is missing
 
 
 @pytest.mark.parametrize("missing", ["SYS_PTRACE", "hostPID"])

@@ -194,7 +194,7 @@ def test_a_killed_agent_costs_no_more_than_a_gap_that_is_named(recording: Cluste
         # Times are told to the second.
         return [gap for gap in gaps if gap[0] <= killed <= gap[1] + 1] if done.status in (0, 1) else []
 
-    ((since, _),) = wait_for("the agent to answer again", gap, PATIENCE_S, interval=0.5)
+    since = wait_for("the agent to answer again", gap, PATIENCE_S, interval=0.5)[0][0]
     restarted = time.time()
     wait_for(
         "the agent to record again", lambda: recorded_paths(recording, restarted, "node-1"), PATIENCE_S, interval=2
