@@ -70,7 +70,7 @@ def test_a_link_of_proc_is_no_way_out_either() -> None:
     """/proc/PID/root of a container that sees the node's processes: openat2 alone would follow it within its root."""
     root = os.open("/", os.O_PATH)
     try:
-        assert os.close(open_in_root(root, "/proc/version")) is None
+        os.close(open_in_root(root, "/proc/version"))
         with pytest.raises(OSError, match="Too many levels of symbolic links"):
             open_in_root(root, "/proc/self/root/proc/version")
     finally:
