@@ -207,7 +207,9 @@ def _status_of(arguments: list[str]) -> int:
         if package not in EXTRAS:
             raise
         what = f"the Python package {package} is not installed, and this command needs it"
-        _tell_error(GenainetError(what, f"pip install 'kubectl-genainet[{EXTRAS[package]}]'"))
+        extra = f"'.[{EXTRAS[package]}]'"
+        hint = f"From the checkout: pipx install --force {extra}, or uv tool install --force {extra}"
+        _tell_error(GenainetError(what, hint))
         return ExitStatus.FAILED
     except (KeyboardInterrupt, click.Abort):
         return ExitStatus.INTERRUPTED

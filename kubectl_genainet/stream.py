@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,6 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
-from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -35,8 +33,6 @@ _NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a re
 ANSWER_S = 60.0  # an agent gives up a report of its node after a third of that
 RULES_S = 130.0  # and its rules after 120 s
 MAX_ANSWER = 4 * wire.MAX_RECORD  # bytes of an answer that is no stream
-HISTORY_S = 120.0  # for all nodes' recordings
-HISTORY_NODES = 64  # that are asked for them at a time
 CHANGE_S = 5.0  # to take other filters, while its records come
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 # What waits to be taken: records, and the bytes that they came in; then sockets are not read, and agents count what they lose.
@@ -59,11 +55,14 @@ class AgentConnection:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._socket = sock
         self._version = ""  # of the agent, once it has answered
+        self._steps: set[str] = set()
+        self._stepping = threading.Lock()
 
     def request(self, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
         """Sends the request; raises GenainetError with the agent's own words for a refusal."""
         try:
             self._http.request(method, path, body or None, self._headers)
+            self._step("asked")
             response = self._http.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise GenainetError(
@@ -126,9 +125,16 @@ class AgentConnection:
                 partial_line, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
-        """Tells the agent to end the trace, and to send what is left. By a byte: a port-forward can't be closed by one side."""
-        with contextlib.suppress(OSError):
-            self._socket.send(b"\n")
+        """Tells the agent to end the trace, and to send what is left. By a byte: a port-forward can't be closed by one side.
+        It follows the request, within which it would be a part of that."""
+        self._step("no more")
+
+    def _step(self, step: str) -> None:
+        with self._stepping, contextlib.suppress(OSError):
+            before = len(self._steps)
+            self._steps.add(step)
+            if before == 1 and len(self._steps) == 2:
+                self._socket.send(b"\n")
 
     def interrupt(self) -> None:
         """Ends both sides; for another thread than the reading one, which wakes, and closes."""
@@ -226,53 +232,6 @@ def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeRe
     return {node: _one_of(NodeReport, node, answer) for node, answer in answers.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryAnswer:
-    """The blocks of a node's recording. `complete`: the answer came to its end."""
-
-    blocks: tuple[bytes, ...]
-    complete: bool
-
-
-def history(
-    dials: Mapping[str, Dial],
-    request: wire.HistoryRequest,
-    token: str = "",
-    *,
-    within_s: float = HISTORY_S,
-    room: Room | None = None,
-) -> dict[str, HistoryAnswer | GenainetError]:
-    """What each node recorded of a range of time; at most HISTORY_NODES are asked at a time. An answer that finds no `room`
-    beside the others' is not complete."""
-    body = msgspec.json.encode(request)
-    room = room or Room()
-
-    def blocks(connection: AgentConnection) -> HistoryAnswer:
-        response = connection.request("POST", "/v1/history", body)
-        received = bytearray()
-        complete = True
-        try:
-            while data := response.read(1 << 16):
-                if not room.take(len(data)):
-                    complete = False
-                    break
-                received += data
-                if len(received) > request.max_bytes + (1 << 20):
-                    raise GenainetError(f"node {connection.node} sent more of its recording than was asked for")
-        except (OSError, http.client.HTTPException):
-            complete = False
-        parts = room.whole_blocks(bytes(received))
-        return HistoryAnswer(parts, complete and sum(map(len, parts)) == len(received))
-
-    names = sorted(dials)
-    answers: dict[str, HistoryAnswer | GenainetError] = {}
-    deadline = time.monotonic() + within_s
-    for first in range(0, len(names), HISTORY_NODES):
-        some = {node: dials[node] for node in names[first : first + HISTORY_NODES]}
-        answers |= _each(some, token, blocks, max(0.0, deadline - time.monotonic()))
-    return answers
-
-
 class Streams:
     """Traces on many nodes at once: `poll` for the records; `close` ends all of them.
 
@@ -315,7 +274,7 @@ class Streams:
             connection = AgentConnection(node, self._dials[node], self._token)
             try:
                 self._open[node] = connection
-                if self._closing.is_set() or self._finishing.is_set():  # they have not seen this one
+                if self._closing.is_set() or self._finishing.is_set():  # they may not have seen this one
                     return
                 response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
                 self._sessions[node] = response.getheader("Genainet-Session", "")
@@ -333,6 +292,7 @@ class Streams:
     def _pump(self, connection: AgentConnection, lines: Iterable[bytes]) -> None:
         node = connection.node
         ended = False
+        early = ""
         for number, line in enumerate(lines):
             event = connection.decode(line)
             if number == 0:
@@ -342,12 +302,16 @@ class Streams:
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
             ended = ended or isinstance(event, Bye | AgentFailed)
+            if isinstance(event, Bye):
+                early = event.why_early(asked=self._finishing.is_set() or self._closing.is_set())
             size = len(line)
             for record in wire.expand(event):
                 self._put(record, size)
                 size = 0  # it is counted once
         if not ended:
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
+        if early:
+            raise GenainetError(f"{early}: what happened on node {node} from then on is not known")
 
     def _put(self, event: Event | None, size: int = 0) -> None:
         self._waiting.put(event, size, self._closing.is_set)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Totals of TCP connections, from the states of their sockets: every connection that a filter names and that began since the
- * probe was attached, whether its packets are followed or not. No packet is looked at and no event is sent: user space reads
- * a table now and then.
+ * probe was attached, whether its packets are followed or not. No packet is looked at and no event is sent: user space empties
+ * a table now and then, while the other one is counted in.
  */
 #define SOCKETS 32768
 #define ROWS 16384
@@ -38,7 +38,7 @@ struct row_key {
 	__u8 pad[3];
 };
 
-/* Each connection is in `opened` (at the client, in the row without a backend) or `established` (at the server), and in one of
+/* Of the time since the tables changed places last. Each connection is in `opened` (at the client, in the row without a backend) or `established` (at the server), and in one of
  * the rest once it is over. */
 struct row {
 	__u64 opened;
@@ -57,18 +57,26 @@ struct counted {
 };
 
 BPF_HASH(sockets, __u64, struct counted, SOCKETS);
-BPF_HASH(rows, struct row_key, struct row, ROWS);
+BPF_ARRAY(active, __u64, 1); /* which of the two is counted in */
+BPF_HASH(rows0, struct row_key, struct row, ROWS);
+BPF_HASH(rows1, struct row_key, struct row, ROWS);
 BPF_TABLE("lru_hash", struct way_key, struct way, ways, WAYS); /* the packet probe's, where there is one */
 
 static __always_inline struct row *row_of(struct row_key *key)
 {
 	struct row fresh = {};
-	struct row *r = rows.lookup(key);
+	int zero = 0;
+	__u64 *which = active.lookup(&zero);
+	int second = which && *which;
+	struct row *r = second ? rows1.lookup(key) : rows0.lookup(key);
 
 	if (r)
 		return r;
-	rows.insert(key, &fresh);
-	r = rows.lookup(key);
+	if (second)
+		rows1.insert(key, &fresh);
+	else
+		rows0.insert(key, &fresh);
+	r = second ? rows1.lookup(key) : rows0.lookup(key);
 	if (!r)
 		count(ACCOUNT_FLOWS_FULL);
 	return r;

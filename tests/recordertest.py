@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.agent.record.options import RecordOptions
@@ -23,7 +25,8 @@ from kubectl_genainet.history.rows import OBJECTS
 from kubectl_genainet.history.select import packed
 from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import Bye, ClusterChanged, Event, Hello, PacketSeen, Progress
+from kubectl_genainet.model.events import Bye, ClusterChanged, ConnectionCounts, Event, Hello, PacketSeen, Progress
+from kubectl_genainet.model.history import COUNTED, ConnectionEnds, ends_of
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.sources.base import Source
@@ -108,6 +111,7 @@ def _record_node(events: list[Event], hello: Hello, ahead: int, folder: Path, *,
     recorder = Recorder(hello.node, RecordOptions(folder=str(folder)), hello, wall=clock.wall, mono=clock.mono)
     ticked_ns = clock.now_ns
     ended_ns = None
+    totals: dict[ConnectionEnds, ConnectionCounts] = {}
     for event in events:
         if isinstance(event, Hello | Bye):
             continue
@@ -119,7 +123,10 @@ def _record_node(events: list[Event], hello: Hello, ahead: int, folder: Path, *,
             clock.now_ns = ticked_ns
             recorder.tick()
         clock.now_ns = max(clock.now_ns, t_ns)
-        if isinstance(event, PacketSeen):
+        if isinstance(event, ConnectionCounts):
+            recorder.counted(_since(totals.get(ends_of(event)), event))
+            totals[ends_of(event)] = event
+        elif isinstance(event, PacketSeen):
             recorder.sighting(as_the_kernel_wrote_it(event))
         else:
             recorder.take(event, of_drops=of_drops)
@@ -127,6 +134,13 @@ def _record_node(events: list[Event], hello: Hello, ahead: int, folder: Path, *,
         clock.now_ns += SECOND
         recorder.tick()
     recorder.close(None if more_s else ended_ns)
+
+
+def _since(before: ConnectionCounts | None, now: ConnectionCounts) -> ConnectionCounts:
+    """What the kernel counted between two totals of a trace."""
+    if before is None:
+        return now
+    return msgspec.structs.replace(now, **{name: getattr(now, name) - getattr(before, name) for name in COUNTED})
 
 
 def _record_objects(bundle: Bundle, folder: Path, begin: int, end: int, since_then: ClusterSnapshot | None) -> None:

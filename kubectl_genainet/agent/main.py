@@ -16,7 +16,8 @@ from kubectl_genainet.agent.node.inventory import Inventory, host_name
 from kubectl_genainet.agent.record.options import CPU_PERCENT, RecordOptions
 from kubectl_genainet.agent.serve import memory
 from kubectl_genainet.agent.serve.auth import Capability
-from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
+from kubectl_genainet.agent.serve.listening import serve
+from kubectl_genainet.agent.serve.server import AnyCaller, Server
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.units import quantity, seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from kubectl_genainet.commands.options.report import report_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowResult
-from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
@@ -97,20 +97,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 @report_option
 @output_option("table", "wide", "tree", "markdown", "json", "yaml", "name", templates=True)
 @source_options(live=True, manifests=True, past=True)
-def command(
-    source: Source,
-    target: str | None,
-    flow: tuple[str, ...],
-    files: tuple[str, ...],
-    flows: str | None,
-    node: str,
-    hits: float | None,
-    exact: float | None,
-    firewall: bool,
-    watch: bool,
-    report: str,
-    output: str,
-) -> ExitStatus:
+def command(source: Source, **arguments: Any) -> ExitStatus:
     """Show what kube-proxy has programmed for a Service on each node.
 
     For each node and address: the chain that takes it, the endpoints behind it against those of the EndpointSlices,
@@ -135,57 +122,101 @@ def command(
       kubectl genainet rules svc/my-llama-svc --host-firewall
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
-    asks_why = target == "why"
-    if (report or output == "markdown") and (asks_why or flows is not None or firewall or exact is not None):
-        raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
-    if watch and (asks_why or files or flows is not None or firewall or exact is not None or report or not source.live):
-        raise click.UsageError(
-            "--watch shows what is programmed on live nodes: leave out --report and what is of single flows"
-        )
-    if flow and not asks_why:
-        raise click.UsageError(f"unexpected argument {flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
-    parsed = parse_target(target) if target and not asks_why else None
-    messages = MessagesOnce()
-    if exact is not None:
-        if parsed is None or files or not source.live:
+    request = _Request(**arguments)
+    request.check(source)
+    messages, output = MessagesOnce(), request.output
+    if request.exact is not None:
+        return _exact(source, request, messages)
+    if request.firewall:
+        return _firewalls(source, request, messages)
+    if request.asks_why:
+        _show_walks(walked(request.state(source), request.flow, request.options(source), messages.warn), output)
+    elif request.flows is not None:
+        lines = read_argument(request.flows).splitlines()
+        results = evaluate_lines(request.state(source), lines, request.flows, request.options(source), messages.warn)
+        _show_flows(results, output)
+    else:
+        return _programmed(source, request, messages)
+    return ExitStatus.OK.with_failures(bool(source.failed_nodes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The command's arguments, as they were given."""
+
+    target: str | None
+    flow: tuple[str, ...]
+    files: tuple[str, ...]
+    flows: str | None
+    node: str
+    hits: float | None
+    exact: float | None
+    firewall: bool
+    watch: bool
+    report: str
+    output: str
+
+    @property
+    def asks_why(self) -> bool:
+        return self.target == "why"
+
+    @property
+    def of_single_flows(self) -> bool:
+        """Whether something else is asked than what is programmed."""
+        return self.asks_why or self.flows is not None or self.firewall or self.exact is not None
+
+    @property
+    def parsed(self) -> Target | None:
+        return parse_target(self.target) if self.target and not self.asks_why else None
+
+    def check(self, source: Source) -> None:
+        """Raises UsageError, or GenainetError, for arguments that do not go together."""
+        if (self.report or self.output == "markdown") and self.of_single_flows:
+            raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
+        if self.watch and (self.of_single_flows or self.files or self.report or not source.live):
+            raise click.UsageError(
+                "--watch shows what is programmed on live nodes: leave out --report and what is of single flows"
+            )
+        if self.flow and not self.asks_why:
+            raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
+        if self.exact is not None and (self.parsed is None or self.files or not source.live):
             raise GenainetError(
                 "--exact needs a target and live nodes", hint="kubectl genainet rules svc/NAME --exact 10"
             )
-        return _exact(source, parsed, exact, output, messages)
-    options = RulesOptions(
-        saved=_saved(files) if files else None,
-        node=node,
-        hits_s=hits or 0.0,
-        # The rules of nftables and IPVS count nothing: there conntrack tells how many connections began between readings.
-        conntrack=flows is None and (bool(hits) or output in _WITH_CONNECTIONS),
-        namespace=source.namespace or "default",
-    )
-    # With saved dumps the API is read only where it was asked for: they may be of any cluster.
-    state = None if files and isinstance(source, ClusterSource) else source
-    if firewall:
-        if parsed is None:
+        if self.firewall and self.parsed is None:
             raise click.UsageError("--host-firewall needs a target")
-        return _firewalls(list(host_firewalls(state, parsed, options, messages.warn)), output)
-    if asks_why:
-        _show_walks(walked(state, flow, options, messages.warn), output)
-        return ExitStatus.OK.with_failures(bool(source.failed_nodes))
-    if flows is not None:
-        lines = read_argument(flows).splitlines()
-        _show_flows(evaluate_lines(state, lines, flows, options, messages.warn), output)
-        return ExitStatus.OK.with_failures(bool(source.failed_nodes))
-    if parsed is None and not files:
+
+    def state(self, source: Source) -> Source | None:
+        """With saved dumps the API is read only where it was asked for: they may be of any cluster."""
+        return None if self.files and isinstance(source, ClusterSource) else source
+
+    def options(self, source: Source) -> RulesOptions:
+        return RulesOptions(
+            saved=_saved(self.files) if self.files else None,
+            node=self.node,
+            hits_s=self.hits or 0.0,
+            # Rules of nftables and IPVS count nothing: there conntrack tells how many connections began between readings.
+            conntrack=self.flows is None and (bool(self.hits) or self.output in _WITH_CONNECTIONS),
+            namespace=source.namespace or "default",
+        )
+
+
+def _programmed(source: Source, request: _Request, messages: Messages) -> ExitStatus:
+    """What is programmed, once or again and again."""
+    options, target, output = request.options(source), request.parsed, request.output
+    if target is None and not request.files:
         messages.say("no target given: showing all Services")
-    name = target or "all Services"
-    if watch:
+    name = request.target or ""
+    if request.watch:
         answers = watched_source(
-            source, lambda: rules(source, parsed, options, messages.warn), programmed, messages.warn
+            source, lambda: rules(source, target, options, messages.warn), programmed, messages.warn
         )
         show_each(answers, lambda now: _show(now.report, now.dumps, output, name, saved=False))
-    result = rules(state, parsed, options, messages.warn)
-    _show(result.report, result.dumps, output, name, saved=bool(files))
-    if report:
-        write_report(report, rules_document(result.report, name))
-        messages.say(f"report written to {report}")
+    result = rules(request.state(source), target, options, messages.warn)
+    _show(result.report, result.dumps, output, name, saved=bool(request.files))
+    if request.report:
+        write_report(request.report, rules_document(result.report, name))
+        messages.say(f"report written to {request.report}")
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
 
@@ -196,8 +227,11 @@ def _saved(names: tuple[str, ...]) -> Dumps:
     return saved_dumps(files, [dump for name in folders for dump in folder_dumps(Path(name))])
 
 
-def _firewalls(firewalls: list[HostFirewall], output: str) -> ExitStatus:
-    if not _written(firewalls, output):
+def _firewalls(source: Source, request: _Request, messages: Messages) -> ExitStatus:
+    assert request.parsed is not None
+    asked = host_firewalls(request.state(source), request.parsed, request.options(source), messages.warn)
+    firewalls = list(asked)
+    if not _written(firewalls, request.output):
         console = make_console()
         for firewall in firewalls:
             console.print(host_firewall_text(firewall), soft_wrap=True)
@@ -211,10 +245,13 @@ def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:
             console.print(walk_tree(walk))
 
 
-def _exact(source: Source, target: Target, seconds: float, output: str, messages: Messages) -> ExitStatus:
-    counts = exact_rules(source, target, seconds, messages)
-    if not _written(counts, output):
-        make_console().print(exact_table(counts, wide=output in ("wide", "tree")))
+def _exact(source: Source, request: _Request, messages: Messages) -> ExitStatus:
+    assert request.parsed is not None and request.exact is not None
+    counts = exact_rules(source, request.parsed, request.exact, messages)
+    if not counts:
+        messages.say(f"no packet of {request.target} met a rule within {request.exact:g} s")
+    elif not _written(counts, request.output):
+        make_console().print(exact_table(counts, wide=request.output in ("wide", "tree")))
     status = ExitStatus.OK if counts else ExitStatus.TIMED_OUT
     return status.with_failures(bool(source.failed_nodes))
 
@@ -236,7 +273,9 @@ def _show(report: RulesReport, dumps: Dumps, output: str, name: str, *, saved: b
         return
     console = make_console()
     if report.rows or report.findings or report.not_checked or not sets:
-        console.print(rules_tree(report) if output == "tree" else rules_table(report, wide=output == "wide"))
+        console.print(
+            rules_tree(report, name) if output == "tree" else rules_table(report, name, wide=output == "wide")
+        )
     if sets:
         console.print(ipsets_table(sets))
 

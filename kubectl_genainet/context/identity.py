@@ -175,6 +175,16 @@ class Identity:
         """The end that a packet reached in a namespace which has the address: the node itself, where it is the host's."""
         return Party(ip, port, node=node) if self.owns_as_host(node, netns, ip) else self.party(ip, port)
 
+    def party_within(self, node: str, netns: int, ip: str, port: int | None) -> Party:
+        """An end that was seen in a namespace: a loopback address is of the pod, or the node, whose namespace that is."""
+        if not ip.startswith("127.") and ip != "::1":
+            return self.party(ip, port)
+        pod = self.pod_in(node, netns)
+        if pod is None:
+            return Party(ip, port, node=node if self.is_host(node, netns) else None)
+        meta = pod.metadata
+        return Party(ip, port, meta.namespace, meta.name, pod.spec.node_name or None, workload_of(pod))
+
     def is_host(self, node: str, netns: int) -> bool:
         return self._hosts.get(node) == netns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from kubectl_genainet.context.unread import unread
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
@@ -141,7 +142,7 @@ def _service(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resol
         backends = snapshot.backends(service, port)
         ends |= {(b.ip, b.port, port.protocol) for b in backends}
         nodes |= {b.node for b in backends if b.node}
-        if not any(b.ready for b in backends):
+        if not unread(snapshot, "EndpointSlice", namespace) and not any(b.ready for b in backends):
             name = f" port {port.name or port.port}" if len(service.spec.ports) > 1 else ""
             warnings.append(f"Service {namespace}/{target.name}{name} has no ready endpoint")
     return Resolved(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.unread import unread
 from kubectl_genainet.model.diagnoses import Suspect, suspects_of
 from kubectl_genainet.model.finding import Finding, Severity, counted
 from kubectl_genainet.model.history import Gap
@@ -84,6 +85,8 @@ def _policies(watched: Watched) -> tuple[CheckState, str]:
 def _endpoints(watched: Watched) -> tuple[CheckState, str]:
     if not watched.services:
         return CheckState.NOT_CHECKED, "the target is no Service"
+    if why := _unread_endpoints(watched):
+        return CheckState.NOT_CHECKED, why
     snapshot, readiness = watched.context.identity.snapshot, []
     for service in watched.services:
         backends = {(b.ip, b.port): b.ready for port in service.spec.ports for b in snapshot.backends(service, port)}
@@ -92,6 +95,12 @@ def _endpoints(watched: Watched) -> tuple[CheckState, str]:
         if not ready:
             return CheckState.FAULTY, readiness[-1]
     return CheckState.FINE, ", ".join(readiness)
+
+
+def _unread_endpoints(watched: Watched) -> str:
+    snapshot = watched.context.identity.snapshot
+    reasons = (unread(snapshot, "EndpointSlice", service.metadata.namespace) for service in watched.services)
+    return next(filter(None, reasons), "")
 
 
 def _rules(watched: Watched) -> tuple[CheckState, str]:
@@ -110,9 +119,11 @@ def _rules(watched: Watched) -> tuple[CheckState, str]:
             CheckState.NOT_CHECKED,
             f"the endpoints changed shortly before the end; the rules of {whose} may be older",
         )
+    if why := _unread_endpoints(watched):
+        return CheckState.NOT_CHECKED, why
     missing = len(read) - len(parsed)
-    unread = f"; those of {counted(missing, 'node')} were not read" if missing else ""
-    return CheckState.FINE, f"the rules of {counted(len(parsed), 'node')} match the EndpointSlices{unread}"
+    others = f"; those of {counted(missing, 'node')} were not read" if missing else ""
+    return CheckState.FINE, f"the rules of {counted(len(parsed), 'node')} match the EndpointSlices{others}"
 
 
 def _mtu(watched: Watched) -> tuple[CheckState, str]:

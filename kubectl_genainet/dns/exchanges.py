@@ -12,6 +12,7 @@ from kubectl_genainet.context.clocks import Clocks, WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.dns.ends import AlignedSighting, ServerEnds
 from kubectl_genainet.dns.join import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sighting
+from kubectl_genainet.dns.losses import DnsLosses
 from kubectl_genainet.dns.targets import dns_servers
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import GOOD_RCODES, Question
@@ -23,6 +24,7 @@ from kubectl_genainet.model.events import (
     DnsTransaction,
     Event,
     Hello,
+    LostEvents,
     Point,
     Tick,
 )
@@ -53,6 +55,7 @@ class DnsCorrelator:
         self.ends = ServerEnds(self.identity, self.clocks)
         self.exchanges = Exchanges(self.ends.home_of)
         self._now: dict[str, int] = {}
+        self._losses = DnsLosses()
         self._nodes: dict[str, None] = {}
         self._homes: dict[str, str] = {}
         self._looked_at = 0
@@ -88,8 +91,11 @@ class DnsCorrelator:
                 self.context.learn(event)
                 self._learn_servers(event.snapshot)
                 return
+            case LostEvents():
+                self._losses.lost(event)
+                return
             case Tick():
-                pass
+                self._losses.tick(event)
             case _:
                 return
         node, time = event.node, event.t_ns
@@ -129,6 +135,9 @@ class DnsCorrelator:
             last = dropped_query.flow
         question = pending.question
         outcome, rcode, latency = self._outcome(pending, query, response)
+        why_open = self._losses.why_open(pending) if outcome is QueryOutcome.TIMEOUT else ""
+        if why_open:
+            outcome = QueryOutcome.OPEN
         recent = list(self._recent.of(first.src, question))
         start = query[0][1] if query else pending.first_ns
         service = self.identity.service(first)
@@ -158,6 +167,7 @@ class DnsCorrelator:
             answers=pending.answer.answers if pending.answer else None,
             hops=self._hops(query),
             way_back=self._hops(response),
+            last_seen=why_open,
         )
         if outcome is QueryOutcome.TIMEOUT:
             exchange = self._explained(exchange, pending, query, response)

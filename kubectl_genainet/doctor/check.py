@@ -153,6 +153,11 @@ def check(
     return decorate
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """At most `most` characters of a text, with "…" at its end where there were more."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def seen(obj: ObjectRef | None, field: str, value: Any, statement: str) -> Evidence:
     """Evidence from the API server, of its own state."""
     return Evidence(statement, Certainty.OBSERVED, obj, field, value)

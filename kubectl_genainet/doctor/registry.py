@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.doctor.check import Area, Check
-from kubectl_genainet.doctor.families.addresses import cni, ebpf, ip_space, pod_ip, vpc_cni
+from kubectl_genainet.doctor.families.addresses import cni, ebpf, ip_space, mtu, pod_ip, vpc_cni
 from kubectl_genainet.doctor.families.dns import coredns, coredns_cpu, lookups, nodelocal
 from kubectl_genainet.doctor.families.entry import (
     exposure,
@@ -70,6 +70,7 @@ from kubectl_genainet.model.target import not_found
 
 _FAMILIES = (
     cni,
+    mtu,
     pod_ip,
     node_packets,
     services,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.diagnoses.kernel import PACKET_TOO_BIG
 from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, REJECTED_BY_RULE, RULE_DROP
 from kubectl_genainet.model.diagnoses.sockets import REPEATED_SEGMENT
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
+from kubectl_genainet.model.node import ICMP_LIMITS
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.model.results.path import Drop
 
@@ -33,18 +37,24 @@ def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) 
     return diagnosis.severity
 
 
-def how_many_were_told(group: EventGroup, drop: Drop, others: list[EventGroup]) -> list[Evidence]:
+def how_many_were_told(
+    group: EventGroup, drop: Drop, others: list[EventGroup], identity: Identity
+) -> Iterator[Evidence]:
     """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
     if drop.told is None or not drop.told.startswith("icmp"):
-        return []
+        return
     answered = max((o.packets for o in others if o.kind is GroupKind.ICMP), default=0)
     if answered >= group.packets:
-        return []
-    text = (
-        f"of {counted(group.packets, 'packet')} the sender was told of {answered}: the kernel limits the ICMP errors that it "
-        "sends (net.ipv4.icmp_ratelimit, icmp_msgs_per_sec)"
-    )
-    return [Evidence(text, Certainty.OBSERVED, node=group.node, value=answered)]
+        return
+    text = f"of {counted(group.packets, 'packet')} the sender was told of {answered}"
+    yield Evidence(text, Certainty.OBSERVED, node=group.node, value=answered)
+    limited = {name: n for name in ICMP_LIMITS if (n := identity.grown(group.node, group.netns, name)) > 0}
+    for name, grown in limited.items():
+        text = f"the kernel's limit held ICMP errors back: {name} grew by {grown}"
+        yield Evidence(text, Certainty.OBSERVED, node=group.node, value=grown)
+    if not limited:
+        text = "the kernel's limit of ICMP errors (net.ipv4.icmp_ratelimit, icmp_msgs_per_sec) may have held the others back"
+        yield Evidence(text, Certainty.ASSUMED, node=group.node)
 
 
 def mtu_text(group: EventGroup) -> str:

@@ -4,10 +4,12 @@ policies say."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
 from kubectl_genainet.context.judging import denied_directions, policy_flow
+from kubectl_genainet.drops.clients import hidden_client
 from kubectl_genainet.drops.counters import CounterRows
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
@@ -95,8 +97,12 @@ class Rows:
         rows = []
         for group in correlator.groups:
             row = self._row(group, related.to(group))
-            if row is not None:
-                rows.append(row)
+            if row is None:
+                continue
+            hidden = hidden_client(group, correlator.identity)
+            if hidden is not None:
+                row = msgspec.structs.replace(row, client_hidden=True, evidence=(*row.evidence, hidden))
+            rows.append(row)
         return [*rows, *self._counters.rows(self.explained, self._beside)]
 
     def _row(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
@@ -120,14 +126,13 @@ class Rows:
         request = group.request
         identity = self._correlator.identity
         pod = identity.pod_in(group.node, group.netns)
+        end = partial(identity.party_within, group.node, group.netns)
         return DropRow(
             id=group.id,
             packets=group.packets,
             bytes=group.bytes,
-            client=identity.party(request.src, None if group.oriented else request.sport or None)
-            if request.src
-            else None,
-            server=identity.party(request.dst, request.dport or None) if request.dst else None,
+            client=end(request.src, None if group.oriented else request.sport or None) if request.src else None,
+            server=end(request.dst, request.dport or None) if request.dst else None,
             service=self._correlator.ends.service(request.dst, request.dport, request.protocol.value),
             protocol=request.protocol,
             direction="unknown" if not group.oriented else "reply" if group.reply else "request",
@@ -161,7 +166,7 @@ class Rows:
         if diagnosis is PACKET_TOO_BIG and blocked is not None:
             diagnosis = MTU_BLACKHOLE
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
-        evidence += how_many_were_told(group, drop, others)
+        evidence += how_many_were_told(group, drop, others, self._correlator.identity)
         outcome = (
             DropOutcome.REJECTED
             if drop.told

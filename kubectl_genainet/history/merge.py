@@ -54,7 +54,28 @@ _TIMES = frozenset({"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns",
 
 _LAST = (1 << 63) - 1  # what a node says of its clock may be anything
 
+MAX_EVENTS = 3_000_000  # of a range, of all nodes: about 2 GB of memory
+
 Timed = tuple[int, Event]  # wall-clock time
+
+
+class RangeTooLargeError(GenainetError):
+    """More is recorded of a range than is held at once."""
+
+
+@dataclass(slots=True)
+class _Places:
+    """How many events more a range may have, of all nodes."""
+
+    left: int
+
+    def take(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RangeTooLargeError(
+                f"more than {MAX_EVENTS:,} events were recorded of that time",
+                hint="Ask for a shorter time (--for, --until), or for a target.",
+            )
 
 
 @dataclass(slots=True)
@@ -64,6 +85,7 @@ class _Node:
     node: str
     since_ns: int
     until_ns: int
+    places: _Places
     boot_id: bytes = b""
     ahead: int = 0
     hello: Hello | None = None
@@ -144,6 +166,7 @@ class _Node:
         )
 
     def _add(self, at_ns: int, event: Event) -> None:
+        self.places.take()
         self.events.append((at_ns, event))
 
     def _see(self, at_ns: int, event: Event) -> None:
@@ -265,16 +288,22 @@ def _moved(value: Any, shift_ns: int) -> Any:
 def merged(
     nodes: Mapping[str, NodeRange | GenainetError], objects: ObjectsRange, since_ns: int, until_ns: int
 ) -> tuple[Event, ...]:
-    """The events of a range, of all nodes and in order of time. A node that did not answer is an AgentFailed in it."""
+    """The events of a range, of all nodes and in order of time. A node that did not answer is an AgentFailed in it.
+
+    Raises RangeTooLargeError for more than MAX_EVENTS.
+    """
+    places = _Places(MAX_EVENTS)
     changes = [(at_ns, event) for at_ns, event in objects.changes if at_ns <= until_ns]
     timed: list[Timed] = [*changes, *((gap.since_ns, gap) for gap in objects.gaps)]
     for node, answer in sorted(nodes.items()):
         if isinstance(answer, GenainetError):
             timed.append((since_ns, AgentFailed(node=node, message=answer.message, hint=answer.hint)))
             continue
-        recorded = _Node(node, since_ns, until_ns)
+        recorded = _Node(node, since_ns, until_ns, places)
         try:
             recorded.take(answer)
+        except RangeTooLargeError:
+            raise
         except GenainetError as error:  # the others are still told
             timed.append((since_ns, AgentFailed(node=node, message=error.message, hint=error.hint)))
             continue

@@ -77,15 +77,21 @@ def _hint(status: int, text: str) -> str:
         case 403 if "impersonate" in text:
             return "--as and --as-group need the right to impersonate that user and these groups: ask for it, or leave them out."
         case 403:
-            return (
-                "Ask for the ClusterRole that the verb needs: genainet-view, genainet-trace or genainet-admin "
-                "(docs/security.md)."
-            )
+            return _role_hint(text)
         case 429:
             return "The API server is overloaded or limits this client; try again in a moment."
         case 500 | 502 | 503 | 504:
             return "The API server, or a proxy before it, has trouble; try again, and look at its logs."
     return ""
+
+
+def _role_hint(refusal: str) -> str:
+    """Which of the roles of docs/security.md may do what was refused."""
+    if "pods/portforward" in refusal:
+        return "Ask for the ClusterRole genainet-trace in the agents' namespace (docs/security.md)."
+    if any(f"cannot {verb} resource" in refusal for verb in ("create", "update", "patch", "delete")):
+        return "Ask for the ClusterRole genainet-admin (docs/security.md)."
+    return "Ask for the ClusterRole genainet-view, or genainet-admin to deploy and undeploy (docs/security.md)."
 
 
 def unreachable(error: Exception, server: str) -> GenainetError:

@@ -19,7 +19,7 @@ from typing import Any
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.agent.objects.server import ObjectsServer, Watch
 from kubectl_genainet.agent.serve.auth import Capability
-from kubectl_genainet.agent.serve.server import serve_until_stopped
+from kubectl_genainet.agent.serve.listening import serve_until_stopped
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.kube.client import KubeClient

@@ -86,7 +86,11 @@ class GenainetServer:
         if params.name not in TOOLS:
             return _failed(Failure(error=f"there is no tool {params.name!r}", hint=f"Tools: {', '.join(TOOLS)}."))
         arguments = params.arguments or {}
-        if len(msgspec.json.encode(arguments)) > MAX_ARGUMENTS:
+        try:
+            size = len(msgspec.json.encode(arguments))
+        except (ValueError, RecursionError) as error:  # half a surrogate pair, lists in lists without end
+            return _failed(Failure(error=f"the arguments of {params.name} can't be read: {error}"))
+        if size > MAX_ARGUMENTS:
             return _failed(Failure(error=f"the arguments of {params.name} have more than {MAX_ARGUMENTS} bytes"))
         async with self._free:
             text = await self._run(params.name, arguments)
@@ -161,5 +165,9 @@ def _failed(failure: Failure) -> types.CallToolResult:
 
 
 def serve(choice: SourceChoice, limits: Limits) -> None:
-    """Serves until standard input ends. SIGINT and SIGTERM end the process, with 130 and 143."""
-    anyio.run(GenainetServer(choice, limits).serve)
+    """Serves until standard input ends, whether or not somebody still reads the answers. SIGINT and SIGTERM end the process,
+    with 130 and 143."""
+    try:
+        anyio.run(GenainetServer(choice, limits).serve)
+    except* BrokenPipeError:
+        os._exit(0)  # the client is gone: there is nobody to tell, and nothing to flush

@@ -16,6 +16,7 @@ from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol
 from kubectl_genainet.model.units import Nanoseconds
 
 BUCKET_S = 10
+LEFT_OUT = "left out by the recorder: they are in its totals"  # where a recorder's DNS exchanges are lost
 # A histogram of times: element 4 * l + s counts those in [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs, as the gaps of
 # FlowCounters do; trailing zeros are left out.
 Histogram = tuple[int, ...]

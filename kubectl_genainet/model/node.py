@@ -9,7 +9,11 @@ from kubectl_genainet.model.units import Nanoseconds
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown."""
+    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown.
+
+    `external` is a tunnel of which a program (eBPF, Open vSwitch) says for each packet where it goes: `ip -d link` writes
+    "external". Its MTU is not what it carries.
+    """
 
     name: str
     ifindex: int
@@ -19,14 +23,17 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # without prefix length
     peer_ifindex: int = 0
     peer_netns: int = 0
+    external: bool = False
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A route of a namespace's main table. `dst` is a prefix ("0.0.0.0/0" for the default route), `via` a gateway."""
+    """A route of a namespace's main table. `dst` is a prefix ("0.0.0.0/0" for the default route), `via` a gateway; `mtu` is
+    0 where the route has none of its own."""
 
     dst: str
     device: str
     via: str = ""
+    mtu: int = 0
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -40,6 +47,12 @@ class Listener(msgspec.Struct, frozen=True):
     v6only: bool = False
 
 
+ICMP_LIMITS = (
+    "IcmpOutRateLimitGlobal",
+    "IcmpOutRateLimitHost",
+)  # counters: ICMP errors that the kernel's limits held back
+
+
 class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     """A network namespace of the node. `pod_uids` come from the cgroups of the processes inside it."""
 
@@ -50,7 +63,7 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_count: int | None = None
     conntrack_max: int | None = None
     sysctls: dict[str, str] = {}
-    counters: dict[str, int] = {}  # of /proc/net/netstat: ListenOverflows, …; of the host: conntrack_drop, …
+    counters: dict[str, int] = {}  # ListenOverflows, IcmpOutRateLimitHost, …; of the host: conntrack_drop, …
     nic_counters: dict[
         str, dict[str, int]
     ] = {}  # by device: what its driver counts of trouble (`ethtool -S`), if not zero

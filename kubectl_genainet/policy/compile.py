@@ -21,6 +21,8 @@ from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
 from kubectl_genainet.policy.enforcers.base import UnreadKinds
 from kubectl_genainet.policy.identity import IdentityScheme
+from kubectl_genainet.policy.left_out.linkerd_defaults import linkerd_refusals
+from kubectl_genainet.policy.left_out.mesh_config import closed_registry
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 from kubectl_genainet.policy.left_out.served import SERVED, Doubtful, RefusedBy, all_doubtful, doubtful
@@ -76,6 +78,8 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 
 # By which NetworkPolicies select what the nodes of OpenShift send (OpenShift documentation, Network policy).
 HOST_GROUP_LABEL = "policy-group.network.openshift.io/host-network"
+
+_STATELESS = "k8s.ovn.org/acl-stateless"  # OVN-Kubernetes, --enable-stateless-netpol
 
 CompilePolicy = Callable[[KubeObject], Iterable[Policy]]
 
@@ -210,7 +214,8 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled.policies += [policy for _, policy in compiled.made]
     if Trait.BASELINE in enforcer.traits:
         compiled.policies = list(compiled.without_selected(compiled.policies))
-    for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *strict_mutual_tls(snapshot)):
+    meshes = (*strict_mutual_tls(snapshot), *closed_registry(snapshot), *linkerd_refusals(snapshot))
+    for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *meshes):
         compiled.policies.append(stand_in.policy)
         compiled.unevaluated.append(stand_in.what)
     compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
@@ -240,9 +245,19 @@ def _network_policy(
         policy = _with_host_group(policy, enforcer.host_namespace, snapshot)
     if Trait.ONE_CHAIN in enforcer.traits - without:
         policy = _in_one_chain(policy)
+    if enforcer.name is EnforcerName.OVN and obj.annotations.get(_STATELESS) == "true":
+        policy = msgspec.structs.replace(policy, egress=_stateless(policy.egress), ingress=_stateless(policy.ingress))
     if not enforcer.owned_pods_only or Trait.OWNED_PODS in without:
         return policy
     return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))
+
+
+def _stateless(rules: tuple[PolicyRule, ...]) -> tuple[PolicyRule, ...]:
+    """Rules that admit packets one by one: whether a connection comes about hangs on its replies too."""
+    why = f"{_STATELESS}: the policy's rules admit packets and not connections, so replies need rules of their own"
+    return tuple(
+        msgspec.structs.replace(rule, not_evaluated=(*rule.not_evaluated, (rule.field, why))) for rule in rules
+    )
 
 
 def _with_host_group(policy: Policy, namespace: str, snapshot: ClusterSnapshot) -> Policy:

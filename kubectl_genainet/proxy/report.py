@@ -48,12 +48,15 @@ class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 @dataclass(frozen=True)
 class RulesReport:
-    """A row for each node and address, what differs from the API, and what could not be compared."""
+    """A row for each node and address, what differs from the API, and what could not be compared. `nodes` are those whose rules
+    were read ("": saved dumps that do not say whose). `compared`: there was an API to compare them with."""
 
     rows: tuple[RulesRow, ...]
     findings: tuple[Finding, ...]
     not_checked: tuple[NotChecked, ...]
     ways: tuple[ServiceWay, ...] = ()  # of a Service that was asked for
+    nodes: tuple[str, ...] = ()
+    compared: bool = True
 
     @property
     def found_something(self) -> bool:
@@ -115,7 +118,7 @@ def rules_report(
         silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
     silent += [NotChecked(f"rules of node {node}", "no dump came from it") for node in dumps if node not in rulesets]
     statements = tuple(way.told() for of_node in (ways or {}).values() for way in of_node)
-    return RulesReport(tuple(rows), tuple(findings), tuple(silent), statements)
+    return RulesReport(tuple(rows), tuple(findings), tuple(silent), statements, tuple(rulesets), snapshot is not None)
 
 
 def services_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, LostEvents, Progress
+from kubectl_genainet.model.events import AgentFailed, Event, LostEvents, Progress
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -17,7 +17,13 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 T = TypeVar("T")
 Warn = Callable[[str], None]
-GRACE_S = 10.0  # for the agents to load, and to end
+LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
+# Stages that an agent reports every few seconds until its probes are attached.
+PREPARING = frozenset({"loading", "compiling"})
+GRACE_S = 10.0  # for agents to end by themselves when their time is over
+GOODBYE_S = 5.0  # and, when they were asked to, to send their accounts, since their last record
+LAST_S = 30.0  # and for all that
+POLL_S = 0.2
 UNREADABLE = 5  # things at most that are said of a node
 
 
@@ -66,10 +72,9 @@ def read_exact(
     streams = Streams(agents.dials, dict.fromkeys(agents.dials, request), agents.token)
     hits: list[RuleHit] = []
     failures: list[AgentFailed] = []
-    deadline = time.monotonic() + seconds + GRACE_S
     try:
-        while not streams.done and time.monotonic() < deadline:
-            match streams.poll(0.2):
+        for event in records(streams, len(agents.dials), seconds):
+            match event:
                 case RuleHit() as hit:
                     hits.append(hit)
                 case AgentFailed() as failure:
@@ -87,6 +92,32 @@ def read_exact(
     if failures and len(failures) == len(agents.dials):
         raise GenainetError(failures[0].message, failures[0].hint)
     return hits
+
+
+def records(streams: Streams, nodes: int, seconds: float) -> Iterator[Event]:
+    """What agents send within the time, which begins when all of them watch, or have failed: one that says that it is at work
+    is waited for. Then they are asked to end."""
+    deadline = time.monotonic() + LOAD_S + seconds
+    settled: set[str] = set()
+    while not streams.done and time.monotonic() < deadline:
+        event = streams.poll(POLL_S)
+        if event is None:
+            continue
+        yield event
+        if not isinstance(event, Progress | AgentFailed) or len(settled) == nodes:
+            continue
+        if isinstance(event, AgentFailed) or event.stage == "attached":
+            settled.add(event.node)
+            deadline = time.monotonic() + seconds + GRACE_S if len(settled) == nodes else deadline
+        elif event.stage in PREPARING:
+            deadline = max(deadline, time.monotonic() + LOAD_S + seconds)
+    streams.finish()
+    begun = heard = time.monotonic()
+    while not streams.done and (now := time.monotonic()) < begun + LAST_S and now < heard + GOODBYE_S:
+        event = streams.poll(POLL_S)
+        if event is not None:
+            heard = time.monotonic()
+            yield event
 
 
 def _answered(answers: Mapping[str, T | GenainetError], warn: Warn, failed: set[str]) -> dict[str, T]:

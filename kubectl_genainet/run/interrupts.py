@@ -14,7 +14,8 @@ class Interrupts:
     """Ctrl-C while it is entered: a KeyboardInterrupt as ever, but not in the middle of what is `held`."""
 
     def __init__(self) -> None:
-        self._ours = self._held = self._came = False
+        self._ours = self._came = False
+        self._held = 0  # blocks, one within the other
 
     def __enter__(self) -> Self:
         # A shell starts what runs in the background with SIGINT ignored: that stays so.
@@ -39,11 +40,11 @@ class Interrupts:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Ctrl-C waits for the end of the block; a second one does not."""
-        self._held = True
+        self._held += 1
         try:
             yield
         finally:
-            self._held = False
-        if self._came:
+            self._held -= 1
+        if self._came and not self._held:
             self._came = False
             raise KeyboardInterrupt

@@ -15,13 +15,14 @@ import msgspec
 
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.priority import giving_way
-from kubectl_genainet.run.agents import Agents
+from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
@@ -30,13 +31,7 @@ from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 REFRESH_SHARE = 0.2  # of the time, at most, is spent on that: a change in 50,000 pods takes a second to take in
-LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
-# Stages that an agent reports every few seconds until its probes are attached.
-PREPARING = frozenset({"loading", "compiling"})
 POLL_S = 0.05
-GRACE_S = 10.0  # and to say goodbye
-GOODBYE_S = 5.0  # and to send their accounts at the end, since their last record
-LAST_S = 30.0  # and for all that
 WIND_UP_S = 2.5  # before a run's answer is due, for the agents' last records and what is made of them, at least
 WIND_UP_SHARE = 0.5  # of the time that the agents took to start: where that is slow, the end is as well
 LEAST_WATCH_S = 8.0  # a run whose answer is due watches at least so long, however long its agents took to start
@@ -132,7 +127,7 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
         check_recorded_by(bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
-        _warn_of_unread_policies(run)
+        _warn_of_unread(run)
         for event in bundle.events:
             run.take(event)
         return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
@@ -141,17 +136,20 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
 def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
     session = LiveSession(run, source, watching)
     with run.view:
-        _warn_of_unread_policies(run)
+        _warn_of_unread(run)
         session.watch()
         status = run.finish(live=True)
     session.check()
-    if session.interrupted and status is ExitStatus.TIMED_OUT:
+    if session.interrupted and (status is ExitStatus.TIMED_OUT or not session.has_watched):
         return ExitStatus.INTERRUPTED
     return ExitStatus.FAILED if session.problem else status.with_failures(bool(session.failed))
 
 
-def _warn_of_unread_policies(run: Run) -> None:
-    if why := run.correlator.context.not_judged:
+def _warn_of_unread(run: Run) -> None:
+    context = run.correlator.context
+    if unread := unread_kinds(context.identity.snapshot):
+        run.view.warn(unread)
+    if why := context.not_judged:
         run.view.warn(f"not evaluated; what these policies could change is unknown: {why}")
 
 
@@ -165,6 +163,7 @@ class LiveSession:
         self._begun = time.monotonic()
         self.interrupted = False
         self._attached: set[str] = set()
+        self._settled: set[str] = set()  # nodes that watch, and those that never will
         self._interrupts = Interrupts()
         self._nodes = 0
 
@@ -198,6 +197,11 @@ class LiveSession:
             self.run.view.warn(self.problem)
         elif self.watching.record:
             self.run.view.note(f"recorded in {self.watching.record}")
+
+    @property
+    def has_watched(self) -> bool:
+        """Whether any agent has loaded its probes."""
+        return bool(self._attached)
 
     def check(self) -> None:
         """Raises GenainetError where every agent failed: the command itself has."""
@@ -238,30 +242,41 @@ class LiveSession:
         refresh_at = time.monotonic() + REFRESH_S
         deadline = time.monotonic() + LOAD_S + self.watching.timeout_s
         while not streams.done and time.monotonic() < deadline:
-            event = streams.poll(POLL_S)
-            if event is not None:
+            for event in self._polled(streams):
                 before: Filters = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
-                if isinstance(event, Progress) and event.stage in PREPARING and len(self._attached) < self._nodes:
-                    # It is at work, however slow: the agent itself has a limit.
-                    deadline = max(deadline, time.monotonic() + LOAD_S + self.watching.timeout_s)
-                if isinstance(event, Progress) and event.stage == "attached":
-                    self._attached.add(event.node)
-                    if len(self._attached) == self._nodes:
-                        deadline = self._end()
-                more = self.watching.enough(event)
-                if more is not None:
-                    deadline = min(deadline, time.monotonic() + more)
+                deadline = self._deadline(event, deadline)
             self.run.view.refresh()
             if (begun := time.monotonic()) >= refresh_at:
                 yield from self._changes(streams, follower)
                 took = time.monotonic() - begun
                 refresh_at = begun + took + max(REFRESH_S, took / REFRESH_SHARE - took)
 
+    def _polled(self, streams: Streams) -> Iterator[Event]:
+        """The next record, if there is one soon. Ctrl-C waits until it is taken in: a record that was polled is in no queue."""
+        with self._interrupts.held():
+            event = streams.poll(POLL_S)
+            if event is not None:
+                if isinstance(event, Progress) and event.stage == "attached":
+                    self._attached.add(event.node)
+                yield event
+
+    def _deadline(self, event: Event, deadline: float) -> float:
+        """When to end (time.monotonic()), after this record."""
+        if isinstance(event, Progress | AgentFailed) and len(self._settled) < self._nodes:
+            if isinstance(event, AgentFailed) or event.stage == "attached":
+                self._settled.add(event.node)
+                deadline = self._end() if len(self._settled) == self._nodes else deadline
+            elif event.stage in PREPARING:  # it is at work, however slow: the agent itself has a limit
+                deadline = max(deadline, time.monotonic() + LOAD_S + self.watching.timeout_s)
+        more = self.watching.enough(event)
+        return deadline if more is None else min(deadline, time.monotonic() + more)
+
     def _end(self) -> float:
-        """When to end (time.monotonic()), now that all agents watch: they end by themselves, unless the answer is due before."""
+        """When to end (time.monotonic()), now that all agents watch or have failed: they end by themselves, unless the answer is
+        due before."""
         now, watching = time.monotonic(), self.watching
         wind_up_s = max(WIND_UP_S, WIND_UP_SHARE * (now - self._begun))
         left_s = max(LEAST_WATCH_S, watching.due - wind_up_s - now)
@@ -288,14 +303,11 @@ class LiveSession:
             for problem in streams.set_filters(self.run.filters):
                 self.run.view.warn(problem.message)
 
-    @staticmethod
-    def _last_records(streams: Streams) -> Iterator[Event]:
+    def _last_records(self, streams: Streams) -> Iterator[Event]:
         """Ends the traces: what the agents still have, and their accounts."""
         streams.finish()
-        begun = time.monotonic()
-        while not streams.done and time.monotonic() < begun + LAST_S:
-            event = streams.poll(GOODBYE_S)
-            if event is not None:
+        begun = heard = time.monotonic()
+        while not streams.done and (now := time.monotonic()) < begun + LAST_S and now < heard + GOODBYE_S:
+            for event in self._polled(streams):
+                heard = time.monotonic()
                 yield event
-            elif not streams.done:
-                return

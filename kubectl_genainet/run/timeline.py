@@ -83,7 +83,9 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
     )
     unread = () if felt.has_totals else watched.unread
     changes, gaps = reading.changes.noted, reading.gaps
-    return build.timeline(named, grid, felt.series(unread), changes, members.circle, gaps, watched.notes)
+    return build.timeline(
+        named, grid, felt.series(unread), changes, members.circle, gaps, (*watched.notes, *felt.notes)
+    )
 
 
 def timeline_of_recording(source: Source, target: Target | None, reporter: Reporter) -> Timeline | None:

@@ -24,7 +24,7 @@ BEFORE_S = 600.0  # a change that came earlier than that before an onset is not 
 MAX_SUSPECTS = 12
 MAX_CHANGES = 1000
 MAX_HOLES = 100
-NOT_INSTALLED = "when it began was not looked for: pip install 'kubectl-genainet[history]'"
+NOT_INSTALLED = "when it began was not looked for: pipx install --force '.[history]'"
 
 
 def timeline(

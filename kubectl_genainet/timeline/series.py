@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kubectl_genainet.model.dns import GOOD_RCODES
 from kubectl_genainet.model.history import BUCKET_S, Bucket, Histogram, histogram_bounds
-from kubectl_genainet.model.packet import is_multicast
+from kubectl_genainet.model.packet import ALL_KEPT, is_multicast
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, function_of, is_background
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath
@@ -74,12 +74,14 @@ class SeriesBuilder:
         self._replies: dict[int, list[int]] = {}  # sums of histograms
         self._slowest: dict[int, list[float]] = {}
         self.has_totals = False
+        self._followed = ALL_KEPT
 
     def bucket(self, bucket: Bucket) -> None:
         number = self._grid.bucket_of(bucket.since_ns)
         if number is None:
             return
         self.has_totals = True
+        self._followed = min(self._followed, bucket.followed)
         self._grid.cover(bucket.since_ns, bucket.until_ns)
         for name in (SeriesName.FAILURES, SeriesName.DNS, SeriesName.STALLS, SeriesName.DROPS):
             self._totals[name].setdefault(number, 0.0)
@@ -158,6 +160,14 @@ class SeriesBuilder:
             for name, (unit, text) in what.items()
             if name not in left_out
         )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the series are not of all connections for."""
+        if self._followed >= ALL_KEPT:
+            return ()
+        share = f"one connection in {ALL_KEPT / max(self._followed, 1):.0f}"
+        return (f"latency and stalls are of the connections that were followed, at times {share}; failures are of all",)
 
     def _values(self, name: SeriesName) -> tuple[float | None, ...]:
         numbers = range(self._grid.buckets)

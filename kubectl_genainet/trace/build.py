@@ -90,7 +90,7 @@ class PathBuilder:
         nat = nat_of(translation, self._context.rulesets, self._exact, opens=opens) if translation is not None else None
         service = self._identity.service(original)
         at_host = self._answered_by_host(connection, ordered, final)
-        backend = at_host or self._backend(original, final, service is not None)
+        backend = at_host or self._backend(original, final, service is not None, ordered[-1] if ordered else None)
         lost = self._coverage.lost_records(connection)
         outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
         if missed := missed_by(connection, fate, lost):
@@ -100,7 +100,7 @@ class PathBuilder:
         path = PacketPath(
             t_ns=t_ns,
             time=time,
-            flow=Flow(self._identity.party(original.src, original.sport or None), service, original.protocol),
+            flow=Flow(self._client(original, ordered[0] if ordered else None), service, original.protocol),
             backend=backend,
             nat=nat,
             hops=hops_of(ordered, self._clocks, self._identity),
@@ -118,7 +118,14 @@ class PathBuilder:
         )
         stream = stream_of(connection, around)
         http = http_of(connection.heads, stream, self._watches.wall_clock)
-        path = msgspec.structs.replace(path, stream=stream, back=self._way_back(connection), http=http)
+        path = msgspec.structs.replace(
+            path,
+            stream=stream,
+            back=self._way(connection.answer or connection.first_reply),
+            back_data=self._way(connection.first_reply) if connection.protocol is Protocol.TCP else (),
+            drop_direction=fate.drop.direction.value if fate.drop else "",
+            http=http,
+        )
         findings = (*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns))
         return msgspec.structs.replace(path, findings=findings)
 
@@ -131,18 +138,18 @@ class PathBuilder:
             return None
         service = self._identity.service(original)
         final = self._as_served(connection, original)
+        seen = next(iter(connection.first), None)
         return OpenStream(
-            flow=Flow(self._identity.party(original.src, original.sport or None), service, original.protocol),
-            backend=self._backend(original, final, service is not None),
+            flow=Flow(self._client(original, seen), service, original.protocol),
+            backend=self._backend(original, final, service is not None, seen),
             stream=stream,
             quiet_ns=quiet_ns(connection, around),
         )
 
-    def _way_back(self, connection: Connection) -> tuple[Hop, ...]:
-        """The hops of the answer: of the first SYN-ACK, else of the first data or datagram back; its last place may be where
-        it died."""
+    def _way(self, sightings: list[PacketSeen]) -> tuple[Hop, ...]:
+        """The hops of a packet that went back, by the first sighting at each place; the last may be where it died."""
         seen: dict[Place, PacketSeen] = {}
-        for event in connection.answer or connection.first_reply:
+        for event in sightings:
             seen.setdefault(place_of(event), event)
         return hops_of(in_order(list(seen.values()), self._clocks, None), self._clocks, self._identity)
 
@@ -158,7 +165,9 @@ class PathBuilder:
     def _around(self, connection: Connection) -> Around:
         nodes = [n for n in connection.last if n in self._progress.now] or list(self._progress.now)
         until = min((self._watches.wall_clock(n, self._progress.now[n]) for n in nodes), default=0)
-        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until)
+        counted = {n: max(self._progress.counted.get(n, 0), self._watches.ended(n) or 0) for n in nodes}
+        counted_ns = min((self._watches.wall_clock(n, t_ns) for n, t_ns in counted.items()), default=0)
+        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until, counted_ns)
 
     def _node_of(self, ip: str) -> str | None:
         return self._identity.party(ip, None).node
@@ -172,11 +181,22 @@ class PathBuilder:
         arrived = last.point is Point.RX and self._identity.owns(last.node, last.netns, last.flow.dst)
         return last.flow if arrived and self._identity.pod_in(last.node, last.netns) is not None else None
 
-    def _backend(self, original: FiveTuple, final: FiveTuple, is_service: bool) -> Party | None:
+    def _client(self, original: FiveTuple, first: PacketSeen | None) -> Party:
+        return self._end(original.src, original.sport, first)
+
+    def _backend(
+        self, original: FiveTuple, final: FiveTuple, is_service: bool, last: PacketSeen | None
+    ) -> Party | None:
         """The end that the packet was sent to; None where it never got past the Service's address."""
         if is_service and (original.dst, original.dport) == (final.dst, final.dport):
             return None
-        return self._identity.party(final.dst, final.dport or None)
+        return self._end(final.dst, final.dport, last)
+
+    def _end(self, ip: str, port: int, seen: PacketSeen | None) -> Party:
+        """An end of a connection by a sighting nearest to it: a loopback address has an owner only within a namespace."""
+        if seen is None:
+            return self._identity.party(ip, port or None)
+        return self._identity.party_within(seen.node, seen.netns, ip, port or None)
 
     def _answered_by_host(self, connection: Connection, ordered: list[PacketSeen], final: FiveTuple) -> Party | None:
         """The node itself, where its own namespace has the address and answered: NodeLocal DNSCache has that of the DNS

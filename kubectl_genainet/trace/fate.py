@@ -41,6 +41,7 @@ class Around:
     owns: Callable[[str, int, str], bool]  # whether a node's namespace has an address
     node_of: Callable[[str], str | None]  # the node that has an address, or its pod
     until_ns: int  # wall-clock time up to which all nodes on its way have reported
+    counted_ns: int = 0  # and up to which they have reported what they counted
 
 
 def seconds(ns: int) -> str:

@@ -156,11 +156,12 @@ class Settling:
         if connection.unexplained is None:
             drop = self._path_of(connection).drop
             connection.unexplained = drop is not None and lacks_explanation(drop)
+            connection.untold = drop is not None and not connection.icmp and (drop.told or "").startswith("icmp")
         return connection.unexplained
 
     def _waits_for_counters(self, connection: Connection) -> bool:
-        """Whether no rule explains a drop, or a SYN got no answer where it arrived, and the node has not told since what its
-        connection table and its listening sockets' queues counted."""
+        """Whether no rule explains a drop, a rule rejects and nobody was told, or a SYN got no answer where it arrived, and the
+        node has not told since what its connection table, its limit of ICMP errors and its listening queues counted."""
         unanswered = self._arrived_unanswered(connection)
         dying = [d.event for d in connection.drops if d.event.reason == "NETFILTER_DROP"]
         events: list[PacketSighting] = [*unanswered, *dying]
@@ -168,7 +169,7 @@ class Settling:
             return False
         if all(self._progress.now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in events):
             return False
-        return bool(unanswered) or self._unexplained(connection)
+        return bool(unanswered) or self._unexplained(connection) or connection.untold
 
     def _arrived_unanswered(self, connection: Connection) -> list[PacketSeen]:
         """The last SYN where it reached its destination, if nothing came of it."""

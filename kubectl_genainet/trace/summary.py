@@ -77,7 +77,7 @@ class SummaryBuilder:
             },
             nodes=self.account.nodes,
             silent_nodes=self.account.silent_nodes,
-            lost=self.account.lost,
+            lost=(*self.account.lost, *self._totals.lost),
             half_seen=half_seen,
             left_out=left_out,
             sampled=sampled,

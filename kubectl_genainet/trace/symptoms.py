@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.context.unread import unread
 from kubectl_genainet.model.diagnoses.connections import (
     CONNECTION_MOVED,
     DATAGRAMS_LOST,
     DETOUR,
     ICMP_DROPPED,
     ICMP_ERROR,
+    ICMP_LIMITED,
     ROUTING_LOOP,
     STALE_ENDPOINT,
     STOPPED_ARRIVING,
@@ -24,6 +26,7 @@ from kubectl_genainet.model.diagnoses.sockets import (
 )
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, counted
+from kubectl_genainet.model.node import ICMP_LIMITS
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
@@ -66,6 +69,24 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
         f"the sender was not told: the ICMP error ({icmp_name(first)}) was dropped {where}",
         (Evidence(f"{_icmp_words(first)}: {first.reason or 'dropped'}", Certainty.OBSERVED, node=first.node),),
     )
+
+
+def icmp_limited(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """The kernel's limit of ICMP errors kept the rule that rejects from telling the sender."""
+    drop = path.drop
+    if drop is None or not (drop.told or "").startswith("icmp") or connection.icmp:
+        return None
+    for died in connection.drops:
+        event = died.event
+        for counter in ICMP_LIMITS:
+            grown = identity.grown(event.node, event.netns, counter)
+            if grown > 0:
+                place = identity.place(event.node, event.netns)
+                return ICMP_LIMITED.finding(
+                    f"no error reached the sender: {place} held ICMP errors back, being over its limit",
+                    (Evidence(f"{counter} grew by {grown} in {place} meanwhile", Certainty.OBSERVED, node=event.node),),
+                )
+    return None
 
 
 def moved(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -137,7 +158,7 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     if service is None or backend is None or path.nat is None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     port = next((p for p in current.spec.ports if p.port == service.port and p.name == service.port_name), None)
     if port is None or any(
@@ -190,7 +211,7 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     if service is None or path.backend is not None:
         return None
     current = identity.snapshot.service(service.namespace, service.name)
-    if current is None:
+    if current is None or unread(identity.snapshot, "EndpointSlice", service.namespace):
         return None
     ready = [
         b
@@ -244,14 +265,14 @@ def listen_queue_full(path: PacketPath, connection: Connection, identity: Identi
     return None
 
 
-def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+def unanswered(path: PacketPath, connection: Connection, identity: Identity, around: Around) -> Finding | None:
     """Nothing came back, or nothing new arrived any more, and no drop was seen that says why."""
     if path.verdict is not Verdict.UNANSWERED or listen_queue_full(path, connection, identity) is not None:
         return None
     waited = Evidence(path.waited, Certainty.OBSERVED)
     if connection.answer or connection.reply_data or connection.mid_stream:
         direction = PacketDirection.REPLY if _stuck_in_reply(connection) else PacketDirection.REQUEST
-        lost = lost_between(connection, direction, identity)
+        lost = lost_between(connection, direction, identity, around)
         title = f"the {direction.value} stopped arriving, and no drop was seen: {lost}"
         return STOPPED_ARRIVING.finding(title, (waited,))
     last = path.hops[-1] if path.hops else None
@@ -274,8 +295,9 @@ def _stuck_in_reply(connection: Connection) -> bool:
     return bool(connection.answer) and not connection.request_data
 
 
-def lost_between(connection: Connection, direction: PacketDirection, identity: Identity) -> str:
-    """Between which two places the packets of a direction went missing, by how many each counted."""
+def lost_between(connection: Connection, direction: PacketDirection, identity: Identity, around: Around) -> str:
+    """Between which two places the packets of a direction went missing, by how many each counted. A node that has not counted
+    since the first one did may still come to the same number."""
     first = connection.request_data if direction is PacketDirection.REQUEST else connection.reply_data
     reached = sorted(connection.answer, key=lambda e: e.t_ns) if not first else []
     if reached and direction is PacketDirection.REPLY:
@@ -285,6 +307,9 @@ def lost_between(connection: Connection, direction: PacketDirection, identity: I
     counts.sort(key=lambda c: first[c.node, c.netns, c.ifindex, c.point.value])
     if not counts:
         return "where is not known"
+    first_counted = around.wall(counts[0].node, counts[0].t_ns)
+    if len({count.node for count in counts}) > 1 and first_counted > around.counted_ns:
+        return "where is not known, as not all nodes have counted since"
     most = counts[0].packets
     before = counts[0]
     for count in counts:
@@ -305,13 +330,13 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     stale_endpoint,
     told_by_icmp,
     icmp_dropped,
+    icmp_limited,
     sent_after_close,
     moved,
     datagrams_lost,
     detour,
     circling,
     listen_queue_full,
-    unanswered,
 )
 
 
@@ -320,5 +345,6 @@ def symptoms(path: PacketPath, connection: Connection, identity: Identity, aroun
     findings = (
         reset(path, connection, identity, around),
         *(symptom(path, connection, identity) for symptom in SYMPTOMS),
+        unanswered(path, connection, identity, around),
     )
     yield from (finding for finding in findings if finding is not None)

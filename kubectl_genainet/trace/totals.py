@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from kubectl_genainet.context.identity import Identity
@@ -10,6 +10,7 @@ from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.events import ConnectionCounts, Event, Hello
 from kubectl_genainet.model.history import COUNTED, ConnectionEnds, ends_of
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import Party, ServiceRef
 from kubectl_genainet.model.results.trace import ConnectionTotals
 
@@ -26,6 +27,7 @@ class Totals:
         self._latest: dict[tuple[str, ConnectionEnds], ConnectionCounts] = {}
         self._nodes: set[str] = set()
         self._counting: set[str] = set()
+        self._left_out: Counter[str] = Counter()  # by node: records about ends that have no place
 
     def event(self, event: Event) -> None:
         match event:
@@ -33,12 +35,18 @@ class Totals:
                 key = (event.node, ends_of(event))
                 if len(self._latest) < MAX_ENDS or key in self._latest:
                     self._latest[key] = event
+                else:
+                    self._left_out[event.node] += 1
             case Hello():
                 self._nodes.add(event.node)
                 if PROBE in event.probes:
                     self._counting.add(event.node)
             case _:
                 pass
+
+    @property
+    def lost(self) -> tuple[Losses, ...]:
+        return tuple(Losses(node, PROBE, "totals", count) for node, count in sorted(self._left_out.items()))
 
     def rows(self, identity: Identity) -> tuple[ConnectionTotals, ...] | None:
         """None where they are not known: recorded before agents counted."""

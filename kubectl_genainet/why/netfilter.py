@@ -7,6 +7,8 @@ import re
 
 import msgspec
 
+from kubectl_genainet.context.unread import unread
+from kubectl_genainet.model.cluster import ClusterSnapshot, ServiceAddress
 from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.diagnoses.rules import (
     CONNTRACK_FULL,
@@ -226,9 +228,7 @@ def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnos
     """What a rule of kube-proxy's own means for the address that the packet was sent to."""
     snapshot, flow = context.identity.snapshot, context.flow
     service_port = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
-    if service_port is not None and not any(
-        b.ready for b in snapshot.backends(service_port.service, service_port.port)
-    ):
+    if service_port is not None and _is_without_endpoints(snapshot, service_port):
         meta = service_port.service.metadata
         statement = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
         return NO_ENDPOINTS, statement
@@ -241,6 +241,12 @@ def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnos
         return NO_SUCH_PORT, statement
     verb = "rejects" if told_by(rule) else "drops"
     return KUBE_PROXY_DROP, f"kube-proxy's rule on {context.where} {verb} it: {rule.comment or rule.text}"
+
+
+def _is_without_endpoints(snapshot: ClusterSnapshot, address: ServiceAddress) -> bool:
+    service, port = address.service, address.port
+    is_read = not unread(snapshot, "EndpointSlice", service.metadata.namespace)
+    return is_read and not any(backend.ready for backend in snapshot.backends(service, port))
 
 
 def _conntrack_full(context: DropContext) -> DropExplanation | None:

@@ -15,10 +15,11 @@ _ITSELF = -1  # the address that REDIRECT stands for
 def own_redirect(context: DropContext) -> DropExplanation | None:
     """Nothing listens on the port to which the pod's own rules redirected the packet; None where they did not.
 
-    Without the tuple with which the packet came in, a rule that redirects to the port must lie in the pod.
+    Without the tuple with which the packet came in, a rule that redirects to the port must lie in the pod: then the packet may
+    also have been meant for that port itself.
     """
     pod = context.identity.pod_in(context.event.node, context.event.netns)
-    if pod is None:
+    if pod is None or _meant_for_it(context):
         return None
     port, entered, asked = context.flow.dport, context.entered, context.asked
     redirected = ""
@@ -37,12 +38,23 @@ def own_redirect(context: DropContext) -> DropExplanation | None:
         return None
     statement = (
         f"nothing listens on {context.flow.protocol.value} port {port} in {context.place}, to which the pod's own rules redirect "
-        f"{redirected or 'what comes in'}: its proxy (a sidecar) does not run"
+        f"{redirected or 'other ports'}: its proxy (a sidecar) does not run"
     )
+    if not redirected:
+        statement += "; whether these packets came for another port or for this one is not known"
     if rule is None:
         statement += f"; which rule is not known ({_why_unknown(context)})"
     text = rule_text(rule) if rule is not None else None
     return DropExplanation(REDIRECT_WITHOUT_LISTENER, statement, Certainty.DERIVED, text, evidence=tuple(evidence))
+
+
+def _meant_for_it(context: DropContext) -> bool:
+    """Whether the packet came into the pod for the very port, or the pod's own socket had asked for it."""
+    entered, asked = context.entered, context.asked
+    if entered is None or entered.dport != context.flow.dport:
+        return False
+    wanted = (asked.dst, asked.dport) if asked is not None else None
+    return context.event.device != "lo" or wanted in (None, (context.flow.dst, context.flow.dport))
 
 
 def _why_unknown(context: DropContext) -> str:

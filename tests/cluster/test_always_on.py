@@ -71,7 +71,7 @@ def value(cluster: Cluster, name: str, **labels: str) -> float:
     return sum(v for n, have, v in scrape(cluster) if n == name and labels.items() <= have.items())
 
 
-def grows(cluster: Cluster, name: str, labels: dict[str, str], timeout: float = 40) -> float:
+def grows(cluster: Cluster, name: str, labels: dict[str, str], timeout: float = 120) -> float:
     """Waits until the sum has grown; gives by how much."""
     # An API server that has just started may refuse at first.
     (before,) = wait_for("a scrape", lambda: (value(cluster, name, **labels),), timeout, interval=1)
@@ -126,13 +126,15 @@ def test_connections_are_counted_by_service_and_backend(counting: Cluster) -> No
     assert grows(counting, "genainet_connections_total", {"service": "chat/my-llama-svc"}) > 0
     pods = counting.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")
     backends = {f"{p['status']['podIP']}:8080": p["spec"]["nodeName"] for p in pods["items"]}
-    counted = [
-        (have["backend"], have["node"])
-        for name, have, _ in scrape(counting)
-        if name == "genainet_connections_total" and have["service"] == "chat/my-llama-svc"
-    ]
-    # Each is accepted on its own node. Of backends that are gone the count stays.
-    assert {pair for pair in counted if pair[0] in backends} == set(backends.items())
+
+    def counted() -> set[tuple[str, str]]:
+        """(backend, node) of those that are there; of backends that are gone the count stays."""
+        labels = [have for name, have, _ in scrape(counting) if name == "genainet_connections_total"]
+        pairs = {(have["backend"], have["node"]) for have in labels if have["service"] == "chat/my-llama-svc"}
+        return {pair for pair in pairs if pair[0] in backends}
+
+    wait_for("both backends", lambda: len(counted()) >= len(backends), 120, interval=1)  # chosen at random
+    assert counted() == set(backends.items())  # each is accepted on its own node
 
 
 def client_of_dns(name: str, image: str) -> dict[str, Any]:
@@ -156,9 +158,7 @@ def test_a_pod_made_after_deploy_is_named_and_so_after_a_restart_of_the_api_serv
     try:
         for name in ("latecomer", "later-still"):
             api.apply([client_of_dns(name, counting.image)])
-            assert (
-                grows(counting, "genainet_dns_duration_seconds_count", {"namespace": "chat", "workload": name}, 120) > 0
-            )
+            assert grows(counting, "genainet_dns_duration_seconds_count", {"namespace": "chat", "workload": name}) > 0
             if counting.plane is not None:
                 counting.plane.daemons["kube-apiserver"].kill()
                 counting.plane.daemons["kube-apiserver"].start()

@@ -66,7 +66,7 @@ def flannel(deployed: Cluster) -> Iterator[Flannel]:
     finally:
         for path in ("pods/cni-client", "pods/cni-server", "services/cni-server"):
             deployed.api().delete(f"/api/v1/namespaces/chat/{path}")
-        wait_for("their end", lambda: not running(deployed), 60)
+        wait_for("their end", lambda: not running(deployed), 240)
         flannel.stop()
 
 
@@ -87,17 +87,17 @@ def run_pods(cluster: Cluster, flannel: Flannel) -> None:
         is_running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
         return status.get("podIP", "") if is_running else ""
 
-    ip = wait_for("the server's pod", lambda: address("cni-server"), 90)
+    ip = wait_for("the server's pod", lambda: address("cni-server"), 240)
     assert ip.startswith("10.250.")
     cluster_ip = api.get("/api/v1/namespaces/chat/services/cni-server")["spec"]["clusterIP"]
     urls = f"http://{ip}:8080/ http://{cluster_ip}/ http://{cluster.node('node-2').ip}:{HOST_PORT}/"
     api.create(pod("cni-client", "node-1", ["python3", "-c", CALL], env=[{"name": "URLS", "value": urls}]))
-    wait_for("the client's pod", lambda: address("cni-client"), 90)
+    wait_for("the client's pod", lambda: address("cni-client"), 240)
 
 
 def paths(cluster: Cluster, target: str) -> list[dict[str, Any]]:
     """The client's connections that were seen from one end to the other."""
-    done = cluster.cli("trace", target, "-n", "chat", "--timeout", "4s", "-o", "json")
+    done = cluster.cli("trace", target, "-n", "chat", "--timeout", "10s", "-o", "json")
     of_client = [r for r in rows(done.out) if r["kind"] == "path" and r["flow"]["client"]["pod"] == "cni-client"]
     ends = [(path, path["hops"][0]["pod"], path["hops"][-1]["pod"]) for path in of_client if path["hops"]]
     # Probes are attached on one node after the other: of the first connections only a part of the way was seen.
@@ -161,8 +161,8 @@ def test_a_policy_that_drops_is_named_behind_a_bridge(deployed: Cluster, flannel
     with enforcing(deployed):
         api.create(policy)
         try:
-            wait_for("its rules", lambda: metadata["name"] in deployed.node("node-2").run("iptables-save"), 60)
-            done = deployed.cli("drops", "pod/cni-server", "-n", "chat", "--timeout", "5s", "-o", "json")
+            wait_for("its rules", lambda: metadata["name"] in deployed.node("node-2").run("iptables-save"), 240)
+            done = deployed.cli("drops", "pod/cni-server", "-n", "chat", "--timeout", "10s", "-o", "json")
         finally:
             api.delete(f"/apis/networking.k8s.io/v1/namespaces/chat/networkpolicies/{metadata['name']}")
     drops = [r["drop"] for r in rows(done.out) if r["kind"] == "drop" and r["severity"] == "error"]

@@ -216,7 +216,7 @@ def test_a_kind_whose_conversion_fails_is_left_out_and_not_absent(plane: Control
         }
         return api.create(workspace)
 
-    wait_for("the kind to be served", created, 60)
+    wait_for("the kind to be served", created, 240)
     try:
         read, _ = read_listings(viewer, kinds=READ_WORKSPACES)
         assert read.of("Workspace") == ()

@@ -144,7 +144,7 @@ def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 def doctor(plane: ControlPlane, user: str, *options: str) -> tuple[int, list[dict[str, Any]], str]:
     kubeconfig = str(plane.kubeconfig(user, namespace=NAMESPACE))
     command = [sys.executable, "-m", "kubectl_genainet", "doctor", "--kubeconfig", kubeconfig, "-o", "json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
@@ -211,6 +211,6 @@ def test_a_refused_token_is_an_error_of_the_command(plane: ControlPlane) -> None
     broken["users"][0]["user"]["token"] = "wrong"
     kubeconfig.write_text(json.dumps(broken))
     command = [sys.executable, "-m", "kubectl_genainet", "doctor", "--kubeconfig", str(kubeconfig)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and done.stdout == ""

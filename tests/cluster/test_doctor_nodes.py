@@ -149,14 +149,14 @@ def faulty(deployed: Cluster) -> Iterator[Cluster]:
         return all(rolled_out(api.get(p)) for p in (COREDNS, *(path(o) for o in FAULTY if o["kind"] == "Deployment")))
 
     try:
-        wait_for("the faulty workloads", running, 150)
+        wait_for("the faulty workloads", running, 300)
         yield deployed
     finally:
         for obj in FAULTY:
             api.delete(path(obj))
         containers = sound["spec"]["template"]["spec"]["containers"]
         api.patch(COREDNS, {"spec": {"template": {"spec": {"containers": containers}}}})
-        wait_for("the DNS server as it was", lambda: rolled_out(api.get(COREDNS)), 150)
+        wait_for("the DNS server as it was", lambda: rolled_out(api.get(COREDNS)), 300)
 
 
 ASKS_IN_VAIN = "Deployment/rag-app"  # for a Service that is not there, always: the tests of `dns` want it

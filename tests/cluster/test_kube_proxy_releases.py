@@ -20,7 +20,8 @@ PROXIES = [("iptables", RELEASES[0]), ("iptables", NEWEST), *(("nftables", relea
 
 
 def has_rules(node: KubeNode) -> bool:
-    return "my-llama-svc" in node.proxy_rules()
+    begins = "" if node.proxy_mode == "nftables" else "-A KUBE-SERVICES "
+    return any(line.startswith(begins) and "my-llama-svc" in line for line in node.proxy_rules().splitlines())
 
 
 def asks_in_vain(node: KubeNode) -> bool:
@@ -32,8 +33,8 @@ def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
     for node in cluster.nodes:
         node.run_kube_proxy(mode, release)
     for node in cluster.nodes:
-        wait_for(f"the rules of {node.name}", partial(has_rules, node), 60)
-        wait_for(f"what {node.name} sent in between", lambda node=node: not asks_in_vain(node), 20)  # type: ignore[misc]
+        wait_for(f"the rules of {node.name}", partial(has_rules, node), 240)
+        wait_for(f"what {node.name} sent in between", lambda node=node: not asks_in_vain(node), 240)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module", params=PROXIES, ids=" ".join)
@@ -75,7 +76,7 @@ def test_rules_names_the_mode_and_every_endpoint(proxied: tuple[Cluster, str]) -
 
 def test_trace_names_the_service_and_its_translation(proxied: tuple[Cluster, str]) -> None:
     cluster, mode = proxied
-    done = cluster.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+    done = cluster.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "10s", "-o", "json")
     answer = rows(done.out)
     checks = {finding["check"] for finding in answer[-1]["findings"]}
     assert (checks - SLOW, done.status) == (set(), 1 if checks else 0), done.out + done.err

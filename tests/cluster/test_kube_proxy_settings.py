@@ -247,7 +247,7 @@ def world(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactor
 
 
 def ready_node(setup: Setup, proxy: KubeProxy) -> Node:
-    proxy.wait_for_rules("second-range" if setup.mode == "nftables" else "second-range:http", timeout=60)
+    proxy.wait_for_rules("second-range" if setup.mode == "nftables" else "second-range:http", timeout=180)
     return Node(setup, proxy, Traffic(proxy.netns.name, SERVED))
 
 

@@ -141,7 +141,7 @@ def test_explain_says_what_kube_router_does(enforced: Cluster, tmp_path: Path) -
             wait_for(
                 f"kube-router on {node.name}",
                 lambda node=node, number=number: f"marker-{number} " in node.run("iptables-save"),  # type: ignore[misc]
-                60,
+                240,
             )
         did = [
             reached
@@ -172,7 +172,7 @@ def isolated(enforced: Cluster) -> Iterator[Cluster]:
     enforced.api().create(made)
     try:
         for node in enforced.nodes:
-            wait_for("its rules", lambda node=node: metadata["name"] in node.run("iptables-save"), 60)  # type: ignore[misc]
+            wait_for("its rules", lambda node=node: metadata["name"] in node.run("iptables-save"), 240)  # type: ignore[misc]
         yield enforced
     finally:
         enforced.api().delete(f"{POLICIES}/{metadata['name']}")
@@ -180,7 +180,7 @@ def isolated(enforced: Cluster) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("verb", ["drops", "trace"])
 def test_what_kube_router_takes_is_named_by_its_policy(isolated: Cluster, verb: str) -> None:
-    done = isolated.cli(verb, "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+    done = isolated.cli(verb, "svc/my-llama-svc", "-n", "chat", "--timeout", "10s", "-o", "json")
     assert done.status == 1, done.out + done.err
     if verb == "drops":
         drops = [r["drop"] for r in rows(done.out) if r["kind"] == "drop" and r["severity"] == "error"]

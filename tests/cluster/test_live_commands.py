@@ -7,8 +7,11 @@ import pytest
 
 from kubectl_genainet import __version__
 from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
+
+PATIENCE_S = 240  # of runs that see what they wait for at once where the machine has time
 
 
 def trace(cluster: Cluster, *argv: str, seconds: int = 8) -> list[dict[str, Any]]:
@@ -33,21 +36,22 @@ def test_version_knows_client_server_and_agents(deployed: Cluster) -> None:
 
 
 def test_trace_follows_calls_of_the_service_to_its_backends(deployed: Cluster) -> None:
-    paths = [r for r in trace(deployed) if r["kind"] == "path"]
-    called = [p for p in paths if (p["flow"]["client"]["pod"] or "").startswith("chatbot-ui")]
-    whole = [p for p in called if p["verdict"] == "forwarded" and p["backend"] and p["backend"]["pod"]]
-    assert whole
-    for path in whole:
+    def whole() -> list[dict[str, Any]]:
+        called = [p for p in paths_of(trace(deployed)) if (p["flow"]["client"]["pod"] or "").startswith("chatbot-ui")]
+        return [p for p in called if p["verdict"] == "forwarded" and p["backend"] and p["backend"]["pod"]]
+
+    for path in wait_for("calls that arrive", whole, PATIENCE_S):
         assert path["flow"]["service"]["name"] == "my-llama-svc"
         assert path["backend"]["pod"].startswith("my-llama-finetuned") and path["backend"]["port"] == 8080
 
 
 def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Cluster) -> None:
-    paths = [
-        r for r in trace(own) if r["kind"] == "path" and (r["flow"]["client"]["pod"] or "").startswith("chatbot-ui")
-    ]
-    translated = [p for p in paths if p["nat"] and p["nat"]["service_chain"] and p["backend"]["pod"]]
-    assert {p["backend"]["node"] for p in translated} == {"node-1", "node-2"}
+    def of_both_backends() -> list[dict[str, Any]]:
+        called = [p for p in paths_of(trace(own)) if (p["flow"]["client"]["pod"] or "").startswith("chatbot-ui")]
+        found = [p for p in called if p["nat"] and p["nat"]["service_chain"] and p["backend"]["pod"]]
+        return found if {p["backend"]["node"] for p in found} == {"node-1", "node-2"} else []
+
+    translated = wait_for("calls of both backends", of_both_backends, PATIENCE_S)
     rules = own.node("node-1").proxy_rules()
     for path in translated:
         assert path["verdict"] == "forwarded"
@@ -72,13 +76,22 @@ def test_trace_names_the_node_the_reason_and_the_hook_of_a_drop(own: Cluster) ->
     node = own.node("node-1")
     node.run("iptables", "-I", *rule)
     try:
-        paths = [r for r in trace(own) if r["kind"] == "path"]
+        paths = wait_for("a drop, and a call of the other backend", lambda: both_ways(own), PATIENCE_S)
     finally:
         node.run("iptables", "-D", *rule)
     drops = [p["drop"] for p in paths if p["verdict"] == "dropped"]
     assert {(d["reason"], d["hook"]) for d in drops} == {("NETFILTER_DROP", "FORWARD")}
     assert all(p["hops"][-1]["node"] == "node-1" for p in paths if p["verdict"] == "dropped")
-    assert any(p["verdict"] == "forwarded" for p in paths)  # the other backend
+
+
+def both_ways(cluster: Cluster) -> list[dict[str, Any]]:
+    """The paths of a run that saw calls arrive and die; none of one that did not."""
+    paths = paths_of(trace(cluster))
+    return paths if {"dropped", "forwarded"} <= {path["verdict"] for path in paths} else []
+
+
+def paths_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record for record in records if record["kind"] == "path"]
 
 
 def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:

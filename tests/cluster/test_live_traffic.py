@@ -75,7 +75,7 @@ def test_drops_names_the_rule_between_two_pods(
     backend = pod_on(own, "node-2", "my-llama-finetuned")
     words = ("-d", backend["status"]["podIP"], "-p", "tcp", "--dport", "8080", "-j", *target)
     with rule(own.node("node-1"), *words) as printed:
-        done = own.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+        done = own.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "12s", "-o", "json")
     assert done.status == 1, done.err
     (row,) = [r for r in last_rows(done.out) if r["severity"] == "error"]
     assert (row["outcome"], row["check"], row["node"]) == (outcome, check, "node-1")
@@ -100,11 +100,11 @@ def test_drops_names_the_pod_whose_port_is_closed(deployed: Cluster) -> None:
 
     api.patch(service, {"spec": {"ports": [port]}})
     try:
-        wait_for("the endpoints", lambda: endpoints_have(9999), 20)
-        done = deployed.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "8s", "-o", "json")
+        wait_for("the endpoints", lambda: endpoints_have(9999), 120)
+        done = deployed.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "12s", "-o", "json")
     finally:
         api.patch(service, {"spec": {"ports": [{**port, "targetPort": "http"}]}})
-        wait_for("the endpoints", lambda: endpoints_have(8080), 20)
+        wait_for("the endpoints", lambda: endpoints_have(8080), 120)
     assert done.status == 1, done.err
     found = [r for r in last_rows(done.out) if r["check"] == "closed-port"]
     assert found
@@ -116,7 +116,7 @@ def test_drops_names_the_pod_whose_port_is_closed(deployed: Cluster) -> None:
 
 
 def test_dns_follows_queries_through_the_service_to_the_server(deployed: Cluster) -> None:
-    _, exchanges, summary = asked(deployed, 6)
+    _, exchanges, summary = asked(deployed, 10)
     found = [e for e in exchanges if e["name"].startswith("my-llama-svc.chat.svc.") and e["type"] == "A"]
     whole = [e for e in found if e["outcome"] == "answered" and seen_whole(e)]
     assert len(whole) >= 3
@@ -134,7 +134,7 @@ def test_dns_follows_queries_through_the_service_to_the_server(deployed: Cluster
 
 
 def test_dns_names_every_place_of_a_query_on_both_nodes(own: Cluster) -> None:
-    _, exchanges, _ = asked(own, 6)
+    _, exchanges, _ = asked(own, 10)
     server = pod_on(own, "node-2", "coredns", "kube-system")
     whole = [e for e in exchanges if e["outcome"] == "answered" and seen_whole(e)]
     assert whole
@@ -153,8 +153,9 @@ def test_dns_says_where_queries_die(own: Cluster) -> None:
     with rule(own.node("node-2"), *words) as printed:
         status, exchanges, summary = asked(own, 13)
     assert status == 1
-    lost = [e for e in exchanges if e["outcome"] == "timeout"]
-    assert lost
+    # Of the first queries the nodes that were not watched yet saw nothing.
+    lost = [e for e in exchanges if e["outcome"] == "timeout" and e["drop"]]
+    assert lost, exchanges
     for e in lost:
         assert e["last_seen"] == "the query was last seen at node node-2, eth0 (rx)"
         assert (e["drop"]["reason"], e["drop"]["hook"], e["drop"]["node"]) == ("NETFILTER_DROP", "FORWARD", "node-2")
@@ -197,9 +198,9 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
             """Of the other node; nft prints an address and a port of a map as "IP . PORT"."""
             return len(set(re.findall(r"(10\.244\.\d+\.\d+)(?::| \. )8080", own.node("node-1").proxy_rules())))
 
-        wait_for("the other node's rules", lambda: endpoints() == 1, 30)
+        wait_for("the other node's rules", lambda: endpoints() == 1, 150)
         # Until then its slice has it as terminating, and a rule for it is not stale.
-        wait_for("the pod's end", lambda: len(listed()) == 1, 60)
+        wait_for("the pod's end", lambda: len(listed()) == 1, 150)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:
         stale.kube_proxy.start()

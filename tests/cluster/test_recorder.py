@@ -22,6 +22,7 @@ BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/genainet/leases/genainet-objects"
 GAP = re.compile(r"node node-1: nothing is recorded from (\S+) to (\S+): ")
 TARGET = ("svc/my-llama-svc", "-n", "chat")
+PATIENCE_S = 240  # of polls that end at once where the machine has time
 BROUGHT = {
     "deployments genainet/genainet-objects",
     "secrets genainet/genainet-history",
@@ -79,15 +80,17 @@ def past(cluster: Cluster, verb: str, since: float, until: float, *argv: str, us
     return cluster.cli(verb, *TARGET, *times, "-o", "json", *argv, user=user)
 
 
-def recorded_paths(cluster: Cluster, since: float) -> list[dict[str, Any]]:
+def recorded_paths(cluster: Cluster, since: float, node: str = "") -> list[dict[str, Any]]:
+    """Calls that reached a pod; with `node`, those that this node recorded too. Raises while a node does not answer."""
     done = past(cluster, "trace", since, time.time())
     assert done.status in (0, 1), done.err
-    return [row for row in rows(done.out) if row["kind"] == "path" and row["backend"] and row["backend"]["pod"]]
+    paths = [row for row in rows(done.out) if row["kind"] == "path" and row["backend"] and row["backend"]["pod"]]
+    return [path for path in paths if not node or node in {hop["node"] for hop in path["hops"]}]
 
 
 def test_the_past_is_asked_for_through_the_api_server_with_a_right_of_its_own(recording: Cluster) -> None:
     begun = time.time()
-    paths = wait_for("a recorded call", lambda: recorded_paths(recording, begun), 90, interval=3)
+    paths = wait_for("a recorded call", lambda: recorded_paths(recording, begun), PATIENCE_S, interval=3)
     assert {path["backend"]["node"] for path in paths} <= {"node-1", "node-2"} or not recording.nodes
     assert {path["backend"]["pod"].rpartition("-")[0].rpartition("-")[0] for path in paths} == {"my-llama-finetuned"}
     refused = past(recording, "trace", begun, time.time(), user="tracer")
@@ -123,22 +126,29 @@ def test_a_drop_that_is_over_is_named_with_its_rule_and_its_pods(recording: Clus
     begun = time.time()
     recording.node("node-1").run("iptables", "-I", "FORWARD", *rule)
     try:
-        wait_for("a recorded drop", lambda: recorded_drops(recording, begun), 60, interval=2)
+        wait_for("a recorded drop", lambda: rule_drops(recording, begun, time.time()), PATIENCE_S, interval=2)
+        ended = time.time()
+        (row,) = wait_for("the drops until then", lambda: rule_drops(recording, begun, ended), PATIENCE_S, interval=2)
     finally:
         recording.node("node-1").run("iptables", "-D", "FORWARD", *rule)
-    ended = time.time()
-    (row,) = [r for r in recorded_drops(recording, begun, ended) if r["check"] == "rule-drop"]
     assert (row["outcome"], row["node"], row["client"]["workload"]) == ("dropped", "node-1", "chatbot-ui")
     assert "--dport 8080 -j DROP" in row["drop"]["rule"]
-    done = past(recording, "diagnose", begun, ended)
+    done = wait_for("all nodes' answers", lambda: answered(past(recording, "diagnose", begun, ended)), PATIENCE_S)
     assert done.status == 1, done.err
     assert json.loads(done.out)["causes"][0]["check"] == "rule-drop"
 
 
-def recorded_drops(cluster: Cluster, since: float, until: float | None = None) -> list[dict[str, Any]]:
-    done = past(cluster, "drops", since, until or time.time())
+def answered(done: Done) -> Done:
+    """What it said, where every node answered: on a busy machine an agent may be late, and its node is named then."""
+    assert done.status in (0, 1), done.err
+    return done
+
+
+def rule_drops(cluster: Cluster, since: float, until: float) -> list[dict[str, Any]]:
+    """The drops whose rule was recorded with them: rules are read a moment after the drop."""
+    done = answered(past(cluster, "drops", since, until))
     last = {row["id"]: row for row in rows(done.out) if row["kind"] == "drop"}
-    return [row for row in last.values() if row["severity"] == "error"]
+    return [row for row in last.values() if row["severity"] == "error" and row["check"] == "rule-drop"]
 
 
 def test_changes_are_in_the_timeline_when_they_happened(recording: Cluster) -> None:
@@ -149,47 +159,48 @@ def test_changes_are_in_the_timeline_when_they_happened(recording: Cluster) -> N
         "metadata": {"name": "selects-nobody", "namespace": "chat"},
         "spec": {"podSelector": {"matchLabels": {"is": "nobody"}}, "policyTypes": ["Egress"]},
     }
-    begun = time.time()
-    since = begun - 5
+    since = time.time() - 5
     api.patch(service, {"spec": {"sessionAffinity": "ClientIP"}})
     api.apply([policy])
     made_s = time.time() - since
 
     def listed() -> dict[str, float]:
-        done = past(recording, "timeline", since, time.time())
-        assert done.status in (0, 1), done.err
-        (timeline,) = rows(done.out)
+        (timeline,) = rows(answered(past(recording, "timeline", since, time.time())).out)
         changes = [change for change in timeline["changes"] if change["object"]]
         times = {change["object"]["name"]: change["at_s"] for change in changes}
         return times if {"my-llama-svc", "selects-nobody"} <= times.keys() else {}
 
     try:
-        times = wait_for("the changes", listed, 60, interval=2)
+        times = wait_for("the changes", listed, PATIENCE_S, interval=2)
     finally:
         api.patch(service, {"spec": {"sessionAffinity": "None"}})
         api.delete("/apis/networking.k8s.io/v1/namespaces/chat/networkpolicies/selects-nobody")
-    # Both are watched: neither waits until all is read again.
-    assert all(4 <= times[name] <= made_s + 10 for name in ("my-llama-svc", "selects-nobody")), times
+    # Both are watched: neither waits until all is read again, which is done every ten minutes.
+    assert all(4 <= times[name] <= made_s + 60 for name in ("my-llama-svc", "selects-nobody")), times
 
 
 def test_a_killed_agent_costs_no_more_than_a_gap_that_is_named(recording: Cluster, nodes: list[KubeNode]) -> None:
     node = recording.node("node-1")
     begun = time.time()
-    wait_for("a recorded call", lambda: recorded_paths(recording, begun), 60, interval=2)
-    killed = time.time()
+    wait_for("what node-1 recorded", lambda: recorded_paths(recording, begun, "node-1"), PATIENCE_S, interval=2)
     node.run("kill", f"-{int(signal.SIGKILL)}", *map(str, agent_processes(node)))
+    killed = time.time()
 
-    def gap() -> list[tuple[str, str]]:
+    def gap() -> list[tuple[float, float]]:
         """What the node says that it lacks, once it answers; until then it is named as one that does not."""
         done = past(recording, "trace", begun, time.time())
-        assert "node node-1: " in done.err and "node node-2: " not in done.err, done.err
-        return GAP.findall(done.err) if done.status in (0, 1) else []
+        assert "node node-1: " in done.err, done.err
+        gaps = [(seconds(since), seconds(until)) for since, until in GAP.findall(done.err)]
+        # Times are told to the second.
+        return [gap for gap in gaps if gap[0] <= killed <= gap[1] + 1] if done.status in (0, 1) else []
 
-    gaps = wait_for("the agent to answer again", gap, 120, interval=0.5)
-    assert any(killed - 6 < seconds(since) and seconds(until) > killed - 1 for since, until in gaps), gaps
+    since = wait_for("the agent to answer again", gap, PATIENCE_S, interval=0.5)[0][0]
     restarted = time.time()
-    wait_for("the agent to record again", lambda: recorded_paths(recording, restarted), 60, interval=2)
-    assert [path for path in recorded_paths(recording, begun) if seconds(path["time"]) < killed]
+    wait_for(
+        "the agent to record again", lambda: recorded_paths(recording, restarted, "node-1"), PATIENCE_S, interval=2
+    )
+    paths = wait_for("all that it recorded", lambda: recorded_paths(recording, begun, "node-1"), PATIENCE_S, interval=2)
+    assert [path for path in paths if seconds(path["time"]) < since + 1]  # what it had written outlives it
 
 
 def seconds(text: str) -> float:

@@ -20,6 +20,10 @@ import msgspec
 import pytest
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.serve.server import LAST_S
+from kubectl_genainet.history.blocks import Flag
+from kubectl_genainet.history.ranges import node_range
+from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, Event, Hello, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -33,9 +37,17 @@ SLACK = 4.0
 class Agent:
     """A served agent, as a DaemonSet runs it."""
 
-    def __init__(self, row: Row, folder: Path) -> None:
+    def __init__(self, row: Row, folder: Path, *options: str) -> None:
         self.path = str(folder / "agent.sock")
-        arguments = ["--node", "node", "--socket", self.path, "--host-netns", str(netns.RUN_NETNS / row.router)]
+        arguments = [
+            "--node",
+            "node",
+            "--socket",
+            self.path,
+            "--host-netns",
+            str(netns.RUN_NETNS / row.router),
+            *options,
+        ]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.main", "serve", *arguments, "--cache", str(cache_folder())]
         )
@@ -196,9 +208,43 @@ def test_session_ends_with_its_agent(
     _, worker, objects = session
     os.kill(worker, signal.SIGSTOP)
     agent.process.send_signal(sign)
-    assert gone(objects) < SOON_S * SLACK
+    waits_s = LAST_S if sign is signal.SIGTERM else 0  # for the session's last records, which never come
+    assert gone(objects) < waits_s + SOON_S * SLACK
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end", 10)
     assert agent.process.wait(10) == (0 if sign is signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_an_agent_that_is_stopped_ends_its_sessions_with_their_accounts_and_the_reason(
+    agent: Agent, session: tuple[Client, int, dict[str, set[int]]]
+) -> None:
+    client, _, objects = session
+    agent.process.send_signal(signal.SIGTERM)
+    client.until(Progress, "detached")
+    bye = client.until(Bye)
+    assert isinstance(bye, Bye) and bye.reason == "agent stopped" and bye.emitted == bye.sent + bye.lost
+    assert list(client.lines) == [] and client.response.isclosed()  # a whole answer
+    assert not still_there({"link": objects["link"]})
+    assert agent.process.wait(WAIT_S) == 0
+
+
+def test_an_agent_that_is_stopped_writes_what_it_has_recorded(row: Row, tmp_path: Path) -> None:
+    folder = tmp_path / "recording"
+    agent = Agent(row, tmp_path, "--record", str(folder))
+    try:
+        wait_for(lambda: recorded_until(folder), "the first block")
+        stopped = time.time_ns()
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(WAIT_S) == 0
+        assert recorded_until(folder) >= stopped
+    finally:
+        agent.stop()
+
+
+def recorded_until(folder: Path) -> int:
+    """The end of the time that the recording covers (wall clock, ns); 0 where there is none."""
+    blocks = RangeReader(folder, "node", 0, time.time_ns()).blocks() if folder.exists() else ()
+    recorded = node_range("node", blocks).blocks
+    return max((block.covers.wall_until for block in recorded if Flag.END not in block.flags), default=0)
 
 
 def test_killed_worker_leaves_nothing_and_the_agent_goes_on(

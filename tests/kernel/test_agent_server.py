@@ -29,7 +29,8 @@ SMALL_OUTBOX = """
 import asyncio, sys
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
+from kubectl_genainet.agent.serve.listening import serve
+from kubectl_genainet.agent.serve.server import AnyCaller, Server
 path, host_netns, cache = sys.argv[1:]
 server = Server(Inventory("node", host_netns), cache, AnyCaller(), Budget(outbox_bytes=100_000))
 asyncio.run(serve(server, socket_path=path))

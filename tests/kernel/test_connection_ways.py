@@ -86,9 +86,10 @@ def ask(row: Row, address: tuple[str, int], family: int) -> None:
 def ways_of_clients(probe: LoadedProbe, over: int) -> Ways:
     """When so many connections are over."""
     end = time.monotonic() + WAIT_S
+    ways: Ways = Counter()
+    memory: dict[bytes, int] = {}
     while time.monotonic() < end:
-        ways: Ways = Counter()
-        for counts in probe.drain({}, 1):
+        for counts in probe.drain(memory, 1):
             assert isinstance(counts, ConnectionCounts)
             if counts.side == "client":
                 for outcome in ("opened", "established", "refused", "ended"):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.session.totals import RunningTotals
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts, Event, PacketSeen
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
@@ -79,22 +80,30 @@ def ask(row: Row) -> int:
         return int(sock.getsockname()[1])
 
 
-def counts(probe: LoadedProbe, over: int) -> dict[str, ConnectionCounts]:
-    """By side, when so many are over at each; the row has one client and one server."""
-    while True:
-        found = rows(probe)
-        if all(e.ended + e.reset >= over for side, e in found.items() if side != "closed port"):
-            return found
-        time.sleep(0.01)
+class Drained:
+    """What a probe has counted since it was attached."""
 
+    def __init__(self, probe: LoadedProbe) -> None:
+        self._probe, self._totals = probe, RunningTotals()
+        self._memory: dict[bytes, int] = {}
+        self._rows: dict[str, ConnectionCounts] = {}
 
-def rows(probe: LoadedProbe) -> dict[str, ConnectionCounts]:
-    found = {}
-    for event in probe.drain({}, 1):
-        assert isinstance(event, ConnectionCounts) and (event.client, event.server) == (CLIENT_IP, SERVER_IP)
-        if event.port == PORT or event.refused:
-            found[event.side if event.port == PORT else "closed port"] = event
-    return found
+    def changes(self) -> list[ConnectionCounts]:
+        """Since the last call."""
+        events = list(self._probe.drain(self._memory, 1))
+        return [event for event in events if isinstance(event, ConnectionCounts)]
+
+    def until_over(self, over: int) -> dict[str, ConnectionCounts]:
+        """By side, when so many are over at each; the row has one client and one server."""
+        while True:
+            for event in map(self._totals.with_earlier, self.changes()):
+                assert event is not None and (event.client, event.server) == (CLIENT_IP, SERVER_IP)
+                if event.port == PORT or event.refused:
+                    self._rows[event.side if event.port == PORT else "closed port"] = event
+            ended = [e.ended + e.reset for side, e in self._rows.items() if side != "closed port"]
+            if ended and min(ended) >= over:
+                return self._rows
+            time.sleep(0.01)
 
 
 def test_connections_and_their_bytes_are_counted_at_both_ends(row: Row) -> None:
@@ -111,7 +120,7 @@ def test_connections_and_their_bytes_are_counted_at_both_ends(row: Row) -> None:
             with contextlib.suppress(ConnectionRefusedError):
                 connect(row, PORT + 1)
         before.close()
-        found = counts(probe, 8)
+        found = Drained(probe).until_over(8)
     client, backend = found["client"], found["server"]
     assert (client.opened, client.established, client.ended, client.reset) == (8, 8, 7, 1)
     assert (backend.opened, backend.established, backend.ended, backend.reset) == (0, 8, 7, 1)
@@ -135,7 +144,7 @@ def test_those_that_are_followed_are_whole_and_all_are_counted(row: Row) -> None
             probe.attach()
         ports = [ask(row) for _ in range(60)]
         packets.consume()
-        found = counts(totals, 60)
+        found = Drained(totals).until_over(60)
     named = {PORT, PORT + 1}
     wanted = {p for p in ports if followed(FiveTuple(CLIENT_IP, p, SERVER_IP, PORT, Protocol.TCP), kept, named)}
     opening = Counter(
@@ -147,3 +156,39 @@ def test_those_that_are_followed_are_whole_and_all_are_counted(row: Row) -> None
     assert 0 < len(wanted) < 60
     assert opening == answers == dict.fromkeys(wanted, 4)  # out of and into each of the namespaces on the way
     assert (found["client"].opened, found["server"].established) == (60, 60)
+
+
+def refused_by_ports(row: Row, first: int, count: int) -> None:
+    """A connection to each of these ports, at which nothing listens: pairs of ends that differ."""
+    with netns.inside(row.client):
+        for port in range(first, first + count):
+            with socket.socket() as sock, contextlib.suppress(ConnectionRefusedError):
+                sock.connect((SERVER_IP, port))
+
+
+ROWS = 16384  # connections.bpf.c
+
+
+def test_more_ends_than_the_table_has_rows_are_all_counted_where_it_is_emptied(row: Row) -> None:
+    with LoadedProbe(PROBES["connections"], "node", cache_folder()) as probe:
+        probe.configure([FilterEntry(SERVER_IP, 0, "TCP")], None)
+        probe.attach()
+        drained, counted = Drained(probe), Counter[int]()
+        for first in range(1_000, 1_000 + 6 * 4_000, 4_000):
+            refused_by_ports(row, first, 4_000)
+            counted.update({event.port: event.refused for event in drained.changes()})
+        counted.update({event.port: event.refused for event in drained.changes()})
+        assert probe.accounts()["flow table"] == 0
+    assert counted == dict.fromkeys(range(1_000, 25_000), 1)
+
+
+def test_what_finds_no_row_is_counted_as_lost(row: Row) -> None:
+    """A connection is looked for in the table when it begins, and when it ends."""
+    beyond = 500
+    with LoadedProbe(PROBES["connections"], "node", cache_folder()) as probe:
+        probe.configure([FilterEntry(SERVER_IP, 0, "TCP")], None)
+        probe.attach()
+        refused_by_ports(row, 1_000, ROWS + beyond)
+        lost, counted = probe.accounts()["flow table"], Drained(probe).changes()
+    assert lost == 2 * beyond
+    assert sum(event.opened for event in counted) == sum(event.refused for event in counted) == ROWS

@@ -131,3 +131,15 @@ def test_what_looking_into_namespaces_takes_is_counted(namespace: str) -> None:
     before = spent_s()
     inside_path(f"/run/netns/{NAME}", work)
     assert spent_s() - before >= 0.02
+
+
+def test_a_tunnel_that_a_program_sends_by_and_the_mtu_of_a_route_are_told(namespace: str) -> None:
+    ip("link", "add", "flow", "type", "vxlan", "dstport", "8472", "external")
+    ip("link", "add", "fixed", "type", "vxlan", "id", "7", "remote", "192.0.2.1", "dstport", "4789")
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "other")
+    ip("addr", "add", "10.99.0.1/24", "dev", "eth0")
+    ip("link", "set", "eth0", "up")
+    ip("route", "add", "default", "via", "10.99.0.2", "mtu", "1450")
+    seen = looked_at(Inventory("node"))
+    assert {d.name: d.external for d in seen.devices if d.kind == "vxlan"} == {"flow": True, "fixed": False}
+    assert {r.dst: r.mtu for r in seen.routes or ()} == {"0.0.0.0/0": 1450, "10.99.0.0/24": 0}

@@ -96,7 +96,7 @@ def broken(lab: RunningLab, name: str) -> Iterator[None]:
         wait_for_openings(lab)
 
 
-def wait_for_openings(lab: RunningLab, within_s: float = 20.0) -> None:
+def wait_for_openings(lab: RunningLab, within_s: float = 60.0) -> None:
     """Until no pod waits for the answer to a SYN: the entry that its connection has may be of a time that is over."""
     deadline = time.monotonic() + within_s
     while any(_opening(lab, pod) for pod in lab.snapshot.pods) and time.monotonic() < deadline:
@@ -154,7 +154,7 @@ class DropWatch:
 
     drops: list[SeenDrop] = field(default_factory=list)
 
-    def wait_for(self, wanted: Callable[[SeenDrop], bool], *, since: float, timeout: float = 12.0) -> SeenDrop:
+    def wait_for(self, wanted: Callable[[SeenDrop], bool], *, since: float, timeout: float = 60.0) -> SeenDrop:
         """The first drop after `since` that is wanted; fails the test with what was seen instead."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

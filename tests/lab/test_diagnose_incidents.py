@@ -15,7 +15,7 @@ LLAMA = "svc/my-llama-svc"
 
 
 def diagnosis(lab: RunningLab, target: str, seconds: str = "8s") -> tuple[int, dict[str, Any]]:
-    done = genainet("diagnose", target, "--lab", lab.name, "--for", seconds, "-o", "json", timeout=90)
+    done = genainet("diagnose", target, "--lab", lab.name, "--for", seconds, "-o", "json", timeout=180)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

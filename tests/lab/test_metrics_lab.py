@@ -64,7 +64,7 @@ class Scraped:
     def total(self, name: str, **labels: str) -> float:
         return sum(value for found, value in self.samples(name) if labels.items() <= found.items())
 
-    def wait(self, wanted: Callable[[], object], what: str, timeout: float = 15.0) -> None:
+    def wait(self, wanted: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self.process.poll() is None
@@ -155,7 +155,7 @@ def test_a_drop_by_a_policy_is_counted_with_reason_hook_and_workload_and_sent_to
     with broken(scraped.lab, "policy-drop"):
         assert not try_connect(scraped, 1.5)
         scraped.wait(lambda: scraped.total("genainet_drops_total", **labels) > before, "the drop")
-        scraped.wait(lambda: flows(scraped.collector, "genainet.drop"), "the drop at the collector", 20)
+        scraped.wait(lambda: flows(scraped.collector, "genainet.drop"), "the drop at the collector")
     (client, *_) = scraped.lab.pods("chatbot-ui")
     drop = next(
         f for f in flows(scraped.collector, "genainet.drop") if f["destination.address"] == scraped.backend.ips[0]

@@ -38,7 +38,7 @@ for _ in range(int(sys.argv[3])):
 
 
 def genainet(
-    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 40
+    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 180
 ) -> subprocess.CompletedProcess[str]:
     """One run of the command line to its end."""
     env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "FORCE_COLOR")} | (environment or {})
@@ -83,7 +83,7 @@ class RunningTrace:
     def paths(self) -> list[Record]:
         return [r for r in self.records if r["kind"] == "path"]
 
-    def until(self, wanted: Callable[[Record], bool], timeout: float = 60.0) -> Record:
+    def until(self, wanted: Callable[[Record], bool], timeout: float = 150.0) -> Record:
         """The first path, from now on, that is wanted; fails with what came instead."""
         deadline = time.monotonic() + timeout
         seen = []
@@ -94,7 +94,7 @@ class RunningTrace:
                 seen.append(record)
         raise AssertionError(f"no such path in {timeout} s; seen: {json.dumps(seen[-5:], indent=1)} {self.errors}")
 
-    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 30.0) -> int:
+    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 90.0) -> int:
         """Ends the trace as a user does, reads the rest, and returns its exit status."""
         if sign is not None:
             self.process.send_signal(sign)
@@ -146,7 +146,7 @@ def connect(lab: RunningLab, pod: Pod, ip: str, port: int, count: int) -> list[i
         ],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         check=True,
     )
     return [int(line) for line in done.stdout.split()]

@@ -48,4 +48,4 @@ def test_the_client_needs_no_package_of_an_extra(arguments: tuple[str, ...], sta
 def test_what_needs_an_extra_says_what_to_install(arguments: tuple[str, ...], extra: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"pip install 'kubectl-genainet[{extra}]'" in done.stderr
+    assert f"pipx install --force '.[{extra}]'" in done.stderr

@@ -152,6 +152,56 @@ def test_finish_tells_the_agents_and_still_gets_the_last_records(fleet: Fleet) -
     assert sum(isinstance(e, Bye) for e in events) == 2 and sum(isinstance(e, LostEvents) for e in events) == 2
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("limit", "at its limit of records"),
+        ("agent stopped", "because its agent was stopped"),
+        ("stopped", "because something on the node ended its process"),
+        ("timeout", ""),
+    ],
+)
+def test_a_trace_that_ends_before_its_time_has_failed_and_says_why(fleet: Fleet, reason: str, says: str) -> None:
+    def ends(sock: socket.socket, node: str) -> None:
+        head(sock)
+        send(sock, hello(node), Bye(node=node, emitted=0, sent=0, lost=0, reason=reason))
+        sock.sendall(b"0\r\n\r\n")
+
+    streams = Streams({"a": fleet.dial("a", ends), "b": fleet.dial("b", well)}, {"a": REQUEST, "b": REQUEST})
+    try:
+        events = everything(streams)
+    finally:
+        streams.close()
+    failed = [event for event in events if isinstance(event, AgentFailed)]
+    assert [event.node for event in failed] == (["a"] if says else [])
+    assert all(says in event.message and "node a" in event.message for event in failed)
+    assert {event.node for event in events if isinstance(event, Bye)} == {"a", "b"}  # their accounts are there
+
+
+def test_the_byte_that_asks_for_the_end_follows_the_request_once() -> None:
+    ours, theirs = socket.socketpair()
+    said: list[bytes] = []
+
+    def serve() -> None:
+        with theirs:
+            text = theirs.recv(65536)
+            while not text.endswith(b"{}\n"):
+                text += theirs.recv(65536)
+            said.append(text)
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            said.append(theirs.recv(10))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    connection = AgentConnection("a", lambda: ours)
+    connection.say_no_more()  # before there is a request
+    connection.request("POST", "/v1/trace", b"{}").read()
+    connection.say_no_more()
+    connection.close()
+    thread.join(10)
+    assert said[0].startswith(b"POST /v1/trace ") and said[1] == b""
+
+
 def test_close_ends_streams_that_hang(fleet: Fleet) -> None:
     nodes = [f"node-{i}" for i in range(60)]
     streams = Streams({n: fleet.dial(n, hangs) for n in nodes}, dict.fromkeys(nodes, REQUEST))

@@ -50,6 +50,7 @@ EVENTS_PER_SECOND = 2_000  # a second and CPU: a tenth of what a trace may cost
 NAMESPACES_S = 10.0
 RECORDED_NAMESPACES_S = 2.0  # as for a trace: a drop's explanation waits for the node's counters
 RECORDED_S = 3.0  # to write what was recorded until now
+END_S = 10.0  # to detach its probes, and to write the recorder's last block
 SILENT_S = 60.0  # a worker ticks every second; compiling the probes, once a kernel, takes several
 BACKOFF_S = (1.0, 60.0)
 STEADY_S = 300.0  # a session that lasted so long was well
@@ -203,10 +204,20 @@ class AlwaysOn:
         except (ConnectionError, ValueError):  # ValueError: a line beyond the limit
             return "error"
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)  # always safe: nothing in the kernel outlives its descriptors
-            await process.communicate()  # not wait(): see agent.server
+            await self._end(process)
             self.process = None
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """Has the worker end by itself, with the recorder's last block; kills it where it does not."""
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(END_S):
+                await process.communicate()  # not wait(): see agent.server
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # always safe: nothing in the kernel outlives its descriptors
+            await process.communicate()
 
     async def _consume(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None

@@ -335,8 +335,10 @@ class LoadedProbe:
         """What no packet will complete any more; everything that is open where the session is at its end."""
         return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
 
-    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
-        return bpfsys.entries(self.maps[name].fd, key_size, value_size, batch=256)
+    def pairs(
+        self, name: str, key_size: int, value_size: int, *, delete: bool = False
+    ) -> Iterable[tuple[bytes, bytes]]:
+        return bpfsys.entries(self.maps[name].fd, key_size, value_size, batch=256, delete=delete)
 
     def values_of(self, name: str, keys: Collection[bytes], value_size: int) -> dict[bytes, bytes]:
         if len(keys) > FEW_KEYS:

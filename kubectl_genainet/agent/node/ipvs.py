@@ -190,6 +190,7 @@ def _by_ipvsadm(host_netns: str, why: str) -> tuple[str, str]:
         return "", f"{why}; and there is no ipvsadm"
     command = ("nsenter", f"--net={host_netns}", "ipvsadm", "-Sn")
     try:
+        # Not charged to the thread that asks: where netlink can't be read, it is one command a look.
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"{why}; ipvsadm: {error}"

@@ -22,7 +22,7 @@ from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import Device, NetNs, Route
+from kubectl_genainet.model.node import ICMP_LIMITS, Device, NetNs, Route
 from kubectl_genainet.model.units import whole_number
 
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
@@ -88,8 +88,16 @@ def _devices(ipr: Any, most_addresses: int) -> Iterator[tuple[Device, int]]:
             up=bool(message["flags"] & 1),
             addresses=tuple(addresses.get(message["index"], ())),
             peer_ifindex=attrs.get("IFLA_LINK") or 0,
+            external=_is_external(info),
         )
         yield device, left_out[message["index"]]
+
+
+def _is_external(info: dict[str, Any]) -> bool:
+    """Whether a tunnel takes the ends of its packets from their metadata (IFLA_*_COLLECT_METADATA, linux/if_link.h)."""
+    data = info.get("IFLA_INFO_DATA")
+    attrs = data["attrs"] if isinstance(data, dict) and "attrs" in data else ()
+    return any(name.endswith("_COLLECT_METADATA") and value not in (0, False) for name, value in attrs)
 
 
 def device_name(name: str | bytes) -> str:
@@ -105,7 +113,9 @@ def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
         attrs = dict(message["attrs"])
         everything = "::/0" if message["family"] == socket.AF_INET6 else "0.0.0.0/0"
         dst = f"{attrs['RTA_DST']}/{message['dst_len']}" if "RTA_DST" in attrs else everything
-        yield Route(dst, names.get(attrs.get("RTA_OIF", 0), ""), attrs.get("RTA_GATEWAY", ""))
+        metrics = dict(attrs["RTA_METRICS"]["attrs"]) if "RTA_METRICS" in attrs else {}
+        device = names.get(attrs.get("RTA_OIF", 0), "")
+        yield Route(dst, device, attrs.get("RTA_GATEWAY", ""), metrics.get("RTAX_MTU", 0))
 
 
 def _read_int(path: str) -> int | None:
@@ -115,26 +125,39 @@ def _read_int(path: str) -> int | None:
         return None
 
 
-def _netstat() -> dict[str, int]:
-    """TcpExt counters of the namespace that the caller is in (/proc/net/netstat: a line of names, a line of values)."""
-    wanted = (
-        "ListenOverflows",
-        "ListenDrops",
-        "TCPReqQFullDrop",
-        "TCPReqQFullDoCookies",
-        "TCPBacklogDrop",
-        "TCPRcvQDrop",
-        "PAWSEstab",
-    )
-    try:
-        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
-    except OSError:
-        return {}
-    for names, values in zip(lines[::2], lines[1::2], strict=False):
-        if names.startswith("TcpExt:"):
-            counters = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
-            return {name: n for name in wanted if (n := counters.get(name)) is not None}
-    return {}
+_COUNTERS = {
+    "netstat": (
+        "TcpExt:",
+        (
+            "ListenOverflows",
+            "ListenDrops",
+            "TCPReqQFullDrop",
+            "TCPReqQFullDoCookies",
+            "TCPBacklogDrop",
+            "TCPRcvQDrop",
+            "PAWSEstab",
+        ),
+    ),
+    "snmp": ("Icmp:", ICMP_LIMITS),
+}
+
+
+def _protocol_counters() -> dict[str, int]:
+    """Counters of the namespace that the caller is in, of those that its kernel has (/proc/net/netstat and snmp: a line of names,
+    a line of values)."""
+    found: dict[str, int] = {}
+    for file, (protocol, wanted) in _COUNTERS.items():
+        try:
+            lines = Path(f"/proc/thread-self/net/{file}").read_text().splitlines()
+        except OSError:
+            continue
+        for names, values in zip(lines[::2], lines[1::2], strict=False):
+            if names.startswith(protocol):
+                prefix = "Icmp" if protocol == "Icmp:" else ""
+                numbers = map(whole_number, values.split()[1:])
+                counters = dict(zip((f"{prefix}{name}" for name in names.split()[1:]), numbers, strict=False))
+                found |= {name: n for name in wanted if (n := counters.get(name)) is not None}
+    return found
 
 
 _CONNTRACK = {
@@ -251,7 +274,7 @@ def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | 
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
             sysctls=sysctls,
             nic_counters={d.name: counters for d in _hardware(devices) if (counters := statistics(d.name))},
-            counters={**_netstat(), **(_conntrack_counters() if host else {})},
+            counters={**_protocol_counters(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate, inode),
         )
         return netns, links

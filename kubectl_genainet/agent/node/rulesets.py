@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from kubectl_genainet.agent.node.cpu_time import charge_command
 from kubectl_genainet.agent.node.ipvs import read_ipvs
 from kubectl_genainet.model.node import RulesetDump
 
@@ -109,6 +110,8 @@ def _run(command: tuple[str, ...], *, most: int = MAX_BYTES, what: str = "rulese
                 output = process.stdout.read(most + 1)
                 if len(output) > most:
                     process.kill()
+                charge_command(process.pid)
+                if len(output) > most:
                     return "", f"the {what} has more than {most} bytes"
                 process.wait()
             finally:

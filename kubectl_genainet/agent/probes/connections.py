@@ -23,19 +23,23 @@ from kubectl_genainet.wire.sightings import address
 ROW_KEY = layout("connections.bpf.c", "row_key")
 ROW = layout("connections.bpf.c", "row")
 _SIDES = ("client", "server")
+_MEMORY = b"connections: active table"
 
 
 def decode(_: bytes, context: DecodeContext) -> Event:
     raise GenainetError(f"node {context.node}: the connections probe sends no events")
 
 
-def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[ConnectionCounts]:
-    """The rows that have changed since `seen`."""
-    for key, value in maps.pairs("rows", ROW_KEY.size, ROW.size):
+def drain(maps: Maps, context: DecodeContext, memory: dict[bytes, int], now: int) -> Iterator[ConnectionCounts]:
+    """What was counted since the last time, not since the start. The tables change places first: what is read is not written
+    any more, so that nothing is lost with what is taken out."""
+    retired = memory.get(_MEMORY, 0)
+    memory[_MEMORY] = 1 - retired
+    maps.set_word("active", 0, 1 - retired)
+    for key, value in maps.pairs(f"rows{retired}", ROW_KEY.size, ROW.size, delete=True):
         counts = ROW.read(value)
-        if seen.get(key) == sum(counts):
+        if not any(counts):
             continue
-        seen[key] = sum(counts)
         ends = ROW_KEY.read(key)
         yield ConnectionCounts(
             node=context.node,

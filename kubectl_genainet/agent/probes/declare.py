@@ -16,8 +16,10 @@ class Maps(Protocol):
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         """Every entry of a per-CPU map: key, and the values of all CPUs. `delete` empties the map."""
 
-    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
-        """Every entry of a map that is not per-CPU."""
+    def pairs(
+        self, name: str, key_size: int, value_size: int, *, delete: bool = False
+    ) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry of a map that is not per-CPU. `delete` empties the map."""
 
     def values_of(self, name: str, keys: Collection[bytes], value_size: int) -> dict[bytes, bytes]:
         """The values of some keys of such a map, of those that are there."""

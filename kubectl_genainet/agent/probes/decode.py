@@ -24,13 +24,17 @@ TCP_STATES = (
     "NEW_SYN_RECV",
 )
 
-# The function that runs a netfilter hook, as it stands in a stack below nf_hook_slow (net/ipv4, net/ipv6).
+# The function that runs a netfilter hook, as it stands in a stack below nf_hook_slow (net/ipv4, net/ipv6; for what a bridge
+# passes, net/bridge/br_netfilter_hooks.c).
 _HOOKS = {
     **dict.fromkeys(("ip_rcv", "ip_list_rcv", "ip_sublist_rcv", "ipv6_rcv", "ipv6_list_rcv"), "PRE_ROUTING"),
     **dict.fromkeys(("ip_local_deliver", "ip6_input"), "INPUT"),
     **dict.fromkeys(("ip_forward", "ip6_forward"), "FORWARD"),
     **dict.fromkeys(("__ip_local_out", "__ip6_local_out", "ip6_xmit", "raw_sendmsg", "rawv6_sendmsg"), "OUTPUT"),
     **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "POST_ROUTING"),
+    **dict.fromkeys(("br_nf_pre_routing", "br_nf_pre_routing_ipv6"), "PRE_ROUTING"),
+    **dict.fromkeys(("br_nf_forward", "br_nf_forward_ip"), "FORWARD"),
+    "br_nf_post_routing": "POST_ROUTING",
 }
 
 # The same where a netdev table's hook runs, right below it (include/linux/netfilter_netdev.h).

@@ -26,7 +26,6 @@ from kubectl_genainet.model.history import (
 )
 from kubectl_genainet.model.packet import ALL_KEPT
 
-_ROWS_KEPT = 100_000  # pairs of ends whose last totals are remembered
 REST = "…"  # all names beyond those that fit
 
 
@@ -50,16 +49,13 @@ class Buckets:
     def __init__(self, node: str, times: Times) -> None:
         self.node, self._times = node, times
         self.followed = ALL_KEPT
-        self._totals: dict[ConnectionEnds, tuple[int, ...]] = {}
-        self._changes: dict[ConnectionEnds, list[int]] = {}
+        self._connections: dict[ConnectionEnds, list[int]] = {}
         self._drops: dict[tuple[object, ...], _Drops] = {}
         self._dns: dict[tuple[str, str, str, str], _Dns] = {}
         self._lost = 0
 
     def take(self, event: Event, ahead_ns: int) -> None:
         match event:
-            case ConnectionCounts():
-                self._connections(event)
             case DropCount():
                 self._drop(event, event.t_ns + ahead_ns)
             case DnsTransaction():
@@ -69,18 +65,11 @@ class Buckets:
             case _:
                 pass
 
-    def _connections(self, event: ConnectionCounts) -> None:
-        """The kernel's totals only grow; a smaller one is of a table that was begun anew."""
-        key = ends_of(event)
-        now = tuple(getattr(event, name) for name in COUNTED)
-        before = self._totals.get(key)
-        if before is None or any(n < b for n, b in zip(now, before, strict=True)):
-            before = (0,) * len(COUNTED)
-        if len(self._totals) < _ROWS_KEPT or key in self._totals:
-            self._totals[key] = now
-        change = self._changes.setdefault(key, [0] * len(COUNTED))
-        for number, (n, b) in enumerate(zip(now, before, strict=True)):
-            change[number] += n - b
+    def counted(self, counts: ConnectionCounts) -> None:
+        """Of the time since the last ones."""
+        sums = self._connections.setdefault(ends_of(counts), [0] * len(COUNTED))
+        for number, name in enumerate(COUNTED):
+            sums[number] += getattr(counts, name)
 
     def _drop(self, event: DropCount, at_ns: int) -> None:
         flow = event.flow
@@ -110,7 +99,7 @@ class Buckets:
 
     def close(self, since_ns: int, until_ns: int) -> Bucket:
         """The totals between two wall-clock times."""
-        changes, self._changes = self._changes, {}
+        connections, self._connections = self._connections, {}
         drops, self._drops = self._drops, {}
         dns, self._dns = self._dns, {}
         lost, self._lost = self._lost, 0
@@ -119,7 +108,7 @@ class Buckets:
             node=self.node,
             since_ns=since_ns,
             until_ns=until_ns,
-            connections=tuple(_sums(ends, numbers) for ends, numbers in changes.items() if any(numbers)),
+            connections=tuple(_sums(ends, numbers) for ends, numbers in connections.items()),
             times=self._times.drain(),
             drops=tuple(_drop_sums(key, sums) for key, sums in drops.items()),
             dns=tuple(

@@ -54,7 +54,7 @@ from kubectl_genainet.model.events import (
     Tally,
     TcpRetransmit,
 )
-from kubectl_genainet.model.history import BUCKET_S, ChangeOf, Gap, NodeChange
+from kubectl_genainet.model.history import BUCKET_S, LEFT_OUT, ChangeOf, Gap, NodeChange
 from kubectl_genainet.model.node import STATISTICS, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 
@@ -68,7 +68,6 @@ EXCHANGES = 250  # DNS exchanges without trouble, of a block, that are kept whol
 SLOW_EXCHANGE_NS = 250_000_000
 DROP_ROWS = 2_000  # of a block; beyond, drops are counted without their sources
 MAX_PENDING = 8 << 20  # bytes of sightings: a block is written then
-LEFT_OUT = "left out by the recorder: they are in its totals"
 
 
 class Recorder:
@@ -125,7 +124,7 @@ class Recorder:
         if isinstance(event, DnsTransaction | DnsDropped | DnsMessageSeen):
             event = self._without_names(event)
         with self._lock:
-            if isinstance(event, ConnectionCounts | DropCount):
+            if isinstance(event, DropCount):
                 self._close_bucket_before(event.t_ns + self._ahead)
             self._buckets.take(event, self._ahead)
             match event:
@@ -150,10 +149,16 @@ class Recorder:
                     self._attached(event.t_ns)
                 case Progress() if event.stage != "missing":
                     pass
-                case Hello() | Bye() | Sightings() | ConnectionCounts():
+                case Hello() | Bye() | Sightings():
                     pass  # its own, or in the buckets
                 case _:
                     self._put(event)
+
+    def counted(self, counts: ConnectionCounts) -> None:
+        """What the kernel counted between two ends since it was asked last."""
+        with self._lock:
+            self._close_bucket_before(counts.t_ns + self._ahead)
+            self._buckets.counted(counts)
 
     def _attached(self, mono: int) -> None:
         """From now on the node is watched: nothing is known of the time that loading the probes took."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import msgspec
 from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.serve.http import HttpConnection
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.history.blocks import Flag, Span, encode_block
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import canonical_ip
@@ -24,6 +26,9 @@ MAX_BYTES = 1 << 30
 FRESH_NS = 10_000_000_000  # a range that reaches so near to now wants what is not written yet
 READERS = 2
 BATCH = 256 << 10  # bytes that are read before they are sent
+ALIVE_S = 1.0
+# Who asks gives up a node that sends nothing: this block has no record, and stands for no time.
+ALIVE = encode_block([], Span(0, 0, 0, 0), session=0, number=0, boot_id=bytes(16), flags=Flag.STATE)
 
 
 @dataclass(slots=True)
@@ -35,11 +40,28 @@ class History:
     flush: Callable[[], Awaitable[None]]
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
 
-    async def blocks(self, request: HistoryRequest) -> AsyncIterator[bytes]:
-        """Some at a time; at most `max_bytes`, then nothing: whoever reads sees that the last block is missing.
+    async def blocks(self, request: HistoryRequest) -> AsyncGenerator[bytes]:
+        """Some at a time; at most `max_bytes`, then nothing: whoever reads sees that the last block is missing. While they
+        are searched for, and while others read, ALIVE each second.
 
         Raises OSError.
         """
+        found = self._found(request)
+        step = asyncio.ensure_future(anext(found, b""))
+        try:
+            while True:
+                while not (await asyncio.wait({step}, timeout=ALIVE_S))[0]:
+                    yield ALIVE
+                if not (data := step.result()):
+                    return
+                yield data
+                step = asyncio.ensure_future(anext(found, b""))
+        finally:
+            step.cancel()
+            await asyncio.wait({step})
+            await found.aclose()
+
+    async def _found(self, request: HistoryRequest) -> AsyncGenerator[bytes]:
         if request.until_ns > time.time_ns() - FRESH_NS:
             await self.flush()
         parts = tuple(map(RecordPart, request.parts)) or None
@@ -55,9 +77,10 @@ class History:
         """Sends the blocks, and writes in the log who got them."""
         async with audit.history(peer, request) as entry:
             await connection.start(200, "application/octet-stream")
-            async for block in self.blocks(request):
-                await connection.write(block)
-                entry.sent += len(block)
+            async with aclosing(self.blocks(request)) as blocks:
+                async for block in blocks:
+                    await connection.write(block)
+                    entry.sent += len(block)
             await connection.end()
 
 

@@ -49,6 +49,11 @@ class HttpConnection:
                 raise HttpError(413, f"the body is larger than {limits.MAX_BODY} bytes")
         return bytes(body)
 
+    async def said_more(self) -> None:
+        """Returns when the client says something after its request, or says no more. It may have come with the request."""
+        if not self.http.trailing_data[0]:
+            await self.reader.read(1)
+
     async def _event(self) -> object:
         while True:
             try:

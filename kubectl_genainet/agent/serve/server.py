@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
 import socket
 import struct
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,7 +38,7 @@ from kubectl_genainet.agent.serve import limits, memory
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
 from kubectl_genainet.agent.serve.slots import ConnectionSlots
-from kubectl_genainet.agent.session.job import ALIVE_S, Job, hello
+from kubectl_genainet.agent.session.job import ALIVE_S, END, Job, hello
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import AgentFailed, Progress
 from kubectl_genainet.model.packet import address_text
@@ -57,6 +56,9 @@ _TAIL = 4096  # bytes; a last record is shorter
 _BYE = b'{"kind":"bye"'
 WORKER_END_S = 2.0  # between the end of a worker's output and its own
 GOODBYE_S = 20.0  # what a worker has to send its last records when the client says no more; its probes are gone by then
+LAST_S = (
+    15.0  # and when the agent ends: less than its pod's terminationGracePeriodSeconds, of which the recorder needs some
+)
 _CHUNK = 65536
 
 
@@ -93,10 +95,11 @@ class AnyCaller:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A session and the process that runs it."""
+    """A session, the process that runs it, and the task that serves its client."""
 
     process: asyncio.subprocess.Process
     request: TraceRequest
+    serving: asyncio.Task[None] | None
 
 
 class Server:
@@ -245,7 +248,7 @@ class Server:
         ):
             await connection.start(200, "application/x-ndjson", (("Genainet-Session", name),))
             # Whatever a client says after its request tells the worker to end; so does the end of its side, and its going.
-            gone = asyncio.create_task(connection.reader.read(1))
+            gone = asyncio.create_task(connection.said_more())
             relay = asyncio.create_task(self._relay(connection, process, request.probes))
             try:
                 longest = request.timeout_s + START_S + GOODBYE_S
@@ -299,7 +302,7 @@ class Server:
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "kubectl_genainet.agent.session.worker")
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=1 << 20)
-        self.sessions[name] = Running(process, request)
+        self.sessions[name] = Running(process, request, asyncio.current_task())
         try:
             assert process.stdin is not None
             node = (self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
@@ -321,6 +324,15 @@ class Server:
             if request.exact and process.returncode:  # it was killed before it had taken its rules back
                 await asyncio.to_thread(self._clean_up, name)
             del self.sessions[name]
+
+    async def end_sessions(self) -> None:
+        """Has every session end, with its accounts and the reason; waits until their clients have them, but not for ever."""
+        running = [session for session in self.sessions.values() if session.serving is not None]
+        for session in running:
+            if session.process.stdin is not None and not session.process.stdin.is_closing():
+                session.process.stdin.write(END + b"\n")
+        if running:
+            await asyncio.wait([session.serving for session in running if session.serving], timeout=LAST_S)
 
     def _clean_up(self, name: str) -> None:
         for what in remove_leftovers(self.inventory.host_netns):
@@ -346,35 +358,3 @@ def decoded(body: bytes, shape: Any) -> Any:
         return msgspec.json.decode(body, type=shape)
     except DECODE_ERRORS as error:
         raise HttpError(400, f"the request can't be read: {error}") from None
-
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-async def serve(server: Server, *, socket_path: str = "", host: str = "", port: int = 0) -> None:
-    """Serves until SIGTERM or SIGINT. Exactly one of `socket_path` and `host` is given."""
-    await serve_until_stopped(server.handle, socket_path=socket_path, host=host, port=port)
-
-
-async def serve_until_stopped(handle: Handler, *, socket_path: str = "", host: str = "", port: int = 0) -> None:
-    """Has `handle` serve each connection, until SIGTERM or SIGINT."""
-    if socket_path:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(socket_path)
-        old = os.umask(0o177)
-        try:
-            listener = await asyncio.start_unix_server(handle, path=socket_path)
-        finally:
-            os.umask(old)
-    else:
-        listener = await asyncio.start_server(handle, host, port)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with listener:
-        await stop.wait()
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

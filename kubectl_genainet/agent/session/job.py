@@ -16,6 +16,7 @@ from kubectl_genainet.wire import TraceRequest
 
 NAMESPACES_S = 2.0
 FLUSH = b'"flush"'  # a line that has a recording session write what it has
+END = b'"end"'  # a line that ends a session because its agent ends
 ALIVE_S = 3.0  # between signs of life until the probes are loaded
 
 

@@ -26,10 +26,11 @@ from kubectl_genainet.agent.record.recorder import Recorder
 from kubectl_genainet.agent.session.budgets import Budgets
 from kubectl_genainet.agent.session.check_connections import open_connections
 from kubectl_genainet.agent.session.delivery import Delivery
-from kubectl_genainet.agent.session.job import ALIVE_S, FLUSH, Job, hello
+from kubectl_genainet.agent.session.job import ALIVE_S, END, FLUSH, Job, hello
 from kubectl_genainet.agent.session.ledger import Ledger
 from kubectl_genainet.agent.session.node_reports import NodeReports
 from kubectl_genainet.agent.session.outbox import Outbox
+from kubectl_genainet.agent.session.totals import Counted
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Hello, Progress, Sampled, Tick
 from kubectl_genainet.wire import FilterEntry, Filters
@@ -37,7 +38,7 @@ from kubectl_genainet.wire import FilterEntry, Filters
 POLL_S = 0.02
 ACCOUNT_S = 1.0
 SWEEP_S = 0.5
-EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
+EXACT_LOOK_S = 0.2  # while exact tracing begins: a node with many rules takes many seconds to list them
 EXACT_END_S = 15.0  # undoing it runs a few commands
 LAST_WORDS_S = 19.0  # for a client that is slow to take what is queued; the probes are detached before
 DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
@@ -68,6 +69,7 @@ class Session:
         self.probes: list[LoadedProbe] = []
         self.taps: dict[str, TcpTap | HttpTap] = {}  # by the name under which they are accounted for
         self.drained: dict[bytes, int] = {}  # what the kernel's tables held when they were read last
+        self.counted = Counted(self._must_arrive, self.recorder)
         self.budgets = Budgets(job.request, ())
         self.exact: threading.Thread | None = None
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
@@ -76,6 +78,9 @@ class Session:
         for line in commands:
             if line.strip() == FLUSH:
                 self.flush_wanted.set()
+                continue
+            if line.strip() == END:
+                self.end("agent stopped")
                 continue
             try:
                 changed: Filters = msgspec.json.decode(line, type=Filters)
@@ -308,7 +313,8 @@ class Session:
                 self._missing(f"exact rules: {_explained(error)[0]}")
 
         self.exact = self._thread(run)
-        reports.runs.wait(EXACT_START_S)
+        while not (reports.runs.wait(EXACT_LOOK_S) or self.stop.is_set()):
+            pass  # nothing is seen before
 
     def _pause_after(self, share: int, took_s: float) -> float:
         """How long to pause after something that took so long and may take one part in `share` of the budget."""
@@ -349,11 +355,12 @@ class Session:
     def _drain(self) -> None:
         for probe in self.probes:
             for event in probe.drain(self.drained, time.monotonic_ns()):
-                self._must_arrive(event)
+                self.counted.take(event)
 
     def _report_losses(self) -> None:
         self.ledger.losses_of_probes(self.probes)
         self.ledger.losses_of_taps(self.taps)
+        self.ledger.lost("connections", "totals", self.counted.totals.lost)
         self.ledger.lost("all", "slow client", self.outbox.dropped)
 
     def _finish(self) -> None:

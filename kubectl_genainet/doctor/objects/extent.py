@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from kubectl_genainet.doctor.objects.raw import text
+from kubectl_genainet.doctor.objects.raw import mapping, text
 from kubectl_genainet.model.cluster import COUNTS, GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
@@ -76,10 +76,12 @@ class Extent:
 
     @cached_property
     def _dumped_namespaces(self) -> frozenset[str]:
-        """Namespaces of pods that were scheduled, which only a cluster makes, with their workloads beside them."""
+        """Namespaces of pods that a cluster has run, with their workloads beside them. People write nodeName too, but no
+        uid and no status."""
         files: dict[str, set[str]] = defaultdict(set)
         for pod in self.snapshot.of("Pod", ""):
-            if text(pod.raw, "spec", "nodeName"):
+            ran = text(pod.raw, "metadata", "uid") or mapping(pod.raw, "status")
+            if ran and text(pod.raw, "spec", "nodeName"):
                 files[pod.namespace].add(_file(pod.source))
         return frozenset(
             namespace

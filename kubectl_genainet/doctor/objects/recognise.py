@@ -87,6 +87,7 @@ _IDLE = (
     r"\b(sleep (infinity|inf|[0-9]{3,})|tail -f /dev/null|huggingface-cli|hf download|snapshot_download|"
     r"ollama (pull|run)|model-archiver|pip install \S+$)"
 )
+_OWN_PROGRAM = r"(?<![\w-])(uvicorn|gunicorn|hypercorn|streamlit|chainlit)\s"  # the image is but what it is built on
 _WORKER = (
     r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b|"
     r"\b(NODE_RANK=[1-9]|HEADLESS=(true|1)\b)"
@@ -126,7 +127,7 @@ def container_stack(container: ContainerSpec) -> tuple[Stack, str] | None:
     stack = stack_of_command(line)
     if stack is not None:
         return stack, f"command line of container {container.name}"
-    if re.search(_IDLE, line):
+    if re.search(_IDLE, line) or re.search(_OWN_PROGRAM, line):
         return None
     stack = stack_of_image(container.image)
     return (stack, f"image {container.image}") if stack is not None else None

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
-from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, patch, sh, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence
@@ -67,15 +67,20 @@ def set_field(workload: Workload, field: str, value: Any) -> str:
 def set_in(obj: KubeObject, field: str, value: Any, *, op: str = "add") -> str:
     """Sets a field of an object that is no workload, by its path from the root; what is not there is added. In a list "add"
     puts the value before what stands there ("-": at the end), "replace" in its place."""
+    change = json.dumps([{"op": op, "path": _pointer(field), "value": value}])
+    return on_object(obj, "patch", "--type=json", "-p", change)
+
+
+def on_object(obj: KubeObject, verb: str, *arguments: str) -> str:
+    """`kubectl VERB` for an object, its kind with its group: Gateway, InferencePool and others are kinds of several groups."""
     name = f"{obj.kind.lower()}.{obj.group}/{obj.name}" if obj.group else f"{obj.kind.lower()}/{obj.name}"
     namespace = ("-n", obj.namespace) if obj.namespace else ()
-    change = json.dumps([{"op": op, "path": _pointer(field), "value": value}])
-    return command("kubectl", *namespace, "patch", name, "--type=json", "-p", change)
+    return command("kubectl", *namespace, verb, name, *arguments)
 
 
 def name_instead(obj: KubeObject, field: str, near: str) -> str:
     """Puts the name that was probably meant; `kubectl edit` where none is near."""
-    return set_in(obj, field, near, op="replace") if near else kubectl(obj.ref, "edit")
+    return set_in(obj, field, near, op="replace") if near else on_object(obj, "edit")
 
 
 def rewrite_value(workload: Workload, obj: KubeObject | None, evidence: Evidence, old: str, new: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.agent.objects.server import ObjectsServer, Watch
-from kubectl_genainet.agent.serve.server import AnyCaller, serve_until_stopped
+from kubectl_genainet.agent.serve.listening import serve_until_stopped
+from kubectl_genainet.agent.serve.server import AnyCaller
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.lab.state import LabFolder

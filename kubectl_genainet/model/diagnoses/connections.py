@@ -26,6 +26,16 @@ ICMP_DROPPED = Diagnosis(
     symptom=True,
     blames=frozenset({Suspect.MTU}),
 )
+ICMP_LIMITED = Diagnosis(
+    Topic.CONNECTIONS,
+    "icmp-limited",
+    Severity.WARNING,
+    "a rule rejects by ICMP, no error for this connection was seen, and the kernel's limit of ICMP errors held some back",
+    "The sender waits for its timeout although a rule refuses it: errors are sent to a host once a second, after a few at once.",
+    "Mend what the rule refuses. The limits are net.ipv4.icmp_ratelimit and icmp_msgs_per_sec.",
+    "icmpv4_xrlim_allow, net/ipv4/icmp.c",
+    symptom=True,
+)
 RESET_BY_APP = Diagnosis(
     Topic.CONNECTIONS,
     "reset-by-app",

@@ -145,4 +145,16 @@ class Bye(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bye"
     emitted: int
     sent: int
     lost: int
-    reason: str  # "timeout", "client went away", "stopped", "limit"
+    reason: str  # "timeout", "client went away", "stopped" (by the client), "limit", "agent stopped", "failed"
+
+    def why_early(self, *, asked: bool) -> str:
+        """Why the trace ended before its time; "" where it did not. `asked`: its client has said that it is to end."""
+        match self.reason:
+            case "limit":
+                return "the trace ended early, at its limit of records"
+            case "agent stopped":
+                return "the trace ended early, because its agent was stopped"
+            case "stopped" | "client went away" if not asked:
+                return "the trace ended early, because something on the node ended its process"
+            case _:
+                return ""

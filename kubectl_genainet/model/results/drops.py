@@ -49,7 +49,8 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     """Packets of one client and server with one fate at one place. `id` is the row's as long as the command runs.
 
     `packets` counts sk_buffs (a GSO packet is one) since the start; connections for PASSED. `direction` is which way the
-    packets went: "request", "reply", or "unknown" where nothing tells the server (`client` is the sender then). `service` is
+    packets went: "request", "reply", or "unknown" where nothing tells the server (`client` is the sender then). `client_hidden`:
+    `client` is a node that may have given its address to another's packets (source NAT): who asked is not known. `service` is
     the Service whose address or endpoint the server is. `node`, `pod`: in whose namespace it happened. `t_ns` is when the
     first count came, on the node's clock; `time` the same and `last_time` the last as wall-clock times (RFC 3339, UTC).
     """
@@ -71,6 +72,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     drop: Drop | None = None
     policy: PolicyView | None = None
     evidence: tuple[Evidence, ...] = ()
+    client_hidden: bool = False
     t_ns: int = 0
     time: str = ""
     last_time: str = ""

@@ -19,7 +19,7 @@ class QueryOutcome(Enum):
     ANSWERED = "answered"  # NOERROR, or NXDOMAIN: that there is no such name is an answer
     FAILED = "failed"  # any other response code; it says which
     TIMEOUT = "timeout"  # no response within 5 s, or before the resolver asked again
-    OPEN = "open"  # the watch ended before the 5 s did
+    OPEN = "open"  # the watch ended before the 5 s did, or records of a node on its way were lost meanwhile: `last_seen` says so
 
 
 class Split(msgspec.Struct, frozen=True):

@@ -200,7 +200,9 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     waited: str = ""  # what the outcome waited for, and how long
     recovered_drops: int = 0  # packets of it that the kernel freed, and that were sent again with success
     incomplete: bool = False  # records of a node on its way were lost meanwhile: nothing is judged from what is missing
+    drop_direction: str = ""  # which way the packet of `drop` went: "request", "reply"
     back: tuple[Hop, ...] = ()  # the answer's hops: of the SYN-ACK, or of the first datagram or data back
+    back_data: tuple[Hop, ...] = ()  # of TCP: the hops of the first data back
     stream: Stream | None = None  # of TCP, where data passed
     http: Http | None = None  # of clear HTTP/1.1, with `--http`
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)

@@ -1,6 +1,6 @@
 """The pods that operators compose of kinds without a pod template: as much of their spec as the object tells.
 
-Sources: the API references of KServe, NVIDIA's NIM Operator, NVIDIA Dynamo and KubeAI.
+Sources: the API references of KServe, NVIDIA's NIM Operator, NVIDIA Dynamo, KubeAI and Elastic Cloud on Kubernetes.
 """
 
 from __future__ import annotations
@@ -146,3 +146,29 @@ def kubeai_model(spec: Mapping[str, Any]) -> Composed:
     )
     container["ports"] = [{"name": "http", "containerPort": 8000}]
     return Composed({"containers": [container]})
+
+
+def llm_inference(spec: Mapping[str, Any]) -> Composed | None:
+    """The server of an LLMInferenceService that gives no template: KServe's preset has it, and its port is 8000. None
+    where a template is given."""
+    if not isinstance(spec.get("model"), dict):
+        return None
+    container = {"name": "main", "ports": [{"containerPort": 8000}]}
+    return Composed({"containers": [container]}, "", _mapping(spec.get("labels")), _mapping(spec.get("annotations")))
+
+
+def elasticsearch_nodes(nodes: Mapping[str, Any]) -> Composed:
+    """The pod of one of an Elasticsearch's nodeSets: its podTemplate, with what the operator (ECK) adds to the container
+    elasticsearch."""
+    template = _mapping(nodes.get("podTemplate"))
+    spec, metadata = _mapping(template.get("spec")), _mapping(template.get("metadata"))
+    written = [c for c in spec.get("containers") or () if isinstance(c, dict)]
+    own = next((c for c in written if c.get("name") == "elasticsearch"), {})
+    container = {
+        "name": "elasticsearch",
+        "image": "docker.elastic.co/elasticsearch/elasticsearch",
+        "ports": [{"name": "https", "containerPort": 9200}, {"name": "transport", "containerPort": 9300}],
+        **own,
+    }
+    pod = {**spec, "containers": [container, *(c for c in written if c is not own)]}
+    return Composed(pod, "podTemplate", _mapping(metadata.get("labels")), _mapping(metadata.get("annotations")))

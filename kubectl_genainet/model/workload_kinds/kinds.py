@@ -17,8 +17,10 @@ from kubectl_genainet.model.workload_kinds.composed import (
     Compose,
     Composed,
     dynamo_service,
+    elasticsearch_nodes,
     kserve_model,
     kubeai_model,
+    llm_inference,
     nim_service,
 )
 
@@ -114,7 +116,11 @@ def _inference(component: str) -> TemplatePlace:
 
 def _llm_inference(part: str, *path: str) -> TemplatePlace:
     replicas = ("spec", "replicas") if part == "main" else ()
-    return TemplatePlace(("spec", *path), part, bare=True, inherits=True, labels=_LLM_LABELS, replicas=replicas)
+    main: FieldPath = ("spec",) if part == "main" else ()
+    compose = llm_inference if part == "main" else None
+    return TemplatePlace(
+        ("spec", *path), part, "name", "", True, compose, True, fallback=main, labels=_LLM_LABELS, replicas=replicas
+    )
 
 
 def _roles(*spec: str, labels: Mapping[str, str]) -> tuple[TemplatePlace, ...]:
@@ -205,6 +211,19 @@ TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
     ("orchestration.aibrix.ai", "RoleSet"): _roles("spec", labels={"roleset-name": "{name}", "role-name": "{Part}"}),
     ("orchestration.aibrix.ai", "RayClusterFleet"): _ray("spec", "template", "spec"),
     ("orchestration.aibrix.ai", "RayClusterReplicaSet"): _ray("spec", "template", "spec"),
+    ("elasticsearch.k8s.elastic.co", "Elasticsearch"): (
+        TemplatePlace(
+            ("spec", "nodeSets", EACH),
+            bare=True,
+            compose=elasticsearch_nodes,
+            labels={
+                "common.k8s.elastic.co/type": "elasticsearch",
+                "elasticsearch.k8s.elastic.co/cluster-name": "{name}",
+                "elasticsearch.k8s.elastic.co/statefulset-name": "{name}-es-{part}",
+            },
+            replicas=("spec", "nodeSets", EACH, "count"),
+        ),
+    ),
     ("kaito.sh", "Workspace"): (TemplatePlace(("inference", "template"), labels={"kaito.sh/workspace": "{name}"}),),
     ("llm-d.ai", "ModelService"): tuple(
         TemplatePlace(("spec", part), part, bare=True, replicas=("spec", part, "replicas"))

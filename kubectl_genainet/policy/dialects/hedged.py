@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.names import NamePeer
+from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers.base import Doubt
-from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, BlockPeer, NotPeer
+from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, BlockPeer, NotPeer, Peer
 from kubectl_genainet.policy.model import Direction, Term
 from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Policy, PolicyRule, Ports
 
@@ -31,6 +33,8 @@ class Hedges:
         for pod in snapshot.pods if any(doubt is Doubt.SHARED_NAMES for doubt, _ in doubts) else ():
             for port in pod.ports:
                 numbers.setdefault((port.name, port.protocol), set()).add(port.container_port)
+        joined = any(doubt is Doubt.SHARED_EXCEPTS for doubt, _ in doubts)
+        self._excepts = _excepts_by_namespace(snapshot) if joined else {}
         self._shared = frozenset(name for name, of_name in numbers.items() if name[0] and len(of_name) > 1)
 
     def applied(self, policy: Policy) -> Policy:
@@ -38,8 +42,8 @@ class Hedges:
             return policy
         return msgspec.structs.replace(
             policy,
-            egress=tuple(split for rule in policy.egress for split in self._split(rule, Direction.EGRESS)),
-            ingress=tuple(split for rule in policy.ingress for split in self._split(rule, Direction.INGRESS)),
+            egress=tuple(split for rule in policy.egress for split in self._split(policy, rule, Direction.EGRESS)),
+            ingress=tuple(split for rule in policy.ingress for split in self._split(policy, rule, Direction.INGRESS)),
         )
 
     def of_cilium(self, obj: KubeObject, policies: Iterable[Policy]) -> Iterator[Policy]:
@@ -58,15 +62,15 @@ class Hedges:
                 not_evaluated=((_DEFAULT_DENY, why),),
             )
 
-    def _split(self, rule: PolicyRule, direction: Direction) -> tuple[PolicyRule, ...]:
+    def _split(self, policy: Policy, rule: PolicyRule, direction: Direction) -> tuple[PolicyRule, ...]:
         certain, notes = rule, rule.not_evaluated
         for doubt, why in self._doubts:
-            less = self._less(certain, doubt, direction)
+            less = self._less(policy, certain, doubt, direction)
             if less is not certain:
                 certain, notes = less, (*notes, (rule.field, why))
         return (rule,) if certain is rule else (certain, msgspec.structs.replace(rule, not_evaluated=notes))
 
-    def _less(self, rule: PolicyRule, doubt: Doubt, direction: Direction) -> PolicyRule:
+    def _less(self, policy: Policy, rule: PolicyRule, doubt: Doubt, direction: Direction) -> PolicyRule:
         match doubt:
             case Doubt.END_PORT:
                 return _with_ports(rule, _first_alone)
@@ -78,6 +82,8 @@ class Hedges:
                 return _with_ports(rule, _without_sidecars)
             case Doubt.JOINED_EXCEPTS:
                 return _outside_excepts(rule)
+            case Doubt.SHARED_EXCEPTS:
+                return _outside_shared(rule, self._excepts.get((policy.ref.namespace, direction), ()))
             case _:
                 return rule
 
@@ -135,3 +141,43 @@ def _outside_excepts(rule: PolicyRule) -> PolicyRule:
         return rule
     outside = NotPeer(AnyOfPeer(excepts), Term.ADDRESS, "an address in no except of the rule", blocks[0].field)
     return msgspec.structs.replace(rule, peers=(AllOfPeer((AnyOfPeer(peers), outside)),))
+
+
+def _outside_shared(rule: PolicyRule, excepts: Sequence[BlockPeer]) -> PolicyRule:
+    """The rule without what lies in an exception, as far as it is a wider block that admits it."""
+    if not excepts:
+        return rule
+    if rule.peers is None:
+        return msgspec.structs.replace(rule, peers=(_outside(excepts),))
+    peers = tuple(_narrowed(peer, excepts) for peer in rule.peers)
+    return rule if peers == rule.peers else msgspec.structs.replace(rule, peers=peers)
+
+
+def _narrowed(peer: Peer, excepts: Sequence[BlockPeer]) -> Peer:
+    if not isinstance(peer, BlockPeer):
+        return peer
+    inner = [e for e in excepts if peer.block.includes(e.block) and e.block not in peer.excepts]
+    return AllOfPeer((peer, _outside(inner))) if inner else peer
+
+
+def _outside(excepts: Sequence[BlockPeer]) -> NotPeer:
+    return NotPeer(
+        AnyOfPeer(tuple(excepts)), Term.ADDRESS, "an address in no except of these policies", excepts[0].field
+    )
+
+
+def _excepts_by_namespace(snapshot: ClusterSnapshot) -> dict[tuple[str, Direction], tuple[BlockPeer, ...]]:
+    """The exceptions in NetworkPolicies, of each namespace and direction."""
+    by_place: dict[tuple[str, Direction], dict[BlockPeer, None]] = {}
+    for obj in snapshot.of("NetworkPolicy", "networking.k8s.io"):
+        try:
+            policy = compile_network_policy(obj)
+        except InputError:
+            continue
+        for direction in Direction:
+            blocks = [
+                peer for rule in policy.rules(direction) for peer in rule.peers or () if isinstance(peer, BlockPeer)
+            ]
+            found = {BlockPeer(e, (), block.field): None for block in blocks for e in block.excepts}
+            by_place.setdefault((obj.namespace, direction), {}).update(found)
+    return {place: tuple(found) for place, found in by_place.items()}

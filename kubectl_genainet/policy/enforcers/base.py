@@ -59,6 +59,7 @@ class Doubt(Enum):
     SIDECAR_PORTS = "sidecar ports"  # ports of sidecars have no names
     SCTP = "SCTP"  # what no policy drops is dropped all the same
     JOINED_EXCEPTS = "joined excepts"  # the exceptions of a rule's blocks hold for all its peers
+    SHARED_EXCEPTS = "shared excepts"  # an exception holds for every wider block of the pod's policies
 
 
 class OwnNodeClosed(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ class Enforcer(msgspec.Struct, frozen=True):
     `isolates_all` is the object by which pods without a policy are isolated: in each direction that no policy isolates them
     in, or with `isolates_unselected` those that no policy selects at all. `node_closed` is the object by which no pod
     reaches its own node, `host_namespace` the namespace that stands for the nodes.
-    `service_ports`: egress is judged with the Service's port, before address translation.
+    `service_addresses`: egress is judged before address translation: by a Service's address and port.
     `other_family_open` is why policies may not reach what a pod sends to addresses of a version that it has none of; "" where
     they do.
     `keeps_clients`: what comes through a Service from outside keeps its source address, whatever externalTrafficPolicy says.
@@ -127,7 +128,7 @@ class Enforcer(msgspec.Struct, frozen=True):
     own_node_closed: OwnNodeClosed | None = None
     node_closed: ObjectRef | None = None
     host_namespace: str = ""
-    service_ports: bool = False
+    service_addresses: bool = False
     other_family_open: str = ""
     keeps_clients: bool = False
     doubts: tuple[tuple[Doubt, str], ...] = ()

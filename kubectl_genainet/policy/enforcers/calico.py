@@ -20,7 +20,8 @@ from kubectl_genainet.policy.enforcers.base import (
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
 
-_IMAGE = "calico/node|calico-node"
+# As Calico, Rancher's mirror and RKE2 name it; Calico Enterprise has releases of its own.
+_IMAGE, _ENTERPRISE = "calico/node|(mirrored-)?calico-node|hardened-calico", "tigera/(cnx-)?node"
 _SIDECARS_SINCE = (3, 29)  # projectcalico/calico pull request 8885
 _SIDECARS = "Calico before 3.29 may not know the named ports of sidecars (init containers that keep running)"
 _KINDS = ("FelixConfiguration", "IPPool", "GlobalNetworkPolicy", "NetworkPolicy", "Tier")
@@ -69,7 +70,7 @@ CALICO = Known(
         ),
         to_own_node_exempt=False,
     ),
-    agent(_IMAGE),
+    first_of(agent(_IMAGE), agent(_ENTERPRISE)),
     first_of(
         any_object("operator.tigera.io", "Installation"),
         any_object("crd.projectcalico.org", *_KINDS),

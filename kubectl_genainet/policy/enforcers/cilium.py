@@ -38,7 +38,7 @@ _ALWAYS = Deviation(
     "Cilium documentation, Policy Enforcement Modes",
     Trait.ALL_ISOLATED,
 )
-_IMAGE = "cilium/cilium(-ci)?|cilium|anetd"
+_IMAGE = "cilium/cilium(-ci)?|cilium|anetd|(mirrored|hardened)-cilium(-cilium)?"
 # Until which release a NetworkPolicy means less than the API says. Sources: cilium/cilium issue 28684, "Port ranges" in the
 # notes of 1.16, pull request 30572; issues 24779 and 30003, pull request 44429.
 _DOUBTS = (

@@ -6,11 +6,13 @@ Source: Flannel, README ("Flannel does not control how containers are networked 
 from __future__ import annotations
 
 from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known, agent, first_of
+from kubectl_genainet.policy.enforcers.kube_router import without_policies
 
 _FIND = first_of(
-    agent(r"flannel|flannel/flannel|coreos/flannel|flannelcni/flannel"),
+    agent(r"flannel|(mirrored|hardened)-flannel(cni)?(-flannel)?"),
     agent(r"amazon-k8s-cni"),
     agent(r"kindnetd"),
+    without_policies,
 )
 
 

@@ -27,6 +27,7 @@ _OPENSHIFT, _UPSTREAM = "openshift-host-network", "ovn-host-network"
 _OPTION, _VARIABLE = "--host-network-namespace", "OVN_HOST_NETWORK_NAMESPACE"
 _OVN_KUBERNETES = "ovn-kube(rnetes)?(-[a-z]+)?|ovnkube|[^/]*ovn-kubernetes(?s:.*)"
 _KUBE_OVN = "[^/]*kube-ovn"
+_RELEASE = "ocp-v[0-9.]+-art-dev[a-z-]*|scos-content|release"  # all images of a release of OpenShift have one name
 # Kube-OVN pull request 6419.
 _EXCEPTS_APART_SINCE = (1, 17)
 _JOINED = (
@@ -69,7 +70,9 @@ def _host_namespace(snapshot: ClusterSnapshot) -> str:
 
 OVN = Known(
     Enforcer(EnforcerName.OVN, "OVN", deviations=(_host_group(_OPENSHIFT),), host_namespace=_OPENSHIFT),
-    agent(f"{_OVN_KUBERNETES}|kube-ovn"),
+    first_of(
+        agent(f"{_OVN_KUBERNETES}|kube-ovn"), agent(_RELEASE, "ovnkube-controller"), agent(_RELEASE, "ovnkube-node")
+    ),
     first_of(
         any_object("k8s.ovn.org", "EgressFirewall", "EgressIP", "UserDefinedNetwork"),
         any_object("kubeovn.io", "Subnet", "Vpc"),

@@ -1,15 +1,19 @@
 """The network policy agent of the Amazon VPC CNI, where it is switched on.
 
-Source: Amazon EKS user guide, "Limit pod traffic with Kubernetes network policies", considerations.
+Source: Amazon EKS user guide, "Limit pod traffic with Kubernetes network policies", considerations, and "Use Network Policies
+with EKS Auto Mode".
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.enforcers.base import (
     Deviation,
+    Doubt,
     Enforcer,
     EnforcerName,
     Known,
@@ -26,9 +30,22 @@ def _find(snapshot: ClusterSnapshot) -> str:
     for obj, container in running(snapshot, _AGENT):
         if "--enable-network-policy=true" in arguments_of(container):
             return str(obj.ref)
-    return ""
+    return next(_auto_mode(snapshot), "")
 
 
+def _auto_mode(snapshot: ClusterSnapshot) -> Iterator[str]:
+    """EKS Auto Mode, whose nodes have the agent built in, where its controller is switched on."""
+    for config in snapshot.named("ConfigMap", "kube-system", "amazon-vpc-cni"):
+        data = config.raw.get("data")
+        if isinstance(data, dict) and str(data.get("enable-network-policy-controller")).lower() == "true":
+            yield from (str(node_class.ref) for node_class in snapshot.of("NodeClass", "eks.amazonaws.com"))
+
+
+# aws/amazon-network-policy-controller-k8s issues 121 and 146.
+_EXCEPTS = (
+    "the agent may apply an exception of a block to wider blocks of other rules and policies too (a block without exceptions, a "
+    "rule without peers)"
+)
 _STRICT = Deviation(
     "NETWORK_POLICY_ENFORCING_MODE is strict: a pod that no policy selects is isolated in both directions",
     "Amazon EKS user guide, network policies, strict mode",
@@ -60,7 +77,8 @@ VPC_CNI = Known(
             ),
         ),
         owned_pods_only=True,
-        service_ports=True,
+        service_addresses=True,
+        doubts=((Doubt.SHARED_EXCEPTS, _EXCEPTS),),
         other_family_open=(
             "policies reach the pod's primary interface only, and traffic of the other IP version leaves by another one "
             "(ENABLE_V4_EGRESS, ENABLE_V6_EGRESS; Amazon EKS user guide, network policies, considerations)"

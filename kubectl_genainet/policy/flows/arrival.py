@@ -19,18 +19,24 @@ from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
+from kubectl_genainet.policy.flows.secondary import why_beside_policies
+from kubectl_genainet.policy.flows.service_address import why_it_may_differ
 from kubectl_genainet.policy.flows.tunnels import tunnel_of
+from kubectl_genainet.policy.flows.waypoints import Waypoint, waypoint_of
+from kubectl_genainet.policy.matching.mesh import HBONE
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
     Explanation,
     NotEvaluated,
+    PolicyEndpoint,
     PolicyFlow,
     PolicyVerdict,
     Reason,
     both,
     ip_endpoint,
+    pod_endpoint,
 )
 
 _LOCAL_DNS = "169.254.20.10"
@@ -48,11 +54,13 @@ def explain_arriving(
     snapshot = engine.snapshot
     target = snapshot.service(*service.split("/", 1)) if service else None
     if entry is not None and flow.source.name:
-        there = f"{flow.destination} {flow.protocol} {flow.port}"
-        note = f"the connection is sent to {entry.address}:{entry.port}; that node makes {there} of it"
-        return _combined(flow, ways_through(engine, flow, entry), note)
+        return _to_an_entry(engine, flow, entry)
     tunnel = tunnel_of(snapshot, flow)
     if tunnel is not None:
+        server = snapshot.pod(flow.destination.namespace, flow.destination.name)
+        waypoint = waypoint_of(snapshot, server, target) if server is not None and tunnel.port == HBONE else None
+        if waypoint is not None:
+            return _through_waypoint(engine, flow, waypoint)
         inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
         if tunnel.certain:
             return msgspec.structs.replace(inside, arrival=tunnel.note)
@@ -67,8 +75,8 @@ def explain_arriving(
         cache = node_local_dns(snapshot)
         if cache is not None:
             return to_node_local_dns(engine, flow, *cache)
-    if target is not None and engine.enforcer.service_ports:
-        return _by_service_port(engine, flow, target)
+    if target is not None and engine.enforcer.service_addresses:
+        return _by_service_address(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
         explanation = engine.explain(flow)
@@ -78,7 +86,68 @@ def explain_arriving(
         return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
-    return engine.explain(flow)
+    explanation = engine.explain(flow)
+    why = why_beside_policies(snapshot, flow.destination.ip) if explanation.ingress.reason is Reason.OUTSIDE else ""
+    if why and flow.source.name:
+        return _beside_policies(explanation, why, further=bool(snapshot.of("MultiNetworkPolicy", "k8s.cni.cncf.io")))
+    return (
+        msgspec.structs.replace(explanation, arrival=_untranslated(target, flow)) if target is not None else explanation
+    )
+
+
+def _beside_policies(explanation: Explanation, why: str, *, further: bool) -> Explanation:
+    """A flow that may pass by what enforces policies; `further` policies may be about the other network."""
+    isolated = explanation.egress.reason not in (Reason.DEFAULT, Reason.INERT)
+    sides = ((Direction.EGRESS,) if isolated else ()) + ((Direction.INGRESS,) if further else ())
+    return _opened(msgspec.structs.replace(explanation, arrival=why), sides, why)
+
+
+def _untranslated(service: Service, flow: PolicyFlow) -> str:
+    """That a headless Service leaves the port as it is, where it names another one; "" where it makes no difference."""
+    differs = any(p.port == flow.port and p.target_port not in (0, p.port) for p in service.spec.ports)
+    if service.spec.cluster_ip != "None" or not differs:
+        return ""
+    return (
+        f"the Service is headless, so nothing translates its port: the connection arrives on port {flow.port} as it is"
+    )
+
+
+def _to_an_entry(engine: PolicyEngine, flow: PolicyFlow, entry: NodeEntry) -> Explanation:
+    """A pod's connection to a port of a node, or to a load balancer that takes it to one."""
+    who = "that node" if engine.snapshot.node_at(entry.address) is not None else "the load balancer, by way of a node,"
+    there = f"{flow.destination} {flow.protocol} {flow.port}"
+    note = f"the connection is sent to {entry.address}:{entry.port}; {who} makes {there} of it"
+    explanation = _combined(flow, ways_through(engine, flow, entry), note)
+    return msgspec.structs.replace(explanation, flow=flow, arriving=explanation.arriving or (explanation.flow,))
+
+
+def _through_waypoint(engine: PolicyEngine, flow: PolicyFlow, waypoint: Waypoint) -> Explanation:
+    """A flow whose client and server each talk with a waypoint. It is known where policies say the same of any peer."""
+    note = (
+        f"the connection {'takes' if waypoint.certain else 'may take'} the waypoint {waypoint.namespace}/{waypoint.name}, in "
+        f"the tunnel (port {HBONE}): the client's policies see it sent to the waypoint, the server's see it come from there"
+    )
+    proxies = [pod_endpoint(pod.metadata.namespace, pod.metadata.name) for pod in waypoint.pods(engine.snapshot)]
+    direct = msgspec.structs.replace(flow, port=HBONE)
+    explanation = msgspec.structs.replace(engine.explain(direct), arrival=note)
+    ways = [_joined(engine, flow, direct, proxy) for proxy in proxies]
+    if ways:
+        return _combined(flow, ways if waypoint.certain else [explanation, *ways], note)
+    closed = [d for d in Direction if explanation.direction(d).reason not in (Reason.DEFAULT, Reason.INERT)]
+    return _opened(explanation, closed, f"{note}; its pods are not among the objects")
+
+
+def _joined(engine: PolicyEngine, asked: PolicyFlow, direct: PolicyFlow, proxy: PolicyEndpoint) -> Explanation:
+    """From the client to the proxy and from there to the server, as one connection: what denies one of them denies it."""
+    first = engine.explain(msgspec.structs.replace(direct, destination=proxy))
+    second = engine.explain(msgspec.structs.replace(direct, source=proxy))
+    egress = min((first.egress, second.egress), key=_openness)
+    ingress = min((second.ingress, first.ingress), key=_openness)
+    return Explanation(asked, both(egress.verdict, ingress.verdict), egress, ingress)
+
+
+def _openness(result: DirectionResult) -> int:
+    return (PolicyVerdict.DENY, PolicyVerdict.UNKNOWN, PolicyVerdict.ALLOW).index(result.verdict)
 
 
 def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
@@ -140,19 +209,11 @@ def _past_policies(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
     return _opened(explanation, (Direction.EGRESS,), engine.enforcer.other_family_open)
 
 
-def _by_service_port(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
-    """A flow whose egress is judged before address translation: with the Service's port, not with the target port."""
+def _by_service_address(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
+    """A flow whose egress is judged before address translation."""
     explanation = engine.explain(flow)
-    ports = sorted({p.port for p in service.spec.ports if p.protocol == flow.protocol})
-    judged = explanation.egress.reason is Reason.RULE and explanation.egress.verdict is PolicyVerdict.ALLOW
-    if not judged or flow.port in ports or not service.cluster_ips:
-        return explanation
-    note = (
-        f"{engine.enforcer.title} judges what a pod sends before address translation, with the Service's port "
-        f"({', '.join(map(str, ports))}) instead of the target port {flow.port}: the two must be the same (Amazon EKS user "
-        "guide, network policies, considerations)"
-    )
-    return _opened(msgspec.structs.replace(explanation, arrival=note), (Direction.EGRESS,), note)
+    why = why_it_may_differ(engine, flow, service)
+    return _opened(msgspec.structs.replace(explanation, arrival=why), (Direction.EGRESS,), why) if why else explanation
 
 
 def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:

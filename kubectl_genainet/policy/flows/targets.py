@@ -51,7 +51,7 @@ class FlowDestination(NamedTuple):
     protocol: str
     port: int
     service: str = ""
-    entry: NodeEntry | None = None  # where the connection is sent to a port of a node
+    entry: NodeEntry | None = None  # where the connection is sent to a port of a node or to a load balancer
 
 
 class SentFlow(NamedTuple):
@@ -155,7 +155,9 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
             if backend.ready:
                 pod = snapshot.pod(where, backend.pod) if backend.pod else None
                 endpoint = _endpoint(pod, backend.ip) if pod else ip_endpoint(backend.ip)
-                backends.append(FlowDestination(endpoint, port.protocol, backend.port, name))
+                backends.append(
+                    FlowDestination(endpoint, port.protocol, _arrives_at(service, port, backend.port), name)
+                )
     elif not service.spec.selector:
         backends = [
             FlowDestination(ip_endpoint(ip), port.protocol, number, name)
@@ -167,13 +169,27 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
             if pod.metadata.namespace == service.metadata.namespace and wanted <= pod.metadata.labels.items():
                 number = _target_port(pod, port)
                 if number and not pod.finished:
-                    backends.append(FlowDestination(_endpoint(pod), port.protocol, number, name))
+                    arrives = _arrives_at(service, port, number)
+                    backends.append(
+                        FlowDestination(_endpoint(pod, _of_family(service, pod)), port.protocol, arrives, name)
+                    )
     if not backends:
         raise InputError(
             f"Service {name} port {port.port} has no ready backend: there is no flow to judge",
             hint="`kubectl genainet doctor` says why a Service has no endpoints.",
         )
     return backends
+
+
+def _arrives_at(service: Service, port: ServicePort, target: int) -> int:
+    """The port that a client's connection arrives at. A headless Service is a name for addresses: nothing translates the port."""
+    return port.port if service.spec.cluster_ip == "None" else target
+
+
+def _of_family(service: Service, pod: Pod) -> str:
+    """The pod's address of the one IP version that a Service has; "" where it has both, or is not known to have one."""
+    versions = {":" in ip for ip in service.cluster_ips}
+    return next((ip for ip in pod.ips if {":" in ip} == versions), "")
 
 
 def _endpoints(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> Iterator[tuple[str, int]]:
@@ -271,7 +287,9 @@ def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> lis
     if not isinstance(target.port, int):
         raise InputError(f"{target} needs a port number", hint=f"Give one: {target.name}:443")
     behind = snapshot.service_at(target.name, target.port, protocol)
-    entry = NodeEntry(target.name, target.port) if snapshot.node_at(target.name) is not None else None
+    by_balancer = behind is not None and _proxies(behind.service, target.name)
+    at_entry = by_balancer or snapshot.node_at(target.name) is not None
+    entry = NodeEntry(target.name, target.port) if at_entry else None
     if behind is not None:
         return [d._replace(entry=entry) for d in backends_of(snapshot, behind.service, behind.port)]
     if entry is not None:
@@ -279,6 +297,12 @@ def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> lis
         if ports:
             return ports
     return [FlowDestination(ip_endpoint(target.name), protocol, target.port)]
+
+
+def _proxies(service: Service, address: str) -> bool:
+    """Whether an address is a load balancer's that takes connections itself (ipMode Proxy)."""
+    balancers = service.status.load_balancer.ingress
+    return any(b.ip_mode == "Proxy" and canonical_ip(b.ip) == canonical_ip(address) for b in balancers if b.ip)
 
 
 def _host_ports(snapshot: ClusterSnapshot, entry: NodeEntry, protocol: str) -> Iterator[FlowDestination]:

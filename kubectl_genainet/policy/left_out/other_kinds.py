@@ -69,6 +69,7 @@ _WORKLOADS = EnforcementPoint(
     OTHER_TIER, admits=False, directions=_INGRESS
 )  # who may call a workload, beside all policies
 _APART = EnforcementPoint(OTHER_TIER, admits=False)
+_SENDERS = EnforcementPoint(OTHER_TIER, admits=False, directions=_EGRESS)
 _OUTSIDE = EnforcementPoint(OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True)
 
 # One entry is all that a kind needs: it is read from clusters (kube/resources.py), scoped in manifests and named in verdicts.
@@ -90,8 +91,22 @@ OTHER_KINDS: Mapping[tuple[str, str], OtherKind] = {
     ("policy.linkerd.io", "Server"): OtherKind("servers", _WORKLOADS),
     ("policy.linkerd.io", "EgressNetwork"): OtherKind("egressnetworks", _OUTSIDE),
     ("kuma.io", "MeshTrafficPermission"): OtherKind("meshtrafficpermissions", _WORKLOADS),
+    ("kuma.io", "Mesh"): OtherKind("meshes", _WORKLOADS, namespaced=False),
     ("consul.hashicorp.com", "ServiceIntentions"): OtherKind("serviceintentions", _WORKLOADS),
     ("networking.istio.io", "Sidecar"): OtherKind("sidecars", _OUTSIDE),
+    ("neuvector.com", "NvSecurityRule"): OtherKind("nvsecurityrules", _APART),
+    ("neuvector.com", "NvClusterSecurityRule"): OtherKind("nvclustersecurityrules", _APART, namespaced=False),
+    ("security.kubearmor.com", "KubeArmorPolicy"): OtherKind("kubearmorpolicies", _SENDERS),
+    ("security.kubearmor.com", "KubeArmorClusterPolicy"): OtherKind(
+        "kubearmorclusterpolicies", _SENDERS, namespaced=False
+    ),
+    ("security.policy.gloo.solo.io", "AccessPolicy"): OtherKind("accesspolicies", _WORKLOADS),
+    ("networking.aviatrix.com", "FirewallPolicy"): OtherKind("firewallpolicies", _APART),
+    ("cilium.io", "CiliumNodeConfig"): OtherKind("ciliumnodeconfigs", _BEYOND),  # options of the agents of some nodes
+    # Nodes of EKS Auto Mode that isolate the pods which no policy selects.
+    ("eks.amazonaws.com", "NodeClass"): OtherKind(
+        "nodeclasses", EnforcementPoint(DEFAULT_TIER, admits=False, denies=False, isolates=True), namespaced=False
+    ),
     # No policies, but networks that keep pods apart.
     ("k8s.ovn.org", "UserDefinedNetwork"): OtherKind("userdefinednetworks", _APART),
     ("k8s.ovn.org", "ClusterUserDefinedNetwork"): OtherKind("clusteruserdefinednetworks", _APART, namespaced=False),

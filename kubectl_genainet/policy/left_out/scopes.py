@@ -1,7 +1,8 @@
 """Which pods a policy that is not evaluated may concern, and whose traffic with them.
 
 Where the object does not say so in a form that is read here, it is all within the policy's reach. Sources: Istio,
-"AuthorizationPolicy" and "Sidecar"; OVN-Kubernetes, "User Defined Network"; Kube-OVN, "Subnet"; Linkerd, "Egress Networks".
+"AuthorizationPolicy" and "Sidecar"; Kuma, "Mutual TLS"; Amazon EKS, "Create a Node Class"; KubeArmor, policy specification;
+OVN-Kubernetes, "User Defined Network"; Kube-OVN, "Subnet"; Linkerd, "Egress Networks".
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ from kubectl_genainet.policy.where import Where
 
 MESH_ROOT = "istio-system"
 _DEFAULT_VPC = "ovn-cluster"
+_OF_POLICIES = frozenset(
+    {
+        "enable-policy",
+        "policy-audit-mode",
+        "labels",
+        "policy-cidr-match-mode",
+        "enable-k8s-networkpolicy",
+        "allow-localhost",
+    }
+)
 _POD_PART = {"podSelector", "namespaceSelector"}
 
 
@@ -82,6 +93,30 @@ def _egress_network(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None
     return None if spec.get("trafficPolicy") == "Allow" else PolicyScope(PodsPeer(namespace=obj.namespace))
 
 
+def _mutual_tls_of_kuma(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """A mesh with mutual TLS: its proxies refuse what no MeshTrafficPermission admits."""
+    if not _mapping(spec.get("mtls")).get("enabledBackend"):
+        return None
+    injected = Selector((Requirement("kuma.io/sidecar-injection", Operator.IN, ("enabled", "true")),))
+    return PolicyScope(AnyOfPeer((PodsPeer(injected), PodsPeer(namespaces=injected))))
+
+
+def _node_class(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    return EVERYBODY if spec.get("networkPolicy") == "DefaultDeny" else None
+
+
+def _node_config(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """Only where it changes what agents make of policies."""
+    return EVERYBODY if _mapping(spec.get("defaults")).keys() & _OF_POLICIES else None
+
+
+def _kubearmor(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """Only where it is about the network."""
+    if not _mapping(spec.get("network")).get("matchProtocols"):
+        return None
+    return PolicyScope(_workloads(obj, _mapping(spec.get("selector")).get("matchLabels")))
+
+
 def _own_network(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
     """A primary network of some namespaces: pods of others are not on it."""
     network = _mapping(spec.get("network", spec))
@@ -114,6 +149,12 @@ _READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], Policy
     ("security.istio.io", "AuthorizationPolicy"): _authorization,
     ("networking.istio.io", "Sidecar"): _sidecar,
     ("policy.linkerd.io", "EgressNetwork"): _egress_network,
+    ("kuma.io", "Mesh"): _mutual_tls_of_kuma,
+    ("eks.amazonaws.com", "NodeClass"): _node_class,
+    ("cilium.io", "CiliumNodeConfig"): _node_config,
+    ("security.policy.gloo.solo.io", "AccessPolicy"): lambda obj, spec: EVERYBODY,
+    ("security.kubearmor.com", "KubeArmorPolicy"): _kubearmor,
+    ("security.kubearmor.com", "KubeArmorClusterPolicy"): _kubearmor,
     ("k8s.ovn.org", "UserDefinedNetwork"): _own_network,
     ("k8s.ovn.org", "ClusterUserDefinedNetwork"): _own_network,
     ("kubeovn.io", "Subnet"): _subnet,

@@ -48,6 +48,9 @@ class AddressBlock(msgspec.Struct, frozen=True):
     def holds(self, address: Address) -> bool:
         return address.version == self.version and self.first <= address.value <= self.last
 
+    def includes(self, other: AddressBlock) -> bool:
+        return other.version == self.version and self.first <= other.first and other.last <= self.last
+
     def __str__(self) -> str:
         return self.text
 
@@ -75,8 +78,7 @@ def excepts_of(cidr: AddressBlock, texts: tuple[str, ...], where: Where) -> tupl
     excepts = []
     for i, text in enumerate(texts):
         block = block_of(text, where.item(i))
-        inside = block.version == cidr.version and cidr.first <= block.first and block.last <= cidr.last
-        if not inside or (block.first, block.last) == (cidr.first, cidr.last):
+        if not cidr.includes(block) or (block.first, block.last) == (cidr.first, cidr.last):
             raise where.item(i).error(f"{text!r} is not a strict part of {cidr.text!r}")
         excepts.append(block)
     return tuple(excepts)

@@ -1,4 +1,5 @@
-"""Whether a proxy of Istio's takes a pod's connections, as far as the objects show. Source: Istio, "Sidecar injection".
+"""Whether a proxy of a mesh takes a pod's connections, as far as the objects show. Sources: Istio, "Sidecar injection";
+Linkerd, "Authorization Policy".
 
 Also the ports that proxies of meshes take connections of others on.
 """
@@ -8,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 HBONE, LINKERD_INBOUND = 15008, 4143
 _INJECT = "sidecar.istio.io/inject"
+_LINKERD_PROXY, _LINKERD_INJECT = "linkerd-proxy", "linkerd.io/inject"
+_LINKERD_DEFAULT, _LINKERD_ADMITS_ALL = "config.linkerd.io/default-inbound-policy", "all-unauthenticated"
 
 
 class MeshLevel(IntEnum):
@@ -37,3 +41,30 @@ def mesh_level(pod: Pod, namespace_labels: Mapping[str, str]) -> MeshLevel:
     return (
         MeshLevel.TO_BE_INJECTED if asked and "false" not in wish and by_namespace != "disabled" else MeshLevel.OUTSIDE
     )
+
+
+def linkerd_default(pod: Pod, namespace_annotations: Mapping[str, str], of_mesh: str) -> str:
+    """What Linkerd's proxy of a pod admits by default; "" for a pod that has none and is to get none."""
+    notes = {**namespace_annotations, **pod.metadata.annotations}
+    proxied = any(c.name == _LINKERD_PROXY for c in (*pod.spec.containers, *pod.spec.init_containers))
+    if pod.spec.host_network or not (proxied or notes.get(_LINKERD_INJECT) in ("enabled", "ingress")):
+        return ""
+    return notes.get(_LINKERD_DEFAULT) or of_mesh or _LINKERD_ADMITS_ALL
+
+
+def linkerd_mesh_default(snapshot: ClusterSnapshot) -> str:
+    """The default of the whole mesh, as linkerd-config has it; "" where it does not say."""
+    for obj in snapshot.named("ConfigMap", "linkerd", "linkerd-config"):
+        data = obj.raw.get("data")
+        for line in str(data.get("values", "")).splitlines() if isinstance(data, dict) else ():
+            name, _, value = line.strip().partition(":")
+            if name == "defaultInboundPolicy":
+                return value.strip().strip("\"'")
+    return ""
+
+
+def linkerd_defaults(snapshot: ClusterSnapshot) -> frozenset[str]:
+    """The defaults that objects set anywhere."""
+    pods = [pod.metadata.annotations.get(_LINKERD_DEFAULT, "") for pod in snapshot.pods]
+    namespaces = [obj.annotations.get(_LINKERD_DEFAULT, "") for obj in snapshot.of("Namespace", "")]
+    return frozenset((*pods, *namespaces, linkerd_mesh_default(snapshot)))

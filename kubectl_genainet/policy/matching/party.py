@@ -11,8 +11,11 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Node, Pod
 from kubectl_genainet.model.target import pod_named
 from kubectl_genainet.policy.matching.cidr import Address, address_of
-from kubectl_genainet.policy.matching.mesh import MeshLevel, mesh_level
+from kubectl_genainet.policy.matching.mesh import MeshLevel, linkerd_default, linkerd_mesh_default, mesh_level
 from kubectl_genainet.policy.model import PolicyEndpoint
+
+# Amazon EKS user guide, Fargate; Kubernetes, well-known labels.
+_FARGATE, _COMPUTE, _SYSTEM = "eks.amazonaws.com/fargate-profile", "eks.amazonaws.com/compute-type", "kubernetes.io/os"
 
 
 class PartyKind(Enum):
@@ -51,7 +54,9 @@ class PolicyParty:
     ports: tuple[NamedPort, ...] = ()
     domain: str = ""
     owned: bool = True  # by a controller; of a pod
+    platform: str = ""  # of a pod: what runs it, where that is no node with Linux of its own (Fargate, Windows)
     mesh: MeshLevel = MeshLevel.OUTSIDE
+    linkerd: str = ""  # what Linkerd's proxy of the pod admits by default; empty where it has none
     versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
 
     def same_pod(self, other: PolicyParty) -> bool:
@@ -73,6 +78,8 @@ class Parties:
         self.snapshot = snapshot
         self._namespace_labels: dict[str, dict[str, str]] = {}
         self._node_labels = {n.metadata.name: n.metadata.labels for n in snapshot.nodes}
+        self._annotations = {o.name: o.annotations for o in snapshot.of("Namespace", "")}
+        self._mesh_default = linkerd_mesh_default(snapshot)
         self._host_pods = {
             address: pod
             for pod in snapshot.host_pods
@@ -138,7 +145,9 @@ class Parties:
             service_account=pod.spec.service_account_name or "default",
             versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
             mesh=mesh_level(pod, self._labels_of(meta.namespace)),
+            linkerd=linkerd_default(pod, self._annotations.get(meta.namespace, {}), self._mesh_default),
             owned=bool(meta.owner_references),
+            platform=self._platform(pod),
             ports=_named_ports(pod),
         )
 
@@ -147,6 +156,12 @@ class Parties:
         return PolicyParty(
             PartyKind.HOST, f"node {meta.name}", address=address, node=meta.name, node_labels=meta.labels
         )
+
+    def _platform(self, pod: Pod) -> str:
+        node_labels = self._node_labels.get(pod.spec.node_name, {})
+        if _FARGATE in pod.metadata.labels or node_labels.get(_COMPUTE) == "fargate":
+            return "Fargate"
+        return "Windows" if node_labels.get(_SYSTEM) == "windows" else ""
 
     def _labels_of(self, namespace: str) -> dict[str, str]:
         labels = self._namespace_labels.get(namespace)

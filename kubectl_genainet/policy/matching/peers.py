@@ -327,9 +327,14 @@ class UnknownPeer(msgspec.Struct, frozen=True):
 
 
 class OwnedPodPeer(msgspec.Struct, frozen=True):
-    """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
+    """Pods that a controller made, on nodes with Linux. Of others it is not known: the VPC CNI documents none."""
 
     def match(self, party: PolicyParty, own: PolicyParty) -> Match:
+        if party.platform:
+            return Match(
+                None,
+                why=f"{party.text} runs on {party.platform}, and the enforcer applies policies on Linux nodes only",
+            )
         if party.owned:
             return YES
         return Match(

@@ -1,18 +1,37 @@
 """Where a policy comes from: an edit that is made only in the cluster is undone by the next release of what keeps it.
 
 Sources: Helm, "Labels and Annotations" and the annotations of adoption; Argo CD, "Resource Tracking"; Flux, labels of its
-Kustomizations and HelmReleases; Kubernetes API reference, metadata.ownerReferences.
+Kustomizations and HelmReleases; Kubernetes API reference, metadata.ownerReferences; Kyverno, "Generate rules"; Hierarchical
+Namespace Controller, "Concepts"; K3s, "Packaged components"; Operator Lifecycle Manager; kapp, "Apply"; Config Sync, "Labels and
+annotations"; Kubernetes, cluster/addons/addon-manager.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kubectl_genainet.model.kube import KubeObject
 
-_HELM = "meta.helm.sh/release-name"
+_HELM, _HELM_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 _BY_HAND = ("", "kubectl", "manual", "none")
 _FLUX = (("Kustomization", "kustomize.toolkit.fluxcd.io"), ("HelmRelease", "helm.toolkit.fluxcd.io"))
 _ARGO = ("argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance")
+
+# Keys of labels and annotations whose value names what writes the object again, and what that is.
+_NAMED = (
+    ("generate.kyverno.io/policy-name", "Kyverno policy"),
+    ("hnc.x-k8s.io/inherited-from", "Hierarchical Namespace Controller, which copies it from namespace"),
+    ("objectset.rio.cattle.io/owner-name", "Addon"),
+    ("olm.owner", "Operator Lifecycle Manager, for"),
+    ("config.k8s.io/owning-inventory", "inventory"),
+)
+# Keys that say by their being there, or by one value, that something does.
+_SAID = (
+    ("kapp.k14s.io/app", "", "kapp"),
+    ("configmanagement.gke.io/managed", "enabled", "Config Sync"),
+    ("addonmanager.kubernetes.io/mode", "Reconcile", "the addon manager"),
+)
 
 
 def keeper_of(obj: KubeObject) -> str:
@@ -27,10 +46,21 @@ def keeper_of(obj: KubeObject) -> str:
         if name:
             return f"Flux {kind} {namespace}/{name}" if namespace else f"Flux {kind} {name}"
     if annotations.get(_HELM):
-        return f"Helm release {annotations[_HELM]}"
+        elsewhere = annotations.get(_HELM_NAMESPACE, obj.namespace) != obj.namespace
+        return f"Helm release {f'{annotations[_HELM_NAMESPACE]}/' if elsewhere else ''}{annotations[_HELM]}"
+    keeper = _by_mark({**annotations, **labels})
+    if keeper:
+        return keeper
     metadata = obj.raw.get("metadata", {})
     for owner in metadata.get("ownerReferences") or ():
         if isinstance(owner, dict) and owner.get("controller"):
             return f"{owner.get('kind', '')} {owner.get('name', '')}"
     manager = str(labels.get(_MANAGED_BY, ""))
     return "" if manager.lower() in _BY_HAND else manager
+
+
+def _by_mark(marks: Mapping[str, str]) -> str:
+    for key, what in _NAMED:
+        if marks.get(key):
+            return f"{what} {marks[key]}"
+    return next((what for key, value, what in _SAID if key in marks and value in ("", marks[key])), "")

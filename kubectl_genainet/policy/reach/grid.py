@@ -120,7 +120,8 @@ def _groups(
 ) -> Iterator[PodGroup]:
     """Classes that differ only by labels of one pod (and what has no effect here) are put together."""
     wanted = sum(1 << c.index for c in chosen)
-    sets: list[Sequence[int]] = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
+    sides = (side for m in matrices.values() for side in (m.allowed, m.unknown))
+    sets: list[Sequence[int]] = [[row * (wanted >> i & 1) for i, row in enumerate(side)] for side in sides]
     sets += [transposed(side) for side in sets]
     together: dict[object, list[PodClass]] = {}
     for pod_class in chosen:

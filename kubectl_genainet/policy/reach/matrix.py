@@ -10,6 +10,8 @@ from kubectl_genainet.policy.model import Direction, PolicyVerdict
 from kubectl_genainet.policy.reach.classes import PodClass
 from kubectl_genainet.policy.reach.rows import MatrixRows
 
+_SET = ord("1")
+
 
 class Matrix(msgspec.Struct, frozen=True):
     """Row i is the source class i, bit j of `allowed[i]` and `unknown[i]` the destination class j; the rest is denied.
@@ -61,17 +63,19 @@ def transposed(columns: Sequence[int]) -> list[int]:
     destinations: dict[int, int] = {}
     for j, column in enumerate(columns):
         destinations[column] = destinations.get(column, 0) | 1 << j
-    text = "".join(format(column, f"0{size}b")[::-1] for column in destinations)
+    text = bytearray(len(destinations) * size)  # filled in place: joined strings take it twice
+    for number, column in enumerate(destinations):
+        text[number * size : (number + 1) * size] = format(column, f"0{size}b")[::-1].encode()
     targets = list(destinations.values())
-    unions: dict[str, int] = {}
+    unions: dict[bytes, int] = {}
     rows = []
     for i in range(size):
-        signature = text[i::size]
+        signature = bytes(text[i::size])
         union = unions.get(signature)
         if union is None:
             union = 0
             for bit, target in zip(signature, targets, strict=True):
-                if bit == "1":
+                if bit == _SET:
                     union |= target
             unions[signature] = union
         rows.append(union)

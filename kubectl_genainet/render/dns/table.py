@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.finding import Finding, counted
+from kubectl_genainet.model.history import LEFT_OUT
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import ClientStats, DnsSummary, NameStats, QueryCounts, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -156,6 +157,10 @@ def account(summary: DnsSummary) -> str:
         text += f"; {summary.unlisted} more rows of names not listed"
     emitted = events.get("emitted")
     text += f"; {emitted} records, {events.get('lost')} lost" if emitted is not None else "; records not accounted for"
+    if left_out := sum(losses.count for losses in summary.lost if losses.where == LEFT_OUT):
+        text += (
+            f"; {left_out} more were answered quickly and are not among these: the recorder kept them as totals only"
+        )
     if summary.agents:
         text += f"; {busiest(summary.agents)}"
     if summary.silent_nodes:

@@ -34,7 +34,7 @@ def drops_document(
 
 
 def _drop_card(row: DropRow, more: int) -> Card:
-    ends = f"{of_drops.who(row.client)} → {of_drops.who(row.server)}" if row.client or row.server else row.node
+    ends = f"{of_drops.client(row)} → {of_drops.who(row.server)}" if row.client or row.server else row.node
     others = f"; {more} more like it" if more else ""
     return Card(
         row.title,

@@ -39,6 +39,10 @@ def who(party: Party | None) -> str:
     return f"{name}:{party.port}" if party.port else name
 
 
+def client(row: DropRow) -> str:
+    return f"{who(row.client)} or behind it" if row.client_hidden else who(row.client)
+
+
 def where(row: DropRow) -> str:
     """The namespace it happened in, and the hook or device."""
     place = row.pod.partition("/")[2] if row.pod else row.node
@@ -57,7 +61,7 @@ def _arrow(row: DropRow) -> str:
 COLUMNS: tuple[Column[DropRow], ...] = (
     Column("PACKETS", lambda r: str(r.packets), right=True),
     Column("WHAT", lambda r: r.outcome.value, style=lambda r: SEVERITY_STYLE[r.severity]),
-    Column("CLIENT", lambda r: who(r.client)),
+    Column("CLIENT", client),
     Column("SERVER", lambda r: who(r.server)),
     Column("SERVICE", lambda r: f"{r.service.name}:{r.service.port}" if r.service else "-"),
     Column("PROTO", lambda r: r.protocol.value if r.client or r.server else "-", spare=1),
@@ -96,7 +100,7 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
     """What is behind a row, each statement with how it is known; `more` rows are like it."""
     mark = "✗" if row.severity is Severity.ERROR else "!" if row.severity is Severity.WARNING else "·"
     arrow = "?→" if row.direction == "unknown" else "→"
-    ends = f"{who(row.client)} {arrow} {who(row.server)}" if row.client or row.server else row.node
+    ends = f"{client(row)} {arrow} {who(row.server)}" if row.client or row.server else row.node
     head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
     head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
     way = {"reply": ", in the reply's direction", "unknown": "; which end is the server is not known"}.get(

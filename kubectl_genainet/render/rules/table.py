@@ -77,15 +77,27 @@ COLUMNS: tuple[Column[RulesRow], ...] = (
 )
 
 
-def rules_table(report: RulesReport, *, wide: bool = False) -> RenderableType:
-    """The table, or the tree where the terminal is too narrow for it."""
+def rules_table(report: RulesReport, target: str = "", *, wide: bool = False) -> RenderableType:
+    """The table, or the tree where the terminal is too narrow for it. `target`: what was asked for; "": all Services."""
+    if not report.rows:
+        return rules_tree(report, target)
     shown = table(COLUMNS, report.rows, wide=wide)
     return Group(WhereItFits(shown, Group(*_trees(report))), *_ways(report), *_findings(report))
 
 
-def rules_tree(report: RulesReport) -> RenderableType:
+def rules_tree(report: RulesReport, target: str = "") -> RenderableType:
     """Service port → node → address → backend, each with its chain, its share and its hits."""
-    return Group(*_trees(report), *_ways(report), *_findings(report))
+    programmed = _trees(report) if report.rows else [Text(nothing_programmed(report, target))]
+    return Group(*programmed, *_ways(report), *_findings(report))
+
+
+def nothing_programmed(report: RulesReport, target: str) -> str:
+    """Why there is no row."""
+    if not report.nodes:
+        return "No rules were read."
+    if target:
+        return f"Nothing is programmed for {printable(target)} in the rules that were read."
+    return "No Service is programmed in the rules that were read."
 
 
 def _trees(report: RulesReport) -> Iterable[RenderableType]:

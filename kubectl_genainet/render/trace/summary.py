@@ -88,6 +88,10 @@ def summary_block(
     return Group(*parts)
 
 
+def totals_lack(summary: TraceSummary) -> bool:
+    return any(losses.probe == "connections" for losses in summary.lost)
+
+
 def account(summary: TraceSummary) -> str:
     verdicts = ", ".join(f"{n} {name}" for name, n in sorted(summary.verdicts.items())) or "none"
     events = summary.events
@@ -107,7 +111,8 @@ def account(summary: TraceSummary) -> str:
     if summary.sampled > 1:
         text += (
             f"; the agents kept within their budget of CPU time (--budget): at times one connection in {summary.sampled} was "
-            f"followed, and {summary.left_out} that were seen in part are left out; totals are of all"
+            f"followed, and {summary.left_out} that were seen in part are left out; "
+            f"totals are of all{' but what was lost of them' if totals_lack(summary) else ''}"
         )
     if summary.agents:
         text += f"; {busiest(summary.agents)}"

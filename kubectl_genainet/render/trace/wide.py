@@ -28,10 +28,18 @@ WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
     Column("BYTES BACK", lambda p: str(p.stream.reply_bytes) if p.stream else "-"),
     Column("SILENCE", lambda p: _silence(p)),
     Column("END", lambda p: _ending(p)),
-    Column("WAY BACK", lambda p: way_back(p.back)),
+    Column("WAY BACK", lambda p: ways_back(p)),
     Column("ENDPOINT CHAIN", lambda p: (p.nat.endpoint_chain or "-") if p.nat else "-"),
 )
 _WIDTHS = (27, 28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 10, 18, 14, 40, 0)
+
+
+def ways_back(path: PacketPath) -> str:
+    """The SYN-ACK's way, and the first data's where that took another, or did not get as far. "…": its begin was not seen."""
+    first, data = way_back(path.back), way_back(path.back_data)
+    if path.back and path.hops and path.back[0].node != path.hops[-1].node:
+        first = f"… · {first}"
+    return f"{first}; data: {data}" if path.back_data and data != first else first
 
 
 def way_back(hops: Sequence[Hop]) -> str:

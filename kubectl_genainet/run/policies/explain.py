@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.target import Target, TargetKind, parse_target
@@ -119,8 +120,10 @@ class FlowsBetween:
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """What would admit one flow, by whichever node it comes; None where nothing is needed or nothing helps."""
         arriving = self._arriving.get(flow, ())
-        if not 1 < len(arriving) <= _MOST_ARRIVING:
-            return None if arriving else self._patcher.patch(flow)
+        if len(arriving) <= 1:
+            return self._patcher.patch(*arriving or (flow,))
+        if len(arriving) > _MOST_ARRIVING:
+            return None
         option = patch_all(self.engine, arriving)
         if option is None:
             return None
@@ -135,7 +138,9 @@ class FlowsBetween:
 
 
 def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
-    """Names the policies that are not evaluated."""
+    """Names the kinds that may not be listed, and the policies that are not evaluated."""
+    if unread := unread_kinds(engine.snapshot):
+        warn(unread)
     for policy in engine.unevaluated[:_MOST_NAMED]:
         warn(str(policy))
     more = len(engine.unevaluated) - _MOST_NAMED

@@ -64,6 +64,8 @@ OF_ADDRESSES = " AND hasAny(Addresses, {addresses:Array(String)})"
 class ClickHouseSource(HistorySource):
     """`name` is clickhouse://HOST/DATABASE, or chdb:FOLDER; without a time it is the last hour."""
 
+    no_recorder = "the table has nothing of it"
+
     def __init__(
         self,
         name: str,

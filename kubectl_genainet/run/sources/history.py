@@ -17,17 +17,20 @@ from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_ra
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
-from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.events import ClusterChanged, Event
+from kubectl_genainet.model.finding import listed
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.policy import POLICY_KINDS
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
-from kubectl_genainet.stream import HistoryAnswer, history
+from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
 ALL = ("::", "0.0.0.0", "")
+MOST_NAMED = 8  # nodes without a recorder, each with a gap of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,15 @@ class TimeRange:
 class HistorySource(RecordedSource):
     """A range of the past of `now`, the source that would be asked about the present."""
 
+    no_recorder = "no recorder runs there now"  # why nothing is known of a node
+
     def __init__(self, now: Source, when: TimeRange, *, warn: Warn = lambda _: None) -> None:
         super().__init__(namespace=now.namespace, all_namespaces=now.all_namespaces)
         self.now, self.when, self._warn = now, when, warn
         self._lock = threading.RLock()
         self._objects: ObjectsRange | None = None
         self._replays: dict[tuple[str, frozenset[str]], Bundle] = {}
+        self._failures: dict[str, GenainetError] = {}  # of nodes, which are not asked again
 
     def within(self, when: TimeRange) -> HistorySource:
         """The same past, another time."""
@@ -84,7 +90,7 @@ class HistorySource(RecordedSource):
         if recorder is None:
             return nothing
         request = HistoryRequest(since_ns=max(0, self.when.since_ns - BEFORE_NS), until_ns=self.when.until_ns)
-        for name, answer in history(recorder.dials, request, recorder.token).items():
+        for name, answer in ask_recorders(recorder.dials, request, recorder.token).items():
             if isinstance(answer, GenainetError):
                 self._warn(f"the recorder of the cluster's objects can't be asked: {answer.message}")
                 return nothing
@@ -127,7 +133,12 @@ class HistorySource(RecordedSource):
             return Bundle(self.recorded_header, self.snapshot(), events)
 
     def _merged(self, request: HistoryRequest) -> tuple[Event, ...]:
-        return merged(self._ask_nodes(request), self._recorded_objects(), request.since_ns, request.until_ns)
+        objects, ranges = self._recorded_objects(), self._ask_nodes(request)
+        gone = sorted(nodes_of(objects) - ranges.keys())
+        whose = gone if len(gone) <= MOST_NAMED else [*gone[: MOST_NAMED - 1], listed(gone[MOST_NAMED - 1 :])]
+        why = f"it was in the cluster then, and {self.no_recorder}"
+        gaps = [Gap(node=node, since_ns=request.since_ns, until_ns=request.until_ns, why=why) for node in whose]
+        return merged(ranges, replace(objects, gaps=(*objects.gaps, *gaps)), request.since_ns, request.until_ns)
 
     @property
     def length_s(self) -> float:
@@ -141,10 +152,11 @@ class HistorySource(RecordedSource):
     def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
         """Raises GenainetError where no node recorded anything."""
         agents = self.now.recorders()
-        ranges: dict[str, NodeRange | GenainetError] = {}
-        for node, answer in history(agents.dials, request, agents.token).items():
+        dials = {node: dial for node, dial in agents.dials.items() if node not in self._failures}
+        ranges: dict[str, NodeRange | GenainetError] = {**self._failures}
+        for node, answer in ask_recorders(dials, request, agents.token).items():
             if isinstance(answer, GenainetError):
-                ranges[node] = answer
+                ranges[node] = self._failures[node] = answer
                 self.failed_nodes.add(node)
                 continue
             try:
@@ -185,6 +197,14 @@ class HistorySource(RecordedSource):
         return f"what was recorded of {self.now} from {self.when}"
 
 
+def nodes_of(objects: ObjectsRange) -> set[str]:
+    """The nodes that were in the cluster at the begin of the range, or at its end."""
+    names = {node.metadata.name for node in objects.snapshot.nodes} if objects.snapshot is not None else set()
+    last = next((event for _, event in reversed(objects.changes) if isinstance(event, ClusterChanged)), None)
+    later = [raw["metadata"]["name"] for raw in last.objects if raw.get("kind") == "Node"] if last is not None else []
+    return {*names, *later}
+
+
 def _elsewhere(events: Sequence[Event], request: HistoryRequest) -> set[str]:
     """Addresses beside those that were asked for to which connections were translated: the nodes there did not know that
     these were wanted."""
@@ -202,5 +222,5 @@ def _without_policies(snapshot: ClusterSnapshot) -> ClusterSnapshot:
     return replace(snapshot, objects=kept, left_out=(*snapshot.left_out, *unknown))
 
 
-def _range(node: str, answer: HistoryAnswer) -> NodeRange:
+def _range(node: str, answer: RecorderAnswer) -> NodeRange:
     return node_range(node, answer.blocks, complete=answer.complete)

@@ -107,6 +107,7 @@ class Connection:
     )  # tuples that a new translation gave to later packets
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
     unexplained: bool | None = None  # whether its drop had no explanation when it was first looked for
+    untold: bool = False  # whether a rule rejected it by an ICMP error and none was seen, when that was looked for
     reported: bool = False
     part_of: Connection | None = None  # the one that it turned out to be a part of
 

@@ -73,6 +73,10 @@ def _of_service(service: ServiceRef, paths: list[PacketPath], ready: int) -> Fin
             "; HTTP/2 and gRPC keep a connection",
             Certainty.OBSERVED,
         ),
+        Evidence(
+            "how many requests, or HTTP/2 streams, that were is not known: sizes and times do not tell one from the next",
+            Certainty.UNKNOWN,
+        ),
     )
     ref = ObjectRef("Service", service.name, service.namespace)
     return PINNED_CONNECTION.finding(title, evidence, object=ref)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from kubectl_genainet.context.loss_times import LossTimes
 from kubectl_genainet.model.events import Tick
-from kubectl_genainet.trace.watching.losses import LossTimes
 
 
 class NodeProgress:
@@ -26,7 +26,7 @@ class NodeProgress:
     def tick(self, event: Tick) -> None:
         self.losses.tick(event.node, event.t_ns)
         self.ticked[event.node] = event.t_ns
-        self.counted[event.node] = event.counted_ns
+        self.counted[event.node] = max(event.counted_ns, self.counted.get(event.node, 0))
 
     def lost(self, node: str) -> None:
         self.losses.learn(node, self.ticked.get(node, 0))

@@ -34,7 +34,9 @@ class Watches:
             self._walls.learn(event)
             self._nodes[event.node] = NodeWatch(event.realtime_ns - event.t_ns)
         elif isinstance(event, AgentFailed):
-            self._nodes.pop(event.node, None)  # it sees nothing more; what it saw stands
+            watch = self._nodes.get(event.node)
+            if watch is not None and watch.ended is None:
+                del self._nodes[event.node]  # it sees nothing more; what it saw stands
         elif event.node in self._nodes and event.stage == "attached":
             self._nodes[event.node].begun = event.t_ns
         elif event.node in self._nodes and event.stage == "detached":

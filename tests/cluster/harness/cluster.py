@@ -115,7 +115,7 @@ def install_application(plane: ControlPlane, image: str) -> None:
         deployments = api.get("/apis/apps/v1/deployments")["items"]
         return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
 
-    wait_for("the chatbot application", ready, 180)
+    wait_for("the chatbot application", ready, 400)
 
 
 def _documents(path: Path, image: str) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ class ControlPlane:
         self.daemons[name] = daemon
         return daemon
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 240) -> None:
         def ready() -> bool:
             self.daemons["kube-apiserver"].check()
             return self.api().get("/readyz") == "ok" and bool(self.api().get("/api/v1/namespaces/default"))

@@ -59,7 +59,7 @@ class Flannel:
                 f"--subnet-file={self._subnet_file(node)}",
             )
         for node, other in itertools.permutations(self.nodes, 2):
-            wait_for(f"{node.name}'s route to {other.name}", partial(self._routes, node, other, backend), 60)
+            wait_for(f"{node.name}'s route to {other.name}", partial(self._routes, node, other, backend), 240)
 
     def _put(self, config: str) -> None:
         """By etcd's JSON gateway, since no etcdctl is built."""

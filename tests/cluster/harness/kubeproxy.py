@@ -81,7 +81,7 @@ class KubeProxy:
             return self.netns.run("nft", "list", "ruleset", "ip6" if ipv6 else "ip")
         return self.netns.run("ip6tables-save" if ipv6 else "iptables-save", "-c")
 
-    def wait_for_server(self, address: str, timeout: float = 120) -> None:
+    def wait_for_server(self, address: str, timeout: float = 240) -> None:
         """Until IPVS has a virtual server of the address and port (mode ipvs)."""
         try:
             wait_for(
@@ -90,7 +90,7 @@ class KubeProxy:
         except TimeoutError as error:
             raise RuntimeError(f"{error}\n{self.daemon.log_tail() if self.daemon else ''}") from None
 
-    def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 20) -> str:
+    def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 150) -> str:
         """The node's rules once `text` is in them (or, with `gone`, no longer)."""
 
         def current() -> str:

@@ -151,7 +151,7 @@ class KubeNode:
 
     def start(self) -> None:
         """kubelet and kube-proxy, once the images are there."""
-        if self._importing.process.wait(300):
+        if self._importing.process.wait(900):
             raise RuntimeError(f"importing the images: {self._importing.log_tail()}")
         self._kubelet()
         self.run_kube_proxy(self.plane.proxy_mode)
@@ -196,6 +196,8 @@ class KubeNode:
         for running in [daemon for daemon in self.daemons if daemon.name == "kube-proxy"]:
             running.kill()
             self.daemons.remove(running)
+            if mode == self.proxy_mode:
+                self._forget_services()
         self.proxy_mode = mode
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -212,12 +214,21 @@ class KubeNode:
         path.write_text(json.dumps(config))
         self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}", release=release)
 
+    def _forget_services(self) -> None:
+        """Takes out where a kube-proxy's rules begin: what is there again is its successor's."""
+        if self.proxy_mode == "nftables":
+            for family in ("ip", "ip6"):
+                self.run("nft", "delete", "table", family, "kube-proxy", check=False)
+        else:
+            for command in ("iptables", "ip6tables"):
+                self.run(command, "-w", "-t", "nat", "-F", "KUBE-SERVICES", check=False)
+
     def proxy_rules(self) -> str:
         """What kube-proxy has programmed, as the node's own tool prints it."""
         nftables = self.proxy_mode == "nftables"
         return self.run(*(("nft", "list", "table", "ip", "kube-proxy") if nftables else ("iptables-save", "-t", "nat")))
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 240) -> None:
         def ready() -> bool:
             self.kubelet.check()
             status = self.plane.api().get(f"/api/v1/nodes/{self.name}")["status"]

@@ -21,7 +21,7 @@ def run(*argv: str, stdin: str | None = None, check: bool = True, timeout: float
     return done.stdout
 
 
-def wait_for(what: str, condition: Callable[[], T | None], timeout: float = 30, interval: float = 0.1) -> T:
+def wait_for(what: str, condition: Callable[[], T | None], timeout: float = 150, interval: float = 0.1) -> T:
     """The first true value of `condition`; TimeoutError with the last exception or value after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     last: object = None

@@ -40,6 +40,10 @@ class Bench:
     before_the_end: list[threading.Thread] = field(default_factory=list)  # what goes on beside the faults that follow
     own_ports: Iterator[int] = field(default_factory=lambda: itertools.count(FIRST_OWN_PORT))
 
+    def own(self, app: str) -> Pod:
+        """The application's pod on the client's node."""
+        return next(p for p in self.lab.pods(app) if p.spec.node_name == self.client.spec.node_name)
+
     @property
     def there(self) -> str:
         return self.backend.spec.node_name

@@ -181,18 +181,28 @@ def loop(bench: Bench) -> Done:
 @fault
 def own_redirect(bench: Bench) -> Done:
     done = Done()
-    redirect = f"-p tcp --dport {PORT} -j REDIRECT --to-ports 15006".split()
-    with bench.iptables(bench.backend, "nat", "PREROUTING", *redirect, done=done):
-        bench.call(done, bench.backend.ips[0], PORT)
+    with bench.own_socket() as sock:
+        own = sock.getsockname()[1]
+        redirect = f"-p tcp --sport {own} --dport {PORT} -j REDIRECT --to-ports 15006".split()
+        bench.until_the_end.enter_context(bench.iptables(bench.backend, "nat", "PREROUTING", *redirect, done=done))
+        sock.settimeout(5)
+        with pytest.raises(ConnectionRefusedError):
+            sock.connect((bench.backend.ips[0], PORT))
+    done.got[own] = "ConnectionRefusedError"
     return done
 
 
 @fault
 def own_rule(bench: Bench) -> Done:
     done = Done()
-    rule = f"-p tcp --dport {PORT} -j DROP".split()
-    with bench.iptables(bench.backend, "filter", "INPUT", *rule, done=done):
-        bench.call(done, bench.backend.ips[0], PORT, timeout=1.5)
+    with bench.own_socket() as sock:
+        own = sock.getsockname()[1]
+        rule = f"-p tcp --sport {own} --dport {PORT} -j DROP".split()
+        bench.until_the_end.enter_context(bench.iptables(bench.backend, "filter", "INPUT", *rule, done=done))
+        sock.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            sock.connect((bench.backend.ips[0], PORT))
+    done.got[own] = "TimeoutError"
     return done
 
 
@@ -248,9 +258,13 @@ def udp_port_closed(bench: Bench) -> Done:
 @fault
 def prohibited_by_a_rule(bench: Bench) -> Done:
     done = Done()
-    reject = f"-p tcp --dport {PORT} -d {bench.backend.ips[0]} -j REJECT --reject-with icmp-admin-prohibited".split()
-    with bench.iptables(bench.there, "filter", "FORWARD", *reject, done=done):
-        bench.call(done, bench.backend.ips[0], PORT)
+    with bench.own_socket() as sock:
+        own = sock.getsockname()[1]
+        reject = f"-p tcp --sport {own} --dport {PORT} -j REJECT --reject-with icmp-admin-prohibited".split()
+        sock.settimeout(5)
+        with bench.iptables(bench.there, "filter", "FORWARD", *reject, done=done), pytest.raises(OSError):
+            sock.connect((bench.backend.ips[0], PORT))
+    done.got[own] = "refused"
     return done
 
 

@@ -28,7 +28,7 @@ from tests.lab.labtest import RunningLab, fresh_name, running
 Row = dict[str, Any]
 Send = Callable[[], None]
 SECONDS = 9  # a neighbour that does not answer is given up after 3 s
-(TC_IN, TC_OUT, XDP, NEIGHBOUR, BLACKHOLE, NO_ROUTE, QUEUE, CHECKSUM, BUFFER, REJECT, CLOSED, LOOPBACK) = range(
+(TC_IN, TC_OUT, XDP, NEIGHBOUR, BLACKHOLE, NO_ROUTE, QUEUE, CHECKSUM, BUFFER, REJECT, CLOSED, HIDDEN) = range(
     4041, 4053
 )
 ABSENT = "172.18.77.77"  # in the nodes' subnet
@@ -98,6 +98,7 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
         udp(lab, client, far.ips[0], BUFFER, 40, 1000),
         connect(lab, client, far.ips[0], REJECT),
         connect(lab, client, far.ips[0], CLOSED),
+        connect(lab, client, "172.18.0.4", HIDDEN),  # node-3's; node-1 masquerades what leaves the pods' range
     ]
     with contextlib.ExitStack() as stack, wires(lab.record) as wired:
 
@@ -152,7 +153,7 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
             f"{SECONDS}s",
         )
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=90, check=False)
+            run = pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=180, check=False)
             while not run.done():
                 for send in sends:
                     send()
@@ -292,3 +293,15 @@ def test_what_dies_where_a_pods_own_rules_redirect_to_is_the_services(lab: Runni
     ports = {row["server"]["port"] for row in seen if row["kind"] == "drop" and row["server"]["ip"] == pod.ips[0]}
     (row, *_) = [row for row in seen if row.get("check") == "redirect-without-listener"]
     assert ports == {15006} and "REDIRECT --to-ports 15006" in row["drop"]["rule"]
+
+
+def test_client_behind_its_nodes_source_nat_is_said_to_be_hidden(rows: dict[int, Row]) -> None:
+    row = rows[HIDDEN]
+    assert (row["check"], row["node"], row["client"]["node"], row["client_hidden"]) == (
+        "closed-port",
+        "node-3",
+        "node-1",
+        True,
+    )
+    (hidden,) = [e for e in row["evidence"] if "source NAT" in e["statement"]]
+    assert hidden["certainty"] == "unknown" and not rows[CLOSED]["client_hidden"]

@@ -164,7 +164,7 @@ def test_without_http_no_head_is_read(lab: RunningLab) -> None:
 
 def test_pinned_connection_is_named_with_its_share(lab: RunningLab) -> None:
     with broken(lab, "pinned-connections"), tracing(TARGET, "--lab", lab.name, "--timeout", "10s") as trace:
-        assert trace.stop(None, timeout=60) == 1
+        assert trace.stop(None, timeout=180) == 1
     (found,) = [f for f in trace.summary["findings"] if f["check"] == "pinned-connection"]
     streams = [p for p in trace.paths if p["stream"] is not None]
     most = max(streams, key=lambda p: int(p["stream"]["request_bytes"]))

@@ -63,7 +63,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 
 def test_the_typo_is_on_the_first_screen_and_all_of_it_on_forty_lines(lab: RunningLab) -> None:
     arguments = ("trace", "svc/vllm", "--lab", lab.name, "--timeout", "8s")
-    done = genainet(*arguments, environment={"COLUMNS": "80"}, timeout=90)
+    done = genainet(*arguments, environment={"COLUMNS": "80"}, timeout=180)
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and len(lines) <= 40, done.stdout
     assert all(len(line) <= 80 for line in lines)
@@ -77,7 +77,7 @@ def test_the_typo_is_on_the_first_screen_and_all_of_it_on_forty_lines(lab: Runni
 
 def test_a_diagnosis_of_it_is_as_short(lab: RunningLab) -> None:
     arguments = ("diagnose", "svc/vllm", "--lab", lab.name, "--for", "8s")
-    done = genainet(*arguments, environment={"COLUMNS": "80"}, timeout=90)
+    done = genainet(*arguments, environment={"COLUMNS": "80"}, timeout=180)
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and len(lines) <= 40 and all(len(line) <= 80 for line in lines), done.stdout
     screen = " ".join("\n".join(lines[:23]).split())
@@ -88,7 +88,7 @@ def test_a_diagnosis_of_it_is_as_short(lab: RunningLab) -> None:
 def test_filters_leave_the_failing_client_alone(lab: RunningLab) -> None:
     arguments = ("trace", "svc/vllm", "--lab", lab.name, "--timeout", "6s", "--from", "role=clinet", "-o", "json")
     began = time.monotonic()
-    done = genainet(*arguments, timeout=90)
+    done = genainet(*arguments, timeout=180)
     assert time.monotonic() - began < 60
     *paths, _ = [r for r in map(json.loads, done.stdout.splitlines()) if r["kind"] in ("path", "summary")]
     assert done.returncode == 1 and {p["flow"]["client"]["workload"] for p in paths} == {"chat-canary"}

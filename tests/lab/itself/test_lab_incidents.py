@@ -17,6 +17,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.incidents import clear_incident, find_incident, incidents, make_incident
 from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
 from kubectl_genainet.lab.state import LabFolder, lab_record
+from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.path import Verdict
 from tests.lab.labtest import DropWatch, RunningLab, SeenDrop, broken, fresh_name, running
 
@@ -108,7 +109,7 @@ def test_incident_drops_packets_as_promised_and_clear_undoes_it(
 
 
 def test_lab_without_incident_drops_nothing(lab: RunningLab, drop_watch: DropWatch) -> None:
-    time.sleep(1.5)  # connections that the last incident broke
+    time.sleep(4)  # connections that the last incident broke, and drops that are read late
     spaces = lab_namespaces(lab)
     since = time.monotonic()
     time.sleep(2)
@@ -132,7 +133,7 @@ def counted_drops(lab: RunningLab) -> set[tuple[str, str]]:
     return {(m[2], m[3]) for line in lines if (m := POLICY_CHAIN.search(line))}
 
 
-def wait_until(condition: object, timeout: float = 8.0) -> bool:
+def wait_until(condition: object, timeout: float = 60.0) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -145,12 +146,17 @@ def wait_until(condition: object, timeout: float = 8.0) -> bool:
 def test_slow_backend_answers_late_and_connects_at_once(lab: RunningLab) -> None:
     with broken(lab, "slow-backend"):
         client, slow = lab.pods("chatbot-ui")[0], lab.pods("my-llama-finetuned")[-1]
-        started = time.monotonic()
-        lab.get(client, slow.ips[0], 8080, path="/")
-        assert 0.8 <= time.monotonic() - started < 1.5
-        started = time.monotonic()
-        lab.get(client, lab.pods("my-llama-finetuned")[0].ips[0], 8080, path="/")
-        assert time.monotonic() - started < 0.4
+        quick = lab.pods("my-llama-finetuned")[0]
+        assert answer_seconds(lab, client, slow) >= 0.8
+        # However busy the machine is, it has a moment for one of several.
+        assert wait_until(lambda: answer_seconds(lab, client, slow) < 1.5)
+        assert wait_until(lambda: answer_seconds(lab, client, quick) < 0.4)
+
+
+def answer_seconds(lab: RunningLab, client: Pod, server: Pod) -> float:
+    started = time.monotonic()
+    lab.get(client, server.ips[0], 8080, path="/", timeout=20)
+    return time.monotonic() - started
 
 
 def test_reset_by_app_resets_an_established_connection(lab: RunningLab) -> None:
@@ -172,7 +178,7 @@ def test_listen_overflow_counts_in_the_pods_namespace(lab: RunningLab) -> None:
     before = overflows()
     assert find_incident("listen-overflow").expected.counter == "TcpExt:ListenOverflows"
     with broken(lab, "listen-overflow"):
-        assert wait_until(lambda: overflows() > before, timeout=15)
+        assert wait_until(lambda: overflows() > before)
     assert lab.get(lab.pods("chatbot-ui")[0], pod.ips[0], 8080)[0] == 200
 
 
@@ -198,8 +204,9 @@ def test_dns_incidents_show_in_what_the_pods_ask(lab: RunningLab) -> None:
     from kubectl_genainet.lab.incidents.dns import UPSTREAM_DELAY_MS
 
     with broken(lab, "dns-slow-upstream"):
-        assert UPSTREAM_DELAY_MS / 1000 <= lookup_seconds(lab, "models.example.com.") < 2
-        assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.7
+        assert lookup_seconds(lab, "models.example.com.") >= UPSTREAM_DELAY_MS / 1000
+        assert wait_until(lambda: lookup_seconds(lab, "models.example.com.") < 2)
+        assert wait_until(lambda: lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.7)
     # dnsmasq joins a query to one for the same name that it has sent already, to an upstream that was slow then.
     assert wait_until(lambda: lookup_seconds(lab, "models.example.com.") < 0.4)
 

@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "kubectl_genainet", "lab"]
 
 
 def lab_command(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=180, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def namespaces_of(lab: str) -> list[str]:

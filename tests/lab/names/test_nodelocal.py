@@ -129,7 +129,7 @@ def test_trace_ends_at_the_node_and_not_before_a_backend(
 
 
 def test_rules_name_what_keeps_the_queries_from_translation(lab: RunningLab) -> None:
-    answer = start(lab, "rules", "svc/kube-dns", "-n", "kube-system").communicate(timeout=60)[0]
+    answer = start(lab, "rules", "svc/kube-dns", "-n", "kube-system").communicate(timeout=180)[0]
     findings = [row for row in map(json.loads, answer.splitlines()) if row["kind"] == "finding"]
     assert {finding["check"] for finding in findings} == {"service-not-tracked"}
     assert all("NodeLocal DNSCache" in finding["title"] for finding in findings)

@@ -16,8 +16,10 @@ from kubectl_genainet.lab.spec import LabSpec
 from tests.lab.labtest import RunningLab, broken, fresh_name, running
 from tests.lab.tracetest import genainet
 
+pytestmark = pytest.mark.timeout(1200)  # the first test makes all incidents
+
 LASTS_S = 3.0  # at least
-LIMIT_S = 60.0  # by then it was felt, however busy the machine is
+LIMIT_S = 180.0  # by then it was felt, however busy the machine is
 CALM_S = 2.0  # between two incidents
 TEN = (
     "policy-drop",
@@ -73,14 +75,14 @@ def felt(lab: RunningLab, name: str, begun_s: float) -> float:
         until_s = time.time()
         _, conclusion = diagnosis(lab, cause.target, Past(begun_s, until_s))
         found = [reported["check"] for reported in conclusion["causes"]]
-        if cause.diagnosis in found:
+        if found[:1] == [cause.diagnosis]:
             return until_s
         time.sleep(1.0)
     pytest.fail(f"{name} is not in its recording after {LIMIT_S} s: {found}")
 
 
 def diagnosis(lab: RunningLab, target: str, past: Past) -> tuple[int, dict[str, Any]]:
-    done = genainet("diagnose", target, "--lab", lab.name, *past.options, "-o", "json", timeout=90)
+    done = genainet("diagnose", target, "--lab", lab.name, *past.options, "-o", "json", timeout=180)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

@@ -88,7 +88,7 @@ def made(lab: RunningLab, clock: Clock, name: str, *, lasts_s: float = LASTS_S) 
     time.sleep(CALM_S)
     begun = clock.now()
     with broken(lab, name):
-        live = said(genainet("diagnose", cause.target, "--lab", lab.name, "--for", "4s", "-o", "json", timeout=60))
+        live = said(genainet("diagnose", cause.target, "--lab", lab.name, "--for", "4s", "-o", "json", timeout=180))
         deadline = time.monotonic() + LIMIT_S
         time.sleep(lasts_s)
         while True:
@@ -157,7 +157,7 @@ def test_what_changed_is_listed_and_an_unrelated_rollout_is_not_blamed_first(
             *past.options,
             "-o",
             "json",
-            timeout=60,
+            timeout=180,
         )
     )
     rollouts = [change for change in timeline["changes"] if change["kind"] == "rollout"]

@@ -61,7 +61,7 @@ def rules(lab: RunningLab, *argv: str) -> Answer:
         [*CLI, "rules", "--lab", lab.name, *argv],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "400"},
     )
@@ -202,7 +202,7 @@ def test_conntrack_column_counts_the_connections_that_the_node_holds(lab: Runnin
 
 def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLab) -> None:
     tracing = subprocess.Popen(
-        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "6", "-o", "json"],
+        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "15", "-o", "json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -212,7 +212,7 @@ def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLa
         time.sleep(0.1)
     time.sleep(0.5)
     node = connect(lab, 6)
-    out, err = tracing.communicate(timeout=60)
+    out, err = tracing.communicate(timeout=180)
     assert (tracing.returncode, "warning" in err) == (0, False), err
     rows = rules(lab, SERVICE, "-o", "json").rows
     mine = [r["address"] for r in rows if r["node"] == node]
@@ -358,7 +358,7 @@ def traced(lab: RunningLab) -> list[dict[str, Any]]:
     client = lab.pods("chatbot-ui")[0].metadata.name
     argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--check", "--check-count", "1", "--from-pod", client]
     for _ in range(3):  # on a busy machine, agents may be too late for a connection's beginning
-        done = subprocess.run([*argv, "-o", "json"], capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run([*argv, "-o", "json"], capture_output=True, text=True, timeout=180, check=False)
         for name in NODES:
             assert TABLE not in lab.node_output(name, "nft", "list", "tables")
         paths = [item for item in map(json.loads, done.stdout.splitlines()) if item["kind"] == "path"]

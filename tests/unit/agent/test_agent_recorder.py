@@ -30,7 +30,7 @@ from kubectl_genainet.model.events import (
     Sampled,
     Sightings,
 )
-from kubectl_genainet.model.history import Bucket, ChangeOf, ConnectionKept, Gap, NodeChange
+from kubectl_genainet.model.history import LEFT_OUT, Bucket, ChangeOf, ConnectionKept, Gap, NodeChange
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, port_rank
 from kubectl_genainet.wire.sightings import PACKET, unpack
@@ -177,11 +177,12 @@ def test_totals_are_what_the_kernel_counted_within_the_bucket(node: Node) -> Non
     def sent_on(**numbers: Any) -> ConnectionCounts:
         return msgspec.structs.replace(counted(**numbers), backend=BACKEND, backend_port=8080)
 
-    recorder.take(counted(opened=5))
-    recorder.take(sent_on(established=4))
+    recorder.counted(counted(opened=5))
+    recorder.counted(sent_on(established=3))
+    recorder.counted(sent_on(established=1))
     node.pass_time(recorder, 12)
-    recorder.take(counted(opened=9))
-    recorder.take(sent_on(established=6, refused=2))
+    recorder.counted(counted(opened=4))
+    recorder.counted(sent_on(established=2, refused=2))
     node.pass_time(recorder, 26)
     sums = [c for e in node.events(0, 26) if isinstance(e, Bucket) for c in e.connections]
     assert [(c.opened, c.established, c.refused) for c in sums if not c.backend] == [(5, 0, 0), (4, 0, 0)]
@@ -200,10 +201,10 @@ def test_what_is_read_after_the_end_of_a_bucket_is_in_the_next(node: Node) -> No
             port=80,
             refused=refused,
         )
-        recorder.take(counts)
+        recorder.counted(counts)
     node.pass_time(recorder, 21)
     buckets = [e for e in node.events(0, 21) if isinstance(e, Bucket) and e.connections]
-    assert [((b.since_ns - WALL) // SECOND, b.connections[0].refused) for b in buckets] == [(0, 1), (10, 2)]
+    assert [((b.since_ns - WALL) // SECOND, b.connections[0].refused) for b in buckets] == [(0, 1), (10, 3)]
 
 
 def dropped(at_s: float) -> DropCount:
@@ -325,7 +326,7 @@ def test_quick_exchanges_beyond_the_first_are_totals_and_counted(node: Node) -> 
     node.pass_time(recorder, 12)
     events = node.events(0, 12)
     assert len([e for e in events if isinstance(e, DnsTransaction)]) == recording.EXCHANGES
-    lost = [e for e in events if isinstance(e, LostEvents) and e.where == recording.LEFT_OUT]
+    lost = [e for e in events if isinstance(e, LostEvents) and e.where == LEFT_OUT]
     assert sum(e.count for e in lost) == 40
     assert sum(d.count for e in events if isinstance(e, Bucket) for d in e.dns) == recording.EXCHANGES + 40
 

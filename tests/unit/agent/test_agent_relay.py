@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent.serve import server
+from kubectl_genainet.agent.serve.http import HttpConnection
+from kubectl_genainet.agent.session.job import END
 from kubectl_genainet.model.events import AgentFailed, Bye, Hello, Progress, Tick
+from kubectl_genainet.wire import TraceRequest
 
 
 class SlowPipe:
@@ -98,3 +102,46 @@ def test_a_worker_that_ends_without_its_last_record_is_told_by_how_it_ended(stat
     records, ended = relayed((0.0, TICK), status=status)
     assert [type(record) for record in records] == [Hello, Tick, AgentFailed] and ended
     assert records[-1].message.startswith(f"the process of the trace {how}, without its last record")
+
+
+def test_a_byte_that_comes_with_the_request_asks_for_the_end_as_one_that_comes_later_does() -> None:
+    async def asked(*pieces: bytes) -> bool:
+        reader = asyncio.StreamReader()
+        connection = HttpConnection(reader, None)  # type: ignore[arg-type]
+        reader.feed_data(pieces[0])
+        await connection.head()
+        await connection.body()
+        said = asyncio.create_task(connection.said_more())
+        for piece in pieces[1:]:
+            await asyncio.sleep(0)
+            assert not said.done()
+            reader.feed_data(piece)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await said
+                return True
+        return False
+
+    request = b"POST /v1/trace HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+    assert asyncio.run(asked(request + b"\n"))
+    assert asyncio.run(asked(request, b"\n"))
+    assert not asyncio.run(asked(request))
+
+
+def test_an_agent_that_is_stopped_has_its_sessions_end_and_waits_for_their_clients() -> None:
+    async def stopped() -> tuple[bytes, bool]:
+        agent = server.Server(SimpleNamespace(node="node-1"), "", server.AnyCaller())  # type: ignore[arg-type]
+        told, served = bytearray(), asyncio.Event()
+        stdin = SimpleNamespace(write=told.extend, is_closing=lambda: False)
+        request = TraceRequest(filters=())
+
+        async def serve() -> None:
+            await asyncio.sleep(0.2)
+            served.set()
+
+        task = asyncio.create_task(serve())
+        agent.sessions["s"] = server.Running(SimpleNamespace(stdin=stdin), request, task)  # type: ignore[arg-type]
+        await agent.end_sessions()
+        return bytes(told), served.is_set()
+
+    assert asyncio.run(stopped()) == (END + b"\n", True)

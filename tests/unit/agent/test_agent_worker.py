@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +85,23 @@ def _raising(error: Exception) -> Callable[..., object]:
     return broken
 
 
+def test_signals_ask_for_the_end_and_are_not_blocked_in_the_commands_that_it_runs() -> None:
+    program = """
+import os, signal, subprocess
+from kubectl_genainet.agent.session.worker import end_signals
+signals = end_signals()
+for number in (signal.SIGTERM, signal.SIGINT):
+    os.kill(os.getpid(), number)
+    assert os.read(signals, 9) == bytes([number])
+print(subprocess.run(["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], capture_output=True, text=True).stdout)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    masks = {name: int(value, 16) for name, value in (line.split(":") for line in done.stdout.split("\n") if line)}
+    asked = 1 << (signal.SIGTERM - 1) | 1 << (signal.SIGINT - 1)
+    assert masks.keys() == {"SigBlk", "SigIgn"} and not any(mask & asked for mask in masks.values())
+
+
 def failures(events: list[Event]) -> list[str]:
     return [event.message for event in events if isinstance(event, AgentFailed)]
 
@@ -123,6 +144,19 @@ def test_an_errors_own_words_go_on(run: Callable[..., list[Event]]) -> None:
     events = run(own_inodes=_raising(GenainetError("no BTF", "Use another kernel.")))
     failed = next(event for event in events if isinstance(event, AgentFailed))
     assert (failed.message, failed.hint) == ("no BTF", "Use another kernel.")
+
+
+def test_exact_tracing_that_is_slow_to_begin_is_waited_for(run: Callable[..., list[Event]]) -> None:
+    class Slow(_Quiet):
+        def __enter__(self) -> _Quiet:
+            threading.Event().wait(1.5)
+            began.append(time.monotonic_ns())
+            return self
+
+    began: list[int] = []
+    events = run(exact=Slow)
+    (attached,) = [e for e in events if isinstance(e, Progress) and e.stage == "attached"]
+    assert attached.t_ns > began[0] and failures(events) == []
 
 
 def test_what_can_not_be_read_is_said_once(run: Callable[..., list[Event]]) -> None:

@@ -37,7 +37,7 @@ HOSTILE = (
     "\x1b]0;owned\x07\x9b2J\u202e\u2066\x7f\r\x85\u2028\u200b\U000e0041\nFORGED"
     "\"onload=x '<img src=x onerror=x></script><script>x</script>-->]]>```"
 )
-LONG = "x" * 50_000
+LONG = "x" * 2_000
 KINDS = ("Pod", "NetworkPolicy", "Deployment", "ReplicaSet", "StatefulSet", "Node")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime
 
 import click
@@ -60,3 +62,12 @@ def test_options_that_do_not_fit_together(options: tuple[str | None, str | None,
 
 def test_without_options_there_is_no_range() -> None:
     assert time_range(None, None, None, None, now_s=NOON) is None
+
+
+def test_a_command_begins_with_its_process() -> None:
+    """An answer is due so long after the command; the interpreter's own start counts."""
+    program = (
+        "import time; time.sleep(0.4); from kubectl_genainet.commands import STARTED; print(time.monotonic() - STARTED)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) >= 0.4

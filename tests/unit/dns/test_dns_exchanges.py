@@ -15,11 +15,14 @@ from kubectl_genainet.model.events import (
     DnsEnd,
     DnsMessageSeen,
     DnsTransaction,
+    LostEvents,
     PacketSeen,
     Point,
     TcpFlags,
+    Tick,
 )
 from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.history import LEFT_OUT
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.exchange import QueryOutcome
 from kubectl_genainet.render.dns.table import account
@@ -134,6 +137,35 @@ def test_without_failed_insertions_a_lost_pair_is_no_race() -> None:
         at_client(1, 100, DnsEnd.ANSWERED, response=101), at_client(2, 100.1, DnsEnd.EXPIRED, "AAAA", nat=False)
     )
     assert not any(e.race for e in exchanges)
+
+
+@pytest.mark.parametrize(
+    ("probe", "node", "outcome"),
+    [
+        ("dns", "node-1", QueryOutcome.OPEN),
+        ("dns", "node-2", QueryOutcome.OPEN),
+        ("all", "node-1", QueryOutcome.OPEN),  # of a client that is slow
+        ("drops", "node-1", QueryOutcome.TIMEOUT),
+        ("dns", "node-3", QueryOutcome.TIMEOUT),
+    ],
+)
+def test_that_no_answer_was_seen_says_nothing_where_records_were_lost(
+    probe: str, node: str, outcome: QueryOutcome
+) -> None:
+    lost = LostEvents(node=node, probe=probe, count=1, where="ring buffer")
+    (exchange,), summary = run(
+        Tick(node=node, t_ns=90 * MS),
+        lost,
+        Tick(node=node, t_ns=1090 * MS),
+        at_client(1, 100, DnsEnd.EXPIRED),
+        at_server(1, 100.4, DnsEnd.EXPIRED),
+    )
+    assert exchange.outcome is outcome
+    assert (f"records of {node} were lost meanwhile" in exchange.last_seen) is (outcome is QueryOutcome.OPEN)
+    assert [f.check for f in summary.findings] == (["dns-timeout"] if outcome is QueryOutcome.TIMEOUT else [])
+    before = (Tick(node=node, t_ns=10 * MS), lost, Tick(node=node, t_ns=50 * MS))
+    (earlier,), _ = run(*before, at_client(1, 100, DnsEnd.EXPIRED), at_server(1, 100.4, DnsEnd.EXPIRED))
+    assert earlier.outcome is QueryOutcome.TIMEOUT
 
 
 def test_repetition_is_a_timeout_and_a_retry() -> None:
@@ -285,3 +317,13 @@ def test_resolv_conf_by_the_spec_and_by_the_file() -> None:
     assert split_search("x.y.svc.cluster.local.", assumed.search) == ("x.y", "svc.cluster.local")
     assert split_search("x.default.svc.cluster.local", assumed.search) == ("x", "default.svc.cluster.local")
     assert split_search("example.com.", assumed.search) is None
+
+
+def test_what_a_recorder_left_out_is_said_beside_the_counts() -> None:
+    left_out = LostEvents(node="node-1", probe="dns", count=1750, where=LEFT_OUT)
+    ring = LostEvents(node="node-1", probe="dns", count=3, where="ring buffer")
+    answered = at_client(1, 100.0, DnsEnd.ANSWERED, response=101.0)
+    _, summary = run(answered, left_out, ring)
+    assert "1750 more were answered quickly and are not among these" in str(account(summary))
+    _, summary = run(answered, ring)
+    assert "answered quickly" not in str(account(summary))

@@ -270,3 +270,12 @@ def test_rule_that_is_gone_is_found_in_what_was_read_before() -> None:
 def test_rule_of_a_device_is_told_from_the_stacks() -> None:
     (row,) = rows(rules("-A FORWARD -j ACCEPT"), *sampled("NETFILTER_DROP", hook="INGRESS"))
     assert row.check == "device-rule-drop" and "ingress of eth0" in row.title
+
+
+def test_closed_port_that_a_pods_rules_redirect_to_may_have_been_asked_for_itself() -> None:
+    text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 8080\nCOMMIT\n"
+    dump = RulesetDump(node=NODE, t_ns=1, source="iptables-nft", text=text)
+    of_pod = NetnsRules(node="node-1", t_ns=1, netns=LLAMA_NS, dumps=(dump,))
+    (row,) = rows(of_pod, *sampled("NO_SOCKET", netns=LLAMA_NS, location="tcp_v4_rcv"))
+    assert row.check == "redirect-without-listener"
+    assert "whether these packets came for another port or for this one is not known" in row.title

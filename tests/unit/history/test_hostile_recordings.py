@@ -29,7 +29,7 @@ from kubectl_genainet.model.history import histogram_bounds
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
-from kubectl_genainet.stream import history
+from kubectl_genainet.run.sources.recorders import ask_recorders
 from kubectl_genainet.wire import FilterEntry, HistoryRequest, encode
 from kubectl_genainet.wire.sightings import PACKET
 from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, WALL, Recording, resent, sighting
@@ -192,7 +192,7 @@ def test_answers_of_all_nodes_have_room_together() -> None:
     request = HistoryRequest(since_ns=WALL, until_ns=WALL + SECOND)
     names = [f"node-{number}" for number in range(6)]
     room = Room(size=3 * len(part) + 100)
-    answers = history(dict.fromkeys(names, dial), request, room=room)
+    answers = ask_recorders(dict.fromkeys(names, dial), request, room=room)
     complete = [not isinstance(answer, GenainetError) and answer.complete for answer in answers.values()]
     assert 1 <= sum(complete) <= 3
     held = sum(len(b) for a in answers.values() if not isinstance(a, GenainetError) for b in a.blocks)

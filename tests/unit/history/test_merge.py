@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
+from kubectl_genainet.agent.serve import history as served
 from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import Flag, Span, decode_block, encode_block
+from kubectl_genainet.history import merge
+from kubectl_genainet.history.blocks import Block, Flag, Span, decode_block, encode_block, scan
 from kubectl_genainet.history.merge import merged, of_verb
 from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
-from kubectl_genainet.history.ranges import NodeRange
+from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -162,6 +166,20 @@ def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> No
     assert [o["metadata"]["resourceVersion"] for o in last.objects] == ["2"]
 
 
+def test_a_range_with_more_than_is_held_at_once_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path)
+    recording.block(sightings(*(sighting(n / 10, port=40_000 + n) for n in range(40))))
+    ordinary = len(events_of(recording, 0, 5))
+    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary)
+    assert len(events_of(recording, 0, 5)) == ordinary
+    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary - 1)
+    with pytest.raises(merge.RangeTooLargeError, match="recorded of that time") as refused:
+        events_of(recording, 0, 5)
+    assert "shorter time" in refused.value.hint
+
+
 def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_path: Path) -> None:
     """Nodes' rules are read every 15 s: those that they told until then may be older."""
 
@@ -202,3 +220,36 @@ def test_an_answer_without_room_ends_before_the_first_block_that_has_none(tmp_pa
     assert asyncio.run(given(sum(sizes[:4]) - 1)) == b"".join(blocks[:3])
     whole = asyncio.run(given(1 << 20))
     assert whole.startswith(b"".join(blocks)) and len(whole) > sum(sizes)
+
+
+@pytest.mark.parametrize("busy", ["flush", "readers"])
+def test_an_agent_that_takes_long_sends_signs_of_life_that_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: str
+) -> None:
+    monkeypatch.setattr(served, "ALIVE_S", 0.02)
+    recording = Recording(tmp_path)
+    recording.block(resent(1))
+
+    async def given() -> list[bytes]:
+        async def flush() -> None:
+            await asyncio.sleep(0.2 if busy == "flush" else 0)
+
+        history = History(tmp_path, NODE, flush)
+        request = HistoryRequest(since_ns=WALL, until_ns=time.time_ns())
+        if busy == "readers":
+            for _ in range(served.READERS):
+                await history._readers.acquire()
+            asyncio.get_running_loop().call_later(0.2, history._readers.release)
+        return [some async for some in history.blocks(request)]
+
+    blocks = asyncio.run(given())
+    alive = blocks.count(served.ALIVE)
+    assert alive >= 2 and blocks[:alive] == [served.ALIVE] * alive
+    parts = [scanned.data for scanned in scan(b"".join(blocks)) if isinstance(scanned, Block)]
+    until = WALL + 5 * SECOND
+    with_signs, without = (
+        merged({NODE: node_range(NODE, some)}, ObjectsRange(None, (), ()), WALL, until)
+        for some in (parts, parts[alive:])
+    )
+    assert with_signs == without
+    assert [event for event in with_signs if isinstance(event, TcpRetransmit)] == [resent(1)]

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from kubectl_genainet.assets import recordings
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.objects import ObjectsRange
+from kubectl_genainet.history.ranges import NodeRange
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
+from kubectl_genainet.wire import HistoryRequest
+from tests.unit.history.recording import NODE, SECOND, WALL
 
 
 def test_policies_of_now_do_not_judge_what_was_then() -> None:
@@ -15,3 +28,35 @@ def test_policies_of_now_do_not_judge_what_was_then() -> None:
     assert not any(obj.kind == "NetworkPolicy" for obj in then.objects)
     assert "NetworkPolicy" in {left_out.kind for left_out in then.left_out}
     assert then.services and len(warnings) == 1 and "policies are not known" in warnings[0]
+
+
+def node(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+
+
+class AskedOfOneNode(HistorySource):
+    """Only the node `NODE` of the recording has a recorder."""
+
+    def _ask_nodes(self, request: HistoryRequest) -> dict[str, NodeRange | GenainetError]:
+        return {NODE: NodeRange(NODE, ())}
+
+
+@pytest.mark.parametrize(
+    ("then", "later", "named"),
+    [
+        ([NODE], [NODE], []),
+        ([NODE, "drained"], [NODE], ["drained"]),  # it has left the cluster since
+        ([NODE], [NODE, "young"], ["young"]),
+        ([f"n{i}" for i in range(10)], [], [*(f"n{i}" for i in range(7)), "n7, n8, n9"]),
+    ],
+)
+def test_a_node_that_was_there_and_has_no_recorder_now_is_named(
+    then: list[str], later: list[str], named: list[str]
+) -> None:
+    source = AskedOfOneNode(BundleSource(recordings() / "policy-service-port.gnb"), TimeRange(WALL, WALL + SECOND))
+    snapshot = ClusterSnapshot(tuple(KubeObject(node(name)) for name in then))
+    changes = ((WALL, ClusterChanged(objects=list(map(node, later)), taken_at="")),) if later else ()
+    source._objects = ObjectsRange(snapshot, changes, ())
+    gaps = [event for event in source.replayed("trace", ()).events if isinstance(event, Gap)]
+    assert [gap.node for gap in gaps if "no recorder runs there now" in gap.why] == named
+    assert all((gap.since_ns, gap.until_ns, gap.partial) == (WALL, WALL + SECOND, False) for gap in gaps)

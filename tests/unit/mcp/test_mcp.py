@@ -133,6 +133,31 @@ def test_a_signal_or_the_end_of_standard_input_ends_the_server(end: signal.Signa
         assert b"Traceback" not in server.stderr.read()
 
 
+def test_a_client_that_is_gone_ends_the_server_without_a_traceback() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, "--manifests", APP], stdin=pipe, stdout=pipe, stderr=pipe) as server:
+        assert server.stdin is not None and server.stdout is not None and server.stderr is not None
+        server.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        server.stdin.flush()
+        assert b'"id":1' in server.stdout.readline()
+        server.stdout.close()
+        server.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
+        server.stdin.close()
+        assert server.wait(60) == 0
+        assert server.stderr.read() == b""
+
+
+def test_arguments_that_no_json_can_hold_are_refused_and_the_server_goes_on() -> None:
+    async def ask(session: Asking) -> None:
+        for number in (10**400, float("nan"), "nan", "1e999", -1, {}, [1], None):
+            assert "can't be read" in await session.refused("trace", seconds=number)
+        for text in ("svc/\x00", "svc/a\nb", "--kubeconfig=/x", "pod/../../etc/passwd"):
+            assert len(await session.refused("trace", target=text)) < 500
+        assert (await session.call("version"))["records"]
+
+    asked(ask, "--manifests", APP)
+
+
 def test_manifests_on_standard_input_are_refused() -> None:
     done = CliRunner().invoke(cli, ["mcp", "--manifests", "-"], standalone_mode=False)
     assert "standard input carries the protocol" in str(done.exception)

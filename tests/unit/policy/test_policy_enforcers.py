@@ -39,7 +39,7 @@ CLOSED = netpol("ai/closed", policyTypes=["Ingress", "Egress"])
     [
         ("quay.io/calico/node:v3.30.1", (), EnforcerName.CALICO),
         ("docker.io/cloudnativelabs/kube-router:v2.1", (), EnforcerName.KUBE_ROUTER),
-        ("docker.io/cloudnativelabs/kube-router:v2.1", ("--run-firewall=false",), EnforcerName.UNKNOWN),
+        ("docker.io/cloudnativelabs/kube-router:v2.1", ("--run-firewall=false",), EnforcerName.NONE),
         ("602.dkr.ecr.eu-west-1.example/amazon/aws-network-policy-agent:v1", (), EnforcerName.UNKNOWN),
         (
             "602.dkr.ecr.eu-west-1.example/amazon/aws-network-policy-agent:v1",

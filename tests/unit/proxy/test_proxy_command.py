@@ -172,3 +172,20 @@ def test_of_several_nodes_the_dumps_node_has_to_be_named(tmp_path: Path) -> None
     assert "--node NAME" in unnamed.stderr
     assert json.loads(run(*arguments, "--node", "node-2", stdin=flow).stdout)["verdict"] == "DNAT"
     assert json.loads(run(*arguments, "--node", "node-1", stdin=flow).stdout)["verdict"] == "NO_MATCH"
+
+
+@pytest.mark.parametrize("output", ["table", "wide", "tree", "markdown"])
+def test_rules_without_services_are_said_to_have_none(output: str) -> None:
+    """Not the head of a table without rows; and what was read is not called unread."""
+    plain = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    shown = run("--ruleset", "-", "-o", output, stdin=plain).stdout
+    assert "No Service is programmed in the rules that were read." in shown
+    assert "SERVICE PORT" not in shown
+    of_a_service = run("svc/web", "--ruleset", "-", "-o", output, stdin=plain).stdout
+    assert "Nothing is programmed for svc/web in the rules that were read." in of_a_service
+
+
+def test_rules_that_nothing_was_compared_with_are_not_called_right(saved: str) -> None:
+    shown = run("--ruleset", saved, "-o", "markdown").stdout
+    assert "The rules were not compared with anything: there was no API to read." in shown
+    assert "what the API says" not in shown

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.model.events import Event, Progress
+from kubectl_genainet.model.events import AgentFailed, Event, Progress
+from kubectl_genainet.run import agents as waits
 from kubectl_genainet.run import session
-from kubectl_genainet.run.session import LOAD_S, LiveSession
+from kubectl_genainet.run.agents import LOAD_S
+from kubectl_genainet.run.session import LiveSession
 
 TIMEOUT_S = 20.0
 STEP_S = 3.0  # an agent says so often that it is alive
@@ -23,12 +25,15 @@ class Agents:
     def __init__(self, *events: Event | None) -> None:
         self.now, self._events = 0.0, list(events)
 
+    def finish(self) -> None:
+        """There is nobody to tell."""
+
     def poll(self, timeout_s: float) -> Event | None:
         self.now += STEP_S
         return self._events.pop(0) if self._events else None
 
 
-def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None, due: float = 0.0) -> float:
+def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None, due: float = 0.0, nodes: int = 1) -> float:
     agents = Agents(*events)
     monkeypatch.setattr("kubectl_genainet.run.session.time.monotonic", lambda: agents.now)
     view = SimpleNamespace(refresh=lambda: None, warn=lambda text: None, shortened=lambda seconds: None)
@@ -36,7 +41,7 @@ def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None, due: 
     watching: Any = SimpleNamespace(timeout_s=TIMEOUT_S, enough=lambda event: None, due=due)
     source: Any = SimpleNamespace(failed_nodes=set())
     live = LiveSession(run, source, watching)
-    live._nodes = 1
+    live._nodes = nodes
     streams: Any = agents
     follower: Any = SimpleNamespace(newer=lambda: None)
     list(live._records(streams, follower))
@@ -57,7 +62,14 @@ def test_an_agent_that_says_nothing_is_not_waited_for_longer(monkeypatch: pytest
 
 def test_once_attached_the_time_that_was_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = seconds_waited(monkeypatch, Progress(node="n", stage="attached"), Progress(node="n", stage="loading"))
-    assert waited <= STEP_S + TIMEOUT_S + session.GRACE_S + STEP_S
+    assert waited <= STEP_S + TIMEOUT_S + waits.GRACE_S + STEP_S
+
+
+def test_a_node_that_has_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, attached = AgentFailed(node="a", message="it is not ready"), Progress(node="b", stage="attached")
+    for events in ((failed, attached), (attached, failed)):
+        waited = seconds_waited(monkeypatch, *events, nodes=2)
+        assert waited <= 2 * STEP_S + TIMEOUT_S + waits.GRACE_S + STEP_S
 
 
 def test_a_run_whose_answer_is_due_watches_for_less_where_its_agents_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +83,22 @@ def test_however_long_agents_took_some_seconds_are_watched(monkeypatch: pytest.M
     started: list[Event | None] = [Progress(node="n", stage="loading")] * 20
     waited = seconds_waited(monkeypatch, *started, Progress(node="n", stage="attached"), due=25.0)
     assert 21 * STEP_S + session.LEAST_WATCH_S <= waited <= 21 * STEP_S + session.LEAST_WATCH_S + STEP_S
+
+
+def test_exact_rules_wait_for_agents_that_say_that_they_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    loading: list[Event | None] = [Progress(node="n", stage="loading")] * 60
+    agents = Agents(*loading, Progress(node="n", stage="attached"))
+    monkeypatch.setattr("kubectl_genainet.run.agents.time.monotonic", lambda: agents.now)
+    streams: Any = agents
+    assert len(list(waits.records(streams, 1, TIMEOUT_S))) == 61
+    assert (
+        61 * STEP_S + TIMEOUT_S <= agents.now <= 61 * STEP_S + TIMEOUT_S + waits.GRACE_S + waits.GOODBYE_S + 2 * STEP_S
+    )
+
+
+def test_exact_rules_wait_no_longer_for_agents_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = Agents()
+    monkeypatch.setattr("kubectl_genainet.run.agents.time.monotonic", lambda: agents.now)
+    streams: Any = agents
+    assert list(waits.records(streams, 1, TIMEOUT_S)) == []
+    assert agents.now <= LOAD_S + TIMEOUT_S + waits.GOODBYE_S + 2 * STEP_S

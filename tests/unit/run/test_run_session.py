@@ -9,6 +9,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,13 +19,16 @@ from kubectl_genainet import wire
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import AgentFailed
+from kubectl_genainet.model.events import AgentFailed, Event, Tick
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport
+from kubectl_genainet.run import session as session_module
 from kubectl_genainet.run.agents import Agents, read_nodes
 from kubectl_genainet.run.interrupts import Interrupts
+from kubectl_genainet.run.session import LiveSession
 from kubectl_genainet.stream import Dial
 
 
@@ -171,3 +176,62 @@ def agents_that_say(reports: dict[str, NodeReport]) -> Iterator[dict[str, Dial]]
     yield {node: functools.partial(dial, report) for node, report in reports.items()}
     for thread in threads:
         thread.join(5)
+
+
+class Interrupted:
+    """Two records of an agent; Ctrl-C comes when the first has left the queue."""
+
+    done = False
+
+    def __init__(self) -> None:
+        self._records = [Tick(node="a", t_ns=1), Tick(node="a", t_ns=2)]
+
+    def poll(self, timeout_s: float) -> Event | None:
+        if len(self._records) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return self._records.pop(0) if self._records else None
+
+    def finish(self) -> None:
+        """There is nobody to tell."""
+
+
+def live_session(taken: list[Event]) -> LiveSession:
+    view: Any = SimpleNamespace(refresh=lambda: None, warn=lambda text: None)
+    run: Any = SimpleNamespace(view=view, filters=(), take=taken.append)
+    watching: Any = SimpleNamespace(timeout_s=20, enough=lambda event: None, due=0)
+    source: Any = SimpleNamespace(failed_nodes=set())
+    return LiveSession(run, source, watching)
+
+
+def test_ctrl_c_costs_no_record_that_was_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_genainet.run.session.GOODBYE_S", 0.2)
+    taken: list[Event] = []
+    session, streams = live_session(taken), Interrupted()
+    follower: Any = SimpleNamespace(newer=lambda: None)
+    with session._interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            for event in session._records(streams, follower):  # type: ignore[arg-type]
+                session._take(event, None)
+        for event in session._last_records(streams):  # type: ignore[arg-type]
+            session._take(event, None)
+    assert taken == [Tick(node="a", t_ns=1), Tick(node="a", t_ns=2)]
+
+
+@pytest.mark.parametrize(("watches", "status"), [(False, ExitStatus.INTERRUPTED), (True, ExitStatus.OK)])
+def test_ctrl_c_before_any_agent_watches_is_no_result(
+    monkeypatch: pytest.MonkeyPatch, watches: bool, status: ExitStatus
+) -> None:
+    class Stopped(LiveSession):
+        def watch(self) -> None:
+            self.interrupted = True
+            self._attached |= {"a"} if watches else set()
+
+    monkeypatch.setattr(session_module, "LiveSession", Stopped)
+    context = Context(ClusterSnapshot(objects=()))
+    view = SimpleNamespace(warn=lambda text: None)
+    run: Any = SimpleNamespace(
+        view=contextlib.nullcontext(view),
+        correlator=SimpleNamespace(context=context),
+        finish=lambda live: ExitStatus.OK,
+    )
+    assert session_module._watch(run, SimpleNamespace(), SimpleNamespace()) is status  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from kubectl_genainet.assets import recordings
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.timeline import SeriesName, Timeline
 from kubectl_genainet.records import RECORDS
 from kubectl_genainet.render.timeline import text
@@ -121,6 +122,15 @@ def test_where_nothing_rises_nothing_began(tmp_path: Path) -> None:
     assert result.onsets == () and len(result.changes) == 1
     done = run(SERVICE, "--from", path)
     assert done.return_value == 0 and "nothing became worse" in done.stdout
+
+
+def test_what_was_not_followed_whole_is_said_of_what_is_not_counted(tmp_path: Path) -> None:
+    path = str(tmp_path / "busy.gnb")
+    busy = [msgspec.structs.replace(bucket, followed=ALL_KEPT // 16) for bucket in recorded.buckets()]
+    recorded.write(path, recorded.bundle(busy))
+    (note,) = timeline_of(path, SERVICE).notes
+    assert "at times one connection in 16" in note
+    assert note[:30] in run(SERVICE, "--from", path, width=120).stdout
 
 
 def test_what_was_not_recorded_is_unknown_and_named(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_dropped_syn_ack_is_the_way_back() -> None:
     assert path.outcome is ConnectionOutcome.DROPPED and path.drop is not None
     assert (path.drop.reason, path.drop.node, path.drop.hook) == ("NETFILTER_DROP", "node-2", "FORWARD")
     assert [h.device for h in path.back] == ["eth0", "veth"]
+    assert (path.drop_direction, path.back_data) == ("reply", ())
 
 
 def test_answer_from_an_address_that_was_not_asked_is_no_closed_port() -> None:
@@ -119,16 +120,24 @@ def resent(world: World, port: int, t: int, segments: int = 1) -> TcpRetransmit:
     return TcpRetransmit(node="node-2", t_ns=t, netns=POD["node-2"], flow=flow, state="ESTABLISHED", segments=segments)
 
 
-def test_reply_that_dies_on_the_wire_is_unanswered_after_its_first_byte() -> None:
+@pytest.mark.parametrize(
+    ("counted_ns", "where"),
+    [
+        (T + 9 * SECOND, "lost between eth0 of node node-2 (tx) and eth0 of node node-1 (rx) (2 of 10 packets)"),
+        (T, "where is not known, as not all nodes have counted since"),
+    ],
+)
+def test_reply_that_dies_on_the_wire_is_unanswered_after_its_first_byte(counted_ns: int, where: str) -> None:
     world = World()
     reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
     sent = [counted(e, data_bytes=9000, last_ns=T + 5 * MS) for e in reply[:3]]
     got = [msgspec.structs.replace(counted(e), packets=2) for e in reply[3:]]
     again = [resent(world, 40000, T + i * SECOND, segments=2) for i in range(1, 4)]
-    (path,) = world.tell(exchange(world, 40000, T), sent, got, again)
+    ticks = [msgspec.structs.replace(tick, counted_ns=world.at(tick.node, counted_ns)) for tick in world.ticks(T)]
+    (path,) = world.tell(exchange(world, 40000, T), sent, got, again, ticks)
     assert (path.outcome, path.verdict, path.retransmits) == (ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, 6)
     (finding,) = [f for f in path.findings if f.check == "stopped-arriving"]
-    assert "lost between eth0 of node node-2 (tx) and eth0 of node node-1 (rx) (2 of 10 packets)" in finding.title
+    assert where in finding.title
 
 
 def test_losses_that_were_made_good_decide_nothing() -> None:
@@ -275,6 +284,17 @@ def test_port_that_the_pods_own_rules_chose_is_not_the_backend() -> None:
     assert path.drop is not None and path.drop.check == "redirect-without-listener"
     assert "port 15006" in path.drop.explanation and [f.check for f in path.findings] == []
     assert path.drop.rule is None and "the rules of pod default/llm-0 were not read" in path.drop.explanation
+
+
+def test_packet_for_the_proxys_own_port_was_not_redirected_there() -> None:
+    world = World()
+    direct = [e for e in world.request(40000, T) if (e.flow.dst, e.flow.dport) == (BACKEND, 8080)]
+    seen = [msgspec.structs.replace(e, flow=msgspec.structs.replace(e.flow, dport=15006)) for e in direct]
+    died = world.dropped(seen[-1], "NO_SOCKET", location="tcp_v4_rcv")
+    rules = pods_rules(T - SECOND, REDIRECT)
+    (path,) = world.feed([*world.begin(), rules, *seen, died, *world.ticks(T + 9 * SECOND)]) or world.finish()
+    assert path.drop is not None and (path.drop.check, path.drop.rule) == ("closed-port", None)
+    assert "redirect" not in path.drop.explanation
 
 
 def redirected(world: World) -> list[Event]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import ConnectionCounts, Hello
+from kubectl_genainet.model.results.losses import Losses
+from kubectl_genainet.trace import totals as counting
 from kubectl_genainet.trace.totals import Totals
 from tests.unit.trace_world import BACKEND, CLIENT, SERVICE, SNAPSHOT
 
@@ -91,3 +94,17 @@ def test_a_servers_connections_have_no_service_where_their_client_came_by_two_wa
         ("client", "llm", None),
         ("server", None, "default/llm-0"),
     ]
+
+
+def test_ends_beyond_those_that_are_held_are_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "MAX_ENDS", 1)
+    totals = Totals()
+    for event in (
+        hello("node-1", "connections"),
+        counted("node-1", "client", SERVICE, 80, opened=1),
+        counted("node-1", "client", SERVICE, 81, opened=1),
+        counted("node-1", "client", SERVICE, 80, opened=2),
+    ):
+        totals.event(event)
+    assert [row.opened for row in totals.rows(Identity(SNAPSHOT)) or ()] == [2]
+    assert totals.lost == (Losses("node-1", "connections", "totals", 1),)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
-from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nodes import TUNNELS, pod_namespaces
-from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
+from kubectl_genainet.doctor.objects.nodes import TUNNELS
 from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
-from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, sh, text
+from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, text
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
@@ -157,100 +155,6 @@ def cni_not_ready(cluster: Cluster) -> Problems:
                 Remedy(
                     "See why its pods are not ready.",
                     command=kubectl(cni.daemonset.ref, "describe"),
-                ),
-            )
-
-
-@check(Area.CNI, Severity.ERROR, needs=(Need.NODES,))
-def mtu_mismatch(cluster: Cluster) -> Problems:
-    """A pod's MTU is larger than what its node can carry to other nodes.
-
-    Looks, on each node, at the MTU of pods' eth0, of tunnel devices and of the uplink (the device with the node's
-    address). A tunnel must fit the uplink less its own headers; a pod must fit the tunnel, or the uplink
-    where there is none.
-
-    Why: larger packets are dropped with "fragmentation needed", or silently where ICMP is filtered: small requests
-    pass, long prompts and responses hang. An error: users see long prompts and answers hang, while health checks
-    pass.
-
-    Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu, RFC 7348 section 4.3
-    """
-    for report in cluster.reports:
-        host = cluster.host_netns(report)
-        uplink = uplink_of(cluster, report)
-        if host is None or uplink is None:
-            yield NotChecked(f"node {report.node}", "its report names no uplink with an address")
-            continue
-        tunnels = [d for d in host.devices if d.kind in TUNNELS and d.up]
-        for tunnel in tunnels:
-            overhead = {"vxlan": 50, "geneve": 50, "ipip": 20, "wireguard": 60}.get(tunnel.kind, 20)
-            if tunnel.mtu > uplink.mtu - overhead:
-                yield Problem(
-                    f"tunnel {tunnel.name} on node {report.node} has MTU {tunnel.mtu}, its uplink carries "
-                    f"{uplink.mtu - overhead}",
-                    ObjectRef("Node", report.node),
-                    (
-                        on_node(
-                            report.node, f"{tunnel.name} has MTU {tunnel.mtu}", tunnel.mtu, field=f"{tunnel.name}.mtu"
-                        ),
-                        on_node(report.node, f"uplink {uplink.name} has MTU {uplink.mtu}", uplink.mtu),
-                    ),
-                    _set_mtu(cluster, uplink.mtu - overhead),
-                )
-        limit = min([uplink.mtu, *(t.mtu for t in tunnels)])
-        above = Counter(
-            (device.name, device.mtu)
-            for netns in pod_namespaces(cluster, report)
-            for device in netns.devices
-            if device.name == "eth0" and device.mtu > limit
-        )
-        for (name, mtu), pods in sorted(above.items()):
-            yield Problem(
-                f"{pods} of its pods {'have' if pods > 1 else 'has'} MTU {mtu}, the way out carries {limit}",
-                ObjectRef("Node", report.node),
-                (
-                    on_node(report.node, f"{name} of {pods} pods has MTU {mtu}", mtu, field=f"{name}.mtu"),
-                    on_node(report.node, f"smallest MTU of {uplink.name} and the tunnels is {limit}", limit),
-                ),
-                _set_mtu(cluster, limit),
-            )
-
-
-def _set_mtu(cluster: Cluster, mtu: int) -> Remedy:
-    command = ""
-    if cluster.cni("Amazon VPC CNI"):
-        command = f"kubectl -n kube-system set env daemonset/aws-node AWS_VPC_ENI_MTU={mtu}"
-    elif cluster.cni("Calico"):
-        command = f'kubectl patch felixconfiguration default --type=merge -p \'{{"spec":{{"vxlanMTU":{mtu}}}}}\''
-    elif cluster.cni("Cilium"):
-        command = f"helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set MTU={mtu}"
-    return Remedy(f"Set the CNI's MTU to {mtu}, then restart the pods: a running pod keeps its MTU.", command=command)
-
-
-@check(Area.CNI, Severity.WARNING, needs=(Need.NODES,))
-def mtu_nodes_differ(cluster: Cluster) -> Problems:
-    """The nodes' uplinks have different MTUs.
-
-    Looks at the MTU of every node's uplink.
-
-    Why: a jumbo-frame node (9001 on EC2) and a 1500-byte node only talk as long as path MTU discovery works; behind
-    a firewall that drops ICMP, large packets in one direction are lost. A warning: traffic passes as long as ICMP
-    does.
-
-    Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
-    """
-    uplinks = [(r.node, d) for r in cluster.reports if (d := uplink_of(cluster, r)) is not None]
-    common = Counter(d.mtu for _, d in uplinks).most_common(1)
-    for node, device in uplinks:
-        if device.mtu != common[0][0]:
-            yield Problem(
-                f"its uplink has MTU {device.mtu}, those of the other nodes mostly {common[0][0]}",
-                ObjectRef("Node", node),
-                (on_node(node, f"{device.name} has MTU {device.mtu}", device.mtu, field=f"{device.name}.mtu"),),
-                Remedy(
-                    "Give all nodes the same MTU (launch template or machine configuration).",
-                    command=f"ip link set dev {sh(device.name)} mtu {common[0][0]}   # on the node, until its "
-                    "next start",
                 ),
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen, shortened
 from kubectl_genainet.doctor.families.addresses.vpc_cni import only_vpc_cni, set_env, vpc_cni_env
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import event_message, event_object, named, number, sh, text
@@ -93,7 +93,7 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         yield Problem(
             f"no free {what} for pods{f' on node {node}' if node else ''}",
             about,
-            (seen(event.ref, field, message, message[:300]),),
+            (seen(event.ref, field, message, shortened(message)),),
             remedy,
         )
 

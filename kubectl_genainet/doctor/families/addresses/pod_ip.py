@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
+from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
 from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, named, sh, text
@@ -42,7 +42,7 @@ def pod_without_ip(cluster: Cluster) -> Problems:
         evidence = [seen(live.ref, "status.podIP", None, f"scheduled to {live.node}, no address")]
         for event in events[-1:]:
             field, message = event_message(event)
-            evidence.append(seen(event.ref, field, message, f"FailedCreatePodSandBox: {message[:300]}"))
+            evidence.append(seen(event.ref, field, message, f"FailedCreatePodSandBox: {shortened(message)}"))
         yield Problem(
             f"no address on node {live.node}" + (f" for {waited:.0f} s" if waited else ""),
             live.ref,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import kubectl, patch
 from kubectl_genainet.doctor.objects.stacks import Role
@@ -108,7 +108,7 @@ def load_balancer_pending(cluster: Cluster) -> Problems:
             )
             if mine and event.raw.get("type") == "Warning":
                 message = str(event.raw.get("message") or event.raw.get("note") or "")
-                evidence.append(seen(event.ref, "message", message, message[:300]))
+                evidence.append(seen(event.ref, "message", message, shortened(message)))
         yield Problem(
             "the load balancer has no address yet",
             service.ref,

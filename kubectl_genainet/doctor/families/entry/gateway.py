@@ -7,9 +7,9 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, sh, text
+from kubectl_genainet.doctor.objects.raw import at, condition, items, mapping, number, sh, text
 from kubectl_genainet.doctor.predicates.backends import mend_backend
-from kubectl_genainet.doctor.predicates.edits import edit, set_in
+from kubectl_genainet.doctor.predicates.edits import edit, on_object, set_in
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
@@ -44,7 +44,7 @@ def _failed(
 
 def _not_in_effect(obj: KubeObject, failed: tuple[Evidence, str]) -> Problem:
     evidence, reason = failed
-    remedy = Remedy("Read its conditions.", command=kubectl(obj.ref, "describe"))
+    remedy = Remedy("Read its conditions.", command=on_object(obj, "describe"))
     return Problem(f"not in effect: {reason}", obj.ref, (evidence,), remedy)
 
 
@@ -112,7 +112,7 @@ def route_accepted(cluster: Cluster) -> Problems:
                     f"its Gateway {key[0]}/{key[1]} does not exist",
                     route.ref,
                     (seen(route.ref, f"spec.parentRefs[{index}].name", key[1], f"no Gateway {key[0]}/{key[1]}"),),
-                    Remedy("Name an existing Gateway.", command=kubectl(route.ref, "edit")),
+                    Remedy("Name an existing Gateway.", command=on_object(route, "edit")),
                 )
         for index, _ in enumerate(items(route.raw, "status", "parents")):
             failed = _failed(
@@ -283,7 +283,7 @@ def inference_pool(cluster: Cluster) -> Problems:
                 f"its selector matches no pod ({shown})",
                 pool.ref,
                 (seen(pool.ref, "spec.selector", labels, f"no pod in {pool.namespace} has {shown}"),),
-                Remedy("Use the labels of the model servers.", command=kubectl(pool.ref, "edit")),
+                Remedy("Use the labels of the model servers.", command=on_object(pool, "edit")),
             )
         ports = [number(p, "number") for p in items(pool.raw, "spec", "targetPorts")]
         field = "spec.targetPorts[0].number" if ports else "spec.targetPortNumber"
@@ -303,9 +303,7 @@ def inference_pool(cluster: Cluster) -> Problems:
                         (seen(pool.ref, field, port, f"the containers of {workload.ref} declare {has}"),),
                         Remedy(
                             "Name the port that the model server listens on.",
-                            command=set_in(pool, field, declared[0])
-                            if len(declared) == 1
-                            else kubectl(pool.ref, "edit"),
+                            command=set_in(pool, field, declared[0]) if len(declared) == 1 else on_object(pool, "edit"),
                         ),
                     )
         yield from _picker_problems(cluster, pool)
@@ -366,7 +364,7 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
             f"its endpoint picker {name} does not exist" if name else "it names no endpoint picker",
             pool.ref,
             (seen(pool.ref, f"{field}.name", name or None, problem),),
-            Remedy("Install the endpoint picker.", command=kubectl(pool.ref, "describe")),
+            Remedy("Install the endpoint picker.", command=on_object(pool, "describe")),
         )
         return
     port = number(picker, "port", "number") or number(picker, "portNumber")
@@ -376,7 +374,7 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
             f"{service.ref}, its endpoint picker, has no port {port}",
             pool.ref,
             (seen(pool.ref, f"{field}.port", port, f"the ports of {service.ref} are {has}"),),
-            Remedy("Name the port on which the endpoint picker serves gRPC.", command=kubectl(pool.ref, "edit")),
+            Remedy("Name the port on which the endpoint picker serves gRPC.", command=on_object(pool, "edit")),
         )
     yield from _watches_another_pool(cluster, pool, service)
     if cluster.missing("EndpointSlice"):

@@ -9,7 +9,8 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, text
+from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
@@ -80,7 +81,7 @@ def _longer(route: KubeObject, index: int, rule: dict[str, Any], field: str) -> 
     """Sets the rule's own timeouts, where the Gateway reads them there."""
     own = mapping(rule, "timeouts")
     if not field.startswith("spec.rules"):
-        return kubectl(route.ref, "edit")
+        return on_object(route, "edit")
     change = [
         {"op": "add", "path": f"/spec/rules/{index}/timeouts", "value": dict.fromkeys(("request", *own), "3600s")}
     ]

@@ -18,7 +18,7 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
-from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
+from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -249,7 +249,7 @@ def ingress_tls(cluster: Cluster) -> Problems:
                 reason = text(ready, "message") or "it has no condition Ready"
                 evidence.append(seen(certificate.ref, "status.conditions[Ready]", ready.get("status"), reason))
                 title = f"the certificate for its TLS Secret {name} is not ready"
-                remedy = Remedy("See why it is not issued.", command=kubectl(certificate.ref, "describe"))
+                remedy = Remedy("See why it is not issued.", command=on_object(certificate, "describe"))
             else:
                 title = f"its TLS Secret {name} does not exist"
                 remedy = Remedy(

@@ -61,7 +61,8 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     service.beta.kubernetes.io/aws-load-balancer-type: external; `nlb` (in-tree NLB) and `nlb-ip` (old spelling) are
     reported too. In manifests without nodes, a Service with annotations of other clouds as well is not checked, and neither
     is one without any of AWS where no controller or device of AWS is installed: the annotations of another Service do not
-    say which cloud this one is on.
+    say which cloud this one is on. The webhook of the aws-load-balancer-controller (2.5 and later) gives its class to new
+    Services: one of manifests without the annotation is not checked, unless they are the whole cluster.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
     Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
@@ -77,11 +78,15 @@ def nlb_legacy(cluster: Cluster) -> Problems:
             if unknown:
                 yield NotChecked(str(service.ref), f"{unknown}, and no node tells which cloud it is on")
                 continue
+        if kind is None and not cluster.extent.of_a_cluster:
+            taken = "the aws-load-balancer-controller gives its class to new Services where it runs"
+            yield NotChecked(str(service.ref), f"{taken}, and these manifests do not tell")
+            continue
         what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
             kind or "", "a Classic Load Balancer"
         )
         yield Problem(
-            f"the type annotation asks for {what}",
+            f"the type annotation asks for {what}" if kind else f"without the type annotation it becomes {what}",
             service.ref,
             (seen(service.ref, annotation(TYPE), kind, f"{'absent' if kind is None else kind}: {what}"),),
             Remedy(

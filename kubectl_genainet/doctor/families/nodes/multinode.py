@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import patch, text
@@ -27,7 +27,9 @@ def _settings(cluster: Cluster, workload: Workload, container: ContainerSpec) ->
         yield seen(variable.object, variable.field, variable.value, setting)
     for key in ("command", "args"):
         for index, word in enumerate(container.raw.get(key) or ()):
-            yield seen(workload.ref, workload.field(f"{container.field}.{key}[{index}]"), str(word), str(word)[:200])
+            yield seen(
+                workload.ref, workload.field(f"{container.field}.{key}[{index}]"), str(word), shortened(str(word), 200)
+            )
 
 
 def _asks_cluster_dns(cluster: Cluster, workload: Workload) -> Evidence | None:

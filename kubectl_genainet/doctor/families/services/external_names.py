@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Any
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.predicates.policy_text import adding
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
 
@@ -16,10 +18,11 @@ from kubectl_genainet.model.kube import Service
 def external_name_address(cluster: Cluster) -> Problems:
     """An ExternalName Service names an address.
 
-    Looks at spec.externalName.
+    Looks at spec.externalName, at the configured calls of the Service, and at the Ingresses and Traefik routes that name it.
 
     Why: it becomes a CNAME record; "10.1.2.3" is then looked up as a host name, and nobody has it. An error: the
-    name never resolves.
+    name never resolves. A warning where nothing is known to call the Service; information where only an Ingress or a
+    route of Traefik names it, whose proxy takes the text for an address and asks no DNS.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
     """
@@ -32,15 +35,48 @@ def external_name_address(cluster: Cluster) -> Problems:
         except ValueError:
             continue
         ports = [{"name": p.name or f"p{p.port}", "port": p.port, "protocol": p.protocol} for p in service.spec.ports]
+        severity, users = _users(cluster, service)
         yield Problem(
             f"externalName is the address {name}",
             service.ref,
-            (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"),),
-            adding(
+            (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"), *users),
+            severity=severity,
+            remedy=adding(
                 "Use a Service without selector and an EndpointSlice with the address.",
                 *_of_address(service, str(ip), "IPv6" if ip.version == 6 else "IPv4", ports),
             ),
         )
+
+
+_TRAEFIK = ("traefik.io", "traefik.containo.us")
+
+
+def _users(cluster: Cluster, service: Service) -> tuple[Severity, tuple[Evidence, ...]]:
+    """(how bad it is, who calls the Service or leads to it)."""
+    calls = cluster.calls_to.get(service.ref, ())
+    if calls:
+        return Severity.ERROR, (calls[0].evidence,)
+    wanted = (service.metadata.namespace, service.metadata.name)
+    if wanted in cluster.ingress_backends:
+        return Severity.INFO, (derived(service.ref, "", None, "only Ingresses lead to it, by its address"),)
+    routes = (o for o in cluster.snapshot.objects if o.group in _TRAEFIK)
+    route = next((o for o in routes if wanted in set(_services_in(o.raw, o.namespace))), None)
+    if route is not None:
+        return Severity.INFO, (seen(route.ref, "spec", None, "only a route of Traefik leads to it, by its address"),)
+    return Severity.WARNING, ()
+
+
+def _services_in(value: Any, namespace: str) -> Iterator[tuple[str, str]]:
+    """(namespace, name) of the Services that the `services` of a Traefik object name, at whatever depth."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _services_in(item, namespace)
+    if isinstance(value, dict):
+        for one in items(value, "services"):
+            if text(one, "kind") in ("", "Service"):
+                yield text(one, "namespace") or namespace, text(one, "name")
+        for below in value.values():
+            yield from _services_in(below, namespace)
 
 
 def _of_address(

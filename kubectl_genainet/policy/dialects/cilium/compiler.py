@@ -88,7 +88,8 @@ class CiliumCompiler:
         unread = [note for field, spec in specs for note in self._unread_options(spec, Where(obj, field))]
         for field, spec in specs:
             if spec.node_selector is not None:
-                self.host_policies.append(HostPolicy(obj.ref, _OF_NODES))
+                if self.options.host_firewall or not self.options.read:
+                    self.host_policies.append(HostPolicy(obj.ref, _OF_NODES))
             else:
                 yield from self._compile_spec(obj, spec, Where(obj, field), unread)
 

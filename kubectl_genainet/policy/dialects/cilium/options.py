@@ -73,6 +73,7 @@ class Options(msgspec.Struct, frozen=True):
     allow_localhost: str = "auto"
     enable_policy: str = "default"
     enable_ipv6: bool | None = None
+    host_firewall: bool = False
 
 
 def enforces(snapshot: ClusterSnapshot) -> bool:
@@ -118,6 +119,7 @@ def options_of(snapshot: ClusterSnapshot) -> Options:
         allow_localhost=data.get("allow-localhost") or "auto",
         enable_policy=(data.get("enable-policy") or "default").lower(),
         enable_ipv6=None if ipv6 is None else ipv6 == "true",
+        host_firewall=data.get("enable-host-firewall") == "true",
     )
 
 

@@ -104,3 +104,22 @@ def test_a_client_of_few_queries_is_not_judged_by_shares(check: str) -> None:
         CheckOutcome.NOT_CHECKED,
         ("fewer than 20 DNS queries by chatbot/rag-app: measure longer",),
     )
+
+
+@pytest.mark.parametrize(("length", "shown"), [(300, 300), (301, 299)])
+def test_an_event_of_many_words_ends_with_a_sign_that_there_is_more(length: int, shown: int) -> None:
+    world = eks()
+    service = world.get("Service", "chatbot-ui")
+    service["status"] = {"loadBalancer": {}}
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "chatbot-ui.1", "namespace": NS},
+        "involvedObject": {"kind": "Service", "namespace": NS, "name": "chatbot-ui"},
+        "type": "Warning",
+        "reason": "FailedBuildModel",
+        "message": "x" * length,
+    }
+    world.add(event)
+    told = finding(world, "load-balancer-pending").evidence[1].statement
+    assert told == "x" * shown + ("…" if length > shown else "")

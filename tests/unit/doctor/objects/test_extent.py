@@ -116,6 +116,24 @@ def test_a_node_in_a_file_of_its_own_makes_no_dump_of_a_repository(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("ran", "absent"),
+    [("", False), ("status: {phase: Running, podIP: 10.0.0.9}", True)],
+)
+def test_a_pod_that_people_pin_to_a_node_shows_no_namespace_whole(ran: str, absent: bool) -> None:
+    pod = (
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {name: wipe, namespace: shop}\n"
+        "spec: {nodeName: n1, containers: [{name: c, image: 'busybox:1'}]}\n"
+    )
+    route = (
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: logs, namespace: shop}\n"
+        "spec: {rules: [{backendRefs: [{name: logs-server, port: 80}]}]}\n"
+    )
+    text = APP + pod + ran + "\n" + route
+    assert bool(findings(text, "route-backend")) is absent
+    assert ("Service shop/logs-server is not here" in unchecked(text, "route-backend")) is not absent
+
+
+@pytest.mark.parametrize(
     "node",
     [
         "spec: {providerID: 'k3s://n1'}",

@@ -128,3 +128,71 @@ spec:
 """
     assert findings(text, "nccl-settings") == []
     assert len(findings(text.replace("net1", "net2"), "nccl-settings")) == 1
+
+
+LLM = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: LLMInferenceService
+metadata: {name: qwen, namespace: serving}
+spec: {model: {uri: "hf://Qwen/Qwen3-8B"}, replicas: 2, router: {route: {}, gateway: {}}}
+"""
+ELASTIC = """
+apiVersion: elasticsearch.k8s.elastic.co/v1
+kind: Elasticsearch
+metadata: {name: vectors, namespace: serving}
+spec: {version: 9.1.0, nodeSets: [{name: default, count: 3, config: {node.store.allow_mmap: false}}]}
+"""
+RAG = """
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: rag, namespace: serving}
+spec:
+  template:
+    metadata: {labels: {app: rag}}
+    spec:
+      containers:
+      - name: c
+        image: registry.test/rag:1
+        env: [{name: STORE, value: "http://front:80"}, {name: LLM_URL, value: "https://api.openai.com/v1"}]
+"""
+CLOSED = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: serving}
+spec:
+  podSelector: {matchLabels: {elasticsearch.k8s.elastic.co/cluster-name: vectors}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: PEER}}}]}]
+"""
+
+
+def test_a_model_without_a_template_is_served_by_the_preset() -> None:
+    assert roles(LLM) == {"qwen": Role.MODEL_SERVER}
+    selector = "{app.kubernetes.io/name: qwen, app.kubernetes.io/part-of: llminferenceservice}"
+    joined = LLM + SERVICE % selector
+    assert len(findings(joined, "service-node-port")) == 1
+    assert findings(joined, "readiness-probe") == [], "KServe's preset has the probes"
+    assert len(findings(LLM + SERVICE % selector.replace("qwen", "other"), "service-node-port")) == 0
+    given = LLM.replace(
+        "replicas: 2", "replicas: 2, template: {containers: [{name: main, image: 'registry.test/m:1'}]}"
+    )
+    (workload,) = cluster_of(given).workloads
+    assert [c.image for c in workload.containers] == ["registry.test/m:1"]
+
+
+def test_an_elasticsearch_that_an_application_asks_is_its_vector_store() -> None:
+    front = (SERVICE % "{elasticsearch.k8s.elastic.co/cluster-name: vectors}").replace("8000", "9200")
+    assert roles(ELASTIC)["vectors"] is Role.UNKNOWN
+    assert roles(ELASTIC + front + RAG)["vectors"] is Role.VECTOR_DATABASE
+    front = front.replace("NodePort", "LoadBalancer")
+    assert len(findings(ELASTIC + front + RAG, "vector-database-exposed")) == 1
+    inside = (ELASTIC + front + RAG).replace("type: LoadBalancer, ", "")
+    assert findings(inside, "vector-database-exposed") == []
+
+
+@pytest.mark.parametrize(("peer", "found"), [("rag", 0), ("other", 1)])
+def test_a_policy_is_joined_to_the_pods_that_the_operator_of_elasticsearch_makes(peer: str, found: int) -> None:
+    front = (SERVICE % "{common.k8s.elastic.co/type: elasticsearch}").replace("8000", "9200")
+    text = ELASTIC + front + RAG + CLOSED.replace("PEER", peer)
+    assert len(findings(text, "policy-blocks-call", complete=True)) == found

@@ -140,6 +140,8 @@ def test_a_service_for_the_port_where_ranks_meet_is_no_wrong_port() -> None:
         ("registry.test/llama-factory:1", "ports: [{containerPort: 8000}]", 0),
         ("ghcr.io/llm-d/llm-d-workload-variant-autoscaler:v1", "args: [--leader-elect]", 0),
         ("registry.test/worker:1", "command: [python3, -m, dynamo.vllm]", 0),
+        (VLLM, 'command: [sh, -c, "cd /app && uvicorn --port 8001 launcher:app"]', 0),
+        (VLLM, "args: [--model, m, --uvicorn-log-level, info]", 1),
     ],
 )
 def test_what_serves_no_model_by_itself_needs_no_readiness_probe(image: str, container: str, found: int) -> None:
@@ -309,4 +311,4 @@ def test_a_load_balancer_for_several_clouds_may_be_on_another_one(other: str, fo
     text = service("llm", "{port: 80}", ", type: LoadBalancer").replace(
         "namespace: ml", f"namespace: ml, annotations: {{{internal}{other}}}"
     )
-    assert len(findings(text, "nlb-legacy")) == found
+    assert len(findings(text, "nlb-legacy", complete=True)) == found

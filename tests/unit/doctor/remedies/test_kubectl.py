@@ -9,6 +9,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 
 from kubectl_genainet.doctor.changes import Addition, applied, changes_something
 from kubectl_genainet.doctor.trial import NOT_TRIED, stands_for_a_state
+from kubectl_genainet.kube.resources import KINDS
 from kubectl_genainet.model.finding import Finding, Remedy
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 from tests.unit.doctor.faults.case import Case
 from tests.unit.doctor.faults.cases import CASES, report_on
 
@@ -67,6 +70,31 @@ def test_a_remedy_is_tried_or_says_that_it_could_not_be(case: Case) -> None:
             assert stands_for_a_state(world.cluster(), finding), remedy
         else:
             assert remedy.trial.startswith("tried: heals it")
+
+
+def _groups_by_kind() -> dict[str, set[str]]:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for kind, group in [(r.kind, r.group) for r in KINDS] + [(kind, group) for group, kind in TEMPLATE_PLACES]:
+        groups[kind.lower()].add(group.removeprefix("crd."))  # Calico's two groups are one set of objects
+    return groups
+
+
+def test_a_kind_of_several_groups_is_named_with_its_own() -> None:
+    """`kubectl edit gateway` takes Istio's or that of the Gateway API, as the cluster lists them; built-in kinds go first."""
+    groups = _groups_by_kind()
+    shared = {
+        kind for kind, of in groups.items() if len(of) > 1 and not of & {"", "apps", "batch", "networking.k8s.io"}
+    }
+    assert {"gateway", "inferencepool"} <= shared
+    targets = []
+    for case in CASES:
+        for finding in own_findings(case):
+            assert finding.remedy is not None
+            steps = [verb_and_rest(w) for w in commands(finding.remedy) if w[0] == "kubectl"]
+            targets += [
+                rest[0].partition("/")[0] for verb, rest in steps if verb in ("edit", "describe", "patch", "delete")
+            ]
+    assert targets and not shared & set(targets)
 
 
 def changed_locally(raw: dict[str, Any], verb: str, rest: list[str], folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, number, strings, text
-from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, strings, text
+from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
@@ -84,7 +84,7 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
 
 def _only_port(virtual: KubeObject, field: str, service: Service) -> str:
     if len(service.spec.ports) != 1:
-        return kubectl(virtual.ref, "edit")
+        return on_object(virtual, "edit")
     return set_in(virtual, f"{field}.port.number", service.spec.ports[0].port)
 
 

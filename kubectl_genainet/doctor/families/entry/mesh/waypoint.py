@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, selector_matches, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of, no_mesh
 from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -64,7 +65,7 @@ def mesh_waypoint(cluster: Cluster) -> Problems:
 
 def _label(obj: KubeObject, near: str) -> str:
     """The label with the waypoint that was probably meant."""
-    return kubectl(obj.ref, "label", f"{USE_WAYPOINT}={near}", "--overwrite") if near else kubectl(obj.ref, "edit")
+    return kubectl(obj.ref, "label", f"{USE_WAYPOINT}={near}", "--overwrite") if near else on_object(obj, "edit")
 
 
 def _http_field(policy: KubeObject) -> tuple[str, Any] | None:
@@ -123,6 +124,6 @@ def mesh_ambient_http(cluster: Cluster) -> Problems:
                     Remedy(
                         "Attach the policy to a waypoint (targetRefs: the Service), or keep it to principals, namespaces "
                         "and ports.",
-                        command=kubectl(policy.ref, "edit"),
+                        command=on_object(policy, "edit"),
                     ),
                 )
