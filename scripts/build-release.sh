@@ -43,5 +43,7 @@ mkdir -p dist
 "$tar" -C "$work/dist/kubectl-genainet" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
   --mode=u+rwX,go+rX,go-w -cf - . | gzip -n >"dist/kubectl-genainet-$os-$arch.tar.gz"
 "$work/venv/$bin/python" scripts/sbom.py >"dist/kubectl-genainet-$os-$arch.spdx.json"
-"$work/venv/$bin/python" scripts/provenance.py "dist/kubectl-genainet-$os-$arch.tar.gz" >"dist/kubectl-genainet-$os-$arch.provenance.json"
+# Not of a checkout with changes: the archive is there then, and no statement of where it comes from.
+statement="dist/kubectl-genainet-$os-$arch.provenance.json"
+"$work/venv/$bin/python" scripts/provenance.py "dist/kubectl-genainet-$os-$arch.tar.gz" >"$statement" || rm "$statement"
 echo "dist/kubectl-genainet-$os-$arch.tar.gz"

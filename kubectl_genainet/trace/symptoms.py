@@ -258,7 +258,7 @@ def listen_queue_full(path: PacketPath, connection: Connection, identity: Identi
                 title.format(place=identity.place(last.node, last.netns)),
                 (
                     Evidence(arrived, Certainty.OBSERVED, node=last.node),
-                    Evidence(f"TcpExt {counter} grew by {grown} meanwhile", Certainty.OBSERVED, node=last.node),
+                    Evidence(f"TcpExt {counter} grew by {grown}", Certainty.OBSERVED, node=last.node),
                 ),
                 object=pod.ref if pod else None,
             )

@@ -248,6 +248,18 @@ def test_who_trickles_an_answer_has_failed_when_the_time_is_over(fleet: Fleet) -
     assert isinstance(well, list) and isinstance(well[0], Hello)
 
 
+def test_an_answer_has_a_size(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chatters(sock: socket.socket, node: str) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        send(sock, *[hello(node)] * 20)
+        sock.sendall(b"0\r\n\r\n")
+
+    monkeypatch.setattr(stream, "MAX_ANSWER", 1000)
+    answer = ask_all({"a": fleet.dial("a", chatters)}, "/v1/hello")["a"]
+    assert isinstance(answer, GenainetError) and answer.message == "node a answered with more than 1000 bytes"
+
+
 @pytest.mark.parametrize("body", [b'{"error":"\xff"}', b'{"error":' + b"[" * 20_000, b"<html>", b'{"error":{}}'])
 def test_a_refusal_in_any_words_is_a_refusal(fleet: Fleet, body: bytes) -> None:
     def refuses(sock: socket.socket, _: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.fabric import netlink, report
+from kubectl_genainet.agent.fabric import netlink, nics, report
 from kubectl_genainet.agent.fabric.nics import _TROUBLE
 from kubectl_genainet.agent.fabric.report import read_fabric, users_of
 from kubectl_genainet.agent.fabric.sysfs import MAX_COUNTERS, read_devices
@@ -132,6 +132,35 @@ def test_devices_of_other_namespaces_are_named_as_not_seen(
 
 def test_a_process_that_has_ended_uses_nothing() -> None:
     assert users_of({2**22 + 1: 3}) == ()
+
+
+@pytest.mark.parametrize(
+    "refuses", [OSError(95, "Operation not supported"), UnicodeDecodeError("ascii", b"\xff", 0, 1, "bad")]
+)
+def test_what_a_driver_counts_has_a_bound_and_one_that_refuses_counts_nothing(
+    refuses: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = [(f"rx_queue_{n:05}_drops", 1) for n in range(50_000)] + [("tx_bytes", 5), ("rx_dropped", 0)]
+    closed = []
+
+    class Driver:
+        def __init__(self, device: str) -> None:
+            self.device = device
+
+        def get_statistics(self) -> list[tuple[str, int]]:
+            if self.device == "bad":
+                raise refuses
+            return counters
+
+        def close(self) -> None:
+            closed.append(self.device)
+
+    monkeypatch.setattr(nics, "IoctlEthtool", Driver)
+    assert nics.statistics("eth0") == dict(counters[: nics.MAX_STATISTICS])
+    assert nics.statistics("bad") == {} and closed == ["eth0", "bad"]
+    monkeypatch.undo()
+    assert nics.statistics("a name that is longer than a device may have") == {}
+    assert nics.statistics("none-such") == {}
 
 
 @pytest.mark.parametrize(

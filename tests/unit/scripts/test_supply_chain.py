@@ -160,7 +160,7 @@ def release(tmp_path: Path) -> Path:
     folder.mkdir()
     archive = folder / "kubectl-genainet-linux-amd64.tar.gz"
     archive.write_bytes(b"archive")
-    said = provenance.statement([archive], commit="c" * 40, source="s")
+    said = provenance.statement([archive], commit="c" * 40, source="s", epoch="1")
     (folder / "kubectl-genainet-linux-amd64.provenance.json").write_text(json.dumps(said, indent=1))
     sign(folder, "key")
     return folder
@@ -215,10 +215,46 @@ def test_a_provenance_of_another_archive_is_refused(release: Path) -> None:
 def test_a_provenance_says_what_was_built_from_what(tmp_path: Path) -> None:
     archive = tmp_path / "kubectl-genainet-linux-amd64.tar.gz"
     archive.write_bytes(b"archive")
-    said = provenance.statement([archive], commit="c" * 40, source="https://example.invalid/repository")
+    said = provenance.statement([archive], commit="c" * 40, source="https://example.invalid/repository", epoch="17")
     assert said["subject"] == [{"name": archive.name, "digest": {"sha256": hashlib.sha256(b"archive").hexdigest()}}]
     dependencies = {d["uri"]: d["digest"] for d in said["predicate"]["buildDefinition"]["resolvedDependencies"]}
     assert dependencies["git+https://example.invalid/repository"] == {"gitCommit": "c" * 40}
+    built = said["predicate"]["buildDefinition"]["externalParameters"]
+    assert (built["commit"], built["SOURCE_DATE_EPOCH"]) == ("c" * 40, "17")
     lock = hashlib.sha256((ROOT / "scripts/release-requirements.txt").read_bytes()).hexdigest()
     assert dependencies["file:scripts/release-requirements.txt"] == {"sha256": lock}
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
+
+
+def test_a_provenance_is_of_the_commit_that_is_checked_out_and_of_no_changed_one(tmp_path: Path) -> None:
+    for name in ("scripts/provenance.py", *provenance.PINNED):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
+        command = ["git", *who, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    def said() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-B", str(tmp_path / "scripts/provenance.py"), str(ROOT / "LICENSE")]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+
+    git("init", "--quiet")
+    commits = []
+    for number in range(2):
+        (tmp_path / "source.py").write_text(str(number))
+        git("add", ".")
+        git("commit", "--quiet", "--message", "one")
+        commits.append(git("rev-parse", "HEAD"))
+        built = json.loads(said().stdout)["predicate"]["buildDefinition"]
+        assert built["externalParameters"]["commit"] == commits[-1]
+        assert built["resolvedDependencies"][0]["digest"] == {"gitCommit": commits[-1]}
+        assert built["externalParameters"]["SOURCE_DATE_EPOCH"] == "1700000000"
+    assert len(set(commits)) == 2
+    for changed in ("source.py", "put-beside-it.py"):
+        (tmp_path / changed).write_text("evil")
+        refused = said()
+        assert refused.returncode == 1 and refused.stdout == "" and changed in refused.stderr
+        git("reset", "--quiet", "--hard")
