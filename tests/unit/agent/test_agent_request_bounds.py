@@ -93,8 +93,8 @@ def serving(cache: str, running: tuple[str, ...], sessions: int, memory_mib: int
     """An agent's server whose sessions have these probes."""
     found = Server(Inventory("node-1", "/proc/self/ns/net"), cache, AnyCaller(), memory_mib=memory_mib)
     request = msgspec.structs.replace(TRACE, probes=running)
-    process: Any = None
-    found.sessions = {str(n): Running(process, request) for n in range(sessions)}
+    nothing: Any = None
+    found.sessions = {str(n): Running(nothing, request, nothing) for n in range(sessions)}
     return found
 
 
