@@ -149,7 +149,8 @@ def test_a_client_that_is_gone_ends_the_server_without_a_traceback() -> None:
 
 def test_arguments_that_no_json_can_hold_are_refused_and_the_server_goes_on() -> None:
     async def ask(session: Asking) -> None:
-        for number in (10**400, float("nan"), "nan", "1e999", -1, {}, [1], None):
+        wrong: tuple[object, ...] = (10**400, float("nan"), "nan", "1e999", -1, {}, [1], None)
+        for number in wrong:
             assert "can't be read" in await session.refused("trace", seconds=number)
         for text in ("svc/\x00", "svc/a\nb", "--kubeconfig=/x", "pod/../../etc/passwd"):
             assert len(await session.refused("trace", target=text)) < 500
