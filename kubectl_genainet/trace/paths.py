@@ -125,6 +125,7 @@ class PathCorrelator:
             case _:
                 return
         if connection is not None and not connection.reported:
+            connection.waits = None
             self._open[id(connection)] = connection
         time = getattr(event, "t_ns", 0)
         self._progress.heard(event.node, time)
@@ -134,7 +135,7 @@ class PathCorrelator:
 
     def _absorbed(self, into: Connection, other: Connection) -> None:
         """Two connections turned out to be one; what has been told is not told again."""
-        into.reported = into.reported or other.reported
+        into.reported, into.waits = into.reported or other.reported, None
         other.reported = True
         self._open.pop(id(other), None)
 

@@ -45,9 +45,14 @@ class Settling:
 
     def settled(self, connection: Connection, at_least_ns: int = 0) -> bool:
         """Whether nothing more can become of the connection, or is waited for; it was quiet for `at_least_ns`."""
+        now, waits = self._progress.now, connection.waits
+        if waits is not None and now.get(waits[0], 0) <= waits[1]:
+            return False
         patience = max(self._patience(connection), at_least_ns)
-        if any(self._progress.now.get(node, 0) - last <= patience for node, last in connection.last.items()):
-            return False  # the way, with the nodes that said nothing, takes longer to find
+        for node, last in connection.last.items():
+            if now.get(node, 0) - last <= patience:  # the way, with the nodes that said nothing, takes longer to find
+                connection.waits = node, last + patience
+                return False
         way = self._coverage.way(connection)
         if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
             return False

@@ -108,6 +108,9 @@ class Connection:
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
     unexplained: bool | None = None  # whether its drop had no explanation when it was first looked for
     untold: bool = False  # whether a rule rejected it by an ICMP error and none was seen, when that was looked for
+    waits: tuple[str, float] | None = (
+        None  # until so late on this node's clock it can't be over, unless something new comes
+    )
     reported: bool = False
     part_of: Connection | None = None  # the one that it turned out to be a part of
 
