@@ -86,7 +86,8 @@ def command(
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST, --patch or --watch")
         return _print_lines(source, flows, enforcer or "", output)
     if source_target is None or target is None:
-        raise click.UsageError("SRC and DST are missing (or --flows FILE)")
+        missing = "DST is" if source_target is not None else "SRC and DST are"
+        raise click.UsageError(f"{missing} missing (or --flows FILE)")
     if watch and (only_patch or not source.live):
         raise click.UsageError("--watch shows the answer for a live cluster or lab, without --patch")
     explain = partial(FlowsBetween, source, source_target, target, protocol=protocol or "", enforcer=enforcer or "")

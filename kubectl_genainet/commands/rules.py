@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-import yaml
 
 from kubectl_genainet.commands.options import (
     Messages,
@@ -27,6 +25,7 @@ from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
+from kubectl_genainet.render.data_text import yaml_text
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.document.reporting import write_report
 from kubectl_genainet.render.live import record_writer
@@ -284,7 +283,7 @@ def _show(report: RulesReport, dumps: Dumps, output: str, name: str, *, saved: b
 def _written(records: Iterable[Any], output: str) -> bool:
     """Writes them as data, one by one; False for a format that is for people."""
     if output == "yaml":
-        _yaml(list(records))
+        click.echo(yaml_text(records), nl=False)
         return True
     write = record_writer(output)
     if write is None:
@@ -292,7 +291,3 @@ def _written(records: Iterable[Any], output: str) -> bool:
     for record in records:
         write(record)
     return True
-
-
-def _yaml(items: Sequence[Any]) -> None:
-    click.echo(yaml.safe_dump_all([msgspec.to_builtins(item) for item in items], sort_keys=False), nl=False)

@@ -11,6 +11,7 @@ import msgspec
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.mcp.tools import Outcome, Tool
 from kubectl_genainet.records import schemas_of
+from kubectl_genainet.render.text import printable
 
 MAX_WARNINGS = 50
 MAX_TEXT = 2000  # characters of a warning or an error
@@ -41,7 +42,8 @@ class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shortened(text: str) -> str:
-    """An error quotes what it is about, which may be of any length."""
+    """An error quotes what it is about, which may be of any length and hold anything: no line of it is its own."""
+    text = printable(text)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
 
 

@@ -16,6 +16,7 @@ import msgspec
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.mcp.answer import Failure, ToolAnswer, bounded_answer
 from kubectl_genainet.mcp.tools import TOOLS
+from kubectl_genainet.render.data_text import json_text
 from kubectl_genainet.run.sources.choice import SourceChoice
 
 _PDEATHSIG = 1  # prctl(2)
@@ -52,7 +53,7 @@ def main() -> None:
     call = msgspec.json.decode(sys.stdin.buffer.read(), type=ToolCall)
     signal.alarm(int(call.max_s) + 2)  # where the server can no longer end it
     with os.fdopen(answer_to, "wb") as file:
-        file.write(msgspec.json.encode(perform(call)))
+        file.write(json_text(perform(call)).encode())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -17,6 +16,7 @@ from rich.text import Text
 from kubectl_genainet.context.account import losses_text, warning_of
 from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, NameLookup, Progress
 from kubectl_genainet.model.finding import counted, listed
+from kubectl_genainet.render.data_text import json_text, yaml_text
 from kubectl_genainet.render.screen.frame import Frame
 from kubectl_genainet.render.text import duration, make_console, printable
 
@@ -25,13 +25,13 @@ LOADING = "loading the probes"
 
 def write_json(value: object) -> None:
     """One object a line on stdout."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(json_text(value) + "\n")
     sys.stdout.flush()
 
 
 def write_yaml(value: object) -> None:
     """One document a value on stdout."""
-    sys.stdout.write("---\n" + msgspec.yaml.encode(value).decode())
+    sys.stdout.write(yaml_text([value], explicit_start=True))
     sys.stdout.flush()
 
 

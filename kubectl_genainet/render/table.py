@@ -145,12 +145,22 @@ def _flowing(cells: list[Text], width: int) -> Iterator[Text]:
     for cell in cells:
         used = cell_len(line.plain)
         if used and used + 2 + cell_len(cell.plain) > width:
-            yield line
+            yield from _whole_words(line, width)
             line = Text(" " * INDENT, overflow="fold")
         elif used:
             line.append("  ")
         line.append_text(cell)
-    yield line
+    yield from _whole_words(line, width)
+
+
+def _whole_words(line: Text, width: int) -> Iterator[Text]:
+    """The line, or what a word that does not fit beside its title leaves of it: no blanks stand at an end."""
+    if cell_len(line.plain) <= width:
+        yield line
+        return
+    for part in line.wrap(Console(width=width), width):
+        part.rstrip()
+        yield part
 
 
 def table(

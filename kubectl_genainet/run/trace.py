@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -90,6 +90,10 @@ def trace_run(
     context: Context | None = None,
 ) -> tuple[TraceRun, Watching]:
     """The run, and how it watches. `context` may be shared with other runs over the same records."""
+    if not source.live and (options.check is not None or options.exact):
+        raise InputError(
+            "--check and --exact need live nodes: a recording holds only what was seen then", hint="Leave them out."
+        )
     snapshot = source.snapshot(whole=bool(options.record))
     resolved = _resolved(target, snapshot, source.scope_namespace if target is None else source.default_namespace)
     client = client_pod(options.from_pod, snapshot, resolved.namespace or source.default_namespace)
@@ -100,7 +104,7 @@ def trace_run(
         exact=options.exact,
         http=options.http,
         cpu_percent=options.cpu_percent,
-        check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
+        check=_check_request(options.check, resolved, snapshot, client),
     )
     name = str(resolved.target)
     view = make_view(name, live=source.live)
@@ -200,6 +204,23 @@ def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceR
     return request if here or request.check is None else msgspec.structs.replace(request, check=None)
 
 
+class LastPaths:
+    """The paths that began last, whatever the order in which they became known."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[str, int, PacketPath]] = []
+        self._added = 0
+
+    def add(self, path: PacketPath, most: int) -> None:
+        self._added += 1
+        heapq.heappush(self._heap, (path.time, self._added, path))
+        if len(self._heap) > most:
+            heapq.heappop(self._heap)
+
+    def in_order(self) -> list[PacketPath]:
+        return [path for _, _, path in sorted(self._heap)]
+
+
 class TraceRun:
     """Records in, paths to the view, an exit status out."""
 
@@ -221,7 +242,7 @@ class TraceRun:
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection
         self._not_shown = self._other_verdicts = 0  # how many the filters left out, and how many --verdict alone did
-        self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
+        self._most, self._last = options.last, LastPaths()
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
     @property
@@ -242,10 +263,10 @@ class TraceRun:
     def _show(self, paths: Iterator[PacketPath]) -> None:
         for path in paths:
             if self._concerns(path):
-                if self._last is None:
+                if self._most is None:
                     self._tell(path)
                 else:
-                    self._last.append(path)
+                    self._last.add(path, self._most)
 
     def _tell(self, path: PacketPath) -> None:
         passed = self._bypass.finding(path)
@@ -279,7 +300,7 @@ class TraceRun:
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish(self.summary.account.unfinished))
-        for path in self._last or ():
+        for path in self._last.in_order():
             self._tell(path)
         summary = self.summary.build(
             self.correlator.identity,

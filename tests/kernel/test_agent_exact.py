@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.exact.node import COMMENT
-from kubectl_genainet.agent.exact.tracing import ExactTracer
+from kubectl_genainet.agent.exact.node import COMMENT, LOCK_GROUP, Netns, log_group
+from kubectl_genainet.agent.exact.tracing import LOG_GROUP, ExactTracer
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Progress
@@ -133,6 +133,53 @@ def test_two_at_once_do_not_get_each_others_hits(agent: LegacyAgent, tmp_path: P
     client.sock.shutdown(1)
     wait_for(lambda: not agent.rules(), "the end of the rules")
     client.close()
+
+
+HOLD = f"""
+import fcntl, os, socket, time
+from kubectl_genainet.agent.exact.messages import NETLINK_NETFILTER, bind_log_group
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+held = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)]
+held[0].bind("\\0{COMMENT}")
+held.append(open("/proc/self/ns/net"))
+fcntl.flock(held[-1], fcntl.LOCK_EX)
+for group in (0, {LOCK_GROUP}):
+    held.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER))
+    held[-1].bind((0, 0))
+    try:
+        bind_log_group(held[-1], group)
+    except PermissionError:
+        print("refused", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_of_the_nodes_network_without_rights_keeps_nobody_from_tracing(agent: LegacyAgent) -> None:
+    """It holds every name and lock that is open to all, and is refused what is not."""
+    router = ("nsenter", f"--net={netns.RUN_NETNS / agent.row.router}", "--")
+    with subprocess.Popen([*router, sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True) as attacker:
+        assert attacker.stdout is not None
+        assert [attacker.stdout.readline() for _ in range(2)] == ["refused\n"] * 2
+        try:
+            client = agent.tracing()
+            client.sock.shutdown(1)
+            wait_for(lambda: not agent.rules(), "the end of the rules")
+            client.close()
+        finally:
+            attacker.kill()
+
+
+def test_who_may_not_administer_the_network_is_told_so_and_not_that_another_traces(agent: LegacyAgent) -> None:
+    script = "import os; from kubectl_genainet.agent.exact.node import Netns, exclusively; os.setuid(65534); exclusively(Netns())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert "can't trace rules: NFLOG is refused (Operation not permitted)" in done.stderr
+
+
+def test_records_that_another_program_of_the_node_reads_are_no_empty_trace(agent: LegacyAgent) -> None:
+    node = Netns(str(netns.RUN_NETNS / agent.row.router))
+    with log_group(node, LOG_GROUP), pytest.raises(GenainetError, match="TRACE records can't be read: NFLOG group 0"):
+        ExactTracer("node", FILTERS, netns=node.netns).__enter__()
+    assert agent.rules() == [] and agent.backend() != "nfnetlink_log"
 
 
 def test_an_nft_that_has_no_end_of_errors_holds_nobody_up(agent: LegacyAgent, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ attributes are in network byte order; netlink's own headers are in host order.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import zlib
@@ -22,6 +23,7 @@ GROUP_NFTRACE = 9
 _TRACE_MESSAGE = 10 << 8 | 17  # NFNL_SUBSYS_NFTABLES, NFT_MSG_TRACE
 _LOG_PACKET = 4 << 8  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
 _LOG_CONFIG = 4 << 8 | 1
+_ERROR, _REQUEST, _ACK = 2, 1, 4  # NLMSG_ERROR, which an acknowledgement is too; NLM_F_REQUEST, NLM_F_ACK
 _FAMILIES = {2: "ip", 10: "ip6", 1: "inet"}
 _VERDICTS = {
     0: "drop",
@@ -166,12 +168,21 @@ def flow_of(packet: bytes) -> FiveTuple | None:
     return FiveTuple(canonical_ip(src), sport, canonical_ip(dst), dport, Protocol.from_number(number))
 
 
-def log_bind(group: int) -> bytes:
-    """The two requests that bind an NFLOG group to the socket and ask for whole headers (128 bytes a packet)."""
+def bind_log_group(sock: socket.socket, group: int) -> None:
+    """Gives an NFLOG group of its network namespace to the socket, with whole headers (128 bytes a packet).
+
+    Raises OSError as the kernel refuses: PermissionError where another socket has the group, or where the process may not
+    administer the network.
+    """
     head = struct.pack("=BBH", 0, 0, socket.htons(group))
     bind = struct.pack("=HHB3x", 5, 1, 1)  # NFULA_CFG_CMD: NFULNL_CFG_CMD_BIND
     mode = struct.pack("=HH", 10, 2) + struct.pack(">IBB", 128, 2, 0) + b"\0\0"  # NFULNL_COPY_PACKET
-    return b"".join(
-        struct.pack("=IHHII", 16 + 4 + len(body), _LOG_CONFIG, 1, number, 0) + head + body
-        for number, body in enumerate((bind, mode), 1)
-    )
+    for body in (bind, mode):
+        sock.send(struct.pack("=IHHII", 16 + 4 + len(body), _LOG_CONFIG, _REQUEST | _ACK, 0, 0) + head + body)
+        _raise_refusal(sock.recv(1 << 16))
+
+
+def _raise_refusal(data: bytes) -> None:
+    for kind, payload in messages(data):
+        if kind == _ERROR and len(payload) >= 4 and (code := -struct.unpack_from("=i", payload)[0]):
+            raise OSError(code, os.strerror(code))

@@ -14,11 +14,13 @@ from typing import TypeVar
 
 from pyroute2 import netns as pyroute2_netns
 
+from kubectl_genainet.agent.exact.messages import NETLINK_NETFILTER, bind_log_group
 from kubectl_genainet.agent.exact.rules import TABLE
 from kubectl_genainet.errors import GenainetError
 
 T = TypeVar("T")
 COMMENT = "genainet-exact"
+LOCK_GROUP = 0x676E
 RUN_S = 20.0  # a command's; listing the rules of a large node takes seconds
 
 
@@ -66,25 +68,39 @@ class Netns:
 def exclusively(node: Netns) -> socket.socket | None:
     """A lock on tracing in the node's network namespace; None where somebody has it. It is gone with its process.
 
-    An abstract socket: its names belong to the namespace, so agents that know nothing of each other see it.
+    An NFLOG group that no rule uses: groups belong to the namespace, so agents that know nothing of each other see it, and
+    the kernel gives one only to who may administer the network. What any process of the host's network could take (a name,
+    a port, a lock on a file that it can open) would let each of them end exact tracing. Raises GenainetError where there is
+    none to be had.
     """
-
-    def make() -> socket.socket:
-        return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    sock = node.inside(make)
     try:
-        sock.bind(f"\0{COMMENT}")
+        with contextlib.suppress(PermissionError):
+            return log_group(node, LOCK_GROUP)
+        log_group(node, LOCK_GROUP + 1).close()  # refused too where it is the agent that may not
+    except OSError as error:
+        raise GenainetError(f"this node can't trace rules: NFLOG is refused ({error.strerror})") from None
+    return None
+
+
+def log_group(node: Netns, group: int) -> socket.socket:
+    """A socket that has an NFLOG group of the node's network namespace. Raises OSError."""
+    sock = node.inside(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER))
+    try:
+        sock.bind((0, 0))
+        bind_log_group(sock, group)
     except OSError:
         sock.close()
-        return None
+        raise
     return sock
 
 
 def remove_leftovers(netns: str = "") -> list[str]:
     """Removes what a tracer that was killed left, and returns it. Nothing while a tracer runs: its rules are not left over."""
     node = Netns(netns)
-    lock = exclusively(node)
+    try:
+        lock = exclusively(node)
+    except GenainetError:  # who may not trace can't have left anything, nor remove it
+        return []
     if lock is None:
         return []
     with lock:

@@ -24,9 +24,9 @@ from kubectl_genainet.agent.exact.messages import (
     NETLINK_NETFILTER,
     SOL_NETLINK,
     TraceMessage,
+    bind_log_group,
     decode_log,
     decode_trace,
-    log_bind,
 )
 from kubectl_genainet.agent.exact.node import (
     COMMENT,
@@ -215,7 +215,13 @@ class ExactTracer:
         self._undo.append(lambda: set_log_backends(self.node, before))
         set_log_backends(self.node, dict.fromkeys(before, "nfnetlink_log"))
         sock = self._listen(decode_log)
-        sock.send(log_bind(LOG_GROUP))
+        try:
+            bind_log_group(sock, LOG_GROUP)
+        except OSError as error:
+            raise GenainetError(
+                f"the kernel's TRACE records can't be read: NFLOG group {LOG_GROUP} is refused ({error.strerror})",
+                hint="Another program on the node, ulogd for one, may read this group.",
+            ) from None
         mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())} session={self.session}"
         for rule in legacy_rules(self.filters, mark):
             tool, *specification = rule

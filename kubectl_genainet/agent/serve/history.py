@@ -9,12 +9,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.serve.http import HttpConnection
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.blocks import Flag, Span, encode_block
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import RecordPart, Selection
+from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import parse_address
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, HistoryRequest
 
@@ -95,7 +98,7 @@ def _some(blocks: Generator[bytes], room: int) -> bytes:
 
 
 def checked_history(request: HistoryRequest) -> HistoryRequest:
-    """Raises InputError, naming the field, for a request that is out of bounds."""
+    """The request with canonical addresses. Raises InputError, naming the field, for one that is out of bounds."""
     if not 0 <= request.since_ns < request.until_ns < 1 << 62:
         raise InputError("a range begins before it ends", field="since_ns")
     if request.until_ns - request.since_ns > MAX_RANGE_NS:
@@ -105,11 +108,16 @@ def checked_history(request: HistoryRequest) -> HistoryRequest:
     known = {part.value for part in RecordPart}
     if unknown := [name[:64] for name in request.parts if name not in known]:
         raise InputError(f"unknown parts {unknown!r}; there are {', '.join(sorted(known))}", field="parts")
+    if len(set(request.parts)) < len(request.parts):
+        raise InputError("each part is asked for once", field="parts")
     if len(request.addresses) > MAX_HISTORY_ADDRESSES:
         raise InputError(f"{len(request.addresses)} addresses are more than {MAX_HISTORY_ADDRESSES}", field="addresses")
-    for ip in request.addresses:
-        try:
-            parse_address(ip)
-        except ValueError:
-            raise InputError(f"{ip[:64]!r} is not an IP address", field="addresses") from None
-    return request
+    addresses = tuple(map(_canonical, request.addresses))
+    return msgspec.structs.replace(request, addresses=addresses)
+
+
+def _canonical(ip: str) -> str:
+    try:
+        return canonical_ip(str(parse_address(ip)))
+    except ValueError:
+        raise InputError(f"{ip[:64]!r} is not an IP address", field="addresses") from None

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import msgspec
-import yaml
 
 from kubectl_genainet import __version__
 from kubectl_genainet.doctor.accept import object_key
 from kubectl_genainet.doctor.check import Check
 from kubectl_genainet.doctor.report import CheckOutcome, Report
 from kubectl_genainet.model.finding import Finding, ObjectRef, Severity
+from kubectl_genainet.render import data_text
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVEL = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
@@ -58,8 +58,7 @@ def _counts(report: Report) -> SummaryJson:
 
 def yaml_text(report: Report) -> str:
     """The whole report as one YAML document."""
-    text: str = yaml.safe_dump(msgspec.to_builtins(report), sort_keys=False, allow_unicode=True, width=120)
-    return text
+    return data_text.yaml_text([report], width=120)
 
 
 def sarif(report: Report, checks: Sequence[Check], sources: Mapping[ObjectRef, tuple[str, int]]) -> bytes:
@@ -88,9 +87,8 @@ def sarif(report: Report, checks: Sequence[Check], sources: Mapping[ObjectRef, t
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
         "results": results,
     }
-    return msgspec.json.format(
-        msgspec.json.encode({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}), indent=2
-    )
+    text = data_text.json_text({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+    return msgspec.json.format(text.encode(), indent=2)
 
 
 def _rule(check: Check) -> dict[str, Any]:

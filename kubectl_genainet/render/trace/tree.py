@@ -9,7 +9,7 @@ from rich.tree import Tree
 from kubectl_genainet.model.finding import Certainty, counted
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.results.path import BY_ENTRY, PacketPath, Stream, Verdict
-from kubectl_genainet.render.text import duration, printable
+from kubectl_genainet.render.text import duration, moment, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
 from kubectl_genainet.render.trace.http import http_text
@@ -19,7 +19,8 @@ from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line, 
 def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
     """The tree of one path; `count` connections went the same way."""
     times = f"  ×{count}" if count > 1 else ""
-    root = Tree(line(Text(party_text(path.flow.client), style="bold"), f"  {path.flow.protocol.value}{times}"))
+    began = f"  {moment(path.time, whole=False)}" if path.time else ""
+    root = Tree(line(Text(party_text(path.flow.client), style="bold"), f"  {path.flow.protocol.value}{times}{began}"))
     branch = root
     if path.flow.service is not None:
         service = path.flow.service

@@ -66,6 +66,17 @@ def test_a_folder_that_is_a_link_leads_nowhere_else_either(opener: Any, jail: Pa
     assert _read(opener, jail, "/run/shadow") == ""
 
 
+def test_a_link_of_proc_is_no_way_out_either() -> None:
+    """/proc/PID/root of a container that sees the node's processes: openat2 alone would follow it within its root."""
+    root = os.open("/", os.O_PATH)
+    try:
+        os.close(open_in_root(root, "/proc/version"))
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            open_in_root(root, "/proc/self/root/proc/version")
+    finally:
+        os.close(root)
+
+
 def test_a_link_inside_the_container_is_followed_with_its_root(jail: Path) -> None:
     (jail / "etc" / "resolv.conf").symlink_to("/etc/plain")
     assert _read(open_in_root, jail, "/etc/resolv.conf") == "nameserver 10.96.0.10\n"
@@ -108,6 +119,8 @@ def test_only_the_fields_of_a_resolv_conf_go_on() -> None:
         "search a.svc.cluster.local svc.cluster.local\noptions ndots:5 edns0\n"
     )
     assert resolv_conf_fields(SECRET) == ""
+    without_end = f"search {'a ' * 1000}\n" * 1000
+    assert resolv_conf_fields(without_end).split() == ["search", *["a"] * 64] * 64
 
 
 @pytest.mark.parametrize("text", ["²", "٣", "", "-1", "1e3", "0x10", "9" * 19 + "9", "1" * 5000, "1_000", "\0"])
@@ -241,3 +254,27 @@ def test_an_http_answer_that_is_none_is_no_kube_proxy(monkeypatch: pytest.Monkey
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(kubeproxy, "PORT", closed.getsockname()[1])
     assert read_kube_proxy() is None
+
+
+def test_an_answer_without_end_is_read_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f'{kubeproxy._SYNC}_bucket{{le="1"}} 1\n'
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            try:
+                self.wfile.write(f"{kubeproxy._SYNC}_count 1\n".encode() + line.encode() * 200_000)
+            except OSError:
+                return
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    monkeypatch.setattr(kubeproxy, "_MAX_BYTES", 1000)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        monkeypatch.setattr(kubeproxy, "PORT", server.server_port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = read_kube_proxy()
+        server.shutdown()
+    assert found is not None and 0 < found.syncs.count <= 1000 // len(line)

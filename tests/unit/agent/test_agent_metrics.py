@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from kubectl_genainet.agent.always.metrics import Metrics
+from kubectl_genainet.agent.always import metrics as metrics_code
+from kubectl_genainet.agent.always.metrics import MAX_LABEL_SETS, Metrics
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.always.session import listen_address
 from kubectl_genainet.context.identities import identities_of
@@ -134,6 +135,19 @@ def test_label_sets_are_bounded_and_nothing_is_lost_by_it(owners: Owners) -> Non
     assert drops["other", "other", "other", "other"] == 980
     folded = values(bounded, "genainet_folded_total")
     assert folded["genainet_connections",] == 990 and folded["genainet_drops",] == 990
+
+
+def test_the_agents_own_metrics_have_a_bound_and_so_have_samples_that_are_remembered(
+    owners: Owners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Metrics(owners)
+    for port in range(1, MAX_LABEL_SETS + 100):
+        own.feed(drop(1, reason=f"REASON_{port}"))
+    assert len(values(own, "genainet_drops_total")) <= 2 * MAX_LABEL_SETS + 1
+    monkeypatch.setattr(metrics_code, "MAX_HOOKS", 5)
+    for number in range(50):
+        own.feed(sample("FORWARD", flow=msgspec.structs.replace(FLOW, sport=1000 + number)))
+    assert len(own._hooks) <= 5
 
 
 def test_a_label_set_that_is_idle_gives_way_and_a_busy_one_never_goes_back(owners: Owners) -> None:

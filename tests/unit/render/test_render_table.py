@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from operator import itemgetter
 
 from rich.console import Console
 from rich.text import Text
@@ -47,6 +48,16 @@ def test_a_narrow_terminal_gets_a_paragraph_a_row_with_no_cell_broken() -> None:
     lines = shown(30)
     assert lines[0] == "a-long-name-of-a-pod-7f9c" and lines[1] == "    node node-1"
     assert lines[-1] == "b" and "NAME" not in lines[0]
+
+
+def test_a_word_as_wide_as_the_terminal_stays_whole_and_leaves_no_blank_behind_its_title() -> None:
+    server = "my-llama-finetuned-cdvlk54g9-9xw2h:8080"
+    columns: tuple[Column[Row], ...] = tuple(
+        Column(title, itemgetter(n)) for n, title in enumerate(("CLIENT", "SERVER", "WHERE"))
+    )
+    out = io.StringIO()
+    Console(file=out, width=40, no_color=True).print(table(columns, [("chatbot-ui", server, "node-1 FORWARD")]))
+    assert out.getvalue().splitlines() == ["chatbot-ui", "    server", server, "    where node-1 FORWARD"]
 
 
 def test_paragraphs_keep_their_indentation() -> None:

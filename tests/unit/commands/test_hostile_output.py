@@ -1,0 +1,145 @@
+"""Names made to do something: to a terminal, a page, a parser, a reader of lines. Every verb in every form that it has."""
+
+from __future__ import annotations
+
+import gzip
+import html.parser
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from markdown_it import MarkdownIt
+
+from kubectl_genainet.cli import VERBS, cli
+
+BUNDLES = Path(__file__).parents[2] / "golden" / "bundles"
+RECORDED = {
+    "trace": "policy-service-port",
+    "diagnose": "policy-service-port",
+    "timeline": "policy-service-port",
+    "rules": "policy-service-port",
+    "matrix": "policy-service-port",
+    "doctor": "policy-service-port",
+    "explain": "policy-service-port",
+    "drops": "drops-policy-drop",
+    "dns": "dns-timeout",
+}
+WITHOUT_RECORDING = {"fabric", "status", "version", "deploy", "undeploy", "lab", "mcp"}
+TEMPLATES = ("jsonpath={@}", "go-template={{.}}")
+# OSC, CSI of C1, bidi, DEL, what ends a line for some reader, a tag's character beyond 16 bits; then HTML and quotes.
+HOSTILE = (
+    "\x1b]0;owned\x07\x9b2J\u202e\u2066\x7f\r\x85\u2028\u200b\U000e0041\nFORGED"
+    "\"onload=x '<img src=x onerror=x></script><script>x</script>-->]]>```"
+)
+LONG = "x" * 2_000
+KINDS = ("Pod", "NetworkPolicy", "Deployment", "ReplicaSet", "StatefulSet", "Node")
+
+
+@cache
+def lines_of(bundle: str) -> list[str]:
+    with gzip.open(BUNDLES / f"{bundle}.gnb", "rt") as file:
+        return file.read().splitlines()
+
+
+def renamed(bundle: str, behind: str, folder: Path) -> str:
+    """A recording of objects with `behind` at the end of their names, wherever they stand but in rules."""
+    header, objects, *events = lines_of(bundle)
+    names = {o["metadata"]["name"] for o in json.loads(objects)["objects"] if o["kind"] in KINDS}
+    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(longest_first)})(?![\w-])")
+    end = json.dumps(behind)[1:-1]
+    changed = (e if '"kind":"ruleset"' in e else pattern.sub(lambda m: m[0] + end, e) for e in (objects, *events))
+    path = folder / "hostile.gnb"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.writelines(f"{line}\n" for line in (header, *changed))
+    return str(path)
+
+
+def explained(bundle: str) -> list[str]:
+    """Both ends of a flow, by address: a name made to do something is none that can be asked for."""
+    pods = (o for o in json.loads(lines_of(bundle)[1])["objects"] if o["kind"] == "Pod")
+    client, server, *_ = [pod["status"]["podIP"] for pod in pods if pod["metadata"]["namespace"] == "default"]
+    return [client, f"{server}:8000"]
+
+
+def options_of(verb: str) -> dict[str, Any]:
+    command = cli.get_command(None, verb)  # type: ignore[arg-type]
+    return {option.name: option for option in getattr(command, "params", ())}
+
+
+def forms_of(verb: str) -> list[str]:
+    """All forms that a verb's answer has; a new one is among them."""
+    options = options_of(verb)
+    return [*options["output"].type.choices, *TEMPLATES, *(["report"] if "report" in options else [])]
+
+
+FORMS = [(verb, form) for verb in RECORDED for form in forms_of(verb)]
+
+
+def printed(verb: str, form: str, bundle: str, folder: Path) -> tuple[str, str]:
+    """(what the verb prints in that form, what it says)."""
+    ends = explained(RECORDED[verb]) if verb == "explain" else ["-A"]
+    page = folder / "page.html"
+    output = ("--report", str(page)) if form == "report" else ("-o", form)
+    done = CliRunner().invoke(cli, [verb, *ends, "--from", bundle, *output], standalone_mode=False)
+    assert done.exception is None, done.exception
+    return page.read_text() if form == "report" else done.stdout, done.stderr
+
+
+class Page(html.parser.HTMLParser):
+    """The elements and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.attributes = set[str](), set[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for pair in value.items() for each in pair for text in strings(each))
+    elif isinstance(value, list):
+        yield from (text for each in value for text in strings(each))
+
+
+def values_in(form: str, text: str) -> list[Any]:
+    if form == "yaml":
+        return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return [json.loads(text)] if form == "sarif" else [json.loads(line) for line in text.split("\n") if line]
+
+
+def test_every_verb_is_tried_or_has_no_recording() -> None:
+    assert set(VERBS) == RECORDED.keys() | WITHOUT_RECORDING
+
+
+@pytest.mark.parametrize(("verb", "form"), FORMS)
+def test_a_name_does_nothing_in_any_form(verb: str, form: str, tmp_path: Path) -> None:
+    text, said = printed(verb, form, renamed(RECORDED[verb], HOSTILE, tmp_path), tmp_path)
+    unprintable = {c for c in text + said if not c.isprintable() and c != "\n"}
+    assert unprintable == set()
+    if form in ("json", "yaml", "sarif"):
+        found = [name for value in values_in(form, text) for name in strings(value)]
+        assert verb == "timeline" or any(HOSTILE in name for name in found), "it stays the same value"
+        return
+    assert not [line for line in text.splitlines() if re.match(r"[\W_]*FORGED", line)]
+    if form in ("html", "report", "markdown"):
+        page = Page(MarkdownIt("commonmark").render(text) if form == "markdown" else text)
+        assert "img" not in page.tags and not {name for name in page.attributes if name.startswith("on")}
+
+
+@pytest.mark.parametrize(("verb", "form"), FORMS)
+def test_a_name_without_end_is_a_name(verb: str, form: str, tmp_path: Path) -> None:
+    text, _ = printed(verb, form, renamed(RECORDED[verb], LONG, tmp_path), tmp_path)
+    assert verb == "timeline" or form.startswith(TEMPLATES) or text
