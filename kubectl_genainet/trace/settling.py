@@ -146,15 +146,16 @@ class Settling:
         )
 
     def _waits_for_rules(self, connection: Connection) -> bool:
-        """Whether a packet died by rules that are on their way, or, where those that were read before do not explain it, are read
-        anew."""
+        """Whether a packet died by rules that are on their way or are read anew: a rule may have been inserted since the last
+        reading, before one that would have taken the packet as well. What rules may have caused waits where those that were read
+        before do not explain it."""
         rulesets = self._context.rulesets
         drops = [drop.event for drop in connection.drops]
         if any(not rulesets.known(event.node, event.netns) for event in drops if event.hook):
             return True
         dying = [e for e in drops if e.hook or rules_may_explain(e.reason, e.location, opening=e.opening)]
-        unread = any(not rulesets.read_since(event.node, event.netns, event.t_ns) for event in dying)
-        return unread and self._unexplained(connection)
+        unread = [e for e in dying if not rulesets.read_since(e.node, e.netns, e.t_ns)]
+        return any(event.hook for event in unread) or (bool(unread) and self._unexplained(connection))
 
     def _unexplained(self, connection: Connection) -> bool:
         """Whether no rule explained the connection's drop when that was first looked at."""

@@ -9,11 +9,11 @@ import pytest
 
 from kubectl_genainet.model.events import Event, FlowCounters, PacketSeen, Progress
 from kubectl_genainet.model.finding import Certainty, Severity
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from kubectl_genainet.trace.streaming.measure import gap_quantile
 from tests.unit.trace.test_connection_life import DATA, MS, counted, exchange, fins
-from tests.unit.trace_world import BACKEND, CLIENT, RST, SECOND, SERVICE, World
+from tests.unit.trace_world import BACKEND, CLIENT, HOST, RST, SECOND, SERVICE, World
 
 T = 1000 * SECOND
 OTHER = "10.244.2.9"  # another backend of the Service
@@ -232,6 +232,23 @@ def test_translation_that_no_rule_makes_is_an_entrys_of_the_connection_table() -
 def test_rules_that_say_nothing_of_the_service_prove_no_entry() -> None:
     path = old_connection(World(), rules=RULES.format("-A PREROUTING -d 192.0.2.1/32 -j ACCEPT\n"))
     assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("unknown", Certainty.UNKNOWN)
+
+
+def host_rules(read_ns: int, *rules: str) -> list[Event]:
+    text = "\n".join(["*filter", ":FORWARD ACCEPT [0:0]", *(f"-A FORWARD {rule}" for rule in rules), "COMMIT\n"])
+    dump = RulesetDump(node="node-2", t_ns=read_ns, source="iptables-nft", text=text)
+    return [dump, NetnsRules(node="node-2", t_ns=read_ns, netns=HOST["node-2"], dumps=())]
+
+
+def test_rule_that_was_inserted_a_moment_ago_is_named_not_an_older_one_that_drops_as_well() -> None:
+    world = World()
+    older, inserted = "-p tcp -j DROP", "-p tcp --dport 8080 -j DROP"
+    seen = world.request(40000, T)[:4]
+    died = world.dropped(seen[-1], "NETFILTER_DROP", "FORWARD", location="nft_do_chain")
+    begun = [*world.begin(), *host_rules(T - SECOND, older), *seen, died]
+    assert world.feed([*begun, *world.ticks(T + 3 * SECOND)]) == []  # rules are read again
+    (path,) = world.feed([*host_rules(T + 3 * SECOND, inserted, older), *world.ticks(T + 4 * SECOND)])
+    assert path.drop is not None and inserted in (path.drop.rule or "")
 
 
 def test_rules_as_they_were_still_explain_a_translation() -> None:
