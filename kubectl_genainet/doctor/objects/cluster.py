@@ -13,6 +13,7 @@ from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
+from kubectl_genainet.doctor.objects.made_services import made_services
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
@@ -285,21 +286,20 @@ class Cluster(Installed):
     def _namespaces(self) -> frozenset[str]:
         return frozenset(self.snapshot.namespaces) | {namespace for namespace, _ in self.services_by_key}
 
+    def _configured(self, *, dangling: bool = False) -> tuple[Call, ...]:
+        services = {**made_services(self.snapshot), **self.services_by_key}
+        where = (services, self._namespaces, self.config_maps)
+        return tuple(call for w in self.workloads for call in find_calls(w, *where, dangling=dangling))
+
     @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every configured call of the cluster."""
-        return tuple(
-            c for w in self.workloads for c in find_calls(w, self.services_by_key, self._namespaces, self.config_maps)
-        )
+        return self._configured()
 
     @cached_property
     def dangling_calls(self) -> tuple[Call, ...]:
         """The configured calls of names of the cluster for which there is no Service."""
-        return tuple(
-            call
-            for workload in self.workloads
-            for call in find_calls(workload, self.services_by_key, self._namespaces, self.config_maps, dangling=True)
-        )
+        return self._configured(dangling=True)
 
     @cached_property
     def calls_to(self) -> Mapping[ObjectRef, tuple[Call, ...]]:

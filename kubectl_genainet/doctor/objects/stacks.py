@@ -98,8 +98,8 @@ STACKS = (
     Stack(
         "LMCache",
         Role.KV_CACHE,
-        r"(^|/)lmcache(-server)?($|[:@])",
-        r"\blmcache(_experimental)?_server\b|lmcache\.\S*server",
+        r"(^|/)lmcache(-server)?($|[:@])|(^|/)lmcache/standalone($|[:@])",
+        r"\blmcache(_experimental)?_server\b|\blmcache server\b|lmcache\.\S*server",
     ),
     Stack(
         "Mooncake",

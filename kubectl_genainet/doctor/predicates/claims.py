@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from kubectl_genainet.doctor.objects.raw import items, mapping, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, strings, text
 
 GROUP = "resource.k8s.io"
-_NETWORK = re.compile(r"(^|[^a-z])(dra\.?net|sriov|rdma|nic|roce|infiniband|efa|mrdma|netdev)([^a-z]|$)", re.I)
+_NETWORK = re.compile(
+    r"(^|[^a-z])(dra\.?net|sriov(network)?|rdma|nic|roce|infiniband|efa|mrdma|netdev)([^a-z]|$)", re.I
+)
 _ACCELERATOR = re.compile(r"(^|[^a-z])(gpu|mig|tpu|neuron|gaudi)([^a-z]|$)", re.I)
 
 
@@ -40,3 +42,33 @@ def requests(claim_spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(request, class) of a claim's requests."""
     for name, option in options(claim_spec):
         yield name, text(option, "deviceClassName")
+
+
+def least(claim_spec: dict[str, Any], which: Callable[[str], bool]) -> int:
+    """How many devices of some classes a claim gets at least: of a request's alternatives the smallest."""
+    counts: dict[str, int] = {}
+    for name, option in options(claim_spec):
+        number = count(option) if which(text(option, "deviceClassName")) else 0
+        counts[name] = min(counts.get(name, number), number)
+    return sum(counts.values())
+
+
+_PLACES = ("pcieRoot", "numa", "node")
+
+
+def near_accelerators(claim_spec: dict[str, Any]) -> bool:
+    """Whether every request for a network device is tied to one for an accelerator, by a constraint on where both are: one
+    for all requests, or one that names these (REQUEST, REQUEST/ALTERNATIVE)."""
+    network = {name for name, device_class in requests(claim_spec) if is_network(device_class)}
+    for constraint in items(claim_spec, "devices", "constraints"):
+        if not any(place in text(constraint, "matchAttribute") for place in _PLACES):
+            continue
+        named = set(strings(constraint, "requests"))
+        bound = {
+            (name, text(option, "deviceClassName"))
+            for name, option in options(claim_spec)
+            if not named or named & {name, f"{name}/{text(option, 'name')}"}
+        }
+        if any(is_accelerator(device_class) for _, device_class in bound):
+            network -= {name for name, _ in bound}
+    return not network

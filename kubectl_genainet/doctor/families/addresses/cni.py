@@ -7,8 +7,9 @@ import re
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS
-from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
-from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, text
+from kubectl_genainet.doctor.objects.platform import Routing, container_env
+from kubectl_genainet.doctor.objects.raw import kubectl, number
+from kubectl_genainet.doctor.predicates.calico_mtu import calico_mtu, change
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
@@ -159,16 +160,6 @@ def cni_not_ready(cluster: Cluster) -> Problems:
             )
 
 
-def _calico_mtu(cluster: Cluster) -> tuple[ObjectRef, str, str] | None:
-    """(object, field, MTU) as Calico is told it: by its operator's Installation, or by calico-config."""
-    for installation in cluster.snapshot.of("Installation", "operator.tigera.io"):
-        value = text(installation.raw, "spec", "calicoNetwork", "mtu")
-        if value:
-            return installation.ref, "spec.calicoNetwork.mtu", value
-    config = config_map(cluster.snapshot, "calico-config")
-    return (config.ref, "data[veth_mtu]", text(config.raw, "data", "veth_mtu")) if config else None
-
-
 @check(Area.CNI, Severity.WARNING, needs=("DaemonSet",))
 def mtu_configured(cluster: Cluster) -> Problems:
     """The CNI is configured with an MTU that leaves no room for its encapsulation.
@@ -185,7 +176,7 @@ def mtu_configured(cluster: Cluster) -> Problems:
     for cni in cluster.cnis:
         setting = None
         if cni.name == "Calico":
-            setting = _calico_mtu(cluster)
+            setting = calico_mtu(cluster)
         elif cni.name == "Amazon VPC CNI":
             value, field = container_env(cni.daemonset, "aws-node").get("AWS_VPC_ENI_MTU", ("", ""))
             if re.fullmatch(r"[0-9]+", value) and not 576 <= int(value) <= 9001:
@@ -209,11 +200,6 @@ def mtu_configured(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     f"Set it to {right}, or leave it to Calico's own detection, and restart the pods.",
-                    command=patch(
-                        setting[0],
-                        {"data": {"veth_mtu": str(right)}}
-                        if setting[0].kind == "ConfigMap"
-                        else {"spec": {"calicoNetwork": {"mtu": right}}},
-                    ),
+                    command=change(setting[0], right),
                 ),
             )

@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS, RouteTable, pod_namespaces
 from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
 from kubectl_genainet.doctor.objects.raw import sh
+from kubectl_genainet.doctor.predicates.calico_mtu import CHOICE, set_calico_mtu
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 
@@ -59,7 +60,7 @@ def _tunnels_too_large(
             f"tunnel {tunnel.name} on node {report.node} has MTU {tunnel.mtu}, its uplink carries {carried}",
             ObjectRef("Node", report.node),
             (own, on_node(report.node, f"uplink {uplink.name} has MTU {uplink.mtu}", uplink.mtu)),
-            _set_mtu(cluster, carried),
+            _set_mtu(cluster, carried, tunnel.kind),
         )
 
 
@@ -123,15 +124,17 @@ def _limit(
     return min([uplink.mtu, *(size for name, size in carries.items() if name in ways)])
 
 
-def _set_mtu(cluster: Cluster, mtu: int) -> Remedy:
-    command = ""
+def _set_mtu(cluster: Cluster, mtu: int, tunnel: str = "") -> Remedy:
+    command = choice = ""
     if cluster.cni("Amazon VPC CNI"):
         command = f"kubectl -n kube-system set env daemonset/aws-node AWS_VPC_ENI_MTU={mtu}"
     elif cluster.cni("Calico"):
-        command = f'kubectl patch felixconfiguration default --type=merge -p \'{{"spec":{{"vxlanMTU":{mtu}}}}}\''
+        command = set_calico_mtu(cluster, mtu, tunnel)
+        choice = "" if command else f" {CHOICE}"
     elif cluster.cni("Cilium"):
         command = f"helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set MTU={mtu}"
-    return Remedy(f"Set the CNI's MTU to {mtu}, then restart the pods: a running pod keeps its MTU.", command=command)
+    told = f"Set the CNI's MTU to {mtu}, then restart the pods: a running pod keeps its MTU.{choice}"
+    return Remedy(told, command=command)
 
 
 @check(Area.CNI, Severity.WARNING, needs=(Need.NODES,))

@@ -22,6 +22,8 @@ ENVOY_GATEWAY = "gateway.envoyproxy.io/"
 # Sources: Envoy's RouteAction.timeout (15 s), https://gateway.envoyproxy.io/docs/tasks/traffic/http-timeouts/,
 # https://cloud.google.com/kubernetes-engine/docs/how-to/configure-gateway-resources (30 s)
 ENVOY_DEFAULT_S, GKE_DEFAULT_S = 15.0, 30.0
+# Conditions and codes that are met after a model server has taken the prompt (Envoy, x-envoy-retry-on).
+AFTER_THE_FACT = ("5xx", "gateway-error", "reset", "retriable-status-codes", "500", "502", "504")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class _Timeout:
     evidence: Evidence
 
 
-def _backends_of(cluster: Cluster, route: KubeObject, rule: dict[str, Any]) -> list[tuple[str, str, str]]:
+def backends_of(cluster: Cluster, route: KubeObject, rule: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(kind, namespace, name) of a rule's backends that serve models."""
     return [
         (kind, namespace, name)
@@ -63,7 +65,7 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
         if not cluster.in_scope(route.namespace):
             continue
         for index, rule in enumerate(items(route.raw, "spec", "rules")):
-            backends = _backends_of(cluster, route, rule)
+            backends = backends_of(cluster, route, rule)
             for timeout in _timeouts(cluster, route, index, rule, backends) if backends else ():
                 if 0 < timeout.seconds < STREAM_S:
                     yield Problem(

@@ -6,7 +6,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, kubectl, q
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, items, kubectl, q, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.load_balancers import (
     AUTO_MODE_CLASS,
@@ -62,7 +62,8 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     reported too. In manifests without nodes, a Service with annotations of other clouds as well is not checked, and neither
     is one without any of AWS where no controller or device of AWS is installed: the annotations of another Service do not
     say which cloud this one is on. The webhook of the aws-load-balancer-controller (2.5 and later) gives its class to new
-    Services: one of manifests without the annotation is not checked, unless they are the whole cluster.
+    Services: one of manifests without the annotation is not checked, unless they are the whole cluster, without the
+    controller or with an older one.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
     Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
@@ -81,6 +82,10 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         if kind is None and not cluster.extent.of_a_cluster:
             taken = "the aws-load-balancer-controller gives its class to new Services where it runs"
             yield NotChecked(str(service.ref), f"{taken}, and these manifests do not tell")
+            continue
+        if kind is None and _class_is_given(cluster, service):
+            given = "the aws-load-balancer-controller is among the manifests, and gives its class to new Services"
+            yield NotChecked(str(service.ref), given)
             continue
         what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
             kind or "", "a Classic Load Balancer"
@@ -105,6 +110,18 @@ def nlb_legacy(cluster: Cluster) -> Problems:
                 ),
             ),
         )
+
+
+_BEFORE_ITS_WEBHOOK = re.compile(r":v?(1\.|2\.[0-4](\.|$))")  # the class is given since 2.5
+
+
+def _class_is_given(cluster: Cluster, service: Service) -> bool:
+    """Whether a Service of manifests is still to be made, and the controller's webhook among them gives it a class then."""
+    controller = cluster.running("aws-load-balancer-controller") if cluster.from_files else None
+    if controller is None or service.metadata.uid:
+        return False
+    images = (text(c, "image") for c in items(controller.raw, "spec", "template", "spec", "containers"))
+    return not any(_BEFORE_ITS_WEBHOOK.search(image) for image in images)
 
 
 # Annotations that Contour's manifests carry for whichever cloud they are applied to.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
+from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, GROUP, STREAM_S, backends_of
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, strings, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, strings, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
@@ -112,21 +112,18 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
                 )
 
 
-# Envoy's triggers that are met after a model server has taken the prompt.
-_AFTER_THE_FACT = ("5xx", "gateway-error", "reset", "retriable-status-codes")
-
-
 @check(Area.GATEWAY, Severity.WARNING, needs=("HTTPRoute",))
 def route_retries(cluster: Cluster) -> Problems:
     """A Gateway sends a prompt again though the model may be at work on it.
 
     Looks at retry.retryOn.triggers of Envoy Gateway's BackendTrafficPolicies for Gateways and routes that lead to model
-    servers or InferencePools. A warning: it costs, and only where something fails.
+    servers or InferencePools, and at retry.codes (500, 502, 504) of the HTTPRoute rules that lead to them, unless
+    retry.attempts is 0. A warning: it costs, and only where something fails.
 
     Why: 5xx, reset and gateway-error are met after the server has taken the prompt. Under load, when a server is slow to
     answer, every retry is one more prompt to compute, and the others get slower still.
 
-    Source: https://gateway.envoyproxy.io/docs/tasks/traffic/retry/
+    Source: https://gateway.envoyproxy.io/docs/tasks/traffic/retry/, https://gateway-api.sigs.k8s.io/geps/gep-1731/
     """
     targets = {("HTTPRoute", r.namespace, r.name) for r in _model_routes(cluster)}
     targets |= {
@@ -138,18 +135,24 @@ def route_retries(cluster: Cluster) -> Problems:
         refs = [*items(policy.raw, "spec", "targetRefs"), mapping(policy.raw, "spec", "targetRef")]
         about = any((text(r, "kind"), policy.namespace, text(r, "name")) in targets for r in refs)
         path = ("spec", "retry", "retryOn", "triggers")
-        met = [t for t in strings(policy.raw, *path) if t in _AFTER_THE_FACT]
-        if about and met and cluster.in_scope(policy.namespace):
-            yield Problem(
-                f"a prompt is sent again on {', '.join(met)}",
-                policy.ref,
-                (
-                    seen(
-                        policy.ref, ".".join(path), strings(policy.raw, *path), "is met after the model has begun, too"
-                    ),
-                ),
-                Remedy("Retry only what failed to connect: triggers connect-failure and refused-stream."),
-            )
+        if about and cluster.in_scope(policy.namespace):
+            remedy = Remedy("Retry only what failed to connect: triggers connect-failure and refused-stream.")
+            yield from _repeats(policy, ".".join(path), strings(policy.raw, *path), remedy)
+    for route in cluster.snapshot.of("HTTPRoute", GROUP):
+        for index, rule in enumerate(items(route.raw, "spec", "rules") if cluster.in_scope(route.namespace) else ()):
+            retry, field = mapping(rule, "retry"), f"spec.rules[{index}].retry.codes"
+            if number(retry, "attempts", default=1) and backends_of(cluster, route, rule):
+                refused = set_in(route, field, [503], op="replace")
+                remedy = Remedy("Retry only what the server refused (codes: 503).", command=refused)
+                yield from _repeats(route, field, strings(retry, "codes"), remedy)
+
+
+def _repeats(obj: KubeObject, field: str, conditions: list[str], remedy: Remedy) -> Problems:
+    """A retry on conditions that are met though the model may be at work on the prompt."""
+    met = [c for c in conditions if c in AFTER_THE_FACT]
+    if met:
+        evidence = seen(obj.ref, field, conditions, "is met after the model has begun, too")
+        yield Problem(f"a prompt is sent again on {', '.join(met)}", obj.ref, (evidence,), remedy)
 
 
 def _model_routes(cluster: Cluster) -> list[KubeObject]:

@@ -10,14 +10,21 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.claims import GROUP, count, is_accelerator, is_network, options, requests
+from kubectl_genainet.doctor.predicates.claims import (
+    GROUP,
+    is_accelerator,
+    is_network,
+    least,
+    near_accelerators,
+    options,
+    requests,
+)
 from kubectl_genainet.doctor.predicates.edits import edit
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 _DRIVER = re.compile(r"device\.driver\s*==\s*['\"]([^'\"]+)['\"]")
-_TOGETHER = ("pcieRoot", "numa", "node")
 
 
 def _claims(cluster: Cluster) -> Iterator[tuple[KubeObject, dict[str, Any], str]]:
@@ -36,12 +43,19 @@ def _drivers(device_class: KubeObject) -> set[str]:
     return {d for s in selectors for d in _DRIVER.findall(text(s, "cel", "expression"))}
 
 
+def _unserved(device_class: KubeObject | None, served: set[str]) -> bool:
+    """Whether a class names drivers, and no slice is of one of them."""
+    drivers = _drivers(device_class) if device_class is not None else set()
+    return bool(drivers) and not drivers & served
+
+
 @check(Area.SRIOV, Severity.ERROR)
 def dra_device_class(cluster: Cluster) -> Problems:
     """A resource claim names a device class that does not exist, or that no node serves.
 
     Looks at deviceClassName in ResourceClaims and ResourceClaimTemplates, at the DeviceClasses, at the driver that their
-    selectors name, and at the drivers of the ResourceSlices. An error: the pods stay Pending.
+    selectors name, and at the drivers of the ResourceSlices. Of a request's alternatives (firstAvailable) each class has to
+    exist, and one has to be served. An error: the pods stay Pending.
 
     Why: the scheduler finds no device: a class without slices means that its driver (DRANET, an SR-IOV or a GPU driver)
     does not run, or found nothing on the nodes.
@@ -57,11 +71,13 @@ def dra_device_class(cluster: Cluster) -> Problems:
                 yield NotChecked(str(claim.ref), f"DeviceClass {name} is not here: {elsewhere}")
                 continue
             drivers = _drivers(device_class) if device_class is not None else set()
+            alternatives = [classes.get(c) for r, c in requests(spec) if r == request]
+            unserved = all(_unserved(c, served) for c in alternatives) and not cluster.partial("ResourceSlice")
             field = f"{path}.devices.requests[{request}].deviceClassName"
             if device_class is None:
                 problem = f"there is no DeviceClass {name}"
                 evidence = [seen(claim.ref, field, name, problem)]
-            elif drivers and not drivers & served and not cluster.partial("ResourceSlice"):
+            elif unserved:
                 problem = f"no ResourceSlice is of driver {', '.join(sorted(drivers))}"
                 evidence = [
                     seen(claim.ref, field, name, problem),
@@ -107,9 +123,9 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
     """A pod claims a network device that need not be near its GPUs.
 
     Looks at pods with GPUs that claim a network device (DRANET, SR-IOV, RDMA): the GPUs come from a device plugin, or
-    from a claim of their own, or no constraint of the common claim (matchAttribute on the PCIe root, the NUMA node) ties
-    the two together. A warning: the pod starts, and is slow on some nodes. Information where it claims as many network
-    devices as it has GPUs: those may be all that a node has, and then each GPU has its own.
+    from a claim of their own, or no constraint of the common claim (matchAttribute on the PCIe root, the NUMA node; for all
+    requests, or naming both) ties the two together. A warning: the pod starts, and is slow on some nodes. Information where
+    it claims as many network devices as it has GPUs: those may be all that a node has, and then each GPU has its own.
 
     Why: GPUDirect RDMA runs between devices below one PCIe root; across roots or sockets each transfer goes through the
     CPU's interconnect, at a part of the bandwidth.
@@ -121,19 +137,18 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         if not cluster.in_scope(workload.namespace):
             continue
         claims = list(_claims_of(cluster, workload))
-        network = next(((f, s) for f, s in claims if any(is_network(c) for _, c in requests(s))), None)
-        gpus = workload.template.accelerated or any(is_accelerator(c) for _, s in claims for _, c in requests(s))
-        if network is None or not gpus or _chosen(network[1]):
+        far = [
+            (f, s)
+            for f, s in claims
+            if any(is_network(c) for _, c in requests(s)) and not _chosen(s) and not near_accelerators(s)
+        ]
+        gpus = _gpus(workload) + sum(least(s, is_accelerator) for _, s in claims)
+        if not far or not (gpus or workload.template.accelerated):
             continue
-        field, spec = network
-        tied = any(
-            any(w in text(c, "matchAttribute") for w in _TOGETHER) for c in items(spec, "devices", "constraints")
-        )
+        field, spec = far[0]
         together = any(is_accelerator(c) for _, c in requests(spec))
-        if tied and together:
-            continue
         problem = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
-        many = 1 < _gpus(workload) <= sum(count(o) for _, o in options(spec) if is_network(text(o, "deviceClassName")))
+        many = 1 < gpus <= sum(least(s, is_network) for _, s in claims)
         yield Problem(
             f"its network device need not be near its GPUs: {problem}",
             workload.ref,
@@ -148,14 +163,16 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
 
 @check(Area.SRIOV, Severity.WARNING)
 def dra_claim_missing(cluster: Cluster) -> Problems:
-    """A pod names a resource claim that no container uses, or that does not exist.
+    """A pod names a resource claim that no container uses, or that does not exist; or a container names one of which the
+    pod says nothing.
 
     Looks at spec.resourceClaims, at resources.claims of the containers, and at the ResourceClaims and
     ResourceClaimTemplates of the namespace; a ComputeDomain makes the template that it names. A container has to name a
     claim of accelerators; it need not name one of a network device, which the pod's network namespace gets.
 
     Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there. A
-    warning: the pod waits, or runs without the device.
+    warning: the pod waits, or runs without the device. An error where a container names a claim that is not in
+    spec.resourceClaims: the API server refuses the pod.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec,
     https://github.com/google/dranet
@@ -167,6 +184,7 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     for workload in cluster.workloads:
         entries = items(workload.template.spec, "resourceClaims") if cluster.in_scope(workload.namespace) else []
         specs = dict(_claims_of(cluster, workload)) if entries else {}
+        yield from _undeclared(cluster, workload)
         used = {text(c, "name") for k in workload.template.all_containers for c in items(k.raw, "resources", "claims")}
         for index, entry in enumerate(entries):
             field, name = workload.field(f"resourceClaims[{index}]"), text(entry, "name")
@@ -187,4 +205,26 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
                 workload.ref,
                 (seen(workload.ref, field, wanted, problem),),
                 Remedy("Name it.", command=edit(workload)),
+            )
+
+
+def _undeclared(cluster: Cluster, workload: Workload) -> Problems:
+    """The claims that a workload's containers name and its pod does not declare."""
+    declared = {text(e, "name") for e in items(workload.template.spec, "resourceClaims")}
+    for container in workload.template.all_containers if cluster.in_scope(workload.namespace) else ():
+        for index, claim in enumerate(items(container.raw, "resources", "claims")):
+            name = text(claim, "name")
+            if name in declared:
+                continue
+            if workload.container is not None or workload.ref.kind == "LLMInferenceService":
+                yield NotChecked(str(workload.ref), f"its operator may add the claim {name} to the pod")
+                continue
+            field = workload.field(f"{container.field}.resources.claims[{index}].name")
+            problem = f"spec.resourceClaims has {', '.join(sorted(declared)) or 'nothing'}"
+            yield Problem(
+                f"container {container.name} names the claim {name}, which the pod does not declare",
+                workload.ref,
+                (seen(workload.ref, field, name, problem),),
+                Remedy("Declare it in spec.resourceClaims, or name one that is there.", command=edit(workload)),
+                severity=Severity.ERROR,
             )

@@ -190,10 +190,14 @@ def cross_zone_calls(cluster: Cluster) -> Problems:
         service, port = call.service, call.service_port
         if service is None or port is None:
             continue
-        raw = objects[(service.metadata.namespace, service.metadata.name)].raw
-        if text(raw, "spec", "trafficDistribution") or any(
-            k in service.metadata.annotations
-            for k in ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+        obj = objects.get((service.metadata.namespace, service.metadata.name))
+        if (
+            obj is None
+            or text(obj.raw, "spec", "trafficDistribution")
+            or any(
+                k in service.metadata.annotations
+                for k in ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+            )
         ):
             continue
         theirs = {cluster.zone(b.node) for b in cluster.snapshot.backends(service, port) if b.ready and b.node} - {""}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, text
@@ -40,10 +40,12 @@ def call_port(cluster: Cluster) -> Problems:
         ports = [p.port for p in service.spec.ports]
         listed = ", ".join(map(str, ports))
         written = str(call.evidence.value).endswith(f":{call.port}")
+        there = (service.metadata.namespace, service.metadata.name) in cluster.services_by_key
+        has = (seen if there else derived)(service.ref, "spec.ports", ports, f"its ports are {listed}")
         yield Problem(
             f"{_who(clients)} configured to call port {call.port} of {service.ref}, which has {listed}",
             _told_by(call, clients),
-            (call.evidence, seen(service.ref, "spec.ports", ports, f"its ports are {listed}")),
+            (call.evidence, has),
             Remedy("Name a port of the Service.", command=_other_port(cluster, call, service)),
             detail=_all_clients(clients),
             severity=None if written else Severity.WARNING,

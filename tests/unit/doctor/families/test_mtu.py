@@ -9,7 +9,7 @@ from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.node import Device, Route
 from tests.unit.doctor.faults.case import known
 from tests.unit.doctor.worlds.clusters import kubeadm
-from tests.unit.doctor.worlds.world import World, change_netns
+from tests.unit.doctor.worlds.world import World, change_netns, meta
 
 HERE, THERE = 1, 2  # worker1 and worker2, as the reports are in order
 
@@ -37,6 +37,15 @@ def addresses(world: World, node: int) -> list[str]:
 
 
 FLANNEL = Device(name="flannel.1", ifindex=90, mtu=1450, kind="vxlan")
+FLANNEL_TOO_LARGE = msgspec.structs.replace(FLANNEL, mtu=1500)
+FELIX = {"apiVersion": "crd.projectcalico.org/v1", "kind": "FelixConfiguration", "metadata": meta("default")}
+
+
+def small_uplinks(world: World, mtu: int) -> None:
+    for index, report in enumerate(world.reports):
+        host = report.namespaces[0]
+        devices = tuple(msgspec.structs.replace(d, mtu=mtu) if d.name == "eth0" else d for d in host.devices)
+        change_netns(world, index, 0, devices=devices)
 
 
 @pytest.mark.parametrize(("peer", "found"), [(1500, 1), (1450, 0)])
@@ -80,3 +89,53 @@ def test_a_tunnel_that_a_program_sends_by_is_measured_at_the_pods_routes(
     for node in range(len(world.reports)):
         pods_with(world, node, 1500, route_mtu)
     assert len(mismatches(world)) == found
+
+
+def commands_of(world: World) -> set[str]:
+    return {f.remedy.command for f in mismatches(world) if f.remedy is not None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [("vxlan", "vxlanMTU"), ("ipip", "ipipMTU"), ("wireguard", "wireguardMTU"), ("geneve", "")]
+)
+def test_calicos_tunnel_is_made_smaller_by_its_own_field(kind: str, field: str) -> None:
+    world = known(kubeadm)()
+    world.remove("ConfigMap", "calico-config", "kube-system")
+    with_tunnel(world, Device(name="tunnel0", ifindex=90, mtu=1500, kind=kind))
+    found = [f for f in mismatches(world) if f.title.startswith("tunnel")]
+    assert found
+    for finding in found:
+        assert finding.remedy is not None
+        assert (f'"{field}": ' in finding.remedy.command) if field else not finding.remedy.command
+        assert ("ipipMTU, vxlanMTU or wireguardMTU" in finding.remedy.text) == (not field)
+
+
+@pytest.mark.parametrize(
+    ("pool", "felix", "told"),
+    [
+        ({"ipipMode": "Always"}, {}, '{"spec": {"ipipMTU": 1480}}'),
+        ({"vxlanMode": "CrossSubnet"}, {}, '{"spec": {"vxlanMTU": 1480}}'),
+        ({}, {"wireguardEnabled": True}, '{"spec": {"wireguardMTU": 1480}}'),
+        ({}, {}, ""),
+    ],
+)
+def test_calicos_pods_are_made_smaller_by_what_its_pools_encapsulate_with(
+    pool: dict[str, str], felix: dict[str, bool], told: str
+) -> None:
+    world = known(kubeadm)()
+    world.remove("ConfigMap", "calico-config", "kube-system")
+    world.get("IPPool", "default-ipv4-ippool", "")["spec"] |= {"ipipMode": "Never", "vxlanMode": "Never", **pool}
+    world.add({**FELIX, "spec": felix})
+    small_uplinks(world, 1480)
+    assert {told in command if told else not command for command in commands_of(world)} == {True}
+
+
+@pytest.mark.parametrize("told_by", ["ConfigMap", "Installation"])
+def test_what_makes_felixs_variables_goes_before_felix(told_by: str) -> None:
+    """Felix takes FELIX_VXLANMTU of its DaemonSet before its own object, which the operator and calico-config fill."""
+    world = known(kubeadm)()
+    if told_by == "Installation":
+        world.add({"apiVersion": "operator.tigera.io/v1", "kind": told_by, "metadata": meta("default"), "spec": {}})
+    with_tunnel(world, FLANNEL_TOO_LARGE)
+    field = '"veth_mtu": "1450"' if told_by == "ConfigMap" else '"calicoNetwork": {"mtu": 1450}'
+    assert {field in command for command in commands_of(world)} == {True}

@@ -99,6 +99,8 @@ def test_a_job_serves_nobody_whatever_its_image() -> None:
     [
         ("lmcache/lmstack-router:1.2", "router", "vLLM router"),
         ("ghcr.io/berriai/litellm:main-v1.70", "router", "LiteLLM"),
+        ("docker.io/lmcache/standalone:v0.3.9", "kv-cache", "LMCache"),
+        ("lmcache/vllm-openai:v0.3.9", "model-server", "vLLM"),
         ("redis/redis-stack-server:7.4", "vector-database", "Redis Stack"),
     ],
 )

@@ -243,8 +243,25 @@ def test_the_annotation_of_one_service_does_not_put_another_on_aws(
     note = f"service.beta.kubernetes.io/aws-load-balancer-{annotation}"
     lb = "{type: LoadBalancer, selector: {app: x}, ports: [{port: 80}]}"
     noted = service("envoy", lb).replace("namespace: ml", f"namespace: ml, annotations: {{{note}: nlb}}")
-    controller = deployment("aws-load-balancer-controller", "image: 'controller:1'") if installed else ""
+    controller = deployment("aws-load-balancer-controller", "image: 'controller:v2.4.7'") if installed else ""
     assert len(findings(noted + service("game", lb) + controller, "nlb-legacy", complete=installed)) == found
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "found"),
+    [("v2.4.7", "scheme: internal", 1), ("v2.13.3", "scheme: internal", 0), ("v2.13.3", "type: nlb", 1)],
+)
+def test_the_controller_among_the_manifests_gives_its_class(image: str, annotation: str, found: int) -> None:
+    lb = service("game", "{type: LoadBalancer, selector: {app: x}, ports: [{port: 80}]}")
+    noted = lb.replace(
+        "namespace: ml", f"namespace: ml, annotations: {{service.beta.kubernetes.io/aws-load-balancer-{annotation}}}"
+    )
+    name = "aws-load-balancer-controller"
+    controller = deployment(name, f"image: 'public.ecr.aws/eks/{name}:{image}'", "kube-system")
+    assert len(findings(noted + controller, "nlb-legacy", complete=True)) == found
+    assert len(findings(noted, "nlb-legacy", complete=True)) == 1
+    said = unchecked(noted + controller, "nlb-legacy", complete=True)
+    assert ("gives its class to new Services" in said) == (not found)
 
 
 ROUTE = """

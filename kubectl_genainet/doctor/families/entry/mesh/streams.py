@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
+from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
 from kubectl_genainet.doctor.predicates.edits import set_in
@@ -75,13 +75,9 @@ def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
     return command("kubectl", "-n", virtual.namespace, "patch", name, "--type=json", "-p", change)
 
 
-# Conditions that are met after a model server has taken the prompt (Envoy, x-envoy-retry-on).
-_AFTER_THE_FACT = ("5xx", "gateway-error", "reset", "retriable-status-codes", "500", "502", "504")
-
-
 def _repeats(virtual: KubeObject, index: int, retries: dict[str, object]) -> Problems:
     """A retry policy that sends a prompt again though the model may be at work on it."""
-    conditions = [c for c in re.split(r"[,\s]+", text(retries, "retryOn")) if c in _AFTER_THE_FACT]
+    conditions = [c for c in re.split(r"[,\s]+", text(retries, "retryOn")) if c in AFTER_THE_FACT]
     if not conditions or not number(retries, "attempts", default=2):
         return
     field = f"spec.http[{index}].retries.retryOn"

@@ -210,3 +210,27 @@ def test_tls_is_ended_on_the_ports_that_ssl_ports_names() -> None:
     assert nlb(**certificate) == []
     assert len(nlb(**certificate, **{"ssl-ports": "443"})) == 1
     assert nlb(**certificate, **{"ssl-ports": "http"}) == []
+
+
+@pytest.mark.parametrize(
+    ("retry", "met"),
+    [
+        ("{codes: [500, 502, 503, 504], attempts: 3}", ["500, 502, 504"]),
+        ("{codes: [504]}", ["504"]),
+        ("{codes: [503], attempts: 3}", []),
+        ("{codes: [504], attempts: 0}", []),
+        ("{attempts: 2}", []),
+    ],
+)
+def test_a_routes_own_retry_repeats_a_prompt_on_what_is_met_too_late(retry: str, met: list[str]) -> None:
+    text = route("other").replace("port: 80}]}]", f"port: 80}}], retry: {retry}}}]")
+    found = findings(text, "route-retries")
+    assert [f.title for f in found] == [f"a prompt is sent again on {codes}" for codes in met]
+    assert [f.evidence[0].field for f in found] == ["spec.rules[0].retry.codes"] * len(met)
+    assert findings(text.replace("vllm/vllm-openai:v0.9.2", "nginx:1.27"), "route-retries") == []
+
+
+def test_a_rule_that_leads_to_no_model_may_retry() -> None:
+    rules = "rules: [{backendRefs: [{name: model, port: 80}]}, {backendRefs: [{name: docs, port: 80}], retry: {codes: [504]}}]"
+    text = route("other").replace("rules: [{backendRefs: [{name: model, port: 80}]}]", rules)
+    assert findings(text, "route-retries") == []
