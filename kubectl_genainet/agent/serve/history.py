@@ -14,7 +14,7 @@ import msgspec
 from kubectl_genainet.agent import audit
 from kubectl_genainet.agent.serve.http import HttpConnection
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.history.blocks import Flag, Span, encode_block
+from kubectl_genainet.history.blocks import ALIVE
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import canonical_ip
@@ -27,8 +27,6 @@ FRESH_NS = 10_000_000_000  # a range that reaches so near to now wants what is n
 READERS = 2
 BATCH = 256 << 10  # bytes that are read before they are sent
 ALIVE_S = 1.0
-# Who asks gives up a node that sends nothing: this block has no record, and stands for no time.
-ALIVE = encode_block([], Span(0, 0, 0, 0), session=0, number=0, boot_id=bytes(16), flags=Flag.STATE)
 
 
 @dataclass(slots=True)

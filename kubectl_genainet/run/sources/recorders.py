@@ -13,6 +13,7 @@ import msgspec
 
 from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import ALIVE
 from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.stream import AgentConnection, Dial
 from kubectl_genainet.wire import HistoryRequest
@@ -79,7 +80,8 @@ class _Question:
         except (OSError, http.client.HTTPException):
             complete = False
         blocks = self.room.whole_blocks(bytes(received))
-        return RecorderAnswer(blocks, complete and not response.length and sum(map(len, blocks)) == len(received))
+        complete = complete and not response.length and sum(map(len, blocks)) == len(received)
+        return RecorderAnswer(tuple(block for block in blocks if block != ALIVE), complete)
 
     def give_up(self) -> None:
         if self._connection is not None:
