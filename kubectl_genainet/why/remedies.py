@@ -47,7 +47,8 @@ class Remedies:
 
 def explain_command(flow: PolicyFlow) -> str:
     ends = (_spelled(flow.source), f"{_spelled(flow.destination)}:{flow.port}")
-    return f"kubectl genainet explain {shlex.join(ends)} --patch"
+    protocol = "" if flow.protocol == "TCP" else f" --protocol {flow.protocol}"
+    return f"kubectl genainet explain {shlex.join(ends)}{protocol} --patch"
 
 
 def _spelled(end: PolicyEndpoint) -> str:

@@ -86,7 +86,7 @@ def test_a_diagnosis_of_it_is_as_short(lab: RunningLab) -> None:
 
 
 def test_filters_leave_the_failing_client_alone(lab: RunningLab) -> None:
-    arguments = ("trace", "svc/vllm", "--lab", lab.name, "--timeout", "6s", "--from", "role=clinet", "-o", "json")
+    arguments = ("trace", "svc/vllm", "--lab", lab.name, "--timeout", "12s", "--from", "role=clinet", "-o", "json")
     began = time.monotonic()
     done = genainet(*arguments, timeout=180)
     assert time.monotonic() - began < 60

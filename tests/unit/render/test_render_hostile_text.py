@@ -67,6 +67,12 @@ def test_a_printed_command_quotes_what_a_name_brought_along() -> None:
     assert explain_command(flow) == "kubectl genainet explain 'pod/a/x;reboot' 'pod/b/$(reboot):80' --patch"
 
 
+def test_the_patch_of_a_flow_is_asked_for_in_its_protocol() -> None:
+    """Without it, explain judges TCP where the pod does not declare the port: the change for DNS admitted TCP 53."""
+    flow = PolicyFlow(PolicyEndpoint("", "", "10.1.1.1"), PolicyEndpoint("", "", "10.1.1.2"), "UDP", 53)
+    assert explain_command(flow) == "kubectl genainet explain 10.1.1.1 10.1.1.2:53 --protocol UDP --patch"
+
+
 def test_a_name_is_no_markup_in_markdown() -> None:
     name = "[x](http://e) <b> a|b `c` &#64; ~~d~~ www.e.com _www.e.com HTTPS://e mailto:e"
     text = markdown_text(name)

@@ -163,8 +163,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
 
 @check(Area.SRIOV, Severity.WARNING)
 def dra_claim_missing(cluster: Cluster) -> Problems:
-    """A pod names a resource claim that no container uses, or that does not exist; or a container names one of which the
-    pod says nothing.
+    """A pod or a container names a resource claim that is not there, or no container names that of its pod.
 
     Looks at spec.resourceClaims, at resources.claims of the containers, and at the ResourceClaims and
     ResourceClaimTemplates of the namespace; a ComputeDomain makes the template that it names. A container has to name a

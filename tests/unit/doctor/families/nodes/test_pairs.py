@@ -116,6 +116,19 @@ def test_each_transport_of_gke_has_its_number_of_networks(container: str, count:
     assert len(findings(job(container, networks(count)), "gke-networks")) == found
 
 
+@pytest.mark.parametrize(("allocatable", "found"), [("{cpu: '8'}", 1), ("{aws.amazon.com/neuroncore: '32'}", 0)])
+def test_a_neuron_instance_offers_its_devices(allocatable: str, found: int) -> None:
+    node = f"""
+---
+apiVersion: v1
+kind: Node
+metadata: {{name: trn, uid: u, labels: {{node.kubernetes.io/instance-type: trn1.32xlarge}}}}
+spec: {{providerID: "aws:///eu-west-1a/i-1"}}
+status: {{allocatable: {allocatable}, capacity: {allocatable}}}
+"""
+    assert len(findings(node, "gpu-advertised")) == found
+
+
 RDMA_NET = """
 ---
 apiVersion: k8s.cni.cncf.io/v1
