@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import itemgetter
 
 import msgspec
 
@@ -37,7 +38,7 @@ from kubectl_genainet.trace.streaming.findings import stream_findings
 from kubectl_genainet.trace.streaming.http import http_of
 from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
-from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.coverage import CLOCKS_NS, Coverage
 from kubectl_genainet.trace.watching.missed import missed_by
 from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.watches import Watches
@@ -68,17 +69,14 @@ class PathBuilder:
 
     def path_of(self, connection: Connection) -> PacketPath:
         """A connection as a path, from all that is known of it now."""
-        first = connection.first
-        client = next(iter(connection.tuples), None)
-        client_party = self._identity.party(client.src, client.sport) if client else None
-        ordered = in_order(first, self._clocks, client_party.node if client_party else None)
-        learn_crossings(connection, self._clocks, ordered)
-        asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
-        original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
-        assert original is not None, "a connection has at least the tuple that it was made for"
+        learn_crossings(connection, self._clocks, self._in_order(connection, connection.first))
         around = self._around(connection)
         fate = fate_of(connection, around)
         dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
+        ordered = self._in_order(connection, self._attempt(connection, dropped))
+        asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
+        original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
+        assert original is not None, "a connection has at least the tuple that it was made for"
         entered = self._as_it_came_in(ordered, dropped)
         served = ordered[-1].flow if ordered else self._as_served(connection, original)
         final = entered or (dropped.event.flow if dropped else served)
@@ -128,6 +126,22 @@ class PathBuilder:
         )
         findings = (*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns))
         return msgspec.structs.replace(path, findings=findings)
+
+    def _in_order(self, connection: Connection, sightings: list[PacketSeen]) -> list[PacketSeen]:
+        client = next(iter(connection.tuples), None)
+        client_party = self._identity.party(client.src, client.sport) if client else None
+        return in_order(sightings, self._clocks, client_party.node if client_party else None)
+
+    def _attempt(self, connection: Connection, dropped: Dropped | None) -> list[PacketSeen]:
+        """Sightings of the attempt that is shown: the one that was seen at most places; where that went elsewhere than the packet
+        that died, the attempt of the latter. Each is translated anew until the connection's entry is confirmed."""
+        most, wall = connection.first, self._watches.wall_clock
+        client = next(iter(connection.tuples), None)
+        if dropped is None or client is None or {s.flow.dst for s in most} <= {client.dst, dropped.event.flow.dst}:
+            return most
+        died_ns = wall(dropped.event.node, dropped.event.t_ns) + CLOCKS_NS
+        began = [(min(wall(s.node, s.t_ns) for s in attempt), attempt) for attempt in connection.attempts if attempt]
+        return max((b for b in began if b[0] <= died_ns), key=itemgetter(0), default=(0, most))[1]
 
     def open_stream(self, connection: Connection) -> OpenStream | None:
         """What a connection that goes on has carried until now; None for what is no TCP, and before any data was counted."""

@@ -234,6 +234,18 @@ def test_rules_that_say_nothing_of_the_service_prove_no_entry() -> None:
     assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("unknown", Certainty.UNKNOWN)
 
 
+def test_hops_are_those_of_the_attempt_that_died_where_each_is_translated_anew() -> None:
+    world = World()
+    first, second = world.request(40000, T, ip_id=1)[:2], world.request(40000, T + SECOND, ip_id=2)
+    elsewhere = msgspec.structs.replace(second[-1].flow, dst=OTHER)
+    died = world.dropped(first[-1], "NETFILTER_DROP", "FORWARD", location="nft_do_chain")
+    died = msgspec.structs.replace(died, flow=elsewhere)
+    (path,) = world.tell([*first, died, *second])
+    assert path.drop is not None and path.backend is not None and path.nat is not None
+    assert {hop.node for hop in path.hops} == {path.drop.node} == {"node-1"}
+    assert path.backend.ip == OTHER and path.nat.after.startswith(OTHER)
+
+
 def host_rules(read_ns: int, *rules: str) -> list[Event]:
     text = "\n".join(["*filter", ":FORWARD ACCEPT [0:0]", *(f"-A FORWARD {rule}" for rule in rules), "COMMIT\n"])
     dump = RulesetDump(node="node-2", t_ns=read_ns, source="iptables-nft", text=text)
