@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from kubectl_genainet.proxy.report import rules_report
 from tests.cluster.harness.binaries import RELEASES, Binaries
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import KubeProxy
+from tests.cluster.harness.processes import wait_for
 from tests.proxy_services import disagreement, packet_of
 from tests.proxy_traffic import CALLER, Traffic
 
@@ -235,9 +237,10 @@ def world(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactor
         install(plane)
         proxies = [KubeProxy(plane, s.name, s.config, s.release, zone=s.zone, wait=False) for s in SETUPS]
         nodes: list[Node] = []
+        same_zone = repeat(services(plane)["same-zone"]["spec"]["clusterIP"])
         try:
             with ThreadPoolExecutor(len(SETUPS)) as pool:
-                nodes += pool.map(ready_node, SETUPS, proxies)
+                nodes += pool.map(ready_node, SETUPS, proxies, same_zone)
             yield World(nodes, snapshot(plane), services(plane))
         finally:
             for node in nodes:
@@ -246,9 +249,18 @@ def world(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactor
                 proxy.stop()
 
 
-def ready_node(setup: Setup, proxy: KubeProxy) -> Node:
+def ready_node(setup: Setup, proxy: KubeProxy, same_zone: str) -> Node:
     proxy.wait_for_rules("second-range" if setup.mode == "nftables" else "second-range:http", timeout=180)
-    return Node(setup, proxy, Traffic(proxy.netns.name, SERVED))
+    node = Node(setup, proxy, Traffic(proxy.netns.name, SERVED))
+    packet = packet_of({"from": "client", "src": CALLER, "dst": same_zone, "dport": 80, "protocol": "TCP"})
+
+    def knows_its_zone() -> bool:
+        """A kube-proxy may write its rules before it knows the labels of its node, and again once it does."""
+        backends = evaluate(node.ruleset(), packet).backends
+        return {int(b.ip.rpartition(".")[2]) for b in backends} == by_zone(setup)
+
+    wait_for(f"rules for the zone of {setup.name}", knows_its_zone, interval=1)
+    return node
 
 
 def services(plane: ControlPlane) -> dict[str, dict[str, Any]]:
