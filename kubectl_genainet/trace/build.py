@@ -69,11 +69,14 @@ class PathBuilder:
 
     def path_of(self, connection: Connection) -> PacketPath:
         """A connection as a path, from all that is known of it now."""
-        learn_crossings(connection, self._clocks, self._in_order(connection, connection.first))
+        most = connection.first
+        ordered = self._in_order(connection, most)
+        learn_crossings(connection, self._clocks, ordered)
         around = self._around(connection)
         fate = fate_of(connection, around)
         dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
-        ordered = self._in_order(connection, self._attempt(connection, dropped))
+        if (attempt := self._attempt(connection, most, dropped)) is not most:
+            ordered = self._in_order(connection, attempt)
         asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
         original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
         assert original is not None, "a connection has at least the tuple that it was made for"
@@ -132,10 +135,10 @@ class PathBuilder:
         client_party = self._identity.party(client.src, client.sport) if client else None
         return in_order(sightings, self._clocks, client_party.node if client_party else None)
 
-    def _attempt(self, connection: Connection, dropped: Dropped | None) -> list[PacketSeen]:
-        """Sightings of the attempt that is shown: the one that was seen at most places; where that went elsewhere than the packet
-        that died, the attempt of the latter. Each is translated anew until the connection's entry is confirmed."""
-        most, wall = connection.first, self._watches.wall_clock
+    def _attempt(self, connection: Connection, most: list[PacketSeen], dropped: Dropped | None) -> list[PacketSeen]:
+        """Sightings of the attempt that is shown: `most`, seen at most places; where that went elsewhere than the packet that
+        died, the attempt of the latter. Each is translated anew until the connection's entry is confirmed."""
+        wall = self._watches.wall_clock
         client = next(iter(connection.tuples), None)
         if dropped is None or client is None or {s.flow.dst for s in most} <= {client.dst, dropped.event.flow.dst}:
             return most

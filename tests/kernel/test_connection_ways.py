@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import ADDRESSES, PORT, WAIT_S, Row, cache_folder
+from tests.kernel.kerneltest import ADDRESSES, PORT, WAIT_S, Row, accepting, cache_folder
 
 ALL_TCP = FilterEntry("::", 0, "TCP")
 SERVICES = {4: "10.96.0.10", 6: "fd96::10"}
@@ -54,20 +53,8 @@ def translated(row: Row, family: int, *, masqueraded: bool) -> Iterator[None]:
 def listening(row: Row, family: int) -> Iterator[None]:
     with netns.inside(row.server):
         listener = socket.create_server((ADDRESSES[family][1], PORT), family=_family(family), backlog=64)
-
-    def close_each() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                listener.accept()[0].close()
-
-    thread = threading.Thread(target=close_each, daemon=True)
-    thread.start()
-    try:
+    with accepting(listener, socket.socket.close):
         yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
 
 
 def _family(family: int) -> socket.AddressFamily:

@@ -17,7 +17,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts, Event, PacketSeen
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, cache_folder
+from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, accepting, cache_folder
 
 ASKED, ANSWERED = 300, 5000  # bytes
 FILTERS = (FilterEntry(SERVER_IP, PORT, "TCP"), FilterEntry(SERVER_IP, PORT + 1, "TCP"))
@@ -56,19 +56,8 @@ def server(row: Row) -> Iterator[None]:
                 receive(sock, ASKED)
                 sock.sendall(b"a" * ANSWERED)
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
+    with accepting(listener, lambda sock: threading.Thread(target=answer, args=(sock,), daemon=True).start()):
         yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
 
 
 def ask(row: Row) -> int:

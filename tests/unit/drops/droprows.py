@@ -12,6 +12,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     DropCount,
     Event,
+    IcmpCount,
     PacketDropped,
     TcpFlags,
 )
@@ -25,6 +26,21 @@ UI, LLAMA, VIP, NODE = "10.244.1.2", "10.244.2.3", "10.96.0.65", "172.18.0.2"
 
 
 HOST, UI_NS, LLAMA_NS = 1, 2, 3
+
+
+def error_that_died(flow: FiveTuple, packets: int) -> IcmpCount:
+    """What path MTU discovery needs ("fragmentation needed") about the flow, dropped by a rule."""
+    return IcmpCount(
+        node="node-1",
+        t_ns=10,
+        netns=HOST,
+        flow=flow,
+        packets=packets,
+        family=4,
+        type=3,
+        code=4,
+        reason="NETFILTER_DROP",
+    )
 
 
 def pod(name: str, ip: str, node: str, port: int = 8080) -> dict[str, Any]:

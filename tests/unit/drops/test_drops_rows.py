@@ -37,6 +37,7 @@ from tests.unit.drops.droprows import (
     UI_NS,
     VIP,
     dropped,
+    error_that_died,
     report,
     rows,
     rules,
@@ -93,17 +94,7 @@ def test_dropped_answer_is_judged_as_the_request_that_it_answers() -> None:
 
 def test_mtu_black_hole_needs_both_the_drop_and_the_error_that_was_dropped() -> None:
     big = dropped(REQUEST.reversed, reason="PKT_TOO_BIG", location="ip_forward", opening=False)
-    error = IcmpCount(
-        node="node-1",
-        t_ns=10,
-        netns=HOST,
-        flow=REQUEST.reversed,
-        packets=5,
-        family=4,
-        type=3,
-        code=4,
-        reason="NETFILTER_DROP",
-    )
+    error = error_that_died(REQUEST.reversed, packets=5)
     assert [r.check for r in rows(big)] == ["packet-too-big"]
     assert [r.check for r in rows(big, error)] == ["mtu-blackhole"]
     assert [r.check for r in rows(error)] == ["icmp-dropped"]
@@ -359,9 +350,7 @@ def test_resets_between_two_client_ports_name_no_server_unless_they_answer_a_syn
 def test_drops_of_another_port_of_the_server_are_no_evidence() -> None:
     """A black hole of one port's connections says nothing of another's."""
     other = tcp(UI, 40001, LLAMA, 9090)
-    blocked = IcmpCount(
-        node="node-1", t_ns=10, netns=HOST, flow=other, packets=1, family=4, type=3, code=4, reason="NETFILTER_DROP"
-    )
+    blocked = error_that_died(other, packets=1)
     big = dropped(reason="PKT_TOO_BIG", location="ip_forward", opening=False)
     checks = {row.check for row in rows(big, blocked)}
     assert checks == {"packet-too-big", "icmp-dropped"}

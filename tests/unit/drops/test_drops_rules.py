@@ -13,7 +13,6 @@ from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.events import (
     ClusterChanged,
     EstablishedCount,
-    IcmpCount,
     IcmpError,
     Point,
     Tick,
@@ -33,6 +32,7 @@ from tests.unit.drops.droprows import (
     UI,
     VIP,
     dropped,
+    error_that_died,
     objects,
     report,
     rows,
@@ -148,17 +148,7 @@ def test_dropped_icmp_error_names_the_rule_for_its_type_and_no_other() -> None:
             location="nft_do_chain+0x1",
         )
 
-    counted = IcmpCount(
-        node="node-1",
-        t_ns=10,
-        netns=HOST,
-        flow=REQUEST.reversed,
-        packets=5,
-        family=4,
-        type=3,
-        code=4,
-        reason="NETFILTER_DROP",
-    )
+    counted = error_that_died(REQUEST.reversed, packets=5)
     dump = rules(
         "-A OUTPUT -p icmp -m icmp --icmp-type 8 -j DROP",
         "-A OUTPUT -p icmp -m icmp --icmp-type 3/3 -j DROP",
