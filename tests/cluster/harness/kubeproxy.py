@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.processes import Daemon, NetNs, wait_for
+
+_SYNC_BEGINS = re.compile(r'"Syncing (?:iptables|nftables) rules"')
 
 
 class KubeProxy:
@@ -91,19 +94,26 @@ class KubeProxy:
             raise RuntimeError(f"{error}\n{self.daemon.log_tail() if self.daemon else ''}") from None
 
     def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 150) -> str:
-        """The node's rules once `text` is in them (or, with `gone`, no longer)."""
+        """The node's rules once `text` is in them (or, with `gone`, no longer), read while kube-proxy wrote none."""
 
         def current() -> str:
             if self.daemon is not None:
                 self.daemon.check()
+            begun, ended = self._syncs()
             rules = self.rules(ipv6=ipv6)
-            return rules if (text in rules) != gone else ""
+            whole = begun == ended and self._syncs() == (begun, ended)
+            return rules if whole and (text in rules) != gone else ""
 
         try:
             return wait_for(f"{text!r} {'gone from' if gone else 'in'} the rules of {self.name}", current, timeout)
         except TimeoutError as error:
             tail = self.daemon.log_tail() if self.daemon else ""
             raise RuntimeError(f"{error}\n{tail}") from None
+
+    def _syncs(self) -> tuple[int, int]:
+        """How often kube-proxy began and ended to write rules, by its log. It writes filter and nat one after the other."""
+        log = self.daemon.log.read_text(errors="replace") if self.daemon is not None else ""
+        return len(_SYNC_BEGINS.findall(log)), log.count('"SyncProxyRules complete"')
 
     def stop(self) -> None:
         if self.daemon is not None:
