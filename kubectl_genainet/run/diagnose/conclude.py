@@ -43,6 +43,7 @@ from kubectl_genainet.model.target import Target, TargetKind
 from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
+from kubectl_genainet.shell import sh
 from kubectl_genainet.trace.shown.groups import FAILED
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
@@ -287,7 +288,7 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
 
 
 def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
-    name = f" {target}" if target else ""
+    name = f" {sh(target)}" if target else ""
     if not causes and not collected.paths:
         yield f"kubectl genainet trace{name} --check --from-pod pod/NAME"
     if any(c.check in _NAMED_BY_EXACT for c in causes):

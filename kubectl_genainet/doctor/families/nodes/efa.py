@@ -9,13 +9,14 @@ from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
+from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
+from kubectl_genainet.shell import sh
 
 
 def _efa_nodes(cluster: Cluster) -> list[KubeObject]:
@@ -295,13 +296,13 @@ def efa_security_group(cluster: Cluster) -> Problems:
             if not itself:
                 way = "authorize-security-group-" + ("ingress" if direction == "ingressRules" else "egress")
                 name = text(group.raw, "status", "id") or "GROUP"
+                permissions = f"IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]"
                 yield Problem(
                     f"{direction} do not admit the group itself",
                     group.ref,
                     (seen(group.ref, f"spec.{direction}", None, "no rule for all protocols with the group itself"),),
                     Remedy(
                         "Admit all traffic between its members.",
-                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions "
-                        f"'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]'",
+                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions {sh(permissions)}",
                     ),
                 )
