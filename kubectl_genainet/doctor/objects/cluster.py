@@ -205,6 +205,14 @@ class Cluster(Installed):
         return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
 
     @cached_property
+    def _all_services(self) -> Mapping[tuple[str, str], Service]:
+        return {**made_services(self.snapshot), **self.services_by_key}
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        """A Service that is here, or that the operator of an object here makes."""
+        return self._all_services.get((namespace, name))
+
+    @cached_property
     def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[tuple[Workload, Mapping[str, str]], ...]]:
         """Workloads by each label that their pods or templates carry, with the whole set that the label is from."""
         index: dict[tuple[str, str, str], list[tuple[Workload, Mapping[str, str]]]] = defaultdict(list)
@@ -287,8 +295,7 @@ class Cluster(Installed):
         return frozenset(self.snapshot.namespaces) | {namespace for namespace, _ in self.services_by_key}
 
     def _configured(self, *, dangling: bool = False) -> tuple[Call, ...]:
-        services = {**made_services(self.snapshot), **self.services_by_key}
-        where = (services, self._namespaces, self.config_maps)
+        where = (self._all_services, self._namespaces, self.config_maps)
         return tuple(call for w in self.workloads for call in find_calls(w, *where, dangling=dangling))
 
     @cached_property
