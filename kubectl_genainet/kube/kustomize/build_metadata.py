@@ -27,7 +27,9 @@ def set_build_metadata(objects: Sequence[dict[str, Any]], raw: dict[str, Any], w
         return
     value = _asked_for(objects)
     if value:
-        warn(f"the label {MANAGED_BY_LABEL} is taken for {value}, since an object asks for it; another version sets its own")
+        warn(
+            f"the label {MANAGED_BY_LABEL} is taken for {value}, since an object asks for it; another version sets its own"
+        )
     for obj in objects:
         metadata = obj.setdefault("metadata", {})
         metadata["labels"] = {**(metadata.get("labels") or {}), MANAGED_BY_LABEL: value or BUILT_HERE}

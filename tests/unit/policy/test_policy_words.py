@@ -97,7 +97,10 @@ def said(folder: Path, source: str, target: str) -> list[str]:
         (
             "pod/web",
             "pod/web:80",
-            [f"{_OUT}allow, a pod may always reach itself", "  ingress into a/web: allow, a pod may always reach itself"],
+            [
+                f"{_OUT}allow, a pod may always reach itself",
+                "  ingress into a/web: allow, a pod may always reach itself",
+            ],
         ),
     ],
 )
