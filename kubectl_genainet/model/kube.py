@@ -16,6 +16,10 @@ from kubectl_genainet.model.finding import ObjectRef
 
 T = TypeVar("T")
 SERVICE_LABEL = "kubernetes.io/service-name"  # of an EndpointSlice
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+BUILT_HERE = (
+    "kustomize-VERSION"  # its value on objects of a kustomization that is built here: kubectl puts its own version
+)
 
 
 def without_nulls(value: Any) -> Any:
