@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +181,11 @@ class _Request:
         if self.flow and not self.asks_why:
             raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
         if self.exact is not None and (self.parsed is None or self.files or not source.live):
+            target = self.target if self.parsed is not None else "TARGET"
+            hint = f"kubectl genainet rules {shlex.quote(str(target))} --exact {self.exact:g}"
             raise GenainetError(
-                "--exact needs a target and live nodes", hint="kubectl genainet rules svc/NAME --exact 10"
+                "--exact needs a target and live nodes",
+                hint=hint if self.parsed is not None else f"{hint}, with svc/ and the Service's name for TARGET",
             )
         if self.firewall and self.parsed is None:
             raise click.UsageError("--host-firewall needs a target")
