@@ -201,10 +201,6 @@ class Cluster(Installed):
         return tuple(s for s in self.snapshot.services if self.in_scope(s.metadata.namespace))
 
     @cached_property
-    def services_by_key(self) -> Mapping[tuple[str, str], Service]:
-        return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
-
-    @cached_property
     def _all_services(self) -> Mapping[tuple[str, str], Service]:
         return {**made_services(self.snapshot), **self.services_by_key}
 
@@ -390,12 +386,6 @@ class Cluster(Installed):
     def drift(self) -> tuple[Finding, ...]:
         """What the rules engine says of the nodes' rules against the API."""
         return tuple(compare(self.snapshot, self.parsed_rulesets))
-
-    @cached_property
-    def dns_service(self) -> Service | None:
-        return self.services_by_key.get(("kube-system", "kube-dns")) or self.services_by_key.get(
-            ("kube-system", "coredns")
-        )
 
     @cached_property
     def event_objects(self) -> tuple[KubeObject, ...]:
