@@ -56,6 +56,7 @@ from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from kubectl_genainet.run.sources.dumps import folder_dumps
 from kubectl_genainet.run.watch import watched_source
+from kubectl_genainet.shell import sh
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -180,8 +181,11 @@ class _Request:
         if self.flow and not self.asks_why:
             raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
         if self.exact is not None and (self.parsed is None or self.files or not source.live):
+            target = self.target if self.parsed is not None else "TARGET"
+            hint = f"kubectl genainet rules {sh(target)} --exact {self.exact:g}"
             raise GenainetError(
-                "--exact needs a target and live nodes", hint="kubectl genainet rules svc/NAME --exact 10"
+                "--exact needs a target and live nodes",
+                hint=hint if self.parsed is not None else f"{hint}, with svc/ and the Service's name for TARGET",
             )
         if self.firewall and self.parsed is None:
             raise click.UsageError("--host-firewall needs a target")

@@ -116,13 +116,21 @@ def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:
             ) from None
 
 
+def words_of(arguments: Sequence[str]) -> list[str]:
+    """The words of a flow that was typed, in one pair of quotes or without any; a JSON object is one."""
+    if arguments and arguments[0].lstrip().startswith("{"):
+        return [" ".join(arguments).strip()]
+    return [word for argument in arguments for word in argument.split()]
+
+
 def flow_of_words(arguments: Sequence[str]) -> FlowRequest:
     """A flow as users type it: "SRC DST[:PORT][/PROTOCOL]", "DST…" alone (any source), or one JSON object.
 
     Raises InputError where it is none.
     """
-    if arguments and arguments[0].lstrip().startswith("{"):
-        return next(read_flows([" ".join(arguments)], "FLOW"))
+    arguments = words_of(arguments)
+    if arguments and arguments[0].startswith("{"):
+        return next(read_flows(arguments, "FLOW"))
     fields: dict[str, Any] = {"destination": "", "protocol": "TCP"}
     if len(arguments) == 2 and arguments[0] != "-":
         fields["source"] = arguments[0]

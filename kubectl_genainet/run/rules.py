@@ -15,7 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target
-from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows
+from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows, words_of
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.drift.ways import OUTSIDE, packets_to
 from kubectl_genainet.proxy.dumps.forms import dumps_of
@@ -118,7 +118,7 @@ def evaluate_lines(
 def walked(source: Source | None, words: Sequence[str], options: RulesOptions, warn: Warn) -> Iterator[FlowWalk]:
     """One flow's walk through every node's rules. Raises InputError for no flow, GenainetError for a name unknown."""
     dumps = _dumps(source, options, warn)
-    request = flow_of_words([_address_of(source, word, options.namespace) for word in words])
+    request = flow_of_words([_address_of(source, word, options.namespace) for word in words_of(words)])
     addresses = _node_addresses(source, dumps, warn)
     for node, of_node in dumps.items():
         ruleset = parse_ruleset(of_node)

@@ -22,6 +22,7 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.priority import giving_way
 from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents
+from kubectl_genainet.run.as_used import PLUGIN, AsUsed
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
@@ -98,7 +99,7 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
     if bundle is not None and watching.record:
         _write_again(source, watching.record, run.view)
-    return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
+    return _replay(run, source, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
 
 
 def _write_again(source: Source, file: str, view: View) -> None:
@@ -112,19 +113,22 @@ def _write_again(source: Source, file: str, view: View) -> None:
         view.warn(writer.problem)
 
 
-def check_recorded_by(bundle: Bundle, command: str) -> None:
-    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
+def check_recorded_by(source: Source, bundle: Bundle, command: str) -> None:
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue.
+
+    The hint is the command that reads `source`.
+    """
     recorded = bundle.header.command
     if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
-            hint=f"kubectl genainet {sh(recorded)} --from FILE",
+            hint=AsUsed(source).command(f"{PLUGIN}{sh(recorded)}"),
         )
 
 
-def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
+def _replay(run: Run, source: Source, bundle: Bundle, command: str) -> ExitStatus:
     if not isinstance(run.filters, dict):  # else it is several commands' run, which looks for itself
-        check_recorded_by(bundle, command)
+        check_recorded_by(source, bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread(run)

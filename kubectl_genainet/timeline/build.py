@@ -41,6 +41,8 @@ def timeline(
     begun = _episodes(grid, series, all_notes)
     if len(inside) > MAX_CHANGES:
         all_notes.append(f"{len(inside) - MAX_CHANGES} changes found no room: the first {MAX_CHANGES} are listed")
+    if len(gaps) > MAX_HOLES:
+        all_notes.append(f"{len(gaps) - MAX_HOLES} more gaps found no room: the first {MAX_HOLES} are listed")
     return Timeline(
         target=target,
         since=rfc3339(grid.since_ns),

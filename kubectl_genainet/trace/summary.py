@@ -11,6 +11,7 @@ from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
 from kubectl_genainet.model.events import Event, FlowCounters
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.losses import COUNTS_LEFT_OUT, Losses
 from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
@@ -20,6 +21,7 @@ from kubectl_genainet.trace.totals import Totals
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
 MAX_FINDINGS = 200
+MAX_FLOWS = 200_000  # tuples at a device whose packets are counted
 MAX_SAMPLES = 20_000  # per backend and measure
 
 
@@ -36,14 +38,20 @@ class SummaryBuilder:
         self.account = Account()
         self._totals = Totals()
         self._findings: dict[tuple[str, str], Finding] = {}
+        self._findings_left_out = 0
         self._flows: dict[tuple[object, ...], FlowCounters] = {}
+        self._flows_left_out: Counter[str] = Counter()  # by node: records of flows that have no place
 
     def event(self, event: Event) -> None:
         self.account.event(event)
         self._totals.event(event)
         match event:
-            case FlowCounters() if len(self._flows) < 200_000:
-                self._flows[event.node, event.netns, event.ifindex, event.point, event.flow] = event
+            case FlowCounters():
+                key = (event.node, event.netns, event.ifindex, event.point, event.flow)
+                if len(self._flows) < MAX_FLOWS or key in self._flows:
+                    self._flows[key] = event
+                else:
+                    self._flows_left_out[event.node] += 1
             case _:
                 pass
 
@@ -51,8 +59,11 @@ class SummaryBuilder:
         self.paths += 1
         self._verdicts[path.verdict.value] += 1
         for finding in path.findings:
+            known = (finding.check, finding.title)
             if len(self._findings) < MAX_FINDINGS:
-                self._findings.setdefault((finding.check, finding.title), finding)
+                self._findings.setdefault(known, finding)
+            elif known not in self._findings:
+                self._findings_left_out += 1
         key = (path.backend.ip, path.backend.port) if path.backend else None
         self._count[key] += 1
         if len(self._backends[key]) < MAX_SAMPLES:
@@ -77,14 +88,18 @@ class SummaryBuilder:
             },
             nodes=self.account.nodes,
             silent_nodes=self.account.silent_nodes,
-            lost=(*self.account.lost, *self._totals.lost),
+            lost=(*self.account.lost, *self._totals.lost, *self._counts_lost()),
             half_seen=half_seen,
             left_out=left_out,
             sampled=sampled,
             totals=self._totals.rows(identity),
             agents=self.account.costs,
             not_shown=not_shown,
+            findings_left_out=self._findings_left_out,
         )
+
+    def _counts_lost(self) -> list[Losses]:
+        return [Losses(node, "packets", COUNTS_LEFT_OUT, n) for node, n in sorted(self._flows_left_out.items())]
 
     def _pinned(self) -> list[Finding]:
         return pinned((path for paths in self._backends.values() for path in paths), self._ready)

@@ -18,6 +18,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import LostEvents
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.run.session import check_recorded_by
+from kubectl_genainet.run.sources.bundle import BundleSource
 
 POD = KubeObject({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "b"}})
 LOST = LostEvents(node="n1", probe="packet", count=3, where="ring buffer")
@@ -41,12 +42,13 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_bundle_of_another_command_is_refused_and_names_the_one_that_reads_it(tmp_path: Path) -> None:
     write(tmp_path / "b")
     bundle = read_bundle(tmp_path / "b")
-    check_recorded_by(bundle, "trace")
+    source = BundleSource(tmp_path / "b", namespace="prod")
+    check_recorded_by(source, bundle, "trace")
     with pytest.raises(
         GenainetError, match="recorded by `trace`: it has none of the events that `drops` reads"
     ) as raised:
-        check_recorded_by(bundle, "drops")
-    assert raised.value.hint == "kubectl genainet trace --from FILE"
+        check_recorded_by(source, bundle, "drops")
+    assert raised.value.hint == f"kubectl genainet trace --from {tmp_path / 'b'} -n prod"
 
 
 def test_a_bundle_cut_short_is_called_damaged(tmp_path: Path) -> None:

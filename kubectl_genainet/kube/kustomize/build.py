@@ -2,7 +2,7 @@
 
 Built are resources, bases, components, patches, namespace, names and the references to them, labels, annotations, images,
 replicas, generated ConfigMaps (without the hash at the end of their names), replacements, vars, and Kustomize's own plugins.
-What is not built (remote resources, Helm charts, other plugins) is named. Labels and annotations of `buildMetadata` are not set.
+What is not built (remote resources, Helm charts, other plugins) is named. Annotations of `buildMetadata` are not set.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.kustomize import edits, substitutions
+from kubectl_genainet.kube.kustomize.build_metadata import set_build_metadata
 from kubectl_genainet.kube.kustomize.builtins import as_kustomization
 from kubectl_genainet.kube.kustomize.configurations import configured
 from kubectl_genainet.kube.kustomize.generators import with_generated
@@ -25,7 +26,7 @@ _NOT_BUILT = ("helmCharts", "helmChartInflationGenerator")
 _LISTS = (
     *("resources", "bases", "components", "patches", "patchesStrategicMerge", "patchesJson6902", "labels", "images"),
     *("configMapGenerator", "secretGenerator", "replicas", "configurations", "crds", "transformers", "generators"),
-    *("helmCharts", "replacements", "vars"),
+    *("helmCharts", "replacements", "vars", "buildMetadata"),
 )
 _WRONG_TYPES = (AttributeError, TypeError, KeyError, IndexError, ValueError)  # of fields that are not what they must be
 _DEEPEST = 20
@@ -81,6 +82,8 @@ class Kustomizations:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
             return []
         finished = [(without_former_names(obj), source) for obj, source in built if not _is_local(obj)]
+        objects = [obj for obj, _ in finished]
+        set_build_metadata(objects, self._read.get(place) or {}, lambda m: self._warn(f"{place}: {m}"))
         return [item for item in finished if not self._too_deep(item)]
 
     def _too_deep(self, item: Item) -> bool:

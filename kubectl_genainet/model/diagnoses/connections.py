@@ -158,7 +158,7 @@ STALE_ENDPOINT = Diagnosis(
     Severity.ERROR,
     "the rules sent the packet to an address that no EndpointSlice of the Service has",
     "The node's rules are older than the API's objects.",
-    "Look at kube-proxy on that node; `kubectl genainet rules svc/NAME` compares its rules with the API's objects.",
+    "Look at kube-proxy on that node; `kubectl genainet rules` compares its rules with the API's objects.",
     blames=frozenset({Suspect.ENDPOINTS, Suspect.RULES}),
 )
 STOPPED_ARRIVING = Diagnosis(

@@ -116,7 +116,7 @@ CHECKSUM = Diagnosis(
     Severity.ERROR,
     "a checksum is wrong",
     "The packet was damaged on the way, or a device's offload is at fault.",
-    "Turn the device's checksum offload off (`ethtool -K DEVICE tx off`) and see whether the drops stop.",
+    "Turn the device's checksum offload off (`ethtool -K DEVICE tx off`, its name for DEVICE) and see whether drops stop.",
     _REASONS,
     sentences=(
         Sentence(

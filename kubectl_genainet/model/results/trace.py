@@ -72,3 +72,4 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     sampled: int = 1  # at the busiest moment one connection in so many was followed
     totals: tuple[ConnectionTotals, ...] | None = None  # None: not known
     agents: tuple[AgentCost, ...] = ()
+    findings_left_out: int = 0  # findings about connections beyond the 200 of `findings`, each time that one was made

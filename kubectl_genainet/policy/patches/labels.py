@@ -21,6 +21,7 @@ _CHANGING = re.compile(
     | (batch|leaderworkerset\.sigs\.k8s)\.(kubernetes\.)?io/(?!name$).*
     | jobset\.sigs\.k8s\.io/(?!jobset-name$|replicatedjob-name$).*
     | ray\.io/(cluster|identifier|originated-from-cr-name)
+    | app\.kubernetes\.io/managed-by                          # the tool, and with Kustomize its release
     | .*(?-i:[a-z](Version|Revision|RevisionUID|UID|Hash|Sha|Tag|Index))
     """,
     re.VERBOSE | re.IGNORECASE,

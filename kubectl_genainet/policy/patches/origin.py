@@ -3,18 +3,20 @@
 Sources: Helm, "Labels and Annotations" and the annotations of adoption; Argo CD, "Resource Tracking"; Flux, labels of its
 Kustomizations and HelmReleases; Kubernetes API reference, metadata.ownerReferences; Kyverno, "Generate rules"; Hierarchical
 Namespace Controller, "Concepts"; K3s, "Packaged components"; Operator Lifecycle Manager; kapp, "Apply"; Config Sync, "Labels and
-annotations"; Kubernetes, cluster/addons/addon-manager.
+annotations"; Kubernetes, cluster/addons/addon-manager; Kustomize, `buildMetadata`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import BUILT_HERE, MANAGED_BY_LABEL, KubeObject
 
 _HELM, _HELM_NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
-_MANAGED_BY = "app.kubernetes.io/managed-by"
 _BY_HAND = ("", "kubectl", "manual", "none")
+_ORIGIN = "config.kubernetes.io/origin"
+_SAID_OF_ORIGIN = re.compile(r"^(path|configuredIn|repo|ref): *(\S+)$", re.MULTILINE)
 _FLUX = (("Kustomization", "kustomize.toolkit.fluxcd.io"), ("HelmRelease", "helm.toolkit.fluxcd.io"))
 _ARGO = ("argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance")
 
@@ -55,8 +57,21 @@ def keeper_of(obj: KubeObject) -> str:
     for owner in metadata.get("ownerReferences") or ():
         if isinstance(owner, dict) and owner.get("controller"):
             return f"{owner.get('kind', '')} {owner.get('name', '')}"
-    manager = str(labels.get(_MANAGED_BY, ""))
+    manager = str(labels.get(MANAGED_BY_LABEL, ""))
+    if manager == BUILT_HERE:  # its file is known
+        return ""
+    if annotations.get(_ORIGIN) or manager.startswith("kustomize-"):
+        return f"Kustomize{_place(str(annotations.get(_ORIGIN, '')))}"
     return "" if manager.lower() in _BY_HAND else manager
+
+
+def _place(origin: str) -> str:
+    """Where the annotation of Kustomize says that an object's text stands: its file, or that of what generates it."""
+    said = dict(_SAID_OF_ORIGIN.findall(origin))
+    file, repository, revision = said.get("path") or said.get("configuredIn"), said.get("repo"), said.get("ref")
+    words = f", from {file}" if file else ""
+    words += f" of {repository}" if repository else ""
+    return words + (f" at {revision}" if repository and revision else "")
 
 
 def _by_mark(marks: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import BUILT_HERE, MANAGED_BY_LABEL, KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
@@ -53,6 +53,10 @@ def cleaned(obj: KubeObject) -> dict[str, Any]:
         annotations.pop(_LAST_APPLIED, None)
         if not annotations:
             del metadata["annotations"]
+    if obj.labels.get(MANAGED_BY_LABEL) == BUILT_HERE:
+        metadata["labels"].pop(MANAGED_BY_LABEL)
+        if not metadata["labels"]:
+            del metadata["labels"]
     spec = raw.setdefault("spec", {})
     if obj.kind == "NetworkPolicy" and obj.group == "networking.k8s.io":
         spec.setdefault("podSelector", {})  # required before Kubernetes 1.34

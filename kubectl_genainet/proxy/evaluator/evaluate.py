@@ -11,10 +11,12 @@ from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVe
 from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.summary import summary
+from kubectl_genainet.proxy.evaluator.summary import summary, told_once
 from kubectl_genainet.proxy.evaluator.walk import Walk
 from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.proxy.unread import Affects
+
+MOST_ANSWERS = 2  # that are told of those that change nothing
 
 
 def evaluate(
@@ -65,13 +67,29 @@ def evaluate(
 
 
 def walk_of(ruleset: Ruleset, packet: Packet, *, node_ips: Sequence[str] | None = None) -> Evaluation:
-    """As `evaluate`, with every base chain that the packet enters among the rules of its ways (index ENTERED)."""
+    """As `evaluate`, with every base chain that the packet enters among the rules of its ways (index ENTERED).
+
+    Ways that differ by the answer to a question alone, and end alike, are one.
+    """
     env = ruleset.env if node_ips is None else ruleset.env_for(node_ips)
     state = _fill(State(), packet, env, mark_known=True)
     own = state.src is not None and env.is_local(state.src, state.family)
     entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
-    outcome = _as_far_as_read(ruleset, summary(Walk(ruleset, state, visits=True).run(entry), state.family))
+    ends = Walk(ruleset, state, visits=True).run(entry)
+    ways, presumed = told_once(ends, state.family)
+    outcome = summary(ends, state.family)
+    outcome = replace(outcome, tell=lambda: ways, assumed=(*outcome.assumed, *_all_the_same(presumed)))
+    outcome = _as_far_as_read(ruleset, outcome)
     return _either_order(ruleset, outcome, packet, env, entry) if ruleset.ties(state.family) else outcome
+
+
+def _all_the_same(answers: Sequence[str]) -> tuple[str, ...]:
+    """Answers that change nothing but the chains that are met, in one line."""
+    if not answers:
+        return ()
+    told = ", ".join(answer.removeprefix("whether ") for answer in answers[:MOST_ANSWERS])
+    more = f" and {len(answers) - MOST_ANSWERS} more such answers" if len(answers) > MOST_ANSWERS else ""
+    return (f"{told}{more}; otherwise other chains may be met, and the end is the same",)
 
 
 def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str, *, strict: bool = False) -> Evaluation:

@@ -145,7 +145,8 @@ def origin_lines(option: PatchOption) -> Iterator[str]:
     """Where each policy that an option edits has to be changed, so that the change lasts."""
     for change in option.changes:
         if change.keeper:
-            yield f"{change.ref} is kept by {change.keeper}: make the change there, or the next release undoes it."
+            read = f" It was read from {change.file}." if change.file else ""
+            yield f"{change.ref} is kept by {change.keeper}: make the change there, or the next release undoes it.{read}"
         elif change.file:
             yield f"{change.ref} is in {change.file}: make the change there."
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.losses import COUNTS_LEFT_OUT
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.trace import BackendSummary, ConnectionTotals, TraceSummary
 from kubectl_genainet.render.agents import busiest
@@ -82,6 +83,8 @@ def summary_block(
     for finding in findings[:FINDINGS_SHOWN]:
         parts += hanging(line(Text("! ", style="bold yellow"), finding.title), width, hang=2)
         parts += [part for item in finding.evidence for part in hanging(evidence(item), width, indent=2, hang=2)]
+    if len(findings) > FINDINGS_SHOWN:
+        parts.append(Text(f"… and {len(findings) - FINDINGS_SHOWN} more findings (all with -o json)", style="dim"))
     if summary.sampled > 1 and summary.totals:
         parts += [Text(""), Text(TOTALS_TITLE, style="dim"), table(TOTALS_COLUMNS, summary.totals)]
     parts += [Text(""), *hanging(Text(account(summary), style="dim"), width)]
@@ -102,6 +105,8 @@ def account(summary: TraceSummary) -> str:
         else "events not accounted for: not every agent ended its stream"
     )
     sightings = f"{counted(summary.counted.get('packets', 0), 'packet sighting')} counted"
+    if without := sum(losses.count for losses in summary.lost if losses.where == COUNTS_LEFT_OUT):
+        sightings += f", without {counted(without, 'record')} of flows beyond those that are held"
     text = f"{counted(summary.connections, 'connection')} ({verdicts}); {account_of_events}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
@@ -116,6 +121,8 @@ def account(summary: TraceSummary) -> str:
         )
     if summary.agents:
         text += f"; {busiest(summary.agents)}"
+    if summary.findings_left_out:
+        text += f"; {counted(summary.findings_left_out, 'finding')} beyond those that are held"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)

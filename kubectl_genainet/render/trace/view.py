@@ -66,7 +66,7 @@ class TraceView(LiveView, ABC):
             hint = (
                 f"{counted} packets of connections older than the trace were counted"
                 if counted
-                else "is there traffic? --check makes some: --from-pod pod/NAME --check"
+                else "is there traffic? --check makes some, from the pod that --from-pod names"
             )
             self.warn(f"no new connection to {self.target} was seen; {hint}")
 

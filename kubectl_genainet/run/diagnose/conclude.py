@@ -30,26 +30,23 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
-from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
-from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.results.diagnosis import Activity, Cause, Conclusion
+from kubectl_genainet.model.results.diagnosis import Activity, Conclusion
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.run.diagnose.next_steps import next_steps
 from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
-from kubectl_genainet.shell import sh
 from kubectl_genainet.trace.shown.groups import FAILED
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 RULES_READ_S = 20.0  # agents read their node's rules every 15 s, and say nothing where they are as before
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
-_NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
 # findings over queries whose drop was seen: the drops say more
 _COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
 
@@ -138,7 +135,9 @@ def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, wat
         checked=checked(watched, causes),
         notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
-        next=tuple(_next(causes, asked.target, collected)),
+        next=tuple(
+            next_steps(causes, asked.target, about.services, context.identity.snapshot, seen=bool(collected.paths))
+        ),
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
@@ -285,11 +284,3 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
         yield f"{forgotten} more things that went wrong found no room among the causes"
     if collected.not_kept:
         yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
-
-
-def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
-    name = f" {sh(target)}" if target else ""
-    if not causes and not collected.paths:
-        yield f"kubectl genainet trace{name} --check --from-pod pod/NAME"
-    if any(c.check in _NAMED_BY_EXACT for c in causes):
-        yield f"kubectl genainet trace{name} --exact"

@@ -113,7 +113,7 @@ class DiagnoseRun:
         for part in PROBES:
             try:
                 if source.recording is not None:
-                    _check_has(source.recording, part)
+                    _check_has(source, source.recording, part)
                 self._parts[part] = begin[part]()
             except GenainetError as error:
                 if part is RecordPart.TRACE and source.live:
@@ -171,7 +171,7 @@ class DiagnoseRun:
         return status_of(conclusion)
 
 
-def _check_has(bundle: Bundle, part: RecordPart) -> None:
+def _check_has(source: Source, bundle: Bundle, part: RecordPart) -> None:
     """Raises GenainetError for a bundle without the records of that part."""
     if bundle.header.command not in ("diagnose", HISTORY):
-        check_recorded_by(bundle, part.value)
+        check_recorded_by(source, bundle, part.value)

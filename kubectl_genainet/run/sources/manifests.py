@@ -31,7 +31,7 @@ class ManifestsSource(Source):
 
     @property
     def _own_options(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(("--manifests", shlex.quote(path)) for path in self.paths[:1])
+        return tuple(("--manifests", shlex.quote(path)) for path in self.paths)
 
     def __str__(self) -> str:
         return f"manifests ({', '.join(self.paths)})"

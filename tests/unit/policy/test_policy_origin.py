@@ -34,6 +34,21 @@ def closed(**metadata: Any) -> Raw:
         (HELM, "Helm release llm"),
         ({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, "Helm"),
         ({"labels": {"app.kubernetes.io/managed-by": "kubectl"}}, ""),
+        ({"labels": {"app.kubernetes.io/managed-by": "kustomize-v5.7.1"}}, "Kustomize"),
+        ({"annotations": {"config.kubernetes.io/origin": "path: base/np.yaml\n"}}, "Kustomize, from base/np.yaml"),
+        (
+            {
+                "annotations": {
+                    "config.kubernetes.io/origin": "path: np.yaml\nrepo: https://example.org/net\nref: v2\n"
+                },
+                "labels": {"app.kubernetes.io/managed-by": "kustomize-v5.7.1"},
+            },
+            "Kustomize, from np.yaml of https://example.org/net at v2",
+        ),
+        (
+            {"annotations": {"config.kubernetes.io/origin": "configuredIn: gen.yaml\nconfiguredBy:\n  kind: Gen\n"}},
+            "Kustomize, from gen.yaml",
+        ),
         (
             {**HELM, "annotations": {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:ai/x"}},
             "Argo CD application shop",
@@ -104,3 +119,16 @@ def test_explain_says_where_to_make_the_change(tmp_path: Path) -> None:
     assert change["file"] == f"{base / 'all.yaml'}, document 4, patched in {overlay}"
     text = CliRunner().invoke(cli, command).stdout
     assert "is kept by Helm release llm: make the change there, or the next release undoes it." in text
+    assert f"It was read from {base / 'all.yaml'}, document 4, patched in {overlay}." in text
+
+
+def test_a_kustomization_with_the_label_of_its_builder_is_answered_as_one_without(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all([*PODS, closed()]))
+    answers = []
+    for more in ("", "buildMetadata: [managedByLabel, originAnnotations, transformerAnnotations]\n"):
+        (tmp_path / "kustomization.yaml").write_text(f"resources: [all.yaml]\n{more}")
+        command = ["explain", "--manifests", str(tmp_path), "pod/ai/rag", "pod/ai/llama:8080"]
+        answers.append(CliRunner().invoke(cli, command).stdout)
+    assert answers[0] == answers[1]
+    assert f"NetworkPolicy ai/closed is in {tmp_path / 'all.yaml'}, document 4: make the change there." in answers[0]
+    assert "managed-by" not in answers[0]

@@ -31,6 +31,7 @@ GENERATED = (
     "controller-revision-hash",
     "statefulset.kubernetes.io/pod-name",
     "app.kubernetes.io/version",
+    "app.kubernetes.io/managed-by",
     "helm.sh/chart",
     "leaderworkerset.sigs.k8s.io/group-index",
     "serving.knative.dev/revision",

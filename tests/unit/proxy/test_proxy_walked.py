@@ -87,6 +87,66 @@ def test_a_flow_is_read_as_users_type_it() -> None:
     assert flow_of_words(['{"destIP": "10.9.9.9", "uid": 7}']).packet.uid == 7
 
 
+def _of_a_node_unknown(saved: str) -> FlowWalk:
+    """The walk where nobody says which addresses are the node's own."""
+    return flow_walk(parse_ruleset(dumps_of(saved)), flow_of_words(["10.5.0.9", "10.60.0.1:80"]))
+
+
+def test_ways_that_only_a_doubt_tells_apart_are_one() -> None:
+    plain = "\n".join(line for line in SAVED.splitlines() if "MASQUERADE" not in line and "DROP" not in line) + "\n"
+    walk = _of_a_node_unknown(plain)
+    assert (walk.verdict, walk.unknown) == ("DNAT", ())
+    assert [(way.share, way.alike, way.presumed) for way in walk.ways] == [(0.5, 1, ())]
+    assert "10.5.1.1 is an address of the node: no" in walk.assumed[0]
+
+
+def test_a_doubt_is_said_where_it_changes_the_answer() -> None:
+    dropped_if_not_the_nodes = "\n".join(line for line in SAVED.splitlines() if "MASQUERADE" not in line) + "\n"
+    walk = _of_a_node_unknown(dropped_if_not_the_nodes)
+    assert walk.unknown == ("whether 10.5.1.2 is an address of the node",)
+    assert [(way.verdict, way.to, way.share, way.presumed) for way in walk.ways] == [
+        ("DNAT", "10.5.1.1:8080", 0.5, ()),
+        ("DROP", "10.5.1.2:8080", 0.5, ("whether 10.5.1.2 is an address of the node: no",)),
+        ("DNAT", "10.5.1.2:8080", 0.5, ("whether 10.5.1.2 is an address of the node: yes",)),
+    ]
+
+
+def test_a_way_that_is_masqueraded_by_a_doubt_is_told_with_it() -> None:
+    walk = _of_a_node_unknown("\n".join(line for line in SAVED.splitlines() if "DROP" not in line) + "\n")
+    told = [(way.to, way.masquerade, [answer[-3:].strip(": ") for answer in way.presumed]) for way in walk.ways]
+    assert told == [
+        ("10.5.1.1:8080", True, ["no"]),
+        ("10.5.1.1:8080", False, ["yes"]),
+        ("10.5.1.2:8080", True, ["no"]),
+        ("10.5.1.2:8080", False, ["yes"]),
+    ]
+
+
+def test_many_endpoints_of_a_node_unknown_are_no_open_question() -> None:
+    chains = "".join(f":KUBE-SEP-{i} - [0:0]\n" for i in range(40))
+    rules = "".join(
+        f"-A KUBE-SVC-A -m statistic --mode random --probability {1 / (40 - i):.6f} -j KUBE-SEP-{i}\n"
+        f"-A KUBE-SEP-{i} -p tcp -j DNAT --to-destination 10.5.1.{i + 1}:8080\n"
+        for i in range(40)
+    )
+    walk = _of_a_node_unknown(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:KUBE-SVC-A - [0:0]\n"
+        f"{chains}-A PREROUTING -d 10.60.0.1/32 -p tcp --dport 80 -j KUBE-SVC-A\n{rules}COMMIT\n"
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
+    )
+    assert (walk.verdict, walk.unknown) == ("DNAT", ())
+    assert "and 38 more such answers" in walk.assumed[0]
+    (ways,) = {way.presumed for way in walk.ways}
+    assert ways == ()
+
+
+def test_a_flow_in_one_pair_of_quotes_is_read_as_its_words() -> None:
+    assert flow_of_words(["10.5.0.9 10.60.0.1:80/TCP"]) == flow_of_words(["10.5.0.9", "10.60.0.1:80/TCP"])
+    shown = CliRunner().invoke(cli, ["rules", "why", "10.5.0.9  10.60.0.1:80", "--ruleset", "-"], input=SAVED)
+    assert shown.exit_code == 0
+    assert shown.output.startswith("10.5.0.9 to 10.60.0.1:80 TCP")
+
+
 @pytest.mark.parametrize("words", [[], ["10.1.0.2", "10.1.0.3:http"], ["a", "b"], ["10.1.0.1", "10.1.0.2", "10.1.0.3"]])
 def test_what_is_no_flow_is_refused_with_how_to_write_one(words: list[str]) -> None:
     with pytest.raises(InputError) as raised:

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,13 +19,15 @@ from click.testing import CliRunner
 import kubectl_genainet
 from kubectl_genainet.cli import cli
 from kubectl_genainet.kube.agents.paths import kubectl_describe
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses.rules import RULE_DROP
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.proxy.drift.nodes import remedy
 from kubectl_genainet.proxy.firewall.changes import Opening
 from kubectl_genainet.render.paragraphs import command_lines
 from kubectl_genainet.run.as_used import AsUsed
-from kubectl_genainet.run.diagnose.conclude import _next
-from kubectl_genainet.run.diagnose.watching import Collected
+from kubectl_genainet.run.diagnose.next_steps import next_steps
 from tests.unit.commands.test_hostile_output import renamed
 from tests.unit.proxy.test_proxy_firewall import _found
 
@@ -51,8 +54,9 @@ OWN = {
     "proxy/dumps/forms.py": ("_NFT_OBJECT",),
     "proxy/firewall/changes.py": ("verb", "opening.protocol", "to", "opening.port", "port", "place", "accepting"),
     "proxy/nftables/read.py": ("error", "advice"),
+    "commands/rules.py": ("self.exact",),
     "proxy/services.py": ("table.family_name",),
-    "run/diagnose/conclude.py": ("name",),
+    "run/diagnose/next_steps.py": ("named",),
     "trace/symptoms.py": ("protocol.lower()",),
     "why/explain.py": ("invalid",),
     "why/netfilter.py": ("grown",),
@@ -147,10 +151,20 @@ def test_nor_in_one_of_rules_and_nodes(tmp_path: Path) -> None:
     assert in_a_shell(lines, tmp_path) == []
 
 
-def test_nor_in_one_that_repeats_what_was_asked(tmp_path: Path) -> None:
+def test_nor_in_one_that_is_advised(tmp_path: Path) -> None:
+    spec = {"selector": {"app": "x"}, "ports": [{"port": 80}], "nodeName": "n"}
+    status = {"podIP": "10.0.0.9", "phase": "Running"}
+    objects = [
+        {"kind": kind, "metadata": {"name": f"x{HOSTILE}", "namespace": f"y{HOSTILE}"}, "spec": spec, "status": status}
+        for kind in ("Pod", "Service")
+    ]
+    snapshot = ClusterSnapshot(tuple(map(KubeObject, objects)))
     target = msgspec.structs.replace(parse_target("pod/x"), name=HOSTILE)
-    (line,) = _next((), target, Collected())
-    assert in_a_shell([line], tmp_path) == []
+    cause: Any = SimpleNamespace(check=RULE_DROP.name)
+    lines = list(next_steps((cause,), target, snapshot.services, snapshot, seen=True))
+    lines += next_steps((), None, snapshot.services, snapshot, seen=False)
+    assert len(lines) == 2
+    assert in_a_shell(lines, tmp_path) == []
 
 
 @pytest.mark.parametrize("option", ["--from", "-n"])

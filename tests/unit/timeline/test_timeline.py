@@ -161,6 +161,16 @@ def test_what_was_not_recorded_is_unknown_and_named(tmp_path: Path) -> None:
     assert f"- {named}" in markdown and named in page.read_text()
 
 
+def test_gaps_beyond_those_that_are_listed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "MAX_HOLES", 1)
+    path = str(tmp_path / "gaps.gnb")
+    begins = [recorded.BEGIN + minute * 60 * recorded.SECOND for minute in (1, 5, 9)]
+    gaps = [Gap(node=recorded.NODE, since_ns=b, until_ns=b + recorded.SECOND, why="no recorder") for b in begins]
+    recorded.write(path, recorded.bundle(recorded.buckets(), *gaps))
+    result = timeline_of(path, SERVICE)
+    assert len(result.holes) == 1 and "2 more gaps found no room: the first 1 are listed" in result.notes
+
+
 def test_without_the_library_the_picture_is_there_and_says_what_to_install(
     file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,14 +74,14 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         vpc = cluster.cni("Amazon VPC CNI") is not None
         if what == "prefix":
             remedy = Remedy(
-                "Reserve room for prefixes in the subnet, or use a fresh one.",
+                "Reserve room for prefixes in the subnet, or use a fresh one; put in its id for SUBNET and the range for CIDR.",
                 command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR "
                 "--reservation-type prefix",
             )
         elif vpc:
             remedy = Remedy(
                 "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a "
-                "secondary CIDR.",
+                "secondary CIDR; put in the id of the cluster's VPC for VPC.",
                 command="aws ec2 describe-subnets --query "
                 "'Subnets[].[SubnetId,CidrBlock,AvailableIpAddressCount]' --output table\n"
                 "aws ec2 associate-vpc-cidr-block --vpc-id VPC --cidr-block 100.64.0.0/16",
@@ -89,7 +89,7 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         else:
             remedy = Remedy(
                 "Give the node a larger range, or fewer pods.",
-                command=f"kubectl describe {named('node', node or 'NODE')}",
+                command=f"kubectl describe {named('node', node)}" if node else "kubectl describe nodes",
             )
         yield Problem(
             f"no free {what} for pods{f' on node {node}' if node else ''}",

@@ -8,6 +8,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, condition, items, kubectl, mapping, strings, text
+from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -104,7 +105,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
             if not name:
                 continue
             where = f"{host or '*'}{path}"
-            service = cluster.services_by_key.get((ingress.namespace, name))
+            service = cluster.service(ingress.namespace, name)
             elsewhere = cluster.partial("Service", ingress.namespace)
             near = "" if service is not None else alike(name, service_names(cluster, ingress.namespace))
             if service is None and elsewhere and not near:
@@ -121,7 +122,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
             wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")
             if text(wanted) == "use-annotation" or wanted is None or service.spec.type == "ExternalName":
                 continue
-            if not any(wanted in (p.port, p.name) for p in service.spec.ports):
+            if lacks_port(cluster, service, wanted):
                 has = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.spec.ports)
                 kind = "number" if isinstance(wanted, int) else "name"
                 yield Problem(

@@ -78,7 +78,7 @@ def sriov_invisible(cluster: Cluster) -> Problems:
             workload.ref,
             tuple(evidence),
             Remedy(
-                "Nothing to change. Watch these interfaces with the device's own counters.",
+                "Nothing to change. Watch these interfaces with the device's own counters; put in its name for DEVICE.",
                 command="ethtool -S DEVICE   # on the node, for the physical function",
             ),
         )

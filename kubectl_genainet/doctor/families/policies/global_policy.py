@@ -84,7 +84,7 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Ask for the traffic itself.",
-                    command=f"kubectl genainet drops -n {sh(policy.namespace or 'NAMESPACE')}",
+                    command="kubectl genainet drops " + (f"-n {sh(policy.namespace)}" if policy.namespace else "-A"),
                 ),
             )
 

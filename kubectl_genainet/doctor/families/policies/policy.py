@@ -199,7 +199,7 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     cni = cluster.cnis[0]
     if cni.name == "Amazon VPC CNI":
         remedy = Remedy(
-            "Switch the VPC CNI's policy agent on.",
+            "Switch the VPC CNI's policy agent on; put in the cluster's name for CLUSTER.",
             command="aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni "
             """--configuration-values '{"enableNetworkPolicy": "true"}'""",
         )

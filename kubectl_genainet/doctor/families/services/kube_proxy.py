@@ -24,7 +24,8 @@ SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq"
 def _set_mode(config: Configuration, mode: str) -> Remedy:
     if config.ref.name == "kube-proxy-config":
         return Remedy(
-            f"Change the mode to {mode} (a managed add-on takes it as configuration values) and restart kube-proxy.",
+            f"Change the mode to {mode} (a managed add-on takes it as configuration values; put in the cluster's name "
+            "for CLUSTER) and restart kube-proxy.",
             command="aws eks update-addon --cluster-name CLUSTER --addon-name kube-proxy "
             f"""--configuration-values '{{"mode": "{mode}"}}' --resolve-conflicts OVERWRITE""",
         )
