@@ -17,9 +17,8 @@ from kubectl_genainet.model.finding import ObjectRef
 T = TypeVar("T")
 SERVICE_LABEL = "kubernetes.io/service-name"  # of an EndpointSlice
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-BUILT_HERE = (
-    "kustomize-VERSION"  # its value on objects of a kustomization that is built here: kubectl puts its own version
-)
+# The label's value on objects of a kustomization that is built here: kubectl puts its own version.
+BUILT_HERE = "kustomize-VERSION"
 
 
 def without_nulls(value: Any) -> Any:

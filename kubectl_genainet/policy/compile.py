@@ -183,7 +183,10 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled = Compiled(identities=cilium.identities if cilium.enforces else None)
     compiled.compilers = {
         ("networking.k8s.io", "NetworkPolicy"): lambda o: [network_policy(o, frozenset())],
-        **{(ADMIN_GROUP, kind): lambda o: [_admin_policy(o, enforcer, calico)] for kind in _ADMIN_KINDS},
+        **{
+            (ADMIN_GROUP, kind): lambda o: [hedges.of_administrators(_admin_policy(o, enforcer, calico), o)]
+            for kind in _ADMIN_KINDS
+        },
         **{("cilium.io", kind): lambda o: hedges.of_cilium(o, cilium.compile_valid(o)) for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }

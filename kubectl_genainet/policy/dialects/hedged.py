@@ -15,12 +15,15 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.names import NamePeer
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers.base import Doubt
+from kubectl_genainet.policy.identity import NAMESPACE_LABELS, POD_NAMESPACE, IdentityPeer, LabelTerm
 from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, BlockPeer, NotPeer, Peer
+from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.model import Direction, Term
 from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Policy, PolicyRule, Ports
 
 _EVERY_PORT = (0, 65535)
 _DEEP = "**."
+_LAST_PRIORITY = 99
 _DEFAULT_DENY = "enableDefaultDeny"
 
 
@@ -62,6 +65,13 @@ class Hedges:
                 not_evaluated=((_DEFAULT_DENY, why),),
             )
 
+    def of_administrators(self, policy: Policy, obj: KubeObject) -> Policy:
+        """An administrators' policy, in doubt as a whole where its priority is."""
+        why = next((reason for doubt, reason in self._doubts if doubt is Doubt.LATE_PRIORITIES), "")
+        if not why or obj.kind != "AdminNetworkPolicy" or obj.raw["spec"]["priority"] <= _LAST_PRIORITY:
+            return policy
+        return msgspec.structs.replace(policy, not_evaluated=(*policy.not_evaluated, ("spec.priority", why)))
+
     def _split(self, policy: Policy, rule: PolicyRule, direction: Direction) -> tuple[PolicyRule, ...]:
         certain, notes = rule, rule.not_evaluated
         for doubt, why in self._doubts:
@@ -82,6 +92,10 @@ class Hedges:
                 return _with_ports(rule, _without_sidecars)
             case Doubt.JOINED_EXCEPTS:
                 return _outside_excepts(rule)
+            case Doubt.NAMESPACE_LABELS:
+                return _in_namespace(rule, policy.ref.namespace)
+            case Doubt.NAMES:
+                return _with_ports(rule, _unnamed)
             case Doubt.SHARED_EXCEPTS:
                 return _outside_shared(rule, self._excepts.get((policy.ref.namespace, direction), ()))
             case _:
@@ -120,6 +134,35 @@ def _first_alone(term: Ports) -> Ports:
 
 def _without_sidecars(term: Ports) -> Ports:
     return msgspec.structs.replace(term, of_sidecars=False) if isinstance(term, NamedPortTerm) else term
+
+
+def _unnamed(term: Ports) -> Ports:
+    return NoPorts(term.field, "ports by their names are not known") if isinstance(term, NamedPortTerm) else term
+
+
+def _in_namespace(rule: PolicyRule, namespace: str) -> PolicyRule:
+    """The rule of a policy of a namespace with its peers by labels of namespaces in that namespace alone."""
+    peers = rule.peers and tuple(
+        _of_namespace(peer, namespace)
+        if namespace and isinstance(peer, IdentityPeer) and _by_namespace_labels(peer)
+        else peer
+        for peer in rule.peers
+    )
+    return rule if peers == rule.peers else msgspec.structs.replace(rule, peers=peers)
+
+
+def _of_namespace(peer: IdentityPeer, namespace: str) -> IdentityPeer:
+    own = LabelTerm("k8s", POD_NAMESPACE, Operator.IN, (namespace,))
+    return msgspec.structs.replace(peer, terms=(own, *peer.terms), unknown_too=False)
+
+
+def _by_namespace_labels(peer: IdentityPeer) -> bool:
+    """Whether a selector has labels of namespaces and does not say itself in which namespaces."""
+    first, *others = peer.terms
+    return any(term.key.startswith(NAMESPACE_LABELS) for term in others) and (
+        (first.key, first.operator) == (POD_NAMESPACE, Operator.EXISTS)
+        and all(term.key != POD_NAMESPACE for term in others)
+    )
 
 
 def _of_one_label(rule: PolicyRule) -> PolicyRule:

@@ -60,6 +60,9 @@ class Doubt(Enum):
     SCTP = "SCTP"  # what no policy drops is dropped all the same
     JOINED_EXCEPTS = "joined excepts"  # the exceptions of a rule's blocks hold for all its peers
     SHARED_EXCEPTS = "shared excepts"  # an exception holds for every wider block of the pod's policies
+    NAMESPACE_LABELS = "namespace labels"  # peers by a namespace's labels are in the policy's own namespace as well
+    NAMES = "names"  # ports by their names are not known
+    LATE_PRIORITIES = "late priorities"  # AdminNetworkPolicies above a priority are not made
 
 
 class OwnNodeClosed(msgspec.Struct, frozen=True):

@@ -40,9 +40,14 @@ _ALWAYS = Deviation(
 )
 _IMAGE = "cilium/cilium(-ci)?|cilium|anetd|(mirrored|hardened)-cilium(-cilium)?"
 # Until which release a NetworkPolicy means less than the API says. Sources: cilium/cilium issue 28684, "Port ranges" in the
-# notes of 1.16, pull request 30572; issues 24779 and 30003, pull request 44429.
+# notes of 1.16, pull request 30572; issues 24779 and 30003, pull requests 30650 and 44429.
 _DOUBTS = (
     ((1, 16), Doubt.END_PORT, "Cilium before 1.16 ignores endPort: of a range, port alone counts"),
+    (
+        (1, 16),
+        Doubt.NAMESPACE_LABELS,
+        "Cilium before 1.16 takes a peer by labels of its namespace for one of the policy's own namespace too",
+    ),
     ((1, 16), Doubt.DEFAULT_DENY, "Cilium before 1.16 does not know enableDefaultDeny: every rule isolates"),
     ((1, 19), Doubt.DEEP_NAMES, "Cilium before 1.19 takes a leading **. of matchPattern for *., which is one label"),
     (

@@ -10,6 +10,7 @@ import re
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.enforcers.base import (
     Deviation,
+    Doubt,
     Enforcer,
     EnforcerName,
     Known,
@@ -45,4 +46,6 @@ KUBE_NETWORK_POLICIES = Known(
 AZURE_NPM = Known(
     Enforcer(EnforcerName.AZURE_NPM, "Azure Network Policy Manager"), agent("containernetworking/azure-npm|azure-npm")
 )
-WEAVE = Known(Enforcer(EnforcerName.WEAVE, "Weave Net"), agent("weave-npc"))
+# weaveworks/weave issues 3032 and 3785.
+_NAMES = "Weave Net does not support ports by their names: its controller ends at a policy that has one"
+WEAVE = Known(Enforcer(EnforcerName.WEAVE, "Weave Net", doubts=((Doubt.NAMES, _NAMES),)), agent("weave-npc"))

@@ -27,6 +27,8 @@ _OPENSHIFT, _UPSTREAM = "openshift-host-network", "ovn-host-network"
 _OPTION, _VARIABLE = "--host-network-namespace", "OVN_HOST_NETWORK_NAMESPACE"
 _OVN_KUBERNETES = "ovn-kube(rnetes)?(-[a-z]+)?|ovnkube|[^/]*ovn-kubernetes(?s:.*)"
 _KUBE_OVN = "[^/]*kube-ovn"
+# OVN-Kubernetes, admin_network_policy (ErrorANPPriorityUnsupported); OpenShift documentation, AdminNetworkPolicy.
+_LATE = "OVN-Kubernetes makes AdminNetworkPolicies of priorities 0 to 99 only"
 _RELEASE = "ocp-v[0-9.]+-art-dev[a-z-]*|scos-content|release"  # all images of a release of OpenShift have one name
 # Kube-OVN pull request 6419.
 _EXCEPTS_APART_SINCE = (1, 17)
@@ -55,7 +57,8 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
         doubts = ((Doubt.JOINED_EXCEPTS, _JOINED),) if joined else ()
         return msgspec.structs.replace(enforcer, host_namespace="", deviations=(), doubts=doubts)
     namespace = _host_namespace(snapshot)
-    return msgspec.structs.replace(enforcer, host_namespace=namespace, deviations=(_host_group(namespace),))
+    deviations, doubts = (_host_group(namespace),), ((Doubt.LATE_PRIORITIES, _LATE),)
+    return msgspec.structs.replace(enforcer, host_namespace=namespace, deviations=deviations, doubts=doubts)
 
 
 def _host_namespace(snapshot: ClusterSnapshot) -> str:

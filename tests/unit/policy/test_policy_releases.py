@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from kubectl_genainet.policy import Direction
-from tests.unit.policy.policy_cluster import Raw, ask, daemon_set, engine, labels, namespace, netpol, node, pod, verdict
+from tests.unit.policy.policy_cluster import (
+    Raw,
+    admin,
+    ask,
+    daemon_set,
+    engine,
+    labels,
+    namespace,
+    netpol,
+    node,
+    pod,
+    verdict,
+)
 
 OBJECTS = (
     namespace("a", **{"kubernetes.io/metadata.name": "a"}),
@@ -156,3 +168,46 @@ def test_rules_isolate_whatever_enable_default_deny_says_before_1_16(release: st
     judge = engine(*OBJECTS, cilium(release), config(), policy)
     assert verdict(judge, "b/chat", "a/web") == expected
     assert verdict(judge, "b/chat", "169.254.169.254") == "deny"
+
+
+BY_NAMESPACE: Raw = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "team", "namespace": "a"},
+    "spec": {
+        "endpointSelector": {},
+        "ingress": [{"fromEndpoints": [labels(**{"io.cilium.k8s.namespace.labels.team": "x"})]}],
+    },
+}
+
+
+@pytest.mark.parametrize(("release", "elsewhere"), [("1.14.1", "unknown"), ("1.16.0", "allow")])
+def test_old_ciliums_take_peers_by_labels_of_namespaces_in_the_policys_own_alone(release: str, elsewhere: str) -> None:
+    teams = [namespace(name, **{"kubernetes.io/metadata.name": name, "team": "x"}) for name in ("a", "b")]
+    judge = engine(*OBJECTS[2:], *teams, cilium(release), config(), BY_NAMESPACE)
+    assert verdict(judge, "a/api", "a/web") == "allow"
+    assert verdict(judge, "b/chat", "a/web") == elsewhere
+    assert verdict(judge, "203.0.113.9", "a/web") == "deny"
+
+
+def test_weave_knows_no_ports_by_their_names() -> None:
+    weave = daemon_set("docker.io/weaveworks/weave-npc:2.8.1", "weave-npc")
+    answer = ask(
+        engine(*OBJECTS, weave, netpol("a/in", ingress=[{"ports": [{"port": "http"}]}])), "b/chat", "a/web", 8080
+    )
+    assert answer.verdict.value == "unknown"
+    assert "Weave Net does not support ports by their names" in str(answer.ingress.not_evaluated[0])
+    by_number = netpol("a/in", ingress=[{"ports": [{"port": 8080}]}])
+    assert verdict(engine(*OBJECTS, weave, by_number), "b/chat", "a/web", 8080) == "allow"
+
+
+@pytest.mark.parametrize(("priority", "expected"), [(99, "deny"), (100, "unknown")])
+def test_ovn_kubernetes_makes_admin_policies_of_the_first_hundred_priorities_alone(
+    priority: int, expected: str
+) -> None:
+    agent = daemon_set("ghcr.io/ovn-kubernetes/ovn-kubernetes/ovn-kube-ubuntu:v1.1.0", "ovnkube-controller")
+    rule = {"action": "Deny", "from": [{"namespaces": {}}]}
+    late = admin("AdminNetworkPolicy", "late", priority=priority, subject={"namespaces": {}}, ingress=[rule])
+    answer = ask(engine(*OBJECTS, agent, late), "b/chat", "a/web")
+    assert answer.verdict.value == expected
+    assert ("priorities 0 to 99 only" in str(answer.ingress.not_evaluated)) == (expected == "unknown")
