@@ -27,13 +27,13 @@ kubernetes: setup
 	scripts/firewalls.sh >/dev/null
 	$(PY) -m tests.cluster.harness.image
 
-# Two files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
+# Several files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
 # The inputs of the short fuzzing are the same each time; `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
 	$(PY) -m pytest tests/unit tests/conformance -n 2 --dist loadfile
 	$(PY) scripts/fuzz.py 45 --seed 1
-	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
-	$(PY) -m pytest tests/kernel tests/cluster
+	$(PY) -m pytest tests/lab tests/golden tests/cluster/plane -n 3 --dist loadfile
+	$(PY) -m pytest tests/kernel tests/cluster --ignore tests/cluster/plane
 	$(PY) -m pytest tests/release
 	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 
