@@ -13,7 +13,9 @@ import msgspec
 from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import command, named, sh
+from kubectl_genainet.shell import command as command
+from kubectl_genainet.shell import named as named
+from kubectl_genainet.shell import sh as sh
 
 TEMPLATE = r"\$\{\w[^{}]*\}|\{\{[^{}]*\}\}"
 _PLACEHOLDER = re.compile(TEMPLATE)

@@ -6,9 +6,8 @@ import json
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import config_map
-from kubectl_genainet.doctor.objects.raw import at, patch, text
+from kubectl_genainet.doctor.objects.raw import at, command, patch, text
 from kubectl_genainet.model.finding import ObjectRef
-from kubectl_genainet.shell import command
 
 # Felix's field for each encapsulation. Source: https://docs.tigera.io/calico/latest/reference/resources/felixconfig
 _FELIX = {"ipip": "ipipMTU", "vxlan": "vxlanMTU", "wireguard": "wireguardMTU"}

@@ -7,13 +7,12 @@ import re
 from typing import Any
 
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, patch, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.shell import command, sh
 
 # Kinds of which kubectl knows the pod template (kubectl set env, patch --type=strategic).
 _SET = ("Deployment", "StatefulSet", "DaemonSet")

@@ -7,12 +7,12 @@ from collections import Counter
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import config_map, container_env
+from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.doctor.predicates import kube_proxy
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.proxy.services import proxy_modes
-from kubectl_genainet.shell import sh
 
 
 def no_ebpf(cluster: Cluster) -> str:

@@ -7,10 +7,9 @@ import ipaddress
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen, shortened
 from kubectl_genainet.doctor.families.addresses.vpc_cni import only_vpc_cni, set_env, vpc_cni_env
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import event_message, event_object, number, text
+from kubectl_genainet.doctor.objects.raw import event_message, event_object, named, number, sh, text
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.shell import named, sh
 
 # Message of a failed sandbox -> what it means. Sources: amazon-vpc-cni-k8s (cmd/routed-eni-cni-plugin, pkg/ipamd),
 # containernetworking plugins (plugins/ipam/host-local), cilium (pkg/ipam), calico (libcalico-go/lib/ipam).

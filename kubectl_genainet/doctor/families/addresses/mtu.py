@@ -9,10 +9,10 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS, RouteTable, pod_namespaces
 from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
+from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.doctor.predicates.calico_mtu import CHOICE, set_calico_mtu
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
-from kubectl_genainet.shell import sh
 
 _HEADERS = {"vxlan": 50, "geneve": 50, "ipip": 20, "wireguard": 60}
 

@@ -7,12 +7,11 @@ from collections import defaultdict
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
-from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, text
+from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, named, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import named, sh
 
 STUCK_S = 120
 

@@ -8,10 +8,9 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derive
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import max_pods
 from kubectl_genainet.doctor.objects.platform import container_env
-from kubectl_genainet.doctor.objects.raw import number, q
+from kubectl_genainet.doctor.objects.raw import number, q, sh
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.shell import sh
 
 
 def vpc_cni_env(cluster: Cluster) -> dict[str, tuple[str, str]]:

@@ -9,11 +9,10 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.measured import client_of, judged, too_few
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import Distribution, config_map
-from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, text
+from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import sh
 
 # Defaults of cluster-proportional-autoscaler's linear mode, as kubeadm and GKE ship them for DNS.
 NODES_PER_REPLICA, CORES_PER_REPLICA = 16, 256

@@ -8,12 +8,11 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.measured import client_of, judged, too_few, too_short
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, mapping, number, strings, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, number, sh, strings, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
-from kubectl_genainet.shell import sh
 
 DEFAULT_NDOTS = 5
 WASTE_SHARE = 0.4

@@ -5,12 +5,11 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
-from kubectl_genainet.doctor.objects.raw import kubectl, mapping, strings
+from kubectl_genainet.doctor.objects.raw import kubectl, mapping, sh, strings
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates import kube_proxy
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
-from kubectl_genainet.shell import sh
 
 ADDRESS = "169.254.20.10"
 # Of NodeLocal DNSCache's own manifest, and of Kubespray (nodelocaldns_ip).

@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, condition, items, mapping, number, text
+from kubectl_genainet.doctor.objects.raw import at, condition, items, mapping, number, sh, text
 from kubectl_genainet.doctor.predicates.backends import lacks_port, mend_backend
 from kubectl_genainet.doctor.predicates.edits import edit, on_object, set_in
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
@@ -15,7 +15,6 @@ from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
-from kubectl_genainet.shell import sh
 
 GROUP = "gateway.networking.k8s.io"
 ROUTES = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")

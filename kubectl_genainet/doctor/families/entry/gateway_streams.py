@@ -9,12 +9,11 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, text
 from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
-from kubectl_genainet.shell import command
 
 GROUP = "gateway.networking.k8s.io"
 STREAM_S = 300

@@ -7,13 +7,22 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotation, at, condition, items, kubectl, mapping, strings, text
+from kubectl_genainet.doctor.objects.raw import (
+    annotation,
+    at,
+    condition,
+    items,
+    kubectl,
+    mapping,
+    sh,
+    strings,
+    text,
+)
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import sh
 
 NGINX = "nginx.ingress.kubernetes.io/"
 ALB = "alb.ingress.kubernetes.io/"

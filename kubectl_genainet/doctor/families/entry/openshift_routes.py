@@ -5,10 +5,9 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotation, text
+from kubectl_genainet.doctor.objects.raw import annotation, command, text
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.units import seconds
-from kubectl_genainet.shell import command
 
 GROUP = "route.openshift.io"
 TIMEOUT = "haproxy.router.openshift.io/timeout"

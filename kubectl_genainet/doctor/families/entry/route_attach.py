@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway import GROUP, ROUTES
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import (
+    command,
     condition,
     items,
     mapping,
@@ -20,7 +21,6 @@ from kubectl_genainet.doctor.objects.raw import (
 )
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import command
 
 _KINDS = {
     "HTTP": ("HTTPRoute", "GRPCRoute"),

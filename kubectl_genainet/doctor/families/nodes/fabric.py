@@ -5,8 +5,8 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import host_of
+from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
-from kubectl_genainet.shell import sh
 
 # ENA counters by what was lost; the others (bw, pps) say that packets waited or were dropped at the instance's speed.
 _LOST = {

@@ -6,10 +6,10 @@ import msgspec
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.model.diagnoses.fabric import NCCL_ON_TCP, RDMA_TROUBLE
 from kubectl_genainet.model.finding import Finding, Remedy, Severity
 from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
-from kubectl_genainet.shell import sh
 
 
 def _no_gpu_pods(cluster: Cluster) -> str:

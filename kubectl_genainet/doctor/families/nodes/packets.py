@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import RouteTable, host_of, netns_of, pods_on_reported_nodes, rp_filter
-from kubectl_genainet.doctor.objects.raw import kubectl
+from kubectl_genainet.doctor.objects.raw import kubectl, sh
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import NetNs
@@ -16,7 +16,6 @@ from kubectl_genainet.proxy.enforcers import policy_behind
 from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
 from kubectl_genainet.proxy.ruleset import Ruleset
-from kubectl_genainet.shell import command, sh
 
 # Chains whose authors are known and that other checks (or their own tools) speak for.
 OWNED = ("KUBE-", "cali-", "CILIUM_", "LAB-", "AWS-", "WEAVE", "FLANNEL", "ANTREA-", "DOCKER", "CNI-", "LIBVIRT_")

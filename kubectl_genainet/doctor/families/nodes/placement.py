@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.installed import ZONE
-from kubectl_genainet.doctor.objects.raw import items, mapping, patch, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.shell import sh
 
 # EC2's network topology: nodes with the same layer-3 value share the lowest network node (a cluster placement group's
 # instances do). Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/how-ec2-instance-topology-works.html

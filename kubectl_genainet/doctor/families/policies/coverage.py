@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import mapping, selector_matches
+from kubectl_genainet.doctor.objects.raw import mapping, selector_matches, sh
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
@@ -14,7 +14,6 @@ from kubectl_genainet.doctor.predicates.policy_text import adding, network_polic
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.shell import sh
 
 GROUP = "networking.k8s.io"
 _NOT_CALLED = (Role.TRAINING, Role.ACCELERATED, Role.ENDPOINT_PICKER)  # by those that ask for tokens or vectors

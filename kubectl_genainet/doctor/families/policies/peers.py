@@ -9,13 +9,12 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, selector_matches
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.selectors import named_by
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import PolicyVerdict
-from kubectl_genainet.shell import command
 
 
 def _policies(cluster: Cluster) -> list[KubeObject]:

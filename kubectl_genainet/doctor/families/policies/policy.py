@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, selector_matches, strings
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, named, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.recognise import container_stack
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
@@ -18,7 +18,6 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
-from kubectl_genainet.shell import named, sh
 
 GROUP = "networking.k8s.io"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, pod_endpoint
-from kubectl_genainet.shell import sh
 
 
 def _pods_of(cluster: Cluster, packet: PacketSighting) -> tuple[ObjectRef, ObjectRef] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, named, number
 from kubectl_genainet.doctor.objects.recognise import runs_model_server
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
@@ -13,7 +13,6 @@ from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_control
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.units import whole_number
-from kubectl_genainet.shell import named
 
 HEALTHCHECK = PREFIX + "healthcheck-"
 SHORT_S = 120

@@ -7,12 +7,11 @@ import re
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import conf_value
-from kubectl_genainet.doctor.objects.raw import kubectl, number
+from kubectl_genainet.doctor.objects.raw import kubectl, number, sh
 from kubectl_genainet.doctor.predicates.kube_proxy import Configuration, configuration, daemonset, instead, replaced
 from kubectl_genainet.model.diagnoses.kube_proxy import SERVICE_NOT_TRACKED
 from kubectl_genainet.model.finding import Finding, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.units import seconds
-from kubectl_genainet.shell import sh
 
 MANY_SERVICES = 1000
 MANY_ENDPOINTS = 5000

@@ -11,14 +11,13 @@ from functools import cache
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import host_of, netns_of
-from kubectl_genainet.doctor.objects.raw import kubectl, patch
+from kubectl_genainet.doctor.objects.raw import command, kubectl, patch
 from kubectl_genainet.doctor.objects.workloads import LivePod
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
 from kubectl_genainet.model.cluster import Backend
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.node import Listener, NetNs, NodeReport
-from kubectl_genainet.shell import command
 
 # Where a stack is told its address; those that listen on loopback by themselves first.
 _ADDRESS_OPTION = {

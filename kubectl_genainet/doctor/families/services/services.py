@@ -6,14 +6,13 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, kubectl, patch, text
+from kubectl_genainet.doctor.objects.raw import command, items, kubectl, patch, text
 from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
-from kubectl_genainet.shell import command
 
 
 def _plain(service: Service) -> bool:

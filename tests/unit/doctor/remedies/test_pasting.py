@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from kubectl_genainet.doctor.objects.raw import q
+from kubectl_genainet.doctor.objects.raw import q, sh
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.model.finding import Remedy
-from kubectl_genainet.shell import sh
 from tests.unit.doctor.faults.case import Case
 from tests.unit.doctor.faults.cases import CASES, report_on
 from tests.unit.doctor.worlds.world import World

@@ -7,13 +7,12 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, strings, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, strings, text
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
-from kubectl_genainet.shell import command
 
 GROUP = "networking.istio.io"
 MESH = "mesh"  # the name that stands for all sidecars

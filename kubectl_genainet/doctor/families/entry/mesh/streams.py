@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotation, at, items, kubectl, mapping, number, text
+from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
 from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.model.units import seconds
-from kubectl_genainet.shell import command
 
 
 def _host(cluster: Cluster, namespace: str, host: str) -> Service | None:
