@@ -109,7 +109,8 @@ def command(
 
     Works on the live API, on manifests and on bundles. Where agents run it also looks at the nodes, and watches the
     cluster's DNS and the traffic of GPU pods for the time of --measure. What could not be checked is listed with the
-    reason.
+    reason. Exit status 1: something was found; 2: nothing was found, but pods, Services, endpoints or policies that were
+    asked about may not be read.
 
     \b
     Examples:
@@ -144,7 +145,7 @@ def command(
         _write(Path(write_baseline), report)
     _show(report, output, examined.snapshot)
     status = ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
-    return status.with_failures(bool(source.failed_nodes))
+    return status.with_failures(bool(source.failed_nodes or examined.unread))
 
 
 def _about_checks(explain: str | None, only: tuple[Area | str, ...]) -> ExitStatus:

@@ -7,7 +7,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.target import must_be_read
 
 # Kinds that nearly every answer hangs on.
-_NEEDED = ("Pod", "Service", "EndpointSlice", "NetworkPolicy", "Namespace", "Node")
+_NEEDED_OF_NAMESPACE = ("Pod", "Service", "EndpointSlice", "NetworkPolicy")
+_NEEDED = (*_NEEDED_OF_NAMESPACE, "Namespace", "Node")
 
 
 def unread(snapshot: ClusterSnapshot, kind: str, namespace: str) -> str:
@@ -19,11 +20,25 @@ def unread(snapshot: ClusterSnapshot, kind: str, namespace: str) -> str:
     return ""
 
 
-def unread_kinds(snapshot: ClusterSnapshot) -> str:
-    """What was refused of the kinds that matter most, and which role may list them; "" where nothing was."""
+def unread_of(snapshot: ClusterSnapshot, namespace: str) -> tuple[str, ...]:
+    """The kinds that nearly every answer hangs on and that were not read of the namespace ("": of all, with nodes)."""
+    return tuple(
+        left_out.kind
+        for left_out in snapshot.left_out
+        if left_out.kind in (_NEEDED if not namespace else _NEEDED_OF_NAMESPACE)
+        and not left_out.partly
+        and (not left_out.namespace or left_out.namespace != namespace)
+    )
+
+
+def unread_kinds(snapshot: ClusterSnapshot, namespace: str = "") -> str:
+    """What was refused of the kinds that matter most, and which role may list them; "" where nothing was.
+
+    `namespace`: that its objects were read is enough.
+    """
     refused = [left_out for kind in _NEEDED for left_out in snapshot.left_out if left_out.kind == kind]
     whole = [left_out.kind for left_out in refused if _is_forbidden(left_out)]
-    partly = [left_out for left_out in refused if left_out.namespace]
+    partly = [left_out for left_out in refused if left_out.namespace and left_out.namespace != namespace]
     told = []
     if whole:
         told.append(f"{', '.join(whole)} may not be listed")

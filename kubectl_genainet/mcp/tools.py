@@ -177,9 +177,9 @@ def _fabric(source: Source, asked: given.FabricArguments, _: Quiet) -> Outcome:
 def _doctor(source: Source, asked: given.DoctorArguments, _: Quiet) -> Outcome:
     only = tuple(map(area_or_check, asked.only))
     collected = DoctorCollector()
-    report = doctor(source, DoctorOptions(only, measure_s=asked.measure_seconds), collected).report
-    status = ExitStatus.FOUND if report.worst(Severity.WARNING) else ExitStatus.OK
-    return Outcome(status, records_of(report), collected.warnings)
+    examined = doctor(source, DoctorOptions(only, measure_s=asked.measure_seconds), collected)
+    status = ExitStatus.FOUND if examined.report.worst(Severity.WARNING) else ExitStatus.OK
+    return Outcome(status.with_failures(bool(examined.unread)), records_of(examined.report), collected.warnings)
 
 
 def _status(choice: SourceChoice, asked: given.StatusArguments) -> Outcome:

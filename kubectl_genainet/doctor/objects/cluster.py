@@ -201,8 +201,12 @@ class Cluster(Installed):
         return tuple(s for s in self.snapshot.services if self.in_scope(s.metadata.namespace))
 
     @cached_property
-    def services_by_key(self) -> Mapping[tuple[str, str], Service]:
-        return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
+    def _all_services(self) -> Mapping[tuple[str, str], Service]:
+        return {**made_services(self.snapshot), **self.services_by_key}
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        """A Service that is here, or that the operator of an object here makes."""
+        return self._all_services.get((namespace, name))
 
     @cached_property
     def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[tuple[Workload, Mapping[str, str]], ...]]:
@@ -287,8 +291,7 @@ class Cluster(Installed):
         return frozenset(self.snapshot.namespaces) | {namespace for namespace, _ in self.services_by_key}
 
     def _configured(self, *, dangling: bool = False) -> tuple[Call, ...]:
-        services = {**made_services(self.snapshot), **self.services_by_key}
-        where = (services, self._namespaces, self.config_maps)
+        where = (self._all_services, self._namespaces, self.config_maps)
         return tuple(call for w in self.workloads for call in find_calls(w, *where, dangling=dangling))
 
     @cached_property
@@ -383,12 +386,6 @@ class Cluster(Installed):
     def drift(self) -> tuple[Finding, ...]:
         """What the rules engine says of the nodes' rules against the API."""
         return tuple(compare(self.snapshot, self.parsed_rulesets))
-
-    @cached_property
-    def dns_service(self) -> Service | None:
-        return self.services_by_key.get(("kube-system", "kube-dns")) or self.services_by_key.get(
-            ("kube-system", "coredns")
-        )
 
     @cached_property
     def event_objects(self) -> tuple[KubeObject, ...]:

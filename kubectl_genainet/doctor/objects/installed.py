@@ -10,7 +10,7 @@ from functools import cached_property
 from kubectl_genainet.doctor.objects import platform
 from kubectl_genainet.doctor.objects.raw import moment, number
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import KubeObject, Service
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -104,3 +104,13 @@ class Installed:
         """Seconds from a timestamp to the snapshot; None where either is not known."""
         then = moment(timestamp)
         return None if then is None or self.now is None else self.now - then
+
+    @cached_property
+    def services_by_key(self) -> Mapping[tuple[str, str], Service]:
+        return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
+
+    @cached_property
+    def dns_service(self) -> Service | None:
+        return self.services_by_key.get(("kube-system", "kube-dns")) or self.services_by_key.get(
+            ("kube-system", "coredns")
+        )

@@ -4,30 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_genainet.doctor.objects.raw import items, mapping, number, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, ObjectMeta, Service, ServicePort, ServiceSpec
 
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
+_KSERVE, _RAY = "serving.kserve.io", "ray.io"
+# Of KServe: the mode without Knative, which is the cluster's default where an administrator says so.
+_DEPLOYMENT_MODE, _WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployment", "Standard")
+_RAY_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "serve": 8000}
 
 
 def made_services(snapshot: ClusterSnapshot) -> dict[tuple[str, str], Service]:
     """The Services of operators' objects in manifests by (namespace, name). Of a cluster, those that are there count.
 
+    One without ports has some that its object does not tell.
+
     Sources: https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/accessing-services,
     https://cloudnative-pg.io/documentation/current/service_management/,
-    https://docs.nvidia.com/nim-operator/latest/service.html
+    https://docs.nvidia.com/nim-operator/latest/service.html,
+    https://kserve.github.io/website/docs/admin-guide/overview,
+    https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/config.html
     """
     made = (
         *(s for o in snapshot.of("Elasticsearch", _ECK) if o.source for s in _of_elasticsearch(o)),
         *(s for o in snapshot.of("Cluster", _CNPG) if o.source for s in _of_postgres(o)),
         *(_of_nim(o) for o in snapshot.of("NIMService", _NIM) if o.source),
+        *(s for o in snapshot.of("InferenceService", _KSERVE) if o.source for s in _of_inference(o)),
+        *(s for o in snapshot.of("LLMInferenceService", _KSERVE) if o.source for s in _of_llm(o)),
+        *(_service(o, o.name, (), {}) for o in snapshot.of("Service", "serving.knative.dev") if o.source),
+        *(s for o in snapshot.of("RayCluster", _RAY) if o.source for s in _of_ray_cluster(o)),
+        *(s for o in snapshot.of("RayService", _RAY) if o.source for s in _of_ray_service(o)),
     )
     return {(s.metadata.namespace, s.metadata.name): s for s in made}
 
 
-def _service(owner: KubeObject, name: str, port: int, selector: dict[str, str], cluster_ip: str = "") -> Service:
-    spec = ServiceSpec(cluster_ip=cluster_ip, ports=(ServicePort(port),), selector=selector)
+def _service(
+    owner: KubeObject, name: str, ports: tuple[ServicePort, ...], selector: dict[str, str], cluster_ip: str = ""
+) -> Service:
+    spec = ServiceSpec(cluster_ip=cluster_ip, ports=ports, selector=selector)
     return Service(ObjectMeta(name=name, namespace=owner.namespace), spec)
 
 
@@ -37,21 +52,84 @@ def _of_elasticsearch(obj: KubeObject) -> Iterator[Service]:
     own = mapping(obj.raw, "spec", "http", "service", "spec")
     port = number(own, "ports", 0, "port", default=9200)
     selector = {k: str(v) for k, v in mapping(own, "selector").items()}
-    yield _service(obj, f"{obj.name}-es-http", port, selector or nodes)
-    yield _service(obj, f"{obj.name}-es-internal-http", 9200, nodes)
-    yield _service(obj, f"{obj.name}-es-transport", 9300, nodes, "None")
+    http = (ServicePort(9200),)
+    yield _service(obj, f"{obj.name}-es-http", (ServicePort(port),), selector or nodes)
+    yield _service(obj, f"{obj.name}-es-internal-http", http, nodes)
+    yield _service(obj, f"{obj.name}-es-transport", (ServicePort(9300),), nodes, "None")
     for node_set in items(obj.raw, "spec", "nodeSets"):
         name = f"{obj.name}-es-{text(node_set, 'name')}"
-        yield _service(obj, name, 9200, {**nodes, f"{_ECK}/statefulset-name": name}, "None")
+        yield _service(obj, name, http, {**nodes, f"{_ECK}/statefulset-name": name}, "None")
 
 
 def _of_postgres(obj: KubeObject) -> Iterator[Service]:
     """CloudNativePG's: of the primary, of the replicas, of all instances."""
     for role in ("rw", "ro", "r"):
-        yield _service(obj, f"{obj.name}-{role}", 5432, {"cnpg.io/cluster": obj.name})
+        yield _service(obj, f"{obj.name}-{role}", (ServicePort(5432),), {"cnpg.io/cluster": obj.name})
 
 
 def _of_nim(obj: KubeObject) -> Service:
     """The NIM operator's: of the object's own name."""
     port = number(obj.raw, "spec", "expose", "service", "port", default=8000)
-    return _service(obj, obj.name, port, {"app": obj.name})
+    return _service(obj, obj.name, (ServicePort(port),), {"app": obj.name})
+
+
+def _of_inference(obj: KubeObject) -> Iterator[Service]:
+    """KServe's: of each component, and with Knative one of the object's own name that leads to the first of them.
+
+    Which ports they have, the runtime and the cluster's configuration tell (Knative's gateway; headless or not).
+    """
+    parts = [part for part in ("transformer", "predictor", "explainer") if at(obj.raw, "spec", part) is not None]
+    raw = obj.annotations.get(_DEPLOYMENT_MODE) in _WITHOUT_KNATIVE
+    for part in parts:
+        pods = {"app": f"isvc.{obj.name}-{part}"}
+        yield _service(obj, f"{obj.name}-{part}", (), pods)
+        if not raw:
+            yield _service(obj, f"{obj.name}-{part}-default", (), pods)  # before KServe 0.11
+    if parts and not raw:
+        yield _service(obj, obj.name, (), {"app": f"isvc.{obj.name}-{parts[0]}"})
+
+
+def _of_llm(obj: KubeObject) -> Iterator[Service]:
+    """KServe's of an LLMInferenceService: of its servers, and of its endpoint picker."""
+    servers = {"app.kubernetes.io/name": obj.name, "app.kubernetes.io/part-of": "llminferenceservice"}
+    yield _service(obj, f"{obj.name}-kserve-workload-svc", (ServicePort(8000),), servers)
+    yield _service(obj, f"{obj.name}-epp-service", (), {})
+
+
+def _of_ray_cluster(obj: KubeObject) -> Iterator[Service]:
+    """KubeRay's: of the head, which is headless unless it has a type, and of Ray Serve where an annotation asks for it."""
+    nodes = {"ray.io/cluster": obj.name}
+    own, ports = mapping(obj.raw, "spec", "headGroupSpec", "headService"), _ray_ports(obj, "spec")
+    cluster_ip = "" if text(obj.raw, "spec", "headGroupSpec", "serviceType") or own else "None"
+    name = text(own, "metadata", "name") or f"{obj.name}-head-svc"
+    more = tuple(ServicePort(number(p, "port"), name=text(p, "name")) for p in items(own, "spec", "ports"))
+    yield _service(obj, name, (*more, *ports), {**nodes, "ray.io/node-type": "head"}, cluster_ip)
+    if obj.annotations.get("ray.io/enable-serve-service") == "true":
+        yield _service(obj, f"{obj.name}-serve-svc", _of_serve(ports), nodes)
+
+
+def _of_ray_service(obj: KubeObject) -> Iterator[Service]:
+    """KubeRay's: of the head, and of Ray Serve on all nodes; the pods' labels have a part that is not known beforehand."""
+    spec = ("spec", "rayClusterConfig")
+    ports, own = _ray_ports(obj, *spec), mapping(obj.raw, "spec", "serveService")
+    written = mapping(obj.raw, *spec, "headGroupSpec", "template", "metadata", "labels")
+    head = {"ray.io/node-type": "head", **{k: str(v) for k, v in written.items()}}
+    yield _service(obj, f"{obj.name}-head-svc", ports, head, "None")
+    given = tuple(ServicePort(number(p, "port"), name=text(p, "name")) for p in items(own, "spec", "ports"))
+    serve = {p.name: p for p in _of_serve(ports) or given} | {p.name: p for p in given if p.name.startswith("serve")}
+    yield _service(obj, text(own, "metadata", "name") or f"{obj.name}-serve-svc", tuple(serve.values()), head)
+
+
+def _ray_ports(obj: KubeObject, *spec: str) -> tuple[ServicePort, ...]:
+    """The ports of the head's first container, or Ray's own where it declares none; metrics in any case."""
+    containers = items(obj.raw, *spec, "headGroupSpec", "template", "spec", "containers")
+    declared = {
+        text(p, "name") or f"{number(p, 'containerPort')}-port": number(p, "containerPort")
+        for p in (items(containers[0], "ports") if containers else ())
+    }
+    ports = {"metrics": _RAY_PORTS["metrics"], **(declared or _RAY_PORTS)}
+    return tuple(ServicePort(port, name=name) for name, port in ports.items())
+
+
+def _of_serve(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
+    return tuple(p for p in ports if p.name == "serve" or p.name.startswith("serve-"))

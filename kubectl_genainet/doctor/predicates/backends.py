@@ -19,7 +19,7 @@ def mend_backend(cluster: Cluster, route: KubeObject, backend: Mapping[str, Any]
     """Names the only port of a route's Service, the API group that its InferencePool has, or the backend that was probably
     meant; else `kubectl edit`."""
     namespace, name = text(backend, "namespace") or route.namespace, text(backend, "name")
-    service = cluster.services_by_key.get((namespace, name))
+    service = cluster.service(namespace, name)
     if wrong.field.endswith(".port") and service is not None and len(service.spec.ports) == 1:
         return set_in(route, wrong.field, service.spec.ports[0].port)
     groups = {p.group for p in cluster.snapshot.of("InferencePool") if (p.namespace, p.name) == (namespace, name)}
@@ -28,6 +28,13 @@ def mend_backend(cluster: Cluster, route: KubeObject, backend: Mapping[str, Any]
     kind = text(backend, "kind") or "Service"
     near = alike(name, (o.name for o in cluster.snapshot.of(kind) if o.namespace == namespace))
     return name_instead(route, wrong.field, near if wrong.field.endswith(".name") else "")
+
+
+def lacks_port(cluster: Cluster, service: Service, port: object) -> bool:
+    """Whether a Service has no port of a number or a name; one that an operator makes may not tell its ports."""
+    key = (service.metadata.namespace, service.metadata.name)
+    told = bool(service.spec.ports) or key in cluster.services_by_key
+    return told and all(port not in (p.port, p.name) for p in service.spec.ports)
 
 
 def declares(cluster: Cluster, workload: Workload, port: ServicePort) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.collector import collector_paused
+from kubectl_genainet.context.unread import unread_kinds, unread_of
 from kubectl_genainet.doctor.accept import Acceptance
 from kubectl_genainet.doctor.check import Area, Check, Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, FabricMeasurement
@@ -52,10 +53,11 @@ class DoctorOptions:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The report, and what it is about."""
+    """The report, and what it is about. `unread`: kinds without which the checks did not see all that they were asked about."""
 
     report: Report
     snapshot: ClusterSnapshot
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,12 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
             complete=options.complete,
         )
         _check_names(cluster)
+        if refused := unread_kinds(cluster.snapshot, source.judged_namespace):
+            reporter.warn(refused)
         report = examine(cluster, checks, acceptances=list(options.acceptances), progress=reporter.advance)
-    return Examined(report, cluster.snapshot)
+    unread = unread_of(cluster.snapshot, source.judged_namespace)
+    missed = {word for item in report.not_checked for word in item.reason.split()}  # "Pod could not be read: …"
+    return Examined(report, cluster.snapshot, tuple(kind for kind in unread if kind in missed))
 
 
 def gather(source: Source, seconds: float, reporter: Reporter, measured: frozenset[Need] = MEASURED) -> Knowledge:

@@ -81,6 +81,31 @@ def test_a_matrix_of_all_namespaces_says_that_it_has_one(kubeconfig: str) -> Non
     assert "Pod, Service may be listed only in namespace default" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("-A",), 2),  # nothing is found, and all namespaces but one were not read
+        (("-n", "default", "--only", "pod-without-ip"), 0),  # it needs the pods of the namespace alone
+        (("-n", "default", "--only", "policy-none"), 2),
+        (
+            (
+                "-n",
+                "default",
+            ),
+            1,
+        ),  # what is found is found
+    ],
+)
+def test_doctor_is_not_content_with_a_part_of_what_it_was_asked(
+    kubeconfig: str, arguments: tuple[str, ...], status: int
+) -> None:
+    done = CliRunner().invoke(cli, ["doctor", *arguments, "--kubeconfig", kubeconfig], standalone_mode=False)
+    assert done.exception is None, done.exception
+    assert done.return_value == status, done.output
+    assert "EndpointSlice, NetworkPolicy, Namespace, Node may not be listed" in done.stderr
+    assert ("may be listed only in namespace default" in done.stderr) is (arguments == ("-A",))
+
+
 @pytest.mark.parametrize("verb", [("status",), ("deploy", "--no-wait"), ("undeploy",)])
 def test_what_is_refused_names_the_role_that_may(kubeconfig: str, verb: tuple[str, ...]) -> None:
     done = CliRunner().invoke(cli, [*verb, "--kubeconfig", kubeconfig], standalone_mode=False)

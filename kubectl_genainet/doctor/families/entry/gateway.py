@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, condition, items, mapping, number, sh, text
-from kubectl_genainet.doctor.predicates.backends import mend_backend
+from kubectl_genainet.doctor.predicates.backends import lacks_port, mend_backend
 from kubectl_genainet.doctor.predicates.edits import edit, on_object, set_in
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
@@ -157,10 +157,10 @@ def _missing_backend(
     kind, group = text(backend, "kind") or "Service", text(backend, "group")
     namespace, name = text(backend, "namespace") or route.namespace, text(backend, "name")
     if kind == "Service" and not group:
-        service = cluster.services_by_key.get((namespace, name))
+        service = cluster.service(namespace, name)
         port = number(backend, "port")
         if service is not None:
-            if not port or any(p.port == port for p in service.spec.ports):
+            if not port or not lacks_port(cluster, service, port):
                 return None
             has = ", ".join(str(p.port) for p in service.spec.ports)
             if cluster.extent.varies(service.ref):

@@ -42,7 +42,7 @@ def backends_of(cluster: Cluster, route: KubeObject, rule: dict[str, Any]) -> li
         if (kind := text(b, "kind") or "Service")
         and (namespace := text(b, "namespace") or route.namespace)
         and (name := text(b, "name"))
-        and (kind == "InferencePool" or cluster.streams(cluster.services_by_key.get((namespace, name))))
+        and (kind == "InferencePool" or cluster.streams(cluster.service(namespace, name)))
     ]
 
 

@@ -18,6 +18,7 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
+from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -113,7 +114,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
             if not name:
                 continue
             where = f"{host or '*'}{path}"
-            service = cluster.services_by_key.get((ingress.namespace, name))
+            service = cluster.service(ingress.namespace, name)
             elsewhere = cluster.partial("Service", ingress.namespace)
             near = "" if service is not None else alike(name, service_names(cluster, ingress.namespace))
             if service is None and elsewhere and not near:
@@ -130,7 +131,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
             wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")
             if text(wanted) == "use-annotation" or wanted is None or service.spec.type == "ExternalName":
                 continue
-            if not any(wanted in (p.port, p.name) for p in service.spec.ports):
+            if lacks_port(cluster, service, wanted):
                 has = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.spec.ports)
                 kind = "number" if isinstance(wanted, int) else "name"
                 yield Problem(

@@ -26,7 +26,7 @@ F5_BUFFERING = "nginx.org/proxy-buffering"
 def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service] | None:
     """The first backend of an Ingress that serves models, with its field."""
     for field, backend, _, _ in backends(ingress):
-        service = cluster.services_by_key.get((ingress.namespace, text(backend, "service", "name")))
+        service = cluster.service(ingress.namespace, text(backend, "service", "name"))
         if service is not None and cluster.streams(service):
             return field, service
     return None

@@ -28,7 +28,7 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
     Source: https://docs.redhat.com/en/documentation/openshift_container_platform/ (Route-specific annotations)
     """
     for route in cluster.snapshot.of("Route", GROUP):
-        service = cluster.services_by_key.get((route.namespace, text(route.raw, "spec", "to", "name")))
+        service = cluster.service(route.namespace, text(route.raw, "spec", "to", "name"))
         if not cluster.in_scope(route.namespace) or not cluster.streams(service) or service is None:
             continue
         value = route.annotations.get(TIMEOUT)

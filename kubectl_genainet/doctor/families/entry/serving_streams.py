@@ -160,7 +160,7 @@ def _model_routes(cluster: Cluster) -> list[KubeObject]:
 
     def serves(route: KubeObject, backend: dict[str, Any]) -> bool:
         key = (text(backend, "namespace") or route.namespace, text(backend, "name"))
-        return text(backend, "kind") == "InferencePool" or cluster.streams(cluster.services_by_key.get(key))
+        return text(backend, "kind") == "InferencePool" or cluster.streams(cluster.service(*key))
 
     return [
         route

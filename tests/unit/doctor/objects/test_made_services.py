@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_genainet.doctor.objects.stacks import Role
-from tests.unit.doctor.worlds.manifests import cluster_of, deployment, findings
+from tests.unit.doctor.worlds.manifests import cluster_of, deployment, findings, report_of, service
 
 ELASTIC = """
 apiVersion: elasticsearch.k8s.elastic.co/v1
@@ -72,3 +72,145 @@ def test_a_service_that_is_written_goes_before_the_operators() -> None:
     own = "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: vectors-es-http, namespace: ml}\nspec: {ports: [{port: 443}]}\n"
     assert findings(ELASTIC + own + rag("https://vectors-es-http:443"), "call-port", complete=True) == []
     assert len(findings(ELASTIC + own + rag("https://vectors-es-http:9200"), "call-port", complete=True)) == 1
+
+
+INFERENCE = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: llama, namespace: ml, annotations: {serving.kserve.io/deploymentMode: MODE}}
+spec:
+  transformer: {containers: [{name: kserve-container, image: 'registry.test/tokens:1'}]}
+  predictor: {model: {modelFormat: {name: huggingface}, args: [--model_id=llama], resources: {limits: {nvidia.com/gpu: 1}}}}
+"""
+RAY_NODE = (
+    "{containers: [{name: ray, image: 'rayproject/ray-llm:2.46.0', ports: [{containerPort: 8000, name: serve}]}]}"
+)
+RAY_CLUSTER = f"""
+apiVersion: ray.io/v1
+kind: RayCluster
+metadata: {{name: llama, namespace: ml, annotations: {{ray.io/enable-serve-service: "true"}}}}
+spec: {{headGroupSpec: {{template: {{spec: {RAY_NODE}}}}}}}
+"""
+RAY_SERVICE = f"""
+apiVersion: ray.io/v1
+kind: RayService
+metadata: {{name: llama, namespace: ml}}
+spec:
+  rayClusterConfig: {{headGroupSpec: {{template: {{spec: {RAY_NODE}}}}}}}
+"""
+ROUTE = """
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: ml}
+spec: {parentRefs: [{name: g}], rules: [{backendRefs: [{name: NAME, port: PORT}], timeouts: {request: 30s}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: i, namespace: ml}
+spec:
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: NAME, port: {number: PORT}}}}]}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v, namespace: ml}
+spec: {hosts: [a.test], http: [{route: [{destination: {host: NAME.ml.svc.cluster.local, port: {number: PORT}}}]}]}
+"""
+RAW, KNATIVE = INFERENCE.replace("MODE", "RawDeployment"), INFERENCE.replace("MODE", "Knative")
+BACKENDS = ("ingress-backend", "route-backend", "virtual-service-backend")
+
+
+def routes(name: str, port: int) -> str:
+    return ROUTE.replace("NAME", name).replace("PORT", str(port))
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "port"),
+    [
+        (RAW, "llama-predictor", 80),
+        (RAW, "llama-predictor", 8080),
+        (RAW, "llama-transformer", 80),
+        (KNATIVE, "llama-predictor", 80),
+        (KNATIVE, "llama", 80),
+        (RAY_CLUSTER, "llama-head-svc", 8000),
+        (RAY_CLUSTER, "llama-head-svc", 8080),
+        (RAY_CLUSTER, "llama-serve-svc", 8000),
+        (RAY_SERVICE, "llama-head-svc", 8000),
+        (RAY_SERVICE, "llama-serve-svc", 8000),
+        (NIM, "embed", 8010),
+        (ELASTIC, "vectors-es-http", 9200),
+    ],
+)
+def test_a_route_to_an_operators_service_is_not_dangling(made: str, name: str, port: int) -> None:
+    for complete in (False, True):
+        report = report_of(made + routes(name, port), complete=complete)
+        assert [f for f in report.findings if f.check in BACKENDS] == []
+    assert findings(made + rag(f"http://{name}:{port}"), "call-host", complete=True) == []
+    assert findings(made + rag(f"http://{name}:{port}"), "call-port", complete=True) == []
+
+
+def test_a_name_that_nearly_is_a_written_services_is_the_operators_all_the_same() -> None:
+    near = service("llama-predictors", "{ports: [{port: 80}]}")
+    assert findings(RAW + near + routes("llama-predictor", 80), "ingress-backend") == []
+    assert len(findings(near + routes("llama-predictor", 80), "ingress-backend")) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "port", "title"),
+    [
+        (RAY_SERVICE, "llama-serve-svc", 8265, "port 8265"),
+        (RAY_CLUSTER, "llama-head-svc", 80, "port 80"),
+        (RAY_CLUSTER.replace("enable-serve", "other"), "llama-serve-svc", 8000, "does not exist"),
+        (RAW, "llama-explainer", 80, "does not exist"),
+        (RAW, "llama", 80, "does not exist"),
+    ],
+)
+def test_what_no_operator_makes_is_found_in_routes(made: str, name: str, port: int, title: str) -> None:
+    report = report_of(made + routes(name, port), complete=True)
+    found = {f.check: f.title for f in report.findings if f.check in BACKENDS}
+    assert sorted(found) == sorted(BACKENDS)
+    assert all(title in t or "no port" in t for t in found.values()), found
+
+
+def test_a_route_to_an_operators_service_leads_to_its_pods() -> None:
+    (found,) = findings(RAY_SERVICE + routes("llama-serve-svc", 8000), "route-stream-timeout")
+    assert "30 s" in found.title
+
+
+def test_the_service_that_a_ray_object_names_itself_counts() -> None:
+    own = "spec:\n  serveService: {metadata: {name: chat}, spec: {ports: [{name: serve, port: 80, targetPort: 8000}]}}"
+    assert findings(RAY_SERVICE.replace("spec:", own, 1) + routes("chat", 80), "route-backend", complete=True) == []
+    head = RAY_CLUSTER.replace("headGroupSpec: {", "headGroupSpec: {headService: {metadata: {name: boss}}, ")
+    assert findings(head + routes("boss", 8000), "route-backend", complete=True) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "labels"),
+    [
+        (RAW, "serving.kserve.io/inferenceservice: llama, component: predictor"),
+        (KNATIVE, "serving.knative.dev/service: llama-predictor"),
+        (RAY_CLUSTER, "ray.io/cluster: llama, ray.io/node-type: head"),
+        (RAY_SERVICE, "ray.io/node-type: head, ray.io/serve: 'true'"),
+    ],
+)
+def test_a_policy_for_an_operators_pods_selects_something(made: str, labels: str) -> None:
+    policy = f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: p, namespace: ml}}
+spec: {{podSelector: {{matchLabels: {{{labels}}}}}, policyTypes: [Ingress], ingress: [{{}}]}}
+"""
+    assert [f for f in report_of(made + policy, complete=True).findings if f.check == "policy-selects-nothing"] == []
+
+
+def test_a_policy_for_another_ray_cluster_selects_nothing() -> None:
+    policy = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: ml}
+spec: {podSelector: {matchLabels: {ray.io/cluster: lama}}, policyTypes: [Ingress], ingress: [{}]}
+"""
+    found = findings(RAY_CLUSTER + policy, "policy-selects-nothing", complete=True)
+    assert [f.object.name for f in found if f.object] == ["p"]

@@ -8,6 +8,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, strings, text
+from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -59,7 +60,7 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
             key = None if host in entries else _service_key(host, virtual.namespace)
             if key is None:
                 continue
-            service, port = cluster.services_by_key.get(key), number(destination, "port", "number")
+            service, port = cluster.service(*key), number(destination, "port", "number")
             named = f"Service {key[0]}/{key[1]}"
             if service is None:
                 elsewhere, near = cluster.partial("Service", key[0]), alike(key[1], service_names(cluster, key[0]))
@@ -68,7 +69,7 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
                     continue
                 evidence, problem = seen(virtual.ref, f"{field}.host", host, f"there is no {named}"), "does not exist"
                 mend = name_instead(virtual, f"{field}.host", near and host.replace(key[1], near, 1))
-            elif port and all(p.port != port for p in service.spec.ports):
+            elif port and lacks_port(cluster, service, port):
                 has = ", ".join(str(p.port) for p in service.spec.ports)
                 evidence = seen(virtual.ref, f"{field}.port.number", port, f"the ports of {named} are {has}")
                 problem, mend = f"has no port {port}", _only_port(virtual, field, service)

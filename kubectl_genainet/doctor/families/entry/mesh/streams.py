@@ -19,7 +19,7 @@ from kubectl_genainet.model.units import seconds
 def _host(cluster: Cluster, namespace: str, host: str) -> Service | None:
     """The Service that a host of a VirtualService names."""
     labels = host.split(".")
-    return cluster.services_by_key.get((labels[1] if len(labels) > 1 else namespace, labels[0]))
+    return cluster.service(labels[1] if len(labels) > 1 else namespace, labels[0])
 
 
 @check(Area.MESH, Severity.WARNING, needs=("VirtualService",))
