@@ -9,6 +9,7 @@ from functools import cached_property
 
 from kubectl_genainet.doctor.objects import platform
 from kubectl_genainet.doctor.objects.raw import moment, number
+from kubectl_genainet.doctor.objects.rdma_resources import RdmaResources, rdma_resources
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -104,6 +105,10 @@ class Installed:
         """Seconds from a timestamp to the snapshot; None where either is not known."""
         then = moment(timestamp)
         return None if then is None or self.now is None else self.now - then
+
+    @cached_property
+    def rdma(self) -> RdmaResources:
+        return rdma_resources(self.snapshot)
 
     @cached_property
     def services_by_key(self) -> Mapping[tuple[str, str], Service]:

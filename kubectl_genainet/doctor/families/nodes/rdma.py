@@ -41,7 +41,8 @@ def rdma_memlock(cluster: Cluster) -> Problems:
     """A pod with an RDMA device may not lock memory.
 
     Looks at containers that request an RDMA resource of the SR-IOV or the shared device plugin, and at
-    securityContext.capabilities.add: IPC_LOCK, unless they are privileged. EFA's provider registers memory without it and
+    securityContext.capabilities.add: IPC_LOCK, unless they are privileged. Which resources are RDMA, SriovNetworkNodePolicy
+    (isRdma), NicClusterPolicy and the plugins' ConfigMaps tell where they are among the objects, else the name. EFA's provider registers memory without it and
     is left out.
 
     Why: RDMA registers pinned memory. Without the capability the limit of the container runtime (RLIMIT_MEMLOCK) holds;
@@ -52,7 +53,7 @@ def rdma_memlock(cluster: Cluster) -> Problems:
     man 2 mlock, man 7 capabilities
     """
     for workload, container in _containers(cluster):
-        requests = rdma_requests(container)
+        requests = rdma_requests(cluster, container)
         added = strings(container.raw, "securityContext", "capabilities", "add")
         if not requests or privileged(container) or any(c in _ALL for c in added):
             continue
