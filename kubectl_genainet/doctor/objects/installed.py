@@ -9,7 +9,6 @@ from functools import cached_property
 
 from kubectl_genainet.doctor.objects import platform
 from kubectl_genainet.doctor.objects.raw import moment, number
-from kubectl_genainet.doctor.objects.rdma_resources import RdmaResources, rdma_resources
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -107,8 +106,8 @@ class Installed:
         return None if then is None or self.now is None else self.now - then
 
     @cached_property
-    def rdma(self) -> RdmaResources:
-        return rdma_resources(self.snapshot)
+    def rdma(self) -> platform.RdmaResources:
+        return platform.rdma_resources(self.snapshot)
 
     @cached_property
     def services_by_key(self) -> Mapping[tuple[str, str], Service]:

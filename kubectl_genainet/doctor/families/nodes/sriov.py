@@ -40,11 +40,13 @@ def _sriov_requests(cluster: Cluster, workload: Workload) -> list[tuple[str, str
         for c in workload.containers
         for name in c.requests
         if cluster.rdma.says(name)
-        or any(name.startswith(p) for p in _PREFIXES)
-        and (
-            "sriov" in name
-            or "vf" in name
-            or name.startswith(("rdma/", "mellanox.com/", "nvidia.com/rdma", "openshift.io/"))
+        or (
+            any(name.startswith(p) for p in _PREFIXES)
+            and (
+                "sriov" in name
+                or "vf" in name
+                or name.startswith(("rdma/", "mellanox.com/", "nvidia.com/rdma", "openshift.io/"))
+            )
         )
     ]
 

@@ -52,7 +52,10 @@ def nic_policy(plugin: str, config: str) -> str:
 TOLD = [
     (policy("fastnic", "true"), "openshift.io/fastnic"),
     (policy("fastnic", "true"), "nvidia.com/fastnic"),
-    (policy("fastnic", "false") + "---" + policy("fastnic", "true").replace("name: fast", "name: b"), "openshift.io/fastnic"),
+    (
+        policy("fastnic", "false") + "---" + policy("fastnic", "true").replace("name: fast", "name: b"),
+        "openshift.io/fastnic",
+    ),
     (CONFIG_MAP.replace("CONFIG", SHARED), "fast.test/hca_a"),
     (CONFIG_MAP.replace("CONFIG", POOL), "nvidia.com/fastnic"),
     (nic_policy("rdmaSharedDevicePlugin", SHARED), "fast.test/hca_a"),
