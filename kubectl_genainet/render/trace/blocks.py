@@ -8,7 +8,7 @@ from rich.console import Group as Rows
 from rich.console import RenderableType
 from rich.text import Text
 
-from kubectl_genainet.model.finding import Certainty, Evidence, counted
+from kubectl_genainet.model.finding import Certainty, Evidence, counted, listed
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Drop, PacketPath
@@ -43,7 +43,7 @@ def block(group: Group, total: int, width: int, *, hops: bool) -> Rows:
     if not group.wrong and not hops:
         lines = list(hanging(_in_one_line(group), width, hang=2))
     lines += [part for text in _times(group) for part in hanging(line(text), width, indent=2)]
-    lines += _cause(group.example, width)
+    lines += _cause(group, width)
     if hops and group.example.hops and width >= NARROW:
         lines += hanging(_example(group.example), width, indent=2, hang=2)
         lines += [part for text in hop_lines(group.example, width - 4) for part in hanging(text, width, indent=4)]
@@ -59,15 +59,19 @@ def _head(group: Group, total: int) -> Text:
     head = line(Text(f"{mark}{group.verdict.value.upper()}", style=style), f"  {counted(group.count, 'connection')}")
     if of:
         head = line(Text(f"{mark}{group.verdict.value.upper()}", style=style), f"  {group.count}{of} connections")
-    if group.first:
-        until = f" to {moment(group.last)}" if moment(group.last) != moment(group.first) else ""
-        head.append(f"  {moment(group.first)}{until}", style="dim")
-    return head
+    return line(head, _when(group))
+
+
+def _when(group: Group) -> Text:
+    if not group.first:
+        return Text()
+    until = f" to {moment(group.last)}" if moment(group.last) != moment(group.first) else ""
+    return Text(f"  {moment(group.first)}{until}", style="dim")
 
 
 def _in_one_line(group: Group) -> Text:
     mark = Text(f"✓ {group.verdict.value.upper()}", style=VERDICT_STYLE[group.verdict])
-    return line(mark, f"  {group.count}  ", _ends(group))
+    return line(mark, f"  {group.count}", _when(group), "  ", _ends(group))
 
 
 def _ends(group: Group) -> Text:
@@ -101,8 +105,8 @@ def _quantiles(what: str, of: Quantiles) -> str:
     return f"{what} {duration(of.p50)}" if of.count == 1 else f"{what} {duration(of.p50)} p50, {duration(of.p99)} p99"
 
 
-def _cause(path: PacketPath, width: int) -> Iterator[Text]:
-    drop = path.drop
+def _cause(group: Group, width: int) -> Iterator[Text]:
+    path, drop = group.example, group.example.drop
     for text in _reasons(drop, width) if drop is not None else ():
         yield from hanging(text, width, indent=2, hang=2)
     if drop is not None and drop.remedy is not None:
@@ -112,6 +116,8 @@ def _cause(path: PacketPath, width: int) -> Iterator[Text]:
         yield from hanging(line(Text("! ", style="bold yellow"), finding.title), width, indent=2, hang=2)
         for item in finding.evidence[:EVIDENCE]:
             yield from hanging(evidence(item), width, indent=4, hang=2)
+        if elsewhere := group.elsewhere(finding):
+            yield from hanging(line(f"the same in {listed(elsewhere)}"), width, indent=4, hang=2)
 
 
 def _reasons(drop: Drop, width: int) -> Iterator[Text]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kubectl_genainet.model.finding import Severity, counted
+from kubectl_genainet.model.finding import Severity, counted, listed
 from kubectl_genainet.model.results.diagnosis import Activity
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
@@ -75,4 +75,6 @@ def _who(group: Group, total: int) -> str:
         part for part in (", ".join(group.clients), service_name(group.service), group.backend or "no backend") if part
     )
     when = f"; {moment(group.first)} to {moment(group.last)}" if group.first else ""
-    return f"{ends}; {group.count} of {counted(total, 'connection')} {group.verdict.value}{when}"
+    elsewhere = dict.fromkeys(name for finding in group.example.findings for name in group.elsewhere(finding))
+    same = f"; the same in {listed(tuple(elsewhere))}" if elsewhere else ""
+    return f"{ends}; {group.count} of {counted(total, 'connection')} {group.verdict.value}{when}{same}"

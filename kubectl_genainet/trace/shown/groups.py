@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.finding import Finding, Severity
 from kubectl_genainet.model.results.measure import Quantiles, quantiles
 from kubectl_genainet.model.results.path import PacketPath, Party, ServiceRef, Verdict
 
@@ -36,6 +36,13 @@ def cause_of(path: PacketPath) -> tuple[str, ...]:
     return tuple(sorted({f.check for f in path.findings if f.severity is not Severity.INFO}))
 
 
+def _name_of(finding: Finding) -> str:
+    ref = finding.object
+    if ref is None:
+        return ""
+    return f"{ref.namespace}/{ref.name}" if ref.kind == "Pod" else str(ref)
+
+
 @dataclass(slots=True)
 class Group:
     """Connections with one key. `example` is the one that says most: of a drop the one with the most hops."""
@@ -48,6 +55,7 @@ class Group:
     clients: dict[str, None] = field(default_factory=dict)  # workloads, in order of sight
     client_pods: set[str] = field(default_factory=set)
     backend_pods: set[str] = field(default_factory=set)
+    found_in: dict[str, dict[str, None]] = field(default_factory=dict)  # by a finding's check: what it was found of
     count: int = 0
     retransmits: int = 0
     first: str = ""  # RFC 3339
@@ -70,6 +78,11 @@ class Group:
         first = next(iter(self.clients), "")
         return (first, self.service, self.backend, self.verdict.value, self.cause)
 
+    def elsewhere(self, finding: Finding) -> tuple[str, ...]:
+        """What else the same was found of, besides the finding's own object."""
+        own = _name_of(finding)
+        return tuple(sorted(name for name in self.found_in.get(finding.check, ()) if name != own))
+
     @property
     def handshake(self) -> Quantiles:
         return quantiles(self.handshakes)
@@ -86,6 +99,9 @@ class Group:
         self.client_pods.add(client.pod or client.ip)
         if backend is not None:
             self.backend_pods.add(backend.pod or f"{backend.ip}:{backend.port}")
+        for finding in path.findings:
+            if name := _name_of(finding):
+                self.found_in.setdefault(finding.check, {})[name] = None
         if path.time:
             self.first = min(self.first or path.time, path.time)
             self.last = max(self.last, path.time)
@@ -102,6 +118,8 @@ class Group:
         self.clients |= other.clients
         self.client_pods |= other.client_pods
         self.backend_pods |= other.backend_pods
+        for check, names in other.found_in.items():
+            self.found_in.setdefault(check, {}).update(names)
         self.first = min(t for t in (self.first, other.first) if t) if self.first or other.first else ""
         self.last = max(self.last, other.last)
         self.handshakes = [*self.handshakes, *other.handshakes][:MAX_SAMPLES]
@@ -132,6 +150,7 @@ class Grouping:
                 clients=dict(group.clients),
                 client_pods=set(group.client_pods),
                 backend_pods=set(group.backend_pods),
+                found_in={check: dict(names) for check, names in group.found_in.items()},
                 handshakes=list(group.handshakes),
                 responses=list(group.responses),
             )

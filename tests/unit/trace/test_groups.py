@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from kubectl_genainet.context.selector import parse_selector
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
+from kubectl_genainet.model.finding import Certainty, Evidence, ObjectRef
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import Drop, Flow, Hop, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import TraceSummary
@@ -75,8 +77,24 @@ def test_thirty_clients_and_eight_backends_are_two_blocks_with_the_failure_first
     assert [g.count for g in grouping.groups] == [8, 240]
     assert lines[0].startswith("✗ DROPPED  8 of 248 connections  22:13:27Z")
     assert any("pod labels is app=chta, wanted app=chat" in line for line in lines[:24])
-    assert "✓ FORWARDED  240  ai/chat (30 pods) → svc/vllm:80 → ai/vllm (8 pods)" in lines
+    assert "✓ FORWARDED  240  22:13:20Z  ai/chat (30 pods) → svc/vllm:80 → ai/vllm (8 pods)" in lines
     assert len(lines) <= 30 and all(len(line) <= 80 and line == line.rstrip() for line in lines)
+
+
+def test_a_finding_of_several_pods_names_the_others_and_how_many_more_there_are() -> None:
+    grouping = Grouping()
+    for backend in range(7):
+        found = POLICY_NOT_ENFORCED.finding(
+            f"pod ai/vllm-{backend} accepts connections that ai/vllm-in does not admit",
+            (Evidence("the handshake was seen to end", Certainty.OBSERVED),),
+            object=ObjectRef("Pod", f"vllm-{backend}", "ai"),
+        )
+        grouping.add(msgspec.structs.replace(path(1, backend), findings=(found,)))
+    (group,) = grouping.groups
+    assert group.elsewhere(group.example.findings[0]) == tuple(f"ai/vllm-{n}" for n in range(1, 7))
+    told = " ".join(" ".join(text_of(grouping)).split())
+    assert "pod ai/vllm-0 accepts connections" in told
+    assert "the same in ai/vllm-1, ai/vllm-2, ai/vllm-3, ai/vllm-4 and 2 more" in told
 
 
 def test_thirty_client_workloads_with_one_fate_are_one_block() -> None:
