@@ -18,21 +18,22 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Kubernetes, CoreDNS, custom kinds' definitions, Debian's kernels and its firewalls for the tests, built and unpacked into
-# ~/.cache/kubectl-genainet; nothing where they are there.
+# Kubernetes, CoreDNS, custom kinds' definitions, Debian's kernels and its firewalls, and the agent's image for the tests, built
+# and unpacked into ~/.cache/kubectl-genainet; nothing, but for the image's last layer, where they are there.
 kubernetes: setup
 	scripts/kubernetes.sh
 	scripts/crds.sh >/dev/null
 	scripts/kernels.sh >/dev/null
 	scripts/firewalls.sh >/dev/null
+	$(PY) -m tests.cluster.harness.image
 
-# Two files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
+# Several files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
 # The inputs of the short fuzzing are the same each time; `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
 	$(PY) -m pytest tests/unit tests/conformance -n 2 --dist loadfile
 	$(PY) scripts/fuzz.py 45 --seed 1
-	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
-	$(PY) -m pytest tests/kernel tests/cluster
+	$(PY) -m pytest tests/lab tests/golden tests/cluster/plane -n 3 --dist loadfile
+	$(PY) -m pytest tests/kernel tests/cluster --ignore tests/cluster/plane
 	$(PY) -m pytest tests/release
 	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 

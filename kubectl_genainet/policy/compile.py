@@ -24,6 +24,7 @@ from kubectl_genainet.policy.identity import IdentityScheme
 from kubectl_genainet.policy.left_out.linkerd_defaults import linkerd_refusals
 from kubectl_genainet.policy.left_out.mesh_config import closed_registry
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
+from kubectl_genainet.policy.left_out.of_nodes import policies_of_nodes
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 from kubectl_genainet.policy.left_out.served import SERVED, Doubtful, RefusedBy, all_doubtful, doubtful
 from kubectl_genainet.policy.left_out.unevaluated import (
@@ -222,7 +223,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
         compiled.policies.append(stand_in.policy)
         compiled.unevaluated.append(stand_in.what)
     compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
-    compiled.host_policies += cilium.host_policies
+    compiled.host_policies += (*cilium.host_policies, *policies_of_nodes(snapshot))
     if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
         compiled.host_policies += host_policies(snapshot)
         compiled.policies += forward_policies(snapshot)

@@ -1,8 +1,8 @@
 """Writes a node's rules as kube-proxy's iptables mode does, chain by chain and comment by comment.
 
-Source: kubernetes pkg/proxy/iptables/proxier.go, v1.37 (syncProxyRules, iptablesJumpChains). tests/cluster/test_lab_rules.py
-compares with what the real kube-proxy of that version leaves in the kernel. Its counting rules (-m nfacct) are left out:
-kube-proxy writes them only where the kernel has accounting objects.
+Source: kubernetes pkg/proxy/iptables/proxier.go, v1.37 (syncProxyRules, iptablesJumpChains).
+tests/cluster/plane/test_lab_rules.py compares with what the real kube-proxy of that version leaves in the kernel. Its counting
+rules (-m nfacct) are left out: kube-proxy writes them only where the kernel has accounting objects.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes a node's rules as kube-proxy's nftables mode does, as one transaction for `nft -f`.
 
-Source: kubernetes pkg/proxy/nftables/proxier.go, v1.37 (setupNFTables, syncProxyRules). tests/cluster/test_lab_rules.py
+Source: kubernetes pkg/proxy/nftables/proxier.go, v1.37 (setupNFTables, syncProxyRules). tests/cluster/plane/test_lab_rules.py
 compares with what the real kube-proxy of that version leaves in the kernel.
 """
 

@@ -30,6 +30,7 @@ _KUBE_OVN = "[^/]*kube-ovn"
 # OVN-Kubernetes, admin_network_policy (ErrorANPPriorityUnsupported); OpenShift documentation, AdminNetworkPolicy.
 _LATE = "OVN-Kubernetes makes AdminNetworkPolicies of priorities 0 to 99 only"
 _RELEASE = "ocp-v[0-9.]+-art-dev[a-z-]*|scos-content|release"  # all images of a release of OpenShift have one name
+_NO_POLICIES = "--enable-np=false"  # Kube-OVN issue 3347
 # Kube-OVN pull request 6419.
 _EXCEPTS_APART_SINCE = (1, 17)
 _JOINED = (
@@ -55,10 +56,19 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
         release = running_release(snapshot, _KUBE_OVN)
         joined = release is None or release < _EXCEPTS_APART_SINCE
         doubts = ((Doubt.JOINED_EXCEPTS, _JOINED),) if joined else ()
-        return msgspec.structs.replace(enforcer, host_namespace="", deviations=(), doubts=doubts)
+        off = _switched_off(snapshot)
+        return msgspec.structs.replace(enforcer, host_namespace="", deviations=(), doubts=doubts, stopped=off)
     namespace = _host_namespace(snapshot)
     deviations, doubts = (_host_group(namespace),), ((Doubt.LATE_PRIORITIES, _LATE),)
     return msgspec.structs.replace(enforcer, host_namespace=namespace, deviations=deviations, doubts=doubts)
+
+
+def _switched_off(snapshot: ClusterSnapshot) -> str:
+    """Why Kube-OVN enforces no policy; "" where nothing says so."""
+    controllers = [c for obj in snapshot.of("Deployment", "apps") for c in obj.pod_containers]
+    containers = (*controllers, *(container for _, container in running(snapshot, _KUBE_OVN)))
+    off = any(_NO_POLICIES in arguments_of(container) for container in containers)
+    return f"Kube-OVN's controller has {_NO_POLICIES}" if off else ""
 
 
 def _host_namespace(snapshot: ClusterSnapshot) -> str:

@@ -70,7 +70,7 @@ def explain_arriving(
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
         return _hairpin(engine, flow)
     if target is not None and not flow.source.name and _is_masqueraded(engine, flow, target):
-        return _through_a_node(engine, flow)
+        return _through_a_node(engine, flow, target)
     if target is not None and flow.source.name and flow.port == 53 and is_cluster_dns(target):
         cache = node_local_dns(snapshot)
         if cache is not None:
@@ -225,10 +225,12 @@ def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
 
 
 def _is_masqueraded(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> bool:
-    """Whether a client outside the cluster comes through a node that hides its address."""
-    outside = engine.ends(flow)[0].kind is PartyKind.OUTSIDE
-    kept = engine.enforcer.keeps_clients or service.spec.external_traffic_policy == "Local"
-    return is_published(service) and outside and not kept
+    """Whether a client outside the cluster comes through a node that hides its address, or may hide it."""
+    if engine.ends(flow)[0].kind is not PartyKind.OUTSIDE or engine.enforcer.keeps_clients:
+        return False
+    if is_published(service):
+        return service.spec.external_traffic_policy != "Local"
+    return service.spec.cluster_ip not in ("", "None")
 
 
 def is_published(service: Service) -> bool:
@@ -236,10 +238,14 @@ def is_published(service: Service) -> bool:
     return service.spec.type in ("NodePort", "LoadBalancer") or bool(service.external_addresses)
 
 
-def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+def _through_a_node(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
+    published = is_published(service)
     note = (
         "externalTrafficPolicy is Cluster: the node that takes the packet in masquerades it, so policies see a node's "
         f"address and not {flow.source} (externalTrafficPolicy: Local keeps it)"
+        if published
+        else "a client outside the cluster is sent to the ClusterIP by way of a node: where its proxy knows the addresses of "
+        f"pods, it masquerades the packet, and policies see a node's address and not {flow.source}"
     )
     as_sent = engine.explain(flow)
     by_address = engine.enforcer.name is not EnforcerName.CILIUM
@@ -249,8 +255,8 @@ def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
     version = 6 if ":" in flow.source.ip else 4
     sources = [ip for ip in nodes if (":" in ip) == (version == 6)]
     arriving = [engine.explain(msgspec.structs.replace(flow, source=ip_endpoint(ip))) for ip in sources]
-    if engine.enforcer.name is EnforcerName.CILIUM:  # may keep the client's identity, or its address (DSR)
-        arriving.append(as_sent)
+    if arriving and (engine.enforcer.name is EnforcerName.CILIUM or not published):
+        arriving.append(as_sent)  # Cilium may keep the client's identity, or its address (DSR)
     if arriving:
         return _combined(flow, arriving, note)
     if as_sent.ingress.reason in (Reason.DEFAULT, Reason.HOST_NETWORK, Reason.OUTSIDE, Reason.INERT):

@@ -14,6 +14,7 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.left_out.of_nodes import is_of_nodes_alone
 from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
@@ -145,6 +146,10 @@ def _subnet(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
     return PolicyScope(AnyPeer(), None if spec.get("acls") else (beyond,), own)
 
 
+def _antrea(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    return None if is_of_nodes_alone(obj) else PolicyScope(_subject(obj, spec))
+
+
 _READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], PolicyScope | None]] = {
     ("security.istio.io", "AuthorizationPolicy"): _authorization,
     ("networking.istio.io", "Sidecar"): _sidecar,
@@ -158,6 +163,7 @@ _READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], Policy
     ("k8s.ovn.org", "UserDefinedNetwork"): _own_network,
     ("k8s.ovn.org", "ClusterUserDefinedNetwork"): _own_network,
     ("kubeovn.io", "Subnet"): _subnet,
+    ("crd.antrea.io", "ClusterNetworkPolicy"): _antrea,
 }
 
 

@@ -1,7 +1,7 @@
 """The agent's image, built by the project's own Dockerfile on a debootstrapped base: no registry is asked.
 
 podman's storage and the base live in the cache beside the Kubernetes binaries, so that a second run only adds the
-project's own files.
+project's own files. Run as a program, it fills that cache before the tests do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from tests.cluster.harness.binaries import Binaries
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 AGENT = "localhost/kubectl-genainet-agent:test"
 PAUSE = "localhost/genainet-pause:test"
 _BASE = "localhost/genainet-base:small"
+_NO_REGISTRY = ("--isolation", "chroot", "--network", "host", "--pull=never")
 # Of no use in a container, and most of what each node imports.
 _LEFT_OUT = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
 
@@ -53,16 +56,21 @@ class ImageBuilder:
             raise RuntimeError(f"{' '.join(argv)}: {done.stderr[-3000:]}")
         return str(done.stdout)
 
+    def build_agent(self) -> None:
+        """Tags AGENT in podman's storage."""
+        if not self.podman("images", "--quiet", _BASE).strip():
+            _say("making its base, a minimal Debian")
+            self._make_base()
+        _say("building it")
+        self._run([str(ROOT / "scripts/build-image.sh"), "--tag", AGENT, "--base", _BASE, "--", *_NO_REGISTRY])
+
     def build(self) -> Path:
         """One archive with the agent's and the pause image, for `ctr images import`."""
-        if not self.podman("images", "--quiet", _BASE).strip():
-            self._make_base()
-        no_registry = ("--isolation", "chroot", "--network", "host", "--pull=never")
-        self._run([str(ROOT / "scripts/build-image.sh"), "--tag", AGENT, "--base", _BASE, "--", *no_registry])
+        self.build_agent()
         pause = self.scratch / "pause"
         pause.mkdir()
         (pause / "Dockerfile").write_text(f'FROM {_BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
-        self.podman("build", *no_registry, "--tag", PAUSE, str(pause))
+        self.podman("build", *_NO_REGISTRY, "--tag", PAUSE, str(pause))
         self.podman("image", "prune", "--force", "--filter", "until=24h")  # keeps what the next build begins with
         archive = self.scratch / "images.tar"
         self.podman("save", "--multi-image-archive", "--output", str(archive), AGENT, PAUSE)
@@ -80,3 +88,20 @@ class ImageBuilder:
         if tar.returncode:
             raise RuntimeError("tar failed")
         shutil.rmtree(root)
+
+
+def _say(what: str) -> None:
+    print(f"agent's image: {what}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The agent's image in the cache: what takes minutes there is a step of its own, in no test's time."""
+    if os.geteuid() != 0 or not shutil.which("podman") or not shutil.which("debootstrap"):
+        _say("not built: that needs root, podman and debootstrap")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        ImageBuilder(Binaries.built(), Path(scratch)).build_agent()
+
+
+if __name__ == "__main__":
+    main()

@@ -112,7 +112,7 @@ class KubeProxy:
 
     def _syncs(self) -> tuple[int, int]:
         """How often kube-proxy began and ended to write rules, by its log. It writes filter and nat one after the other."""
-        log = self.daemon.log.read_text(errors="replace") if self.daemon is not None else ""
+        log = self.daemon.logged() if self.daemon is not None else ""
         return len(_SYNC_BEGINS.findall(log)), log.count('"SyncProxyRules complete"')
 
     def stop(self) -> None:

@@ -108,6 +108,7 @@ class Daemon:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            self._log_begins = log.tell()
             self.process = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
@@ -126,6 +127,10 @@ class Daemon:
         """Raises RuntimeError with the end of the log when the process is gone."""
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.name} ended with status {self.process.returncode}:\n{self.log_tail()}")
+
+    def logged(self) -> str:
+        """What this process wrote; the file may hold what those before it wrote."""
+        return self.log.read_bytes()[self._log_begins :].decode(errors="replace")
 
     def log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,6 +1,6 @@
 """The lab's iptables rules against those that kube-proxy's own tests expect.
 
-tests/cluster/test_lab_rules.py compares both modes with what the real kube-proxy leaves in the kernel.
+tests/cluster/plane/test_lab_rules.py compares both modes with what the real kube-proxy leaves in the kernel.
 """
 
 from __future__ import annotations

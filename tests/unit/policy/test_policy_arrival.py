@@ -81,7 +81,8 @@ def test_a_hairpin_is_known_only_where_nothing_depends_on_it() -> None:
     [
         ({"type": "LoadBalancer"}, "unknown"),  # one of the nodes is the pod's own, which always reaches it
         ({"type": "NodePort", "externalTrafficPolicy": "Local"}, "allow"),
-        ({}, "allow"),
+        ({}, "unknown"),  # sent to the ClusterIP: a proxy that knows the pods' addresses masquerades it
+        ({"clusterIP": "None"}, "allow"),
     ],
 )
 def test_a_client_outside_comes_as_a_node_where_the_traffic_policy_is_cluster(
@@ -91,6 +92,13 @@ def test_a_client_outside_comes_as_a_node_where_the_traffic_policy_is_cluster(
     policy = netpol("ai/clients", podSelector=labels(app="llama"), ingress=clients)
     e = engine(*PODS, service("ai/llama", {"app": "llama"}, **spec), policy)
     assert arriving(e, "203.0.113.7", "ai/llama", 80, "ai/llama") == expected
+
+
+def test_what_is_the_same_with_and_without_masquerading_to_a_cluster_ip_is_known() -> None:
+    anyone = netpol("ai/anyone", ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])
+    flow = PolicyFlow(end("203.0.113.7"), end("ai/llama"), "TCP", 80)
+    found = explain_arriving(engine(*PODS, service("ai/llama", {"app": "llama"}), anyone), flow, "ai/llama")
+    assert found.verdict.value == "allow" and "is sent to the ClusterIP by way of a node" in found.arrival
 
 
 def test_the_nodes_that_a_client_may_come_through_are_judged() -> None:

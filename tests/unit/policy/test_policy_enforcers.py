@@ -144,3 +144,15 @@ def test_under_kube_network_policies_any_network_policy_keeps_the_baseline_away(
     assert deviation.trait is Trait.BASELINE
     assert ask(PolicyEngine(snapshot(*objects[:-1])), "ai/rag", "ai/llama").verdict.value == "deny"
     assert ask(judge, "ai/llama", "ai/rag").verdict.value == "deny"  # no NetworkPolicy selects rag
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"), [("--enable-np=false", "allow"), ("--enable-np=true", "deny"), ("", "deny")]
+)
+def test_kube_ovn_enforces_nothing_where_its_controller_says_so(option: str, expected: str) -> None:
+    image = "docker.io/kubeovn/kube-ovn:v1.13.1"
+    controller = daemon_set(image, "kube-ovn-controller", option, name="kube-ovn-controller")
+    objects = (pod("a/x", "10.0.0.1"), pod("a/y", "10.0.0.2"), netpol("a/closed"), daemon_set(image, "cni-server"))
+    cluster = engine(*objects, {**controller, "kind": "Deployment"})
+    assert verdict(cluster, "a/x", "a/y") == expected
+    assert cluster.enforcer.inert is (expected == "allow")

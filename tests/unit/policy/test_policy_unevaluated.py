@@ -15,6 +15,7 @@ from tests.unit.policy.policy_cluster import (
     labels,
     namespace,
     netpol,
+    node,
     pod,
     unevaluated,
     verdict,
@@ -138,3 +139,37 @@ def test_a_kind_in_the_wrong_case_is_named() -> None:
     found = unevaluated(*PODS, other("networking.k8s.io/v1", "Networkpolicy", "ai/p", podSelector={}))
     assert (found.field, found.refused_by) == ("kind", RefusedBy.CLIENT)
     assert "the kind is NetworkPolicy" in found.reason
+
+
+def _antrea(*applied: Raw, **spec: Any) -> Raw:
+    metadata = {"name": "nodes"}
+    more = {"appliedTo": list(applied), **spec} if applied else spec
+    return {"apiVersion": "crd.antrea.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": metadata, "spec": more}
+
+
+_GATES = {"nodeSelector": labels(role="gate")}
+_NODES = (node("n1", "192.168.0.1"), node("n2", "192.168.0.2", role="gate"))
+_DROP = {"action": "Drop", "from": [{"podSelector": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "gate", "other", "pods"),
+    [
+        (_antrea(_GATES, ingress=[_DROP]), "unknown", "allow", "allow"),
+        (_antrea(_GATES, {"podSelector": {}}, ingress=[_DROP]), "unknown", "allow", "unknown"),
+        (_antrea(ingress=[{**_DROP, "appliedTo": [_GATES]}]), "unknown", "allow", "allow"),
+        (_antrea({"nodeSelector": {"matchLabels": 1}}, ingress=[_DROP]), "unknown", "unknown", "allow"),
+    ],
+)
+def test_a_policy_of_nodes_leaves_open_what_reaches_those_that_it_selects(
+    policy: Raw, gate: str, other: str, pods: str
+) -> None:
+    cluster = engine(namespace("a"), *_NODES, pod("a/x", "10.0.0.1", node="n1"), pod("a/y", "10.0.0.2"), policy)
+    assert [verdict(cluster, "a/x", target) for target in ("192.168.0.2", "192.168.0.1", "a/y")] == [gate, other, pods]
+
+
+def test_a_policy_of_nodes_may_be_about_any_node_that_is_not_among_the_objects() -> None:
+    cluster = engine(
+        namespace("a"), pod("a/host", "192.168.0.9", host_network=True), pod("a/y", "10.0.0.2"), _antrea(_GATES)
+    )
+    assert verdict(cluster, "a/y", "a/host") == "unknown"

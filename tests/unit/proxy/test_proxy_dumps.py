@@ -1,6 +1,6 @@
 """Rules that the real kube-proxy and the lab wrote, and what real packets then did.
 
-Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-1.3x),
+Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/plane/test_kube_proxy_packets.py (kube-proxy-1.3x),
 tests/vm/test_kube_proxy_ipvs.py (ipvs) and tests/lab/rules/test_proxy_lab_rules.py (lab-*); those of 1.20 are kept as they were.
 """
 
