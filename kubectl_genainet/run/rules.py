@@ -27,9 +27,9 @@ from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_repor
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
-from kubectl_genainet.run.seen_twice import seen_twice
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.watch import seen_twice
 
 Dumps = Mapping[str, Sequence[RulesetDump]]
 

@@ -28,9 +28,9 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, must_be_read, not_found, parse_target
 from kubectl_genainet.run.doctor.measure import measure_dns, recorded_dns
 from kubectl_genainet.run.fabric import begin_with_gpu_pods
-from kubectl_genainet.run.seen_twice import seen_twice
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.watch import seen_twice
 
 MEASURED = frozenset({Need.DNS, Need.FABRIC})
 MEASURE_S = 8.0  # longer than a resolver's 5 s, so that a query that was lost shows

@@ -102,7 +102,7 @@ Found = Callable[[Source], list[str]]
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr("kubectl_genainet.run.seen_twice.sleep", waited.append)
+    monkeypatch.setattr("kubectl_genainet.run.watch.sleep", waited.append)
     return waited
 
 
