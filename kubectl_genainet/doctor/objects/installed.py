@@ -106,6 +106,10 @@ class Installed:
         return None if then is None or self.now is None else self.now - then
 
     @cached_property
+    def rdma(self) -> platform.RdmaResources:
+        return platform.rdma_resources(self.snapshot)
+
+    @cached_property
     def services_by_key(self) -> Mapping[tuple[str, str], Service]:
         return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
 

@@ -11,7 +11,7 @@ from kubectl_genainet.model.kube import KubeObject, ObjectMeta, Service, Service
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
 _KSERVE, _RAY = "serving.kserve.io", "ray.io"
 # Of KServe: the mode without Knative, which is the cluster's default where an administrator says so.
-_DEPLOYMENT_MODE, _WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployment", "Standard")
+KSERVE_MODE, KSERVE_WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployment", "Standard")
 _RAY_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "serve": 8000}
 
 
@@ -79,7 +79,7 @@ def _of_inference(obj: KubeObject) -> Iterator[Service]:
     Which ports they have, the runtime and the cluster's configuration tell (Knative's gateway; headless or not).
     """
     parts = [part for part in ("transformer", "predictor", "explainer") if at(obj.raw, "spec", part) is not None]
-    raw = obj.annotations.get(_DEPLOYMENT_MODE) in _WITHOUT_KNATIVE
+    raw = obj.annotations.get(KSERVE_MODE) in KSERVE_WITHOUT_KNATIVE
     for part in parts:
         pods = {"app": f"isvc.{obj.name}-{part}"}
         yield _service(obj, f"{obj.name}-{part}", (), pods)

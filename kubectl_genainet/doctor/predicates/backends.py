@@ -69,3 +69,10 @@ def strangers(cluster: Cluster, service: Service, port: ServicePort) -> tuple[Wo
     programs = {program for w in serving for program in _programs(w)}
     others = (w for w in selected if any(c.ports for c in w.containers) and not declares(cluster, w, port))
     return tuple(w for w in others if not programs & _programs(w))
+
+
+def granted_by_aibrix(cluster: Cluster, namespace: str, name: str) -> bool:
+    """Whether a Service is of a model that AIBrix's controller knows by its labels: it makes a ReferenceGrant for it."""
+    service = cluster.service(namespace, name)
+    behind = cluster.workloads_of(service) if service is not None else ()
+    return any("model.aibrix.ai/name" in w.labels for w in behind)

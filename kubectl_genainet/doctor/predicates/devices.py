@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
@@ -45,9 +46,19 @@ def _objects(value: str) -> list[dict[str, object]]:
     return items(json_in(value))
 
 
-def rdma_requests(container: ContainerSpec) -> list[str]:
-    """The RDMA resources that a container asks for; EFA, which needs other things, is not among them."""
-    return [name for name in container.requests if _RDMA.search(name) and not name.startswith("vpc.amazonaws.com/")]
+def rdma_requests(cluster: Cluster, container: ContainerSpec) -> list[str]:
+    """The RDMA resources that a container asks for; EFA, which needs other things, is not among them.
+
+    The configuration of the device plugins tells, where it is here, else the name.
+    """
+    return [name for name in device_requests(container) if _is_rdma(cluster, name)]
+
+
+def _is_rdma(cluster: Cluster, resource: str) -> bool:
+    if resource.startswith("vpc.amazonaws.com/"):
+        return False
+    told = cluster.rdma.says(resource)
+    return bool(_RDMA.search(resource)) if told is None else told
 
 
 def device_requests(container: ContainerSpec) -> list[str]:

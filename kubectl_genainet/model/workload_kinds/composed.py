@@ -38,7 +38,8 @@ def kserve_model(component: Mapping[str, Any]) -> Composed | None:
     model = component.get("model")
     if component.get("containers") or not isinstance(model, dict):
         return None
-    return Composed({**component, "containers": [{"name": "kserve-container", **model}]}, "model")
+    container = {**model, "name": model.get("name") or "kserve-container"}
+    return Composed({**component, "containers": [container]}, "model")
 
 
 # The NIM Operator's own probes, for those that are not disabled.

@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, condition, items, mapping, number, sh, text
-from kubectl_genainet.doctor.predicates.backends import lacks_port, mend_backend
+from kubectl_genainet.doctor.predicates.backends import granted_by_aibrix, lacks_port, mend_backend
 from kubectl_genainet.doctor.predicates.edits import edit, on_object, set_in
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
@@ -220,6 +220,9 @@ def reference_grant(cluster: Cluster) -> Problems:
                 for g in grants
             )
             elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
+            if elsewhere and granted_by_aibrix(cluster, namespace, name):
+                yield NotChecked(str(route.ref), f"AIBrix grants what leads to its models in {namespace}")
+                continue
             held = any((o.namespace, o.name) == (namespace, name) for o in cluster.snapshot.of(kind))
             if elsewhere and (route.unplaced or not held):
                 yield NotChecked(str(route.ref), f"{route.ref} names no namespace" if route.unplaced else elsewhere)

@@ -8,10 +8,11 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, GROUP, STREAM_S, backends_of
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.made_services import KSERVE_MODE, KSERVE_WITHOUT_KNATIVE
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, strings, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.edits import set_in
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
 
@@ -39,6 +40,13 @@ def _limits(obj: KubeObject) -> Iterator[tuple[str, Any]]:
             return
 
 
+def _without_knative(obj: KubeObject) -> bool:
+    """Whether an InferenceService runs as a plain Deployment that OpenShift AI gives no Route: KServe's Ingress takes no
+    timeout, its HTTPRoute does."""
+    exposed = obj.labels.get("networking.kserve.io/visibility") == "exposed"
+    return obj.annotations.get(KSERVE_MODE) in KSERVE_WITHOUT_KNATIVE and not exposed
+
+
 @check(Area.HEALTH, Severity.WARNING)
 def serving_stream_timeout(cluster: Cluster) -> Problems:
     """A serving system cuts a token stream.
@@ -46,7 +54,7 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
     Looks at timeoutSeconds, responseStartTimeoutSeconds and idleTimeoutSeconds of Knative Services that serve models, at
     timeout of a KServe InferenceService's components and at the timeouts of an LLMInferenceService's own routes; five
     minutes, Knative's default, is taken as enough. Models that answer at once (embeddings, rerankers, classifiers) are left
-    out. A warning: short answers pass.
+    out. Without Knative the cluster's kind of ingress decides whether it holds: not checked. A warning: short answers pass.
 
     Why: Knative's queue-proxy and the gateway end the request when the time is over, though tokens still come: the client
     sees an unexpected end, or 504 before the first token.
@@ -60,7 +68,11 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
         obj = cluster.object_of(workload)
         for field, value in _limits(obj) if obj is not None and workload.part in ("", "predictor", "main") else ():
             limit = seconds(f"{value}s" if isinstance(value, int) else value) if value is not None else None
-            if limit is not None and 0 < limit < STREAM_S:
+            if limit is not None and 0 < limit < STREAM_S and obj is not None and _without_knative(obj):
+                yield NotChecked(
+                    str(obj.ref), f"{field}: without Knative the cluster's kind of ingress decides whether it holds"
+                )
+            elif limit is not None and 0 < limit < STREAM_S:
                 yield Problem(
                     f"streams of a model are cut after {limit:g} s",
                     workload.ref,

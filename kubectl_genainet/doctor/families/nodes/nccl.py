@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.devices import GKE_INTERFACES, pod_devices, rdma_requests
+from kubectl_genainet.doctor.predicates.devices import GKE_INTERFACES, device_requests, pod_devices, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import unset_variable
 from kubectl_genainet.model.finding import Remedy, Severity
 
@@ -63,8 +63,8 @@ def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) 
         yield nccl, why, Severity.WARNING
 
 
-def _transports(container: ContainerSpec, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
-    efa, rdma = container.amount(EFA_RESOURCE) > 0, rdma_requests(container)
+def _transports(cluster: Cluster, container: ContainerSpec, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
+    efa, rdma = container.amount(EFA_RESOURCE) > 0, rdma_requests(cluster, container)
     provider, net, plugin = env.get("FI_PROVIDER"), env.get("NCCL_NET"), env.get("NCCL_NET_PLUGIN")
     disabled, p2p = env.get("NCCL_IB_DISABLE"), env.get("NCCL_P2P_DISABLE")
     if provider and efa and provider.value not in ("", "efa"):
@@ -74,7 +74,7 @@ def _transports(container: ContainerSpec, env: Mapping[str, Variable]) -> Iterat
     if net and (efa or rdma) and net.value == "Socket":
         yield net, "NCCL is told to use TCP", Severity.WARNING
     over_ofi = env.get("HCCL_OVER_OFI")
-    if over_ofi and over_ofi.value == "1" and container.amount("habana.ai/gaudi") and not (efa or rdma):
+    if over_ofi and over_ofi.value == "1" and container.amount("habana.ai/gaudi") and not device_requests(container):
         yield over_ofi, "HCCL is told to use libfabric, and neither EFA nor RDMA is requested", Severity.WARNING
     if plugin and efa and plugin.value == "none":
         yield plugin, "without its plugin NCCL cannot use EFA", Severity.WARNING
@@ -87,7 +87,7 @@ def _transports(container: ContainerSpec, env: Mapping[str, Variable]) -> Iterat
 def pitfalls(cluster: Cluster, workload: Workload) -> Iterator[tuple[ContainerSpec, Pitfall]]:
     for container in workload.containers:
         env = cluster.variables(workload, container)
-        for pitfall in (*_sockets(cluster, workload, env), *_transports(container, env)):
+        for pitfall in (*_sockets(cluster, workload, env), *_transports(cluster, container, env)):
             yield container, pitfall
 
 

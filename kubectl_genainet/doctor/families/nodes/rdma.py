@@ -41,8 +41,9 @@ def rdma_memlock(cluster: Cluster) -> Problems:
     """A pod with an RDMA device may not lock memory.
 
     Looks at containers that request an RDMA resource of the SR-IOV or the shared device plugin, and at
-    securityContext.capabilities.add: IPC_LOCK, unless they are privileged. EFA's provider registers memory without it and
-    is left out.
+    securityContext.capabilities.add: IPC_LOCK, unless they are privileged. Which resources are RDMA, SriovNetworkNodePolicy
+    (isRdma), NicClusterPolicy and the plugins' ConfigMaps tell where they are among the objects, else the name. EFA's
+    provider registers memory without it and is left out.
 
     Why: RDMA registers pinned memory. Without the capability the limit of the container runtime (RLIMIT_MEMLOCK) holds;
     registration fails with ENOMEM, and NCCL stops or falls back to TCP. A warning: a runtime may be set to no limit.
@@ -52,7 +53,7 @@ def rdma_memlock(cluster: Cluster) -> Problems:
     man 2 mlock, man 7 capabilities
     """
     for workload, container in _containers(cluster):
-        requests = rdma_requests(container)
+        requests = rdma_requests(cluster, container)
         added = strings(container.raw, "securityContext", "capabilities", "add")
         if not requests or privileged(container) or any(c in _ALL for c in added):
             continue
@@ -69,6 +70,13 @@ def rdma_memlock(cluster: Cluster) -> Problems:
             Remedy("Add IPC_LOCK.", command=edit_container(workload, container, "securityContext", change)),
             severity=Severity.INFO if requests == [_COREWEAVE] else None,
         )
+
+
+def _given_by_kuberay(workload: Workload, container: ContainerSpec) -> bool:
+    """Whether KubeRay mounts a memory volume at /dev/shm, for Ray's object store."""
+    kind = workload.ref.kind
+    ray = kind.startswith("RayCluster") or (workload.group == "ray.io" and workload.part != "submitter")
+    return ray and container.field == workload.containers[0].field
 
 
 def _serves_kubelet(workload: Workload) -> bool:
@@ -132,7 +140,8 @@ def shared_memory(cluster: Cluster) -> Problems:
 
     Looks at containers that request two or more GPUs or Gaudi cards, each of which has a process of its own: a memory volume
     at /dev/shm with a sizeLimit below 1 GiB, or none at all (64 MiB) where the command line shards one model over them
-    (--tensor-parallel-size, --num-shard) or starts a process for each (torchrun's --nproc-per-node). hostIPC is the node's.
+    (--tensor-parallel-size, --num-shard) or starts a process for each (torchrun's --nproc-per-node). hostIPC is the node's,
+    and the first container of a Ray pod gets a memory volume of its own memory's size from KubeRay.
 
     Why: the processes of one server or job exchange data through /dev/shm; with 64 MiB they stop with "No space left on
     device" or a bus error. A warning: NCCL over NVLink needs little of it.
@@ -148,7 +157,7 @@ def shared_memory(cluster: Cluster) -> Problems:
         shards = max((int(a or b) for a, b in _SHARDS.findall(line)), default=0)
         if memory is not None and (memory[1] == 0 or memory[1] >= ENOUGH):
             continue
-        if memory is None and shards < 2:
+        if memory is None and (shards < 2 or _given_by_kuberay(workload, container)):
             continue
         if memory is None and _merged_with_presets(workload):
             yield NotChecked(str(workload.ref), f"/dev/shm: {_PRESETS}")

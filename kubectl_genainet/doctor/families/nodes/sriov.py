@@ -33,17 +33,20 @@ def networks(workload: Workload) -> list[tuple[str, str]]:
     return out
 
 
-def _sriov_requests(workload: Workload) -> list[tuple[str, str]]:
+def _sriov_requests(cluster: Cluster, workload: Workload) -> list[tuple[str, str]]:
     """(field, resource) of requests for virtual functions."""
     return [
         (workload.field(f"{c.field}.resources.requests[{name}]"), name)
         for c in workload.containers
         for name in c.requests
-        if any(name.startswith(p) for p in _PREFIXES)
-        and (
-            "sriov" in name
-            or "vf" in name
-            or name.startswith(("rdma/", "mellanox.com/", "nvidia.com/rdma", "openshift.io/"))
+        if cluster.rdma.says(name)
+        or (
+            any(name.startswith(p) for p in _PREFIXES)
+            and (
+                "sriov" in name
+                or "vf" in name
+                or name.startswith(("rdma/", "mellanox.com/", "nvidia.com/rdma", "openshift.io/"))
+            )
         )
     ]
 
@@ -63,7 +66,7 @@ def sriov_invisible(cluster: Cluster) -> Problems:
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace):
             continue
-        requests, wanted = _sriov_requests(workload), networks(workload)
+        requests, wanted = _sriov_requests(cluster, workload), networks(workload)
         if not requests and not wanted:
             continue
         evidence = [seen(workload.ref, field, name, f"requests {name}") for field, name in requests]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, named, number
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, named, number, text
 from kubectl_genainet.doctor.objects.recognise import runs_model_server
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
@@ -62,12 +62,18 @@ def _probe(cluster: Cluster, workload: Workload, container: ContainerSpec, name:
     return Remedy(f"Probe {path}, which answers 200 only when the model is loaded.", command=command)
 
 
+def _runs_once(workload: Workload) -> bool:
+    """Whether it is a bare pod that ends: a trial of a server, to which nothing sends requests by its readiness."""
+    return workload.ref.kind == "Pod" and text(workload.template.spec, "restartPolicy") in ("Never", "OnFailure")
+
+
 @check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def readiness_probe(cluster: Cluster) -> Problems:
     """A model server has no readiness probe.
 
     Looks at the readinessProbe of the serving container of recognised model servers. A startupProbe that asks the model
-    waits for it as well: until it has passed, the pod is not ready.
+    waits for it as well: until it has passed, the pod is not ready. A bare pod that is not restarted, or only when it
+    fails, is left out where no Service selects it.
 
     Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
     in several is refused. A warning: requests fail while a new pod loads its model, not afterwards.
@@ -77,9 +83,9 @@ def readiness_probe(cluster: Cluster) -> Problems:
     for workload, recognised in cluster.model_servers:
         container = serving_container(workload)
         probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
-        registers = recognised.stack in _REGISTER and not cluster.services_of(workload)
+        uncalled = not cluster.services_of(workload) and (recognised.stack in _REGISTER or _runs_once(workload))
         waits = container is not None and _startup_waits(container, recognised.stack)
-        if container is None or container.probe("readinessProbe") or probed or registers or waits:
+        if container is None or container.probe("readinessProbe") or probed or uncalled or waits:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
