@@ -174,9 +174,13 @@ class _Request:
         """Raises UsageError, or GenainetError, for arguments that do not go together."""
         if (self.report or self.output == "markdown") and self.of_single_flows:
             raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
-        if self.watch and (self.of_single_flows or self.files or self.report or not source.live):
+        if self.asks_why and not self.flow:
+            raise click.UsageError("FLOW is missing: rules why SRC DST:PORT")
+        if self.watch and not source.live:
+            raise click.UsageError("--watch looks at live nodes again and again: leave out --from and --manifests")
+        if self.watch and (self.of_single_flows or self.files or self.report):
             raise click.UsageError(
-                "--watch shows what is programmed on live nodes: leave out --report and what is of single flows"
+                "--watch shows what is programmed on live nodes: leave out --ruleset, --report and what is of single flows"
             )
         if self.flow and not self.asks_why:
             raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")

@@ -129,3 +129,39 @@ def test_without_a_cluster_nothing_is_completed_and_nothing_is_said(tmp_path: Pa
         check=True,
     )
     assert (done.stdout, done.stderr) == (":4\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "candidates"),
+    [
+        (["trace"], "svc/my", ["svc/my-llama-svc"]),
+        (["explain", "deploy/chatbot-ui"], "svc/q", ["svc/qdrant"]),
+        (["drops", "-n"], "kube", ["kube-system"]),
+        (["rules", "--node"], "", ["node-1", "node-2", "node-3"]),
+        (["rules"], "w", ["why"]),
+        (["rules", "why"], "", ["pod/", "svc/"]),
+        (["rules", "why", "10.0.0.1"], "svc/rag", ["svc/rag-app"]),
+    ],
+)
+def test_names_are_those_of_the_source_that_is_named_and_not_of_the_cluster(
+    kubeconfig: str, words: list[str], incomplete: str, candidates: list[str]
+) -> None:
+    bundle = str(Path(__file__).parents[2] / "golden" / "bundles" / "healthy.gnb")
+    verb, *others = words
+    assert complete([verb, "--from", bundle, *others], incomplete) == (candidates, ":4")
+
+
+def test_manifests_that_come_once_are_not_read_for_names(kubeconfig: str) -> None:
+    assert complete(["explain", "--manifests", "-"], "pod/") == ([], ":4")
+
+
+def test_names_in_manifests_are_completed(kubeconfig: str, tmp_path: Path) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "ui-0", "namespace": "chat"},
+        "spec": {"containers": []},
+    }
+    (tmp_path / "pod.json").write_text(json.dumps(pod))
+    words = ["explain", "--manifests", str(tmp_path), "-n", "chat"]
+    assert complete(words, "pod/") == (["pod/ui-0"], ":4")
