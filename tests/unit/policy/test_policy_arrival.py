@@ -61,6 +61,20 @@ def test_a_pod_may_leave_the_mesh_of_its_namespace() -> None:
     assert arriving(engine(ambient, plain, PODS[5], ONLY_9090), "ai/rag", "ai/llama", 9090) == "allow"
 
 
+@pytest.mark.parametrize(
+    ("probes", "expected"),
+    [([], "unknown"), ([{"from": [{"ipBlock": {"cidr": "169.254.7.127/32"}}]}], "allow")],
+)
+def test_a_node_reaches_its_pods_of_the_ambient_mesh_with_another_address(probes: list[Raw], expected: str) -> None:
+    ambient = namespace("ai", **{"istio.io/dataplane-mode": "ambient"})
+    tunnel = {"ports": [{"port": 15008}]}
+    e = engine(ambient, *PODS[1:], netpol("ai/in", podSelector=labels(app="llama"), ingress=[tunnel, *probes]))
+    assert arriving(e, "192.168.0.2", "ai/llama", 9090) == expected
+    assert arriving(e, "192.168.0.1", "ai/llama", 9090) == "deny"  # another node keeps its own
+    assert arriving(e, "192.168.0.2", "ai/llama", 53, protocol="UDP") == "allow"
+    assert arriving(engine(ambient, *PODS[1:]), "192.168.0.2", "ai/llama", 9090) == "allow"
+
+
 def test_a_hairpin_is_known_only_where_nothing_depends_on_it() -> None:
     own = service("ai/llama", {"app": "llama"})
     deny = admin(
