@@ -121,3 +121,21 @@ def everything(streams: Streams, timeout: float = 30.0) -> list[Event]:
         if event is not None:
             events.append(event)
     return events
+
+
+def ends_early(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node))
+    sock.sendall(b"0\r\n\r\n")
+
+
+def ends_within_a_record(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node))
+    sock.sendall(b'5\r\n{"kin\r\n0\r\n\r\n')
+
+
+def begins_with_something_else(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, Bye(node=node, emitted=0, sent=0, lost=0, reason="x"))
+    sock.sendall(b"0\r\n\r\n")

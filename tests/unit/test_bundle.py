@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kubectl_genainet import bundle as bundle_module
+from kubectl_genainet import wire
 from kubectl_genainet.bundle import BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -81,6 +82,37 @@ def test_a_bundle_is_its_owners_only(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
+def test_it_is_so_from_its_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its mode is set, and on a file system where none can be."""
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuses)
+    write(tmp_path / "b")
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+
+
+def test_after_a_full_disk_nothing_is_written_behind_the_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room again: what follows would look like a recording without a loss."""
+    really, calls = os.write, [0]
+
+    def full_once(fd: int, data: bytes) -> int:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really(fd, data)
+
+    monkeypatch.setattr(bundle_module, "_MEMBER", 1000)
+    monkeypatch.setattr(os, "write", full_once)
+    with BundleWriter(tmp_path / "b", new_header("trace", {}, ""), ClusterSnapshot((POD,))) as bundle:
+        for number in range(100):
+            bundle.write(msgspec.structs.replace(LOST, count=number))
+    monkeypatch.undo()
+    counts = [event.count for event in read_bundle(tmp_path / "b").events if isinstance(event, LostEvents)]
+    assert bundle.problem and counts == list(range(len(counts))) and 0 < len(counts) < 100
+
+
 def test_a_full_disk_leaves_a_bundle_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = [2]
     really = os.write
@@ -136,6 +168,15 @@ def test_a_bundle_that_unpacks_without_end_is_refused_at_once(tmp_path: Path) ->
     with pytest.raises(GenainetError, match="unpacks to more than"):
         read_bundle(tmp_path / "b")
     assert time.process_time() - begun < 2
+
+
+def test_a_record_beyond_its_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_RECORD", 2000)
+    write(tmp_path / "b")
+    with gzip.open(tmp_path / "b", "ab") as file:
+        file.write(b'{"kind":"lost","node":"' + b"0" * 3000 + b'","probe":"","count":1,"where":""}\n')
+    with pytest.raises(GenainetError, match="unpacks to more than"):
+        read_bundle(tmp_path / "b")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,10 @@ from tests.unit.agentfleet import (
     Fleet,
     Talk,
     asked,
+    begins_with_something_else,
     breaks_off,
+    ends_early,
+    ends_within_a_record,
     everything,
     hangs,
     head,
@@ -74,6 +77,9 @@ def test_one_agent_that_fails_and_one_that_hangs_leave_198_alone(fleet: Fleet, m
         (is_another_program, "can't read"),
         (is_newer, f"speaks protocol {wire.PROTOCOL + 1}"),
         (breaks_off, "node a"),
+        (ends_early, "the stream of node a ended without its last record"),
+        (ends_within_a_record, "broke off in the middle of a record"),
+        (begins_with_something_else, "the process answering on node a is not a genainet agent"),
     ],
 )
 def test_failure_names_the_node_and_the_reason(fleet: Fleet, talk: Talk, says: str) -> None:

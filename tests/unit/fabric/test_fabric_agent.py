@@ -13,7 +13,7 @@ import pytest
 from kubectl_genainet.agent.fabric import netlink, nics, report
 from kubectl_genainet.agent.fabric.nics import _TROUBLE
 from kubectl_genainet.agent.fabric.report import read_fabric, users_of
-from kubectl_genainet.agent.fabric.sysfs import MAX_COUNTERS, read_devices
+from kubectl_genainet.agent.fabric.sysfs import MAX_COUNTERS, MAX_DEVICES, MAX_GIDS, read_devices
 from kubectl_genainet.agent.serve.limits import MAX_ADDRESSES, checked_addresses
 from kubectl_genainet.errors import InputError
 from tests.unit.fabric.fabric_nodes import device_answer, message, queue_pair_answer, word, write_tree
@@ -50,6 +50,26 @@ def test_counters_that_are_none_or_without_end_are_left_out(tmp_path: Path) -> N
     (folder / "aa_0002").mkdir()
     counters = read_devices(tmp_path)[1].ports[0].counters
     assert len(counters) == MAX_COUNTERS - 3 and "aa_0000" not in counters
+
+
+def test_devices_ports_gids_and_words_have_bounds(tmp_path: Path) -> None:
+    """A driver writes these files; names and words that are none do no harm."""
+    for number in range(MAX_DEVICES + 4):
+        (tmp_path / f"mlx5_{number}").mkdir()
+    (tmp_path / "a\x1b[2J\nname").mkdir()
+    (tmp_path / os.fsdecode(b"b\xff")).mkdir()
+    ports = tmp_path / "mlx5_0" / "ports"
+    for number in range(20):
+        (ports / str(number)).mkdir(parents=True)
+    (ports / "0" / "state").write_bytes(b"4: \xff" + b"x" * 10_000)
+    (ports / "0" / "gids").mkdir()
+    for number in range(MAX_GIDS + 6):
+        (ports / "0" / "gids" / str(number)).write_text("fe80::1\n")
+    found = read_devices(tmp_path)
+    assert len(found) == MAX_DEVICES and all(device.name.startswith("mlx5_") for device in found)
+    assert len(found[0].ports) == 16
+    assert len(found[0].ports[0].gids) == MAX_GIDS
+    assert found[0].ports[0].state.startswith("\ufffdxxx") and len(found[0].ports[0].state) < 200
 
 
 def test_queue_pairs_are_counted_by_process_and_the_kernels_left_out() -> None:

@@ -39,11 +39,14 @@ def _bomb(repeat: str) -> str:
         '{} {"a":' + "9" * 60_000 + "}",
         "a: 0x" + "f" * 60_000,
         "a: " + "9" * 60_000,
+        '{"a": 99999999999999999999}',  # 67 bits
+        '{} {"a": 99999999999999999999}',
+        "a: 99999999999999999999",
         "a: !!set {x, y}",
         "a: !!binary eA==",
         "a: !!python/object/apply:os.system [true]",
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_it_is_refused_soon_and_cheaply(text: str) -> None:
     tracemalloc.start()
