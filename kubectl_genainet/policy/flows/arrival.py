@@ -40,6 +40,9 @@ from kubectl_genainet.policy.model import (
 )
 
 _LOCAL_DNS = "169.254.20.10"
+_CILIUMS_ENVOY = (
+    "192.192.192.192"  # the endpoint of Services that Cilium makes for its Ingresses and Gateways; nobody has it
+)
 _OF_PROBES = {
     4: "169.254.7.127",
     6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
@@ -69,6 +72,8 @@ def explain_arriving(
         if tunnel.certain:
             return msgspec.structs.replace(inside, arrival=tunnel.note)
         return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+    if service and flow.destination.ip == _CILIUMS_ENVOY:
+        return _to_envoy(engine, flow)
     if engine.enforcer.other_family_open and _of_another_family(engine, flow):
         return _past_policies(engine, flow)
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
@@ -198,6 +203,17 @@ def _from_a_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
         "nodes comes from there and not from its own address"
     )
     return _combined(flow, [plain, *ways], note)
+
+
+def _to_envoy(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    """A connection that Envoy on a node takes, and goes on with to backends that its routes name."""
+    note = (
+        "the Service is Cilium's own, for an Ingress or a Gateway: Envoy on a node takes the connection, and goes on to the "
+        "backends of its routes as the entity ingress; which these are is not evaluated"
+    )
+    explanation = msgspec.structs.replace(engine.explain(flow), arrival=note)
+    closed = explanation.egress.reason not in (Reason.DEFAULT, Reason.INERT, Reason.OUTSIDE, Reason.HOST_NETWORK)
+    return _opened(explanation, (*((Direction.EGRESS,) if closed else ()), Direction.INGRESS), note)
 
 
 def _into_ambient(engine: PolicyEngine, flow: PolicyFlow) -> bool:
