@@ -8,6 +8,7 @@ shell prompt is no place for errors.
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -15,9 +16,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from kubectl_genainet.cli import VERBS, cli
+from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
 NO_FILES, FILES = ":4", ":0"
 _TIMEOUT_S = 2.0
+DEADLINE_S = 5.0  # of all of it: an API server that trickles, a credential plugin that asks for something
 _TARGETS = {
     "svc": "/api/v1/{}services",
     "pod": "/api/v1/{}pods",
@@ -26,17 +29,34 @@ _TARGETS = {
     "ds": "/apis/apps/v1/{}daemonsets",
     "job": "/apis/batch/v1/{}jobs",
 }
+_KINDS = {
+    "services": "Service",
+    "pods": "Pod",
+    "deployments": "Deployment",
+    "statefulsets": "StatefulSet",
+    "daemonsets": "DaemonSet",
+    "jobs": "Job",
+    "namespaces": "Namespace",
+    "nodes": "Node",
+}
 _POD_OPTIONS = {"from_pod"}
 
 
 def main() -> None:
     """Reads the command line, prints candidates; always succeeds."""
     *words, incomplete = sys.argv[1:] or [""]
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
     try:
         lines, directive = complete(words, incomplete)
     except Exception:  # see above
         lines, directive = [], NO_FILES
+    signal.setitimer(signal.ITIMER_REAL, 0)
     print("\n".join([*lines, directive]))
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError
 
 
 def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
@@ -56,8 +76,9 @@ def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
 
 
 def _is_word(name: str) -> bool:
-    """Whether a shell takes the name for one word, as it is: a kubeconfig that somebody sent may hold any."""
-    return name.isprintable() and shlex.quote(name) == name
+    """Whether a shell takes the name for one word, as it is, and the plugin for no option: a kubeconfig that somebody sent may
+    hold any. "=ls" is the path of ls to zsh."""
+    return name[:1].isalnum() and shlex.quote(name) == name
 
 
 def _context(words: list[str]) -> click.Context:
@@ -117,8 +138,10 @@ def _from_cluster(param: click.Parameter, context: click.Context, incomplete: st
         return _names(context, "/api/v1/nodes")
     if param.name in _POD_OPTIONS:
         return [f"pod/{name}" for name in _names(context, "/api/v1/{}pods")]
+    if isinstance(param, click.Argument) and context.command.name == "rules" and param.name == "flow":
+        return [end for end in _targets(context, incomplete) if end.startswith(("pod/", "svc/"))]
     if isinstance(param, click.Argument) and param.name and "target" in param.name:
-        return _targets(context, incomplete)
+        return [*_targets(context, incomplete), *(["why"] if context.command.name == "rules" else ())]
     return None
 
 
@@ -138,6 +161,38 @@ def _contexts(context: click.Context) -> list[str]:
 
 def _names(context: click.Context, path: str) -> list[str]:
     """Names of the objects at a path; "{}" in it takes the namespace of the command line, or the context's."""
+    choice = _choice(context)
+    return _names_in_cluster(context, path) if choice.is_cluster else _names_in(choice, path)
+
+
+def _choice(context: click.Context) -> SourceChoice:
+    """Where the command line says that the objects are."""
+    from kubectl_genainet.commands.options import split_from
+
+    bundle = context.params.get("bundle") or ""
+    return SourceChoice(
+        bundle=bundle if isinstance(bundle, str) else split_from(bundle)[0] or "",
+        lab=context.params.get("lab") or "",
+        manifests=tuple(context.params.get("manifests") or ()),
+        namespace=context.params.get("namespace") or "",
+        all_namespaces=bool(context.params.get("all_namespaces")),
+    )
+
+
+def _names_in(choice: SourceChoice, path: str) -> list[str]:
+    """Names in a lab, a bundle or manifests; none of what can't be read again (standard input) or takes long (a table)."""
+    if is_table(choice.bundle) or "-" in choice.manifests:
+        return []
+    source = choice.open(lambda _: None)
+    group = path.split("/")[2] if path.startswith("/apis/") else ""
+    plural = path.rpartition("/")[2]
+    namespaced = plural.startswith("{}")
+    kind = _KINDS[plural.removeprefix("{}")]
+    where = source.scope_namespace if namespaced else ""
+    return [obj.name for obj in source.snapshot().of(kind, group) if where in ("", obj.namespace)]
+
+
+def _names_in_cluster(context: click.Context, path: str) -> list[str]:
     from kubectl_genainet.kube.client import connect
     from kubectl_genainet.model.user import Impersonation
 

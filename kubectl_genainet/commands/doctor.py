@@ -133,8 +133,12 @@ def command(
             return doctor(source, options, reporter)
 
     if watch:
-        if write_baseline or not source.live:
-            raise click.UsageError("--watch checks a live cluster or lab, without --write-baseline")
+        if not source.live:
+            raise click.UsageError(
+                "--watch checks a live cluster or lab again and again: leave out --from and --manifests"
+            )
+        if write_baseline:
+            raise click.UsageError("--watch does not go with --write-baseline")
         show_each(
             watched_source(source, examine, lambda examined: examined.report.wrong, messages.warn),
             lambda examined: _show(examined.report, output, examined.snapshot),

@@ -85,11 +85,15 @@ def command(
         if source_target or only_patch or watch:
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST, --patch or --watch")
         return _print_lines(source, flows, enforcer or "", output)
+    if source_target is not None and target is None and len(ends := source_target.split()) == 2:
+        source_target, target = ends  # in one pair of quotes
     if source_target is None or target is None:
         missing = "DST is" if source_target is not None else "SRC and DST are"
         raise click.UsageError(f"{missing} missing (or --flows FILE)")
-    if watch and (only_patch or not source.live):
-        raise click.UsageError("--watch shows the answer for a live cluster or lab, without --patch")
+    if watch and not source.live:
+        raise click.UsageError("--watch asks a live cluster or lab again and again: leave out --from and --manifests")
+    if watch and only_patch:
+        raise click.UsageError("--watch does not go with --patch")
     explain = partial(FlowsBetween, source, source_target, target, protocol=protocol or "", enforcer=enforcer or "")
     if watch:
         answers = watched_source(source, explain, lambda answer: answer.flows, Messages().warn, nodes=False)

@@ -42,7 +42,7 @@ def command() -> None:
     """
 
 
-@command.command("up")
+@command.command("up", short_help="Bring a lab up: the chatbot, or manifests")
 @name_option
 @click.option("--nodes", default=3, show_default=True, help="Number of nodes.")
 @click.option(
@@ -98,7 +98,7 @@ def up(
     tell(f"NetworkPolicies are enforced by {up.policy_enforcer}")
 
 
-@command.command("down")
+@command.command("down", short_help="Remove a lab, and nothing else")
 @name_option
 @click.option("--all", "all_labs", is_flag=True, help="All labs of this machine.")
 def down(name: str, all_labs: bool) -> None:
@@ -116,7 +116,7 @@ def down(name: str, all_labs: bool) -> None:
         tell(f"lab {each} is down")
 
 
-@command.command("status")
+@command.command("status", short_help="Show a lab: modes, pods, agents, incidents")
 @name_option
 @watch_option("Then show it again when it changes, until Ctrl-C.")
 @output_option("table", "wide", "json", "yaml", templates=True)
@@ -146,7 +146,7 @@ def status(name: str, watch: bool, output: str) -> None:
     click.get_current_context().exit(0 if lab.state == "up" else 1)
 
 
-@command.command("list")
+@command.command("list", short_help="List the labs of this machine")
 @output_option("table", "json", "yaml", "name", templates=True)
 def list_labs(output: str) -> None:
     """List the labs of this machine.
@@ -169,7 +169,11 @@ def list_labs(output: str) -> None:
             write(lab)
 
 
-@command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@command.command(
+    "exec",
+    short_help="Run a command in the network of a pod",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @name_option
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the pod.")
 @click.argument("pod")
@@ -191,7 +195,7 @@ def _complete_incident(_context: click.Context, _parameter: click.Parameter, inc
     return [CompletionItem(i.name, help=i.summary) for i in incidents() if i.name.startswith(incomplete)]
 
 
-@command.command("incident")
+@command.command("incident", short_help="Make a fault, undo it, or list them")
 @name_option
 @click.option("--clear", is_flag=True, help="Undo the incident.")
 @click.argument("incident", required=False, shell_complete=_complete_incident)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,7 @@ from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from kubectl_genainet.run.sources.dumps import folder_dumps
 from kubectl_genainet.run.watch import watched_source
+from kubectl_genainet.shell import sh
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -174,15 +174,19 @@ class _Request:
         """Raises UsageError, or GenainetError, for arguments that do not go together."""
         if (self.report or self.output == "markdown") and self.of_single_flows:
             raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
-        if self.watch and (self.of_single_flows or self.files or self.report or not source.live):
+        if self.asks_why and not self.flow:
+            raise click.UsageError("FLOW is missing: rules why SRC DST:PORT")
+        if self.watch and not source.live:
+            raise click.UsageError("--watch looks at live nodes again and again: leave out --from and --manifests")
+        if self.watch and (self.of_single_flows or self.files or self.report):
             raise click.UsageError(
-                "--watch shows what is programmed on live nodes: leave out --report and what is of single flows"
+                "--watch shows what is programmed on live nodes: leave out --ruleset, --report and what is of single flows"
             )
         if self.flow and not self.asks_why:
             raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
         if self.exact is not None and (self.parsed is None or self.files or not source.live):
             target = self.target if self.parsed is not None else "TARGET"
-            hint = f"kubectl genainet rules {shlex.quote(str(target))} --exact {self.exact:g}"
+            hint = f"kubectl genainet rules {sh(target)} --exact {self.exact:g}"
             raise GenainetError(
                 "--exact needs a target and live nodes",
                 hint=hint if self.parsed is not None else f"{hint}, with svc/ and the Service's name for TARGET",

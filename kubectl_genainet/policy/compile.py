@@ -79,6 +79,8 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 
 # By which NetworkPolicies select what the nodes of OpenShift send (OpenShift documentation, Network policy).
 HOST_GROUP_LABEL = "policy-group.network.openshift.io/host-network"
+# What the namespace has besides where routers use the network of their nodes (openshift/enhancements pull request 561).
+_ROUTER_LABELS = {"policy-group.network.openshift.io/ingress": "", "network.openshift.io/policy-group": "ingress"}
 
 _STATELESS = "k8s.ovn.org/acl-stateless"  # OVN-Kubernetes, --enable-stateless-netpol
 
@@ -265,22 +267,30 @@ def _stateless(rules: tuple[PolicyRule, ...]) -> tuple[PolicyRule, ...]:
 
 
 def _with_host_group(policy: Policy, namespace: str, snapshot: ClusterSnapshot) -> Policy:
-    """With the nodes as peers where a rule selects the namespace that stands for them."""
-    known = snapshot.namespace_labels(namespace) if namespace in snapshot.namespaces else {HOST_GROUP_LABEL: ""}
+    """With the nodes as peers where a rule selects the namespace that stands for them, or may select it."""
+    given = namespace in snapshot.namespaces
+    known = snapshot.namespace_labels(namespace) if given else {HOST_GROUP_LABEL: ""}
     labels = {**known, NAMESPACE_NAME_LABEL: namespace}
+    why = f"namespace {namespace}, which stands for the nodes, has this label where routers use their network; it was not read"
 
-    def widened(rule: PolicyRule) -> PolicyRule:
+    def widened(rule: PolicyRule) -> tuple[PolicyRule, ...]:
         chosen = [
             peer
             for peer in rule.peers or ()
             if isinstance(peer, PodsPeer) and not peer.namespace and peer.namespaces.requirements
         ]
-        if not any(peer.namespaces.matches(labels) and not peer.pods.requirements for peer in chosen):
-            return rule
-        nodes = NodesPeer(EVERYTHING, chosen[0].namespaces_field)
-        return msgspec.structs.replace(rule, peers=(*(rule.peers or ()), nodes))
+        wholly = [peer.namespaces for peer in chosen if not peer.pods.requirements]
+        if any(selector.matches(labels) for selector in wholly):
+            nodes = NodesPeer(EVERYTHING, chosen[0].namespaces_field)
+            return (msgspec.structs.replace(rule, peers=(*(rule.peers or ()), nodes)),)
+        if given or not any(selector.matches({**labels, **_ROUTER_LABELS}) for selector in wholly):
+            return (rule,)
+        field = chosen[0].namespaces_field
+        notes = (*rule.not_evaluated, (field, why))
+        return rule, msgspec.structs.replace(rule, peers=(NodesPeer(EVERYTHING, field),), not_evaluated=notes)
 
-    return msgspec.structs.replace(policy, ingress=tuple(map(widened, policy.ingress)))
+    rules = tuple(split for rule in policy.ingress for split in widened(rule))
+    return msgspec.structs.replace(policy, ingress=rules)
 
 
 def _in_one_chain(policy: Policy) -> Policy:

@@ -12,6 +12,7 @@ import msgspec
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.objects import BEFORE_NS
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target
@@ -28,6 +29,7 @@ from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.watch import seen_twice
 
 Dumps = Mapping[str, Sequence[RulesetDump]]
 
@@ -53,9 +55,24 @@ class RulesRun:
 
 
 def rules(source: Source | None, target: Target | None, options: RulesOptions, warn: Warn) -> RulesRun:
-    """The rules of every node against the API. Without a source the saved dumps are read by themselves."""
+    """The rules of every node against the API. Without a source the saved dumps are read by themselves.
+
+    On live nodes what differs is read again before it is said, but not with `hits_s`: that is two readings of the counters.
+    """
     if options.hits_s and (options.saved is not None or source is None or not source.live):
         raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
+    result = _read(source, target, options, warn)
+    if options.saved is not None or source is None or not source.live or options.hits_s:
+        return result
+
+    def again() -> RulesRun:
+        source.forget()
+        return _read(source, target, options, warn)
+
+    return seen_twice(result, again, lambda read: [f for f in read.report.findings if f.severity is not Severity.INFO])
+
+
+def _read(source: Source | None, target: Target | None, options: RulesOptions, warn: Warn) -> RulesRun:
     dumps = _dumps(source, options, warn)
     earlier = None
     if options.hits_s:

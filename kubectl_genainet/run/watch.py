@@ -1,17 +1,25 @@
-"""`--watch`: an answer, and again each time that it is another one."""
+"""Looking again: `--watch` for another answer, and at rules that differ from the API before they are said to.
+
+One read of rules may fall into a change. kube-proxy follows the API by a second or so, and iptables-restore commits its tables
+one after another: between both, a Service that has just got its first endpoint has neither the REJECT of the one table nor the
+rules of the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from time import sleep
 from typing import TypeVar
 
+from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
 T = TypeVar("T")
 LOOK_S = 2.0  # between two looks
+AGAIN_S = 3.0  # between two reads of rules that differ
+MOST = 2  # further reads of them
 
 
 def watched(answer: Callable[[], T], key: Callable[[T], object]) -> Iterator[T]:
@@ -42,3 +50,26 @@ def watched_source(
             return known[0]
 
         yield from watched(current, key)
+
+
+def seen_twice(now: T, again: Callable[[], T], differs: Callable[[T], Iterable[Finding]]) -> T:
+    """`now` where nothing differs; else the first of further reads that shows nothing but what the one before had shown too.
+
+    Where things go on changing it is the last read.
+    """
+    before = _keys(differs(now))
+    for _ in range(MOST):
+        if not before:
+            break
+        sleep(AGAIN_S)
+        now = again()
+        current = _keys(differs(now))
+        if current <= before:
+            break
+        before = current
+    return now
+
+
+def _keys(findings: Iterable[Finding]) -> frozenset[object]:
+    """What is said of which object on which node, without what each read measures anew."""
+    return frozenset((f.check, f.object, tuple(sorted({e.node for e in f.evidence}))) for f in findings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kubectl_genainet.bundle import Bundle
@@ -12,22 +12,25 @@ from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.context.unread import unread_kinds, unread_of
 from kubectl_genainet.doctor.accept import Acceptance
 from kubectl_genainet.doctor.check import Area, Check, Need
+from kubectl_genainet.doctor.families.services.kube_proxy import MODE_FINDINGS
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, FabricMeasurement
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.recognise import Override
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.predicates.kube_proxy import replaced
 from kubectl_genainet.doctor.registry import chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import Event, PacketSighting
-from kubectl_genainet.model.finding import counted
+from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, must_be_read, not_found, parse_target
 from kubectl_genainet.run.doctor.measure import measure_dns, recorded_dns
 from kubectl_genainet.run.fabric import begin_with_gpu_pods
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.watch import seen_twice
 
 MEASURED = frozenset({Need.DNS, Need.FABRIC})
 MEASURE_S = 8.0  # longer than a resolver's 5 s, so that a query that was lost shows
@@ -141,9 +144,19 @@ def _asked(
     source: Source, snapshot: ClusterSnapshot, seconds: float, reporter: Reporter, measured: frozenset[Need]
 ) -> Knowledge:
     """What the agents tell; without agents only the objects, and the checks that need more say so."""
-    try:
+
+    def read() -> Knowledge:
         reports = tuple(source.node_reports(reporter.warn).values())
         dumps = tuple(dump for of_node in source.rulesets(reporter.warn).values() for dump in of_node)
+        return Knowledge(source.snapshot(whole=True), reports, dumps)
+
+    def again() -> Knowledge:
+        reporter.say("reading the nodes' rules again: they differ from the API")
+        source.forget()
+        return read()
+
+    try:
+        known = seen_twice(read(), again, _drift)
     except GenainetError as error:
         reporter.warn(f"what nodes know is not checked: {error.message}")
         return Knowledge(snapshot)
@@ -151,7 +164,13 @@ def _asked(
     fabric = FabricMeasurement(absent="by which way GPU pods talk was not measured (--measure 0)")
     if seconds and measured:
         dns, fabric = _measured(source, seconds, reporter, measured)
-    return Knowledge(snapshot, reports, dumps, measured=dns, fabric=fabric)
+    return replace(known, measured=dns, fabric=fabric)
+
+
+def _drift(known: Knowledge) -> tuple[Finding, ...]:
+    """What the nodes' rules say otherwise than the API, where kube-proxy writes them."""
+    cluster = Cluster(known.snapshot, rulesets=known.rulesets)
+    return () if replaced(cluster) else tuple(f for f in cluster.drift if f.check not in MODE_FINDINGS)
 
 
 def _measured(

@@ -54,6 +54,10 @@ class Source(ABC):
         """The objects have changed: `snapshot` has them from now on."""
         self._snapshot = snapshot
 
+    def forget(self) -> None:
+        """The objects are read anew when they are asked for next."""
+        self._snapshot = None
+
     @abstractmethod
     def _read(self) -> ClusterSnapshot: ...
 

@@ -50,6 +50,10 @@ class ClusterSource(Source):
             self._snapshot, self._is_whole = self._listed(KINDS), True
         return super().snapshot()
 
+    def forget(self) -> None:
+        super().forget()
+        self._is_whole = False
+
     def _listed(self, kinds: Collection[Resource]) -> ClusterSnapshot:
         from kubectl_genainet.kube.snapshot import read_listings
 

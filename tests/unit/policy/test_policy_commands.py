@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -52,6 +53,19 @@ def run(*arguments: str, text: str = "") -> Result:
     if result.exception is not None:
         raise result.exception
     return result
+
+
+def test_both_ends_may_stand_in_one_pair_of_quotes(manifests: Path) -> None:
+    options = ("explain", "--manifests", str(manifests), "-n", "ai", "-o", "json")
+    assert run(*options, "pod/rag svc/llama").stdout == run(*options, "pod/rag", "svc/llama").stdout != ""
+    with pytest.raises(click.UsageError, match="DST is missing"):
+        run(*options, "pod/rag")
+
+
+def test_what_is_not_live_is_not_watched(manifests: Path) -> None:
+    for verb in (("explain", "pod/rag", "svc/llama"), ("doctor",)):
+        with pytest.raises(click.UsageError, match="leave out --from and --manifests"):
+            run(*verb, "--watch", "--manifests", str(manifests), "-n", "ai")
 
 
 def test_a_service_stands_for_its_backends_and_target_ports(manifests: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the documentation of enforcers, of their own policy kinds and of meshes says becomes of a flow."""
+"""What the documentation of enforcers, of their own policy kinds and of meshes, and reports, say becomes of a flow."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tests.unit.policy.documented.base import (
 from tests.unit.policy.documented.calico import CALICO_CASES
 from tests.unit.policy.documented.cilium import CILIUM_CASES
 from tests.unit.policy.documented.clouds import GKE_CASES, VPC_CASES
+from tests.unit.policy.documented.reports import REPORTS
 from tests.unit.policy.policy_cluster import (
     end,
     namespace,
@@ -65,7 +66,7 @@ OTHER_CASES = [
     Documented("another does not", "kube-router", (CLOSED_IN,), NODE2, WEB, "deny"),
 ]
 
-CASES = [*OVN_CASES, *ANTREA_CASES, *VPC_CASES, *GKE_CASES, *CALICO_CASES, *CILIUM_CASES, *OTHER_CASES]
+CASES = [*OVN_CASES, *ANTREA_CASES, *VPC_CASES, *GKE_CASES, *CALICO_CASES, *CILIUM_CASES, *OTHER_CASES, *REPORTS]
 
 
 @pytest.mark.parametrize("one", CASES, ids=lambda one: f"{one.enforcer}: {one.says}")

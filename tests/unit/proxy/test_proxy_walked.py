@@ -165,6 +165,12 @@ def test_the_command_prints_the_tree_and_the_record() -> None:
     assert (record["kind"], record["verdict"], len(record["ways"])) == ("walk", "MIXED", 2)
 
 
+def test_a_flow_that_is_missing_is_said_before_a_cluster_is_looked_for() -> None:
+    refused = CliRunner().invoke(cli, ["rules", "why"])
+    assert refused.exit_code == 2
+    assert "FLOW is missing: rules why SRC DST:PORT" in refused.output
+
+
 def test_a_word_behind_a_target_is_refused() -> None:
     refused = CliRunner().invoke(cli, ["rules", "svc/a", "svc/b", "--ruleset", "-"], input=SAVED)
     assert refused.exit_code == 2

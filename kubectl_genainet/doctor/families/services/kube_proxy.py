@@ -274,7 +274,7 @@ def kube_proxy_drift(cluster: Cluster) -> Problems:
 
     Compares, through the rules engine, what each node's rules do for each Service port with the API's endpoints:
     endpoints that are gone, endpoints without rules, Services without rules, nodes that disagree. Not where a cache on the
-    node answers for a Service (NodeLocal DNSCache).
+    node answers for a Service (NodeLocal DNSCache). On live nodes a difference is read again after some seconds.
 
     Why: on that node part of the connections go to pods that no longer exist (they time out), and new pods get
     none. An error: a part of that node's connections times out.
