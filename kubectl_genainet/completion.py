@@ -8,6 +8,7 @@ shell prompt is no place for errors.
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +20,7 @@ from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
 NO_FILES, FILES = ":4", ":0"
 _TIMEOUT_S = 2.0
+DEADLINE_S = 5.0  # of all of it: an API server that trickles, a credential plugin that asks for something
 _TARGETS = {
     "svc": "/api/v1/{}services",
     "pod": "/api/v1/{}pods",
@@ -43,11 +45,18 @@ _POD_OPTIONS = {"from_pod"}
 def main() -> None:
     """Reads the command line, prints candidates; always succeeds."""
     *words, incomplete = sys.argv[1:] or [""]
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
     try:
         lines, directive = complete(words, incomplete)
     except Exception:  # see above
         lines, directive = [], NO_FILES
+    signal.setitimer(signal.ITIMER_REAL, 0)
     print("\n".join([*lines, directive]))
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError
 
 
 def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
@@ -67,8 +76,9 @@ def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
 
 
 def _is_word(name: str) -> bool:
-    """Whether a shell takes the name for one word, as it is: a kubeconfig that somebody sent may hold any."""
-    return name.isprintable() and shlex.quote(name) == name
+    """Whether a shell takes the name for one word, as it is, and the plugin for no option: a kubeconfig that somebody sent may
+    hold any. "=ls" is the path of ls to zsh."""
+    return name[:1].isalnum() and shlex.quote(name) == name
 
 
 def _context(words: list[str]) -> click.Context:

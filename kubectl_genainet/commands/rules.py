@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,7 @@ from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from kubectl_genainet.run.sources.dumps import folder_dumps
 from kubectl_genainet.run.watch import watched_source
+from kubectl_genainet.shell import sh
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -186,7 +186,7 @@ class _Request:
             raise click.UsageError(f"unexpected argument {self.flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
         if self.exact is not None and (self.parsed is None or self.files or not source.live):
             target = self.target if self.parsed is not None else "TARGET"
-            hint = f"kubectl genainet rules {shlex.quote(str(target))} --exact {self.exact:g}"
+            hint = f"kubectl genainet rules {sh(target)} --exact {self.exact:g}"
             raise GenainetError(
                 "--exact needs a target and live nodes",
                 hint=hint if self.parsed is not None else f"{hint}, with svc/ and the Service's name for TARGET",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_genainet.model.units import Nanoseconds
+from kubectl_genainet.model.units import Count, Nanoseconds
 
 
 class RdmaPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,12 +14,12 @@ class RdmaPort(msgspec.Struct, frozen=True, kw_only=True):
     are set. Each is empty where it could not be read.
     """
 
-    number: int
+    number: Count
     state: str = ""
     link_layer: str = ""
     rate: str = ""
     gids: tuple[str, ...] = ()
-    counters: dict[str, int] = {}
+    counters: dict[str, Count] = {}
 
     @property
     def data_bytes(self) -> tuple[int, int] | None:
@@ -38,7 +38,7 @@ class RdmaDevice(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     ports: tuple[RdmaPort, ...] = ()
-    users: tuple[tuple[int, int], ...] | None = None
+    users: tuple[tuple[int, Count], ...] | None = None
 
 
 class Fabric(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +56,8 @@ class TcpConnection(msgspec.Struct, frozen=True):
     local_port: int
     remote: str
     remote_port: int
-    sent: int
-    received: int
+    sent: Count
+    received: Count
 
 
 class NamespaceConnections(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class NamespaceConnections(msgspec.Struct, frozen=True):
 
     inode: int
     connections: tuple[TcpConnection, ...]
-    left_out: int = 0
+    left_out: Count = 0
 
 
 class FabricReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fabric"):

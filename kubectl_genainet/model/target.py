@@ -14,6 +14,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service
 from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.shell import sh
 
 
 class TargetKind(Enum):
@@ -185,7 +186,8 @@ def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:
         elsewhere = sorted(p.metadata.namespace for p in snapshot.pods if p.metadata.name == name)
         if elsewhere:
             raise InputError(
-                f"no pod {name!r} in namespace {namespace}", hint=f"There is one in {elsewhere[0]} (-n {elsewhere[0]})."
+                f"no pod {name!r} in namespace {namespace}",
+                hint=f"There is one in {elsewhere[0]} (-n {sh(elsewhere[0])}).",
             )
         known = (p.metadata.name for p in snapshot.pods if p.metadata.namespace == namespace)
         raise not_found("pod", name, known, namespace=namespace)
@@ -201,7 +203,7 @@ def service_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Servi
         if elsewhere:
             raise InputError(
                 f"no Service {name!r} in namespace {namespace}",
-                hint=f"There is one in {elsewhere[0]} (-n {elsewhere[0]}).",
+                hint=f"There is one in {elsewhere[0]} (-n {sh(elsewhere[0])}).",
             )
         known = (s.metadata.name for s in snapshot.services if s.metadata.namespace == namespace)
         raise not_found("Service", name, known, namespace=namespace)

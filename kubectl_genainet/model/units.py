@@ -13,6 +13,7 @@ import msgspec
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 
 MOST = (1 << 63) - 1  # what a record can carry
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _SUFFIX = {**_DECIMAL, **{suffix: 2.0 ** (10 * power) for power, suffix in enumerate(_BINARY, start=1)}}

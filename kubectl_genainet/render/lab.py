@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.text import Text
+
 from kubectl_genainet.model.results.lab import LabPod, LabStatus
 from kubectl_genainet.render.table import Column, table
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, printable
 
 POD_COLUMNS: tuple[Column[LabPod], ...] = (
     Column("NAMESPACE", lambda p: p.namespace),
@@ -51,9 +53,9 @@ def print_status(lab: LabStatus, *, wide: bool = False) -> None:
     console.print(table(LAB_COLUMNS, [lab]))
     console.print(f"\nNetworkPolicies are enforced by {lab.policy_enforcer}.", markup=False)
     agents = f"on {', '.join(lab.agents)}" if lab.agents else "none runs"
-    console.print(f"Agents: {agents}.", markup=False)
+    console.print(Text(f"Agents: {printable(agents)}."))
     for problem in lab.problems:
-        console.print(f"Problem: {problem}.", style="red", markup=False)
+        console.print(Text(f"Problem: {printable(problem)}.", style="red"))
     if lab.pods:
         console.print()
         console.print(table(POD_COLUMNS, lab.pods, wide=wide))

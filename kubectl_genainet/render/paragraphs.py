@@ -34,10 +34,11 @@ def command_lines(command: str, width: int, *, indent: int = 0, style: str = "cy
     """A command of the shell: where it does not fit, its lines end with a backslash, so that it runs as it is printed."""
     try:
         tokens = [shlex.quote(token) for token in shlex.split(command)]
+        commented = len(shlex.split(command, comments=True)) != len(tokens)
     except ValueError:  # a quotation that does not end
-        tokens = []
+        tokens, commented = [], False
     plain = printable(command)
-    if "\n" in command or any(c in command for c in "|<>;&$`") or not tokens:
+    if "\n" in command or any(c in command for c in "|<>;&$`") or commented or not tokens:
         yield _whole_line(" " * indent + plain, style)
         return
     line, lead = "", " " * indent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from kubectl_genainet.model.finding import Finding, Remedy
@@ -23,7 +25,7 @@ class AsUsed:
         """One command; "" stays ""."""
         if not text.startswith(PLUGIN) or "\n" in text or text.startswith(f"{PLUGIN}lab "):
             return text
-        arguments = text.split()
+        arguments = shlex.split(text)
         missing = [option for option in self._options if option[0] not in arguments]
         return " ".join((text, *(word for option in missing for word in option)))
 

@@ -3,7 +3,6 @@ time, by Ctrl-C or because everything was seen."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -27,6 +26,7 @@ from kubectl_genainet.run.as_used import PLUGIN, AsUsed
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
+from kubectl_genainet.shell import sh
 from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import Filters, TraceRequest
 
@@ -122,7 +122,7 @@ def check_recorded_by(source: Source, bundle: Bundle, command: str) -> None:
     if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
-            hint=AsUsed(source).command(f"{PLUGIN}{shlex.quote(recorded)}"),
+            hint=AsUsed(source).command(f"{PLUGIN}{sh(recorded)}"),
         )
 
 

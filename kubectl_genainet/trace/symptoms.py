@@ -30,6 +30,7 @@ from kubectl_genainet.model.node import ICMP_LIMITS
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
+from kubectl_genainet.shell import sh
 from kubectl_genainet.trace.fate import Around
 from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
 from kubectl_genainet.trace.resets import reset, sent_after_close
@@ -191,7 +192,8 @@ def _stale_entry(path: PacketPath, service: ServiceRef, backend: Party, ref: Obj
     client, protocol = path.flow.client, path.flow.protocol.value
     where = f"node {_of_node(path).removeprefix(' of ')}" if path.hops else "its node"
     to = address_text(backend.ip, backend.port)
-    command = f"conntrack -D -p {protocol.lower()} --orig-src {client.ip} --orig-dst {service.ip} --orig-port-dst {service.port}"
+    command = f"conntrack -D -p {protocol.lower()} --orig-src {sh(client.ip)} --orig-dst {sh(service.ip)}"
+    command += f" --orig-port-dst {service.port}"
     command += f" --orig-port-src {client.port}" if client.port else ""
     return STALE_CONNECTION.finding(
         f"an entry in the connection table of {where} sends {service.name} to {to}, which is no endpoint of it; no rule does",

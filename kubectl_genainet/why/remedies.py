@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-
 import msgspec
 
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.finding import Remedy
 from kubectl_genainet.policy import PolicyEndpoint, PolicyEngine, PolicyFlow, patch
+from kubectl_genainet.shell import command, sh
 
 MAX_TRIED = 20  # flows for which a change is sought: each is evaluated for all pods
 
@@ -47,8 +46,8 @@ class Remedies:
 
 def explain_command(flow: PolicyFlow) -> str:
     ends = (_spelled(flow.source), f"{_spelled(flow.destination)}:{flow.port}")
-    protocol = "" if flow.protocol == "TCP" else f" --protocol {flow.protocol}"
-    return f"kubectl genainet explain {shlex.join(ends)}{protocol} --patch"
+    protocol = "" if flow.protocol == "TCP" else f" --protocol {sh(flow.protocol)}"
+    return f"kubectl genainet explain {command(*ends)}{protocol} --patch"
 
 
 def _spelled(end: PolicyEndpoint) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import click
-import msgspec
 import yaml
 from click.core import ParameterSource
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.user import Impersonation
+from kubectl_genainet.render.data_text import json_text
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
@@ -146,7 +146,7 @@ def _print_objects(options: DeployOptions, output: str) -> None:
     objects = deploy_objects(options)
     if output == "json":
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}
-        click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
+        click.echo(json_text(listed, indent=2))
     elif output == "yaml":
         click.echo(yaml.safe_dump_all(objects, sort_keys=False, width=120), nl=False)
     else:

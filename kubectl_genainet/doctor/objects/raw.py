@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,9 @@ import msgspec
 from kubectl_genainet.errors import DECODE_ERRORS
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.shell import command as command
+from kubectl_genainet.shell import named as named
+from kubectl_genainet.shell import sh as sh
 
 TEMPLATE = r"\$\{\w[^{}]*\}|\{\{[^{}]*\}\}"
 _PLACEHOLDER = re.compile(TEMPLATE)
@@ -131,21 +133,6 @@ def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from walk(below, f"{path}[{index}]")
     else:
         yield path, value
-
-
-def sh(value: object) -> str:
-    """A value as one word of a shell command: quoted where a shell would read more into it, and on one line."""
-    return shlex.quote(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", "?", str(value)))
-
-
-def command(*arguments: str) -> str:
-    """A shell command line; arguments that a shell would read otherwise are quoted."""
-    return " ".join(map(sh, arguments))
-
-
-def named(kind: str, name: str) -> str:
-    """`KIND NAME`, words of a shell command; `KIND/NAME` where kubectl would take the name for an option ("--all")."""
-    return sh(f"{kind}/{name}") if name.startswith("-") else command(kind, name)
 
 
 def kubectl(obj: ObjectRef, verb: str, *arguments: str) -> str:

@@ -13,7 +13,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.always import MONITORING
 from kubectl_genainet.kube.agents.base import MANAGED_BY, DeployOptions, always_on_extras, capability, render
 from kubectl_genainet.kube.agents.leftovers import others_in
-from kubectl_genainet.kube.agents.paths import collection_path, describe, get_or_none, object_path
+from kubectl_genainet.kube.agents.paths import collection_path, describe, get_or_none, kubectl_describe, object_path
 from kubectl_genainet.kube.agents.progress import AGENT_PODS
 from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY
 from kubectl_genainet.kube.agents.rollout import has_ended, runs
@@ -250,9 +250,7 @@ def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, 
     step = _remove(client, obj)
     while wait and get_or_none(client, object_path(obj)) is not None:
         if time.monotonic() >= deadline:
-            raise GenainetError(
-                f"{describe(obj)} is still being deleted", f"kubectl describe {describe(obj)} says why."
-            )
+            raise GenainetError(f"{describe(obj)} is still being deleted", f"{kubectl_describe(obj)} says why.")
         time.sleep(0.5)
     if step is not None:
         yield step

@@ -20,6 +20,7 @@ from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.snapshot import list_objects
 from kubectl_genainet.model.kube import KubeObject, Pod
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
+from kubectl_genainet.shell import sh
 
 
 class Agent(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ def read_capability(client: KubeClient, namespace: str = NAMESPACE, name: str = 
         if error.status == 403:
             raise GenainetError(
                 f"you may not use the agents: {error.message}",
-                f"It needs the ClusterRole {name} in namespace {namespace}: kubectl -n {namespace} "
+                f"It needs the ClusterRole {name} in namespace {namespace}: kubectl -n {sh(namespace)} "
                 f"create rolebinding NAME --clusterrole {name} --user YOU",
             ) from None
         raise

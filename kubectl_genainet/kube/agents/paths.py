@@ -6,6 +6,7 @@ from typing import Any
 
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.shell import command, named
 
 _PLURALS = {
     "Namespace": "namespaces",
@@ -42,6 +43,13 @@ def describe(obj: dict[str, Any]) -> str:
     """ "daemonset genainet/genainet-agent", as messages name it."""
     namespace = obj["metadata"].get("namespace")
     return f"{obj['kind'].lower()} " + (f"{namespace}/" if namespace else "") + str(obj["metadata"]["name"])
+
+
+def kubectl_describe(obj: dict[str, Any]) -> str:
+    """`kubectl -n NAMESPACE describe KIND NAME`, to paste."""
+    metadata = obj["metadata"]
+    namespace = ("-n", metadata["namespace"]) if metadata.get("namespace") else ()
+    return f"{command('kubectl', *namespace, 'describe')} {named(obj['kind'].lower(), str(metadata['name']))}"
 
 
 def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from kubectl_genainet.kube.agents.rollout import (
 )
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
+from kubectl_genainet.shell import sh
 
 AGENT_PODS = f"app.kubernetes.io/name={AGENT}"
 _NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
@@ -168,9 +168,7 @@ def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetEr
     if not state.objects:
         message += f", and {OBJECTS} is not"
     if not state.problems:
-        return GenainetError(
-            message, f"See `kubectl -n {shlex.quote(namespace)} get pods`, or wait longer with --timeout."
-        )
+        return GenainetError(message, f"See `kubectl -n {sh(namespace)} get pods`, or wait longer with --timeout.")
     first = state.problems[0]
     where = f"on {first.node}, " if first.node else ""
     return GenainetError(f"{message}; {where}{first.what}", first.hint)

@@ -6,12 +6,12 @@ No part of a chart is read, also where a template happens to be YAML: half of an
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.policy import POLICY_KINDS
+from kubectl_genainet.shell import sh
 
 _CHART_FILE = "Chart.yaml"
 _KIND = re.compile(r"^[ \t-]*kind:[ \t]*[\"']?(\w+)", re.MULTILINE)
@@ -37,10 +37,10 @@ class Charts:
 
     def named(self, namespace: str) -> list[str]:
         """What to say of each chart: how to have what it makes."""
-        place = f" -n {shlex.quote(namespace)}" if namespace else ""
+        place = f" -n {sh(namespace)}" if namespace else ""
         return [
             f"{root}: a Helm chart is not rendered: what it makes is left out. To have it: "
-            f"helm template{place} RELEASE {shlex.quote(str(root))} | kubectl genainet ... --manifests -"
+            f"helm template{place} RELEASE {sh(str(root))} | kubectl genainet ... --manifests -"
             for root in self._roots
         ]
 

@@ -7,7 +7,6 @@ What is not built (remote resources, Helm charts, other plugins) is named. Annot
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from kubectl_genainet.kube.kustomize.configurations import configured
 from kubectl_genainet.kube.kustomize.generators import with_generated
 from kubectl_genainet.kube.kustomize.names import remember, without_former_names
 from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
+from kubectl_genainet.shell import sh
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _NOT_BUILT = ("helmCharts", "helmChartInflationGenerator")
@@ -268,7 +268,7 @@ def _not_built(field: str, value: Any, place: Path) -> str:
     """What to say of a field that is not built: for Helm charts, which, and how to have them."""
     charts = [value] if isinstance(value, dict) else value
     names = ", ".join(str(chart.get("name") or chart.get("chartName")) for chart in charts)
-    command = f"kubectl kustomize --enable-helm {shlex.quote(str(place))} | kubectl genainet ... --manifests -"
+    command = f"kubectl kustomize --enable-helm {sh(str(place))} | kubectl genainet ... --manifests -"
     return f"{field} ({names}): the objects of Helm charts are left out; to have them: {command}"
 
 

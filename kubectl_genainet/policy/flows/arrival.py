@@ -21,7 +21,7 @@ from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
 from kubectl_genainet.policy.flows.secondary import why_beside_policies
 from kubectl_genainet.policy.flows.service_address import why_it_may_differ
-from kubectl_genainet.policy.flows.tunnels import Tunnel, tunnel_of
+from kubectl_genainet.policy.flows.tunnels import Tunnel, in_ambient, tunnel_of
 from kubectl_genainet.policy.flows.waypoints import Waypoint, waypoint_of
 from kubectl_genainet.policy.matching.mesh import HBONE
 from kubectl_genainet.policy.matching.party import PartyKind
@@ -40,6 +40,13 @@ from kubectl_genainet.policy.model import (
 )
 
 _LOCAL_DNS = "169.254.20.10"
+_CILIUMS_ENVOY = (
+    "192.192.192.192"  # the endpoint of Services that Cilium makes for its Ingresses and Gateways; nobody has it
+)
+_OF_PROBES = {
+    4: "169.254.7.127",
+    6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
+}  # Istio, "Ambient and Kubernetes NetworkPolicy"
 _WHAT = "the packet that arrives"
 
 
@@ -58,6 +65,8 @@ def explain_arriving(
     tunnel = tunnel_of(snapshot, flow)
     if tunnel is not None:
         return _in_a_mesh(engine, flow, tunnel, target)
+    if service and flow.destination.ip == _CILIUMS_ENVOY:
+        return _to_envoy(engine, flow)
     if engine.enforcer.other_family_open and _of_another_family(engine, flow):
         return _past_policies(engine, flow)
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
@@ -75,6 +84,8 @@ def explain_arriving(
         return _redirected(engine, flow, redirect)
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
+    if _into_ambient(engine, flow):
+        return _as_a_probe(engine, flow)
     explanation = engine.explain(flow)
     why = why_beside_policies(snapshot, flow.destination.ip) if explanation.ingress.reason is Reason.OUTSIDE else ""
     if why and flow.source.name:
@@ -202,6 +213,37 @@ def _from_a_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
         "nodes comes from there and not from its own address"
     )
     return _combined(flow, [plain, *ways], note)
+
+
+def _to_envoy(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    """A connection that Envoy on a node takes, and goes on with to backends that its routes name."""
+    note = (
+        "the Service is Cilium's own, for an Ingress or a Gateway: Envoy on a node takes the connection, and goes on to the "
+        "backends of its routes as the entity ingress; which these are is not evaluated"
+    )
+    explanation = msgspec.structs.replace(engine.explain(flow), arrival=note)
+    closed = explanation.egress.reason not in (Reason.DEFAULT, Reason.INERT, Reason.OUTSIDE, Reason.HOST_NETWORK)
+    return _opened(explanation, (*((Direction.EGRESS,) if closed else ()), Direction.INGRESS), note)
+
+
+def _into_ambient(engine: PolicyEngine, flow: PolicyFlow) -> bool:
+    """Whether a node sends to a pod of its own that is in the ambient mesh."""
+    node, party = engine.ends(flow)
+    pod = engine.snapshot.pod(party.namespace, party.name) if party.kind is PartyKind.POD else None
+    own = node.kind is PartyKind.HOST and node.runs(party) is not False
+    return own and flow.protocol == "TCP" and pod is not None and in_ambient(engine.snapshot, pod)
+
+
+def _as_a_probe(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    """The verdict on what a node sends, by its own address and by the one that Istio puts in its place."""
+    address = engine.ends(flow)[1].address
+    probes = _OF_PROBES[address.version if address is not None else 4]
+    note = (
+        f"the pod is in the ambient mesh: what its node sends it (the kubelet's probes) comes from {probes}, and whether "
+        "policies see the node in that depends on the enforcer"
+    )
+    as_probe = engine.explain(msgspec.structs.replace(flow, source=ip_endpoint(probes)))
+    return _combined(flow, [engine.explain(flow), as_probe], note)
 
 
 def _of_another_family(engine: PolicyEngine, flow: PolicyFlow) -> bool:

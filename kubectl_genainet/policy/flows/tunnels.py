@@ -60,7 +60,7 @@ class Meshes:
         if pod is None or pod.spec.host_network:
             return Membership.NEVER
         if port == HBONE:
-            return Membership.ALWAYS if _in_ambient(self._snapshot, pod) else Membership.NEVER
+            return Membership.ALWAYS if in_ambient(self._snapshot, pod) else Membership.NEVER
         proxy, annotations = _proxy(pod, _LINKERD_PROXY), _linkerd_annotations(self._snapshot, pod)
         if proxy is None and not _to_be_injected(annotations):
             return Membership.NEVER
@@ -80,7 +80,7 @@ def tunnel_of(snapshot: ClusterSnapshot, flow: PolicyFlow) -> Tunnel | None:
     client, server = _pod(snapshot, flow.source), _pod(snapshot, flow.destination)
     if client is None or server is None or client.spec.host_network or server.spec.host_network:
         return None
-    if _in_ambient(snapshot, client) and _in_ambient(snapshot, server):
+    if in_ambient(snapshot, client) and in_ambient(snapshot, server):
         note = (
             f"both pods are in the ambient mesh: the connection to port {flow.port} arrives in its tunnel (HBONE), "
             f"on port {HBONE}, and that is what the policies see"
@@ -93,7 +93,7 @@ def _pod(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> Pod | None:
     return snapshot.pod(end.namespace, end.name) if end.name else None
 
 
-def _in_ambient(snapshot: ClusterSnapshot, pod: Pod) -> bool:
+def in_ambient(snapshot: ClusterSnapshot, pod: Pod) -> bool:
     """Whether a pod is in Istio's ambient mesh: by its own label, else by that of its namespace."""
     labels = pod.metadata.labels
     mode = labels.get(AMBIENT_LABEL, snapshot.namespace_labels(pod.metadata.namespace).get(AMBIENT_LABEL))

@@ -48,6 +48,9 @@ _OF_POLICIES = frozenset(
         "allow-localhost",
     }
 )
+_KUMA_SYSTEM = ("kuma-system", "kong-mesh-system")
+_INJECTED = Selector((Requirement("kuma.io/sidecar-injection", Operator.IN, ("enabled", "true")),))
+_IN_KUMA = AnyOfPeer((PodsPeer(_INJECTED), PodsPeer(namespaces=_INJECTED)))
 _POD_PART = {"podSelector", "namespaceSelector"}
 
 
@@ -98,8 +101,13 @@ def _mutual_tls_of_kuma(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | 
     """A mesh with mutual TLS: its proxies refuse what no MeshTrafficPermission admits."""
     if not _mapping(spec.get("mtls")).get("enabledBackend"):
         return None
-    injected = Selector((Requirement("kuma.io/sidecar-injection", Operator.IN, ("enabled", "true")),))
-    return PolicyScope(AnyOfPeer((PodsPeer(injected), PodsPeer(namespaces=injected))))
+    return PolicyScope(_IN_KUMA)
+
+
+def _mesh_permission(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
+    """Who may call: in the control plane's own namespace it is about the whole mesh."""
+    everywhere = obj.namespace in _KUMA_SYSTEM or obj.labels.get("kuma.io/policy-role") == "system"
+    return PolicyScope(_IN_KUMA) if everywhere else PolicyScope(_subject(obj, spec))
 
 
 def _node_class(obj: KubeObject, spec: dict[str, Any]) -> PolicyScope | None:
@@ -155,6 +163,7 @@ _READERS: Mapping[tuple[str, str], Callable[[KubeObject, dict[str, Any]], Policy
     ("networking.istio.io", "Sidecar"): _sidecar,
     ("policy.linkerd.io", "EgressNetwork"): _egress_network,
     ("kuma.io", "Mesh"): _mutual_tls_of_kuma,
+    ("kuma.io", "MeshTrafficPermission"): _mesh_permission,
     ("eks.amazonaws.com", "NodeClass"): _node_class,
     ("cilium.io", "CiliumNodeConfig"): _node_config,
     ("security.policy.gloo.solo.io", "AccessPolicy"): lambda obj, spec: EVERYBODY,

@@ -16,6 +16,7 @@ from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.proxy.hits import ConntrackEntry
 from kubectl_genainet.proxy.names import service_port_name
+from kubectl_genainet.shell import sh
 
 
 def stale_connections(
@@ -71,6 +72,6 @@ def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: 
             if is_tcp
             else "Delete the entries on the node: the next packet meets the rules. Clients that keep sending from one "
             "port keep such an entry alive.",
-            command=f"conntrack -D -p {first.protocol.value.lower()} --orig-dst {first.dst} --orig-port-dst {first.dport}",
+            command=f"conntrack -D -p {first.protocol.value.lower()} --orig-dst {sh(first.dst)} --orig-port-dst {first.dport}",
         ),
     )

@@ -12,12 +12,13 @@ from kubectl_genainet.model.kube import Service
 from kubectl_genainet.proxy.drift.expected import Slices
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.names import service_port_name
+from kubectl_genainet.shell import sh
 
 _MODE = re.compile(r"^mode:[ \t]*[\"']?(\w*)", re.M)
-_RESTART = Remedy(
-    "Restart kube-proxy on the node: it writes all rules anew and removes those of other modes only with --cleanup.",
-    command="kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}",
+_RESTART = (
+    "Restart kube-proxy on the node: it writes all rules anew and removes those of other modes only with --cleanup."
 )
+_DELETE = "kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector"
 
 
 def modes_differ(snapshot: ClusterSnapshot, nodes: list[NodeRules]) -> Iterator[Finding]:
@@ -54,7 +55,7 @@ def _leftover(node: NodeRules, what: str, value: str) -> Finding:
 
 
 def remedy(node: str) -> Remedy:
-    return Remedy(_RESTART.text, _RESTART.command.format(node=node) if node else "")
+    return Remedy(_RESTART, f"{_DELETE} {sh(f'spec.nodeName={node}')}" if node else "")
 
 
 def configured_mode(snapshot: ClusterSnapshot) -> tuple[str, ObjectRef | None]:

@@ -18,6 +18,7 @@ from kubectl_genainet.proxy.nftables.language.grammar import tokens_of
 from kubectl_genainet.proxy.nftables.language.words import parse_rule
 from kubectl_genainet.proxy.nftables.read import NftTable
 from kubectl_genainet.proxy.ruleset import Ruleset
+from kubectl_genainet.shell import command, sh
 
 _ZONE = re.compile(r"^(?:filter_)?IN_(\w+?)(?:_(?:pre|log|deny|allow|post))?$")
 
@@ -34,14 +35,14 @@ class Opening(msgspec.Struct, frozen=True):
     def iptables(self) -> str:
         if self.replies:
             return "-m conntrack --ctstate RELATED,ESTABLISHED"
-        net = f"-d {self.net} " if self.net else ""
+        net = f"-d {sh(self.net)} " if self.net else ""
         port = f" -m {self.protocol} --dport {self.port}" if self.port is not None else ""
         return f"{net}-p {self.protocol}{port}"
 
     def nft(self) -> str:
         if self.replies:
             return "ct state established,related"
-        net = f"{'ip6' if self.family == 6 else 'ip'} daddr {self.net} " if self.net else ""
+        net = f"{'ip6' if self.family == 6 else 'ip'} daddr {sh(self.net)} " if self.net else ""
         return net + (
             f"{self.protocol} dport {self.port}" if self.port is not None else f"meta l4proto {self.protocol}"
         )
@@ -136,9 +137,9 @@ def _ufw(chain: Chain, base: Chain, outcome: WalkOutcome, opening: Opening) -> F
     if place is None or opening.replies or opening.port is None:
         return None
     verb = {"input": "allow", "forward": "route allow", "output": "allow out"}[str(way)]
-    to = opening.net or "any"
-    command = f"ufw {verb} proto {opening.protocol} to {to} port {opening.port}"
-    return _change(place, -1, f"{opening.iptables()} -j ACCEPT", "ufw", [command])
+    to = sh(opening.net or "any")
+    line = f"ufw {verb} proto {opening.protocol} to {to} port {opening.port}"
+    return _change(place, -1, f"{opening.iptables()} -j ACCEPT", "ufw", [line])
 
 
 def _firewalld(chain: Chain, base: Chain, outcome: WalkOutcome, opening: Opening) -> FirewallChange | None:
@@ -151,7 +152,7 @@ def _firewalld(chain: Chain, base: Chain, outcome: WalkOutcome, opening: Opening
         if place is None:
             return None
         port = f"{opening.port}/{opening.protocol}"
-        commands = [f"firewall-cmd --permanent --zone={zone} --add-port={port}", "firewall-cmd --reload"]
+        commands = [f"firewall-cmd --permanent --zone={sh(zone)} --add-port={port}", "firewall-cmd --reload"]
         opening = msgspec.structs.replace(opening, net="")
     elif base.hook is Hook.FORWARD:
         place = _user_chain(table, "filter_FORWARD_POLICIES_pre", "FORWARD_POLICIES_pre")
@@ -181,7 +182,7 @@ def _docker(chain: Chain, base: Chain, outcome: WalkOutcome, opening: Opening) -
     if place is None or base.hook is not Hook.FORWARD or not (chain is base or chain.name.startswith("DOCKER")):
         return None
     rule = _accepting(place.table, opening)
-    return _change(place, 0, rule, "Docker", [_iptables_command(place, f"-I {place.name} {rule}")])
+    return _change(place, 0, rule, "Docker", [_iptables_command(place, f"-I {sh(place.name)} {rule}")])
 
 
 def _accepting(table: Table, opening: Opening) -> str:
@@ -191,7 +192,7 @@ def _accepting(table: Table, opening: Opening) -> str:
 def _iptables_command(chain: Chain, specification: str) -> str:
     name = "ip6tables" if chain.table.family == 6 else "iptables"
     name += "-legacy" if "legacy" in chain.table.source else ""
-    table = "" if chain.table.name == "filter" else f"-t {chain.table.name} "
+    table = "" if chain.table.name == "filter" else f"-t {sh(chain.table.name)} "
     return f"{name} {table}{specification}"
 
 
@@ -200,15 +201,16 @@ def _by_hand(chain: Chain, rule: RuleRef, opening: Opening) -> FirewallChange:
     accepting = _accepting(chain.table, opening)
     position = rule.index - 1 if rule.index else -1
     if not isinstance(chain.table, NftTable):
-        where = f"-I {chain.name} {rule.index}" if rule.index else f"-A {chain.name}"
+        where = f"-I {sh(chain.name)} {rule.index}" if rule.index else f"-A {sh(chain.name)}"
         return _change(chain, position, accepting, "iptables", [_iptables_command(chain, f"{where} {accepting}")])
+    place = command(*chain.table.title.split(" ", 1), chain.name)
     raw = chain.raw[position] if rule.index and position < len(chain.raw) else {}
     handle = raw.get("handle") if isinstance(raw, dict) else None
     if rule.index == 0:
-        command = f"nft add rule {chain.table.title} {chain.name} {accepting}"
+        line = f"nft add rule {place} {accepting}"
     elif handle is not None:
-        command = f"nft insert rule {chain.table.title} {chain.name} handle {handle} {accepting}"
+        line = f"nft insert rule {place} handle {sh(handle)} {accepting}"
     else:
         position = 0
-        command = f"nft insert rule {chain.table.title} {chain.name} {accepting}"
-    return _change(chain, position, accepting, "nft", [command])
+        line = f"nft insert rule {place} {accepting}"
+    return _change(chain, position, accepting, "nft", [line])

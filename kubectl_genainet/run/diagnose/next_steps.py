@@ -11,6 +11,7 @@ from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.kube import Pod, Service
 from kubectl_genainet.model.results.diagnosis import Cause
 from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.shell import sh
 
 _NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
 
@@ -27,7 +28,8 @@ def next_steps(
     if not causes and not seen:
         yield from _check(target, services, snapshot)
     if any(c.check in _NAMED_BY_EXACT for c in causes):
-        yield f"kubectl genainet trace{f' {target}' if target else ''} --exact"
+        named = f" {sh(target)}" if target else ""
+        yield f"kubectl genainet trace{named} --exact"
 
 
 def _check(target: Target | None, services: tuple[Service, ...], snapshot: ClusterSnapshot) -> Iterator[str]:
@@ -38,7 +40,8 @@ def _check(target: Target | None, services: tuple[Service, ...], snapshot: Clust
     service, pod = caller
     of_service = target is not None and target.kind is TargetKind.SERVICE
     called = target if of_service else f"svc/{service.metadata.namespace}/{service.metadata.name}"
-    yield f"kubectl genainet trace {called} --check --from-pod pod/{pod.metadata.namespace}/{pod.metadata.name}"
+    client = f"pod/{pod.metadata.namespace}/{pod.metadata.name}"
+    yield f"kubectl genainet trace {sh(called)} --check --from-pod {sh(client)}"
 
 
 def _caller(services: tuple[Service, ...], snapshot: ClusterSnapshot) -> tuple[Service, Pod] | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_genainet.agent.http.head import BEGINS, MAX_PATH, Head, read_head
-from kubectl_genainet.agent.node.segments import attach_filter, segment_filter
+from kubectl_genainet.agent.http import tap
+from kubectl_genainet.agent.http.head import BEGINS, MAX_PATH, MAX_TYPE, Head, read_head
+from kubectl_genainet.agent.node.segments import TcpSegment, attach_filter, parse_segment, segment_filter
+from kubectl_genainet.model.events import Point
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.wire import FilterEntry
 
 BODY = b'{"prompt": "a secret"}'
 
@@ -20,9 +27,20 @@ def test_request_is_its_method_and_path_without_a_query() -> None:
     assert read_head(head + BODY) == Head("POST", "/v1/chat", 0, "application/json", len(head))
 
 
-def test_path_of_a_proxied_request_has_no_host_and_no_credentials() -> None:
-    found = read_head(b"GET http://user:word@host/path HTTP/1.1\r\n\r\n")
+def test_what_follows_a_hash_is_left_out_too() -> None:
+    found = read_head(b"GET /v1/chat#access_token=abc HTTP/1.1\r\n\r\n")
+    assert found is not None and found.path == "/v1/chat"
+
+
+@pytest.mark.parametrize("scheme", [b"http", b"https", b"HTTP", b"ws"])
+def test_path_of_a_proxied_request_has_no_host_and_no_credentials(scheme: bytes) -> None:
+    found = read_head(b"GET " + scheme + b"://user:word@host/path HTTP/1.1\r\n\r\n")
     assert found is not None and found.path == "/path"
+
+
+def test_words_of_a_head_are_bounded() -> None:
+    found = read_head(b"POST /" + b"x" * 3000 + b" HTTP/1.1\r\nContent-Type: " + b"y" * 3000 + b"\r\n\r\n")
+    assert found is not None and (len(found.path), len(found.content_type)) == (MAX_PATH, MAX_TYPE)
 
 
 def test_response_is_its_status_and_type() -> None:
@@ -91,3 +109,39 @@ def test_filter_lets_only_begins_of_messages_of_the_ports_through(family: int) -
             except BlockingIOError:
                 break
     assert got == wanted
+
+
+class Segments:
+    """In place of the packet socket: what it was asked for, and the segments that it gives."""
+
+    inode, refused = 1, 0
+
+    def __init__(self, what: str, netns: str, most: int) -> None:
+        self.most, self.programs = most, list[object]()
+        self.given: list[TcpSegment] = []
+
+    def filter(self, program: object) -> None:
+        self.programs.append(program)
+
+    def arrivals(self, batch: int) -> Iterator[tuple[TcpSegment, str, Point, int]]:
+        return iter([(segment, "eth0", Point.RX, 1) for segment in self.given])
+
+
+def test_only_the_traced_ends_are_read_and_of_these_the_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "SegmentSocket", Segments)
+    followed = tap.HttpTap("node", "netns")
+    segments: Any = followed._segments
+    followed.configure(
+        [FilterEntry("10.0.0.1", 80, "TCP"), FilterEntry("10.0.0.2", 0, "TCP"), FilterEntry("10.0.0.3", 53, "UDP")]
+    )
+    assert segments.programs == [segment_filter({80}, BEGINS, tap.MOST)] and segments.most == tap.MOST == 4096
+    request = packet(4, b"GET /a?b HTTP/1.1\r\n\r\n", port=80)
+    of_another = parse_segment(request, len(request))  # the filter knows ports, not addresses
+    assert of_another is not None
+    ours = dataclasses.replace(of_another, flow=flow_to("10.0.0.1"))
+    segments.given = [of_another, ours]
+    assert [head.flow.dst for head in followed.poll()] == ["10.0.0.1"]
+
+
+def flow_to(dst: str) -> FiveTuple:
+    return FiveTuple("10.0.0.9", 40000, dst, 80, Protocol.TCP)

@@ -21,6 +21,7 @@ from kubectl_genainet.model.dns import DnsMessage, Question
 from kubectl_genainet.model.events import (
     ConnectionCounts,
     DnsEnd,
+    DnsMessageSeen,
     DnsPlace,
     DnsTransaction,
     DropCount,
@@ -248,10 +249,24 @@ def exchange(name: str) -> DnsTransaction:
 def test_names_that_are_not_to_be_recorded_are_nowhere_on_the_disk(tmp_path: Path) -> None:
     node = Node(tmp_path / "history", dns_names=False)
     recorder = node.start()
-    recorder.take(exchange("secret-model.prod.example.com."))
+    seen = exchange("secret-model.prod.example.com.")
+    recorder.take(msgspec.structs.replace(seen, answer=seen.asked))
+    assert seen.asked is not None
+    recorder.take(
+        DnsMessageSeen(
+            node=NODE,
+            t_ns=MONO + SECOND,
+            netns=1,
+            ifindex=2,
+            point=Point.TX,
+            flow=seen.flows[0],
+            id=1,
+            message=seen.asked,
+        )
+    )
     node.pass_time(recorder, 12)
     events = node.events(0, 12)
-    assert any(isinstance(e, DnsTransaction) for e in events)
+    assert {DnsTransaction, DnsMessageSeen} <= {type(e) for e in events}
     assert "secret-model" not in repr(events) and "prod" not in repr(events)
 
 

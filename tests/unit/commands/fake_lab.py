@@ -19,6 +19,7 @@ from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabRecord
 from kubectl_genainet.model.events import Event, Hello
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import TraceRequest
 
@@ -37,12 +38,13 @@ class FakeLab:
         self.requests: dict[str, TraceRequest] = {}
         self.before_end: Callable[[], object] = lambda: None
         self.refuses: set[str] = set()  # nodes whose agent answers with an error
+        self.fabric: Callable[[str], FabricReport] | None = None  # what the agent of a node says of it
         self.nodes = sorted({event.node for event in bundle.events if isinstance(event, NodeReport)})
         self._servers: list[_Server] = []
 
     def __enter__(self) -> FakeLab:
         self.folder.mkdir(parents=True)
-        sockets = {node: str(self.folder / f"{node}.sock") for node in self.nodes}
+        sockets = {node: str(self.folder / f"{number}.sock") for number, node in enumerate(self.nodes)}
         record = LabRecord(id="fake", spec=LabSpec(name=NAME), up=True, agents=sockets)
         (self.folder / "lab.json").write_bytes(msgspec.json.encode(record))
         self.write_objects([o.raw for o in self.bundle.snapshot.objects])
@@ -88,6 +90,9 @@ class FakeLab:
                     self.wfile.write(b'{"error": "out of order"}')
                     return
                 self._begin()
+                if lab.fabric is not None and self.path.startswith("/v1/fabric"):
+                    self.wfile.write(wire.encode(lab.fabric(node)))
+                    return
                 kind = NodeReport if self.path.startswith("/v1/node") else RulesetDump
                 for event in lab._of(node, kind):
                     self.wfile.write(wire.encode(event))

@@ -1,9 +1,12 @@
 """Completion as kubectl asks for it: candidates and a directive, never an error."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,12 +72,44 @@ def test_names_come_from_the_cluster(kubeconfig: str) -> None:
     assert complete(["deploy", "--context"], "p") == (["prod"], ":4")
 
 
-@pytest.mark.parametrize("name", ["p;reboot", "p$(reboot)", "p`x`", "p\nq", "p q", "p\x1b[2J", "p\u202eq", "p'"])
+@pytest.mark.parametrize(
+    "name", ["p;reboot", "p$(reboot)", "p`x`", "p\nq", "p q", "p\x1b[2J", "p\u202eq", "p'", "p~{a,b}"]
+)
 def test_what_a_shell_would_read_otherwise_is_not_offered(tmp_path: Path, name: str) -> None:
     contexts = [{"name": n, "context": {"cluster": "c", "user": ""}} for n in (name, "prod-1:a/b@c")]
     config = {"clusters": [], "contexts": contexts, "users": []}
     (tmp_path / "config").write_text(json.dumps(config))
     assert complete(["deploy", "--kubeconfig", str(tmp_path / "config"), "--context"], "p") == (["prod-1:a/b@c"], ":4")
+
+
+@pytest.mark.parametrize("name", ["-A", "--kubeconfig=x", "=ls", "~root", "", "\u0661"])
+def test_a_name_is_no_option_and_no_word_that_a_shell_replaces(tmp_path: Path, name: str) -> None:
+    contexts = [{"name": n, "context": {"cluster": "c", "user": ""}} for n in (name, "prod")]
+    (tmp_path / "config").write_text(json.dumps({"clusters": [], "contexts": contexts, "users": []}))
+    assert complete(["deploy", "--kubeconfig", str(tmp_path / "config"), "--context"], "") == (["prod"], ":4")
+
+
+def test_an_api_server_that_does_not_end_its_answer_completes_nothing(tmp_path: Path) -> None:
+    """A byte at a time: no wait for one of them is long."""
+    code = "from kubectl_genainet import completion; completion.DEADLINE_S = 1; completion.main()"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.getsockname()[1]}"}}
+        context = {"name": "x", "context": {"cluster": "c", "user": ""}}
+        config = {"clusters": [cluster], "contexts": [context], "current-context": "x", "users": []}
+        (tmp_path / "config").write_text(json.dumps(config))
+        command = [sys.executable, "-c", code, "deploy", "--kubeconfig", str(tmp_path / "config"), "-n", ""]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ":4\n", "")
+
+
+def trickle(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.1)
 
 
 def test_targets_are_completed_by_kind_then_by_name(kubeconfig: str) -> None:

@@ -6,9 +6,11 @@ A few seconds in CI; GENAINET_FUZZ_SECONDS=300 runs for about so long in all.
 from __future__ import annotations
 
 import os
+import re
 import struct
 
 import dns.message
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from kubectl_genainet.agent.dns.redact import Redactor, new_key
 from kubectl_genainet.agent.dns.stream import MAX_WAITING, TcpDirection, TcpStreams
 from kubectl_genainet.agent.dns.wire import MAX_ANSWERS, MAX_QUESTIONS, decode_message
 from kubectl_genainet.agent.node.segments import parse_segment
-from kubectl_genainet.model.dns import DnsMessage
+from kubectl_genainet.model.dns import Answer, DnsMessage, Question
 
 SECONDS = float(os.environ.get("GENAINET_FUZZ_SECONDS", "0"))
 EXAMPLES_PER_SECOND = 150
@@ -134,6 +136,24 @@ def test_redaction_keeps_the_public_suffix_and_the_search_domain_apart() -> None
     assert "default" not in searched
     assert redactor.name("www.example.co.uk.").endswith(plain.partition(".")[2])
     assert Redactor(new_key()).name("models.example.co.uk.") != plain
+
+
+def test_redaction_leaves_no_name_in_an_answer() -> None:
+    redactor = Redactor(new_key())
+    answers = (
+        Answer("models.corp.", "CNAME", 5, ("secret.corp.",)),
+        Answer("secret.corp.", "A", 5, ("10.0.0.1",)),
+        Answer("secret.corp.", "TXT", 5, ("secret words",)),
+        Answer("secret.corp.", "SRV", 5, ("0 0 80 secret.corp.",)),
+    )
+    question = Question("models.corp.", "A")
+    message = DnsMessage(qr=True, length=90, captured=90, questions=(question,), answers=answers)
+    hidden = redactor.message(message)
+    text = msgspec.json.encode(hidden).decode()
+    assert not re.search("secret|corp|models|words", text) and "10.0.0.1" in text
+    assert hidden.answers is not None and hidden.answers[0].data == (hidden.answers[1].name,), (
+        "names that are one still are"
+    )
 
 
 def test_redaction_leaves_no_private_label() -> None:

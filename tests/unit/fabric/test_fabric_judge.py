@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from kubectl_genainet import wire
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.fabric.judge import conclude, rate_text, transport_of
 from kubectl_genainet.fabric.pods import members
 from kubectl_genainet.fabric.rates import TROUBLE
@@ -196,3 +198,21 @@ def test_what_is_printed_is_what_the_schema_says_and_the_table_names_it() -> Non
         "2 nodes, measured for 1.0 s",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("number", [10**400, 1 << 63, -1], ids=["400 digits", "64 bits", "negative"])
+@pytest.mark.parametrize("place", ["counter", "queue pairs", "connection", "port"])
+def test_a_number_that_no_kernel_counts_is_no_record(place: str, number: int) -> None:
+    """A float can't hold it: the command ended in a traceback."""
+    value = json.loads(wire.encode(reading("node-a", users=HELD["node-a"]).after))
+    device = value["fabric"]["devices"][0]
+    if place == "counter":
+        device["ports"][0]["counters"]["tx_bytes"] = number
+    elif place == "queue pairs":
+        device["users"] = [[101, number]]
+    elif place == "connection":
+        value["namespaces"][0]["connections"][0]["sent"] = number
+    else:
+        device["ports"][0]["number"] = number
+    with pytest.raises(GenainetError):
+        wire.decode(json.dumps(value).encode())

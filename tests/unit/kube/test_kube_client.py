@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube import client
+from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect, context_namespace
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
@@ -163,17 +164,33 @@ def test_a_server_without_tls_is_said(server: ThreadingHTTPServer, tmp_path: Pat
     assert "doesn't speak TLS" in failure(write_config(tmp_path / "config", url(server, "https"))).message
 
 
-def test_a_certificate_of_an_unknown_authority_is_said(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+def asked(kubeconfig: str) -> None:
+    connect(kubeconfig=kubeconfig, timeout_s=1).get("/api")
+
+
+def forwarded(kubeconfig: str) -> None:
+    """A connection of its own, that authenticates the server by itself."""
+    dial_pod(connect(kubeconfig=kubeconfig, timeout_s=1), "genainet", "agent", 9914)
+
+
+@pytest.mark.parametrize("way", [asked, forwarded])
+def test_a_certificate_of_an_unknown_authority_is_said(
+    server: ThreadingHTTPServer, tmp_path: Path, way: Callable[[str], None]
+) -> None:
     certificate = make_certificate(tmp_path, "IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, tmp_path / "key.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    error = failure(write_config(tmp_path / "config", url(server, "https")))
-    assert "is not accepted: self-signed certificate" in error.message
-    assert "certificate-authority" in error.hint
+    with pytest.raises(GenainetError) as caught:
+        way(write_config(tmp_path / "config", url(server, "https")))
+    assert "is not accepted: self-signed certificate" in caught.value.message
+    assert "certificate-authority" in caught.value.hint
 
 
-def test_a_certificate_for_another_name_is_said(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [asked, forwarded])
+def test_a_certificate_for_another_name_is_said(
+    server: ThreadingHTTPServer, tmp_path: Path, way: Callable[[str], None]
+) -> None:
     certificate = make_certificate(tmp_path, "DNS:other")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, tmp_path / "key.pem")
@@ -181,7 +198,9 @@ def test_a_certificate_for_another_name_is_said(server: ThreadingHTTPServer, tmp
     config = yaml.safe_load(Path(write_config(tmp_path / "config", url(server, "https"))).read_text())
     config["clusters"][0]["cluster"]["certificate-authority"] = str(certificate)
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    assert "tls-server-name" in failure(str(tmp_path / "config")).hint
+    with pytest.raises(GenainetError) as caught:
+        way(str(tmp_path / "config"))
+    assert "tls-server-name" in caught.value.hint
 
 
 def test_a_service_account_asks_as_itself(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from markdown_it import MarkdownIt
 
 import kubectl_genainet
 from kubectl_genainet import cli
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 from kubectl_genainet.policy import PolicyEndpoint, PolicyFlow
 from kubectl_genainet.render.document.markdown import markdown, markdown_text
-from kubectl_genainet.render.document.model import Document
+from kubectl_genainet.render.document.model import Card, Document, PathBox, TextTable
 from kubectl_genainet.render.text import tell
 from kubectl_genainet.why.remedies import explain_command
 
@@ -74,16 +77,42 @@ def test_the_patch_of_a_flow_is_asked_for_in_its_protocol() -> None:
 
 
 def test_a_name_is_no_markup_in_markdown() -> None:
-    name = "[x](http://e) <b> a|b `c` &#64; ~~d~~ www.e.com _www.e.com HTTPS://e mailto:e"
+    name = "[x](http://e) <b> a|b `c` &#64; ~~d~~ www.e.com _www.e.com HTTPS://e mailto:e ftp://e xmpp:e"
     text = markdown_text(name)
     assert re.sub(r"\\(.)", r"\1", text).replace("\u2060", "") == name, "nothing but escapes is added"
     bare = re.sub(r"\\.", "", text)
-    assert not set(bare) & set("[]<>|`*_~&#") and not re.search(r"(?i)www\.|https?:|mailto:", bare)
+    assert not set(bare) & set("[]<>|`*_~&#") and not re.search(r"(?i)www\.|https?:|mailto:|ftp:|xmpp:", bare)
     document = Document(title="t", headline=name, commands=("x 'a`b``c'",))
     assert list(markdown(document))[-1] == "- next: ``` x 'a`b``c' ```"
 
 
-@pytest.mark.parametrize("name", ["@everyone", "x@corp.example", "@org/team", "#12", "org/repo#7", "$x$"])
+def test_nor_is_it_any_wherever_a_document_has_it() -> None:
+    name = "[x](http://e) <img src=x> *b* `c`\n```\n# FORGED"
+    remedy = Remedy(name, yaml=f"a: b\n```\n# {name}", command=f"kubectl {name}")
+    evidence = (Evidence(name, Certainty.OBSERVED),)
+    way = (PathBox("client", name, name), PathBox("service", name))
+    card = Card(name, Severity.ERROR, "check", name, evidence, (name,), way, remedy=remedy)
+    table = TextTable(name, (name,), ((name,),))
+    names: dict[str, Any] = {
+        "headline": name,
+        "nothing": name,
+        "notes": (name,),
+        "commands": (name,),
+        "tables": (table,),
+    }
+    tags = set[str]()
+    for cards in ((), (card,)):
+        page = MarkdownIt("gfm-like", {"linkify": False}).render(
+            "\n".join(markdown(Document(title="t", cards=cards, **names)))
+        )
+        tags |= set(re.findall(r"<(\w+)", page))
+        assert not re.search(r"<h\d>\W*FORGED", page)
+    assert not tags & {"a", "img", "del", "b"} and {"h1", "h2", "table", "pre", "code"} <= tags
+
+
+@pytest.mark.parametrize(
+    "name", ["@everyone", "@Org", "@0x", "x@corp.example", "@org/team", "#12", "org/repo#7", "$x$"]
+)
 def test_a_name_mentions_nobody_and_refers_to_nothing_in_markdown(name: str) -> None:
     """Of the text that Markdown becomes: mentions and references are made after it, whatever is escaped."""
     shown = re.sub(r"\\(.)", r"\1", markdown_text(name))

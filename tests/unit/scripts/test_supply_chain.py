@@ -38,12 +38,12 @@ def test_an_sbom_lists_what_is_installed_and_is_the_same_twice() -> None:
 
 
 def test_an_sbom_lists_what_is_imported_of_two_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder, name, version in (("venv", "Some.Name", "2"), ("debian", "some-name", "1")):
+    for folder, name, version in (("venv", "Some.Name", "2"), ("debian", "some-name", "1"), ("debian", "a-name", "3")):
         metadata = tmp_path / folder / f"{name}-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir(parents=True)
         metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "venv"), str(tmp_path / "debian")])
-    assert sbom.python_packages() == [("some-name", "2", "NOASSERTION")]
+    assert sbom.python_packages() == [("a-name", "3", "NOASSERTION"), ("some-name", "2", "NOASSERTION")]
 
 
 def test_the_images_packages_are_in_it() -> None:
@@ -68,7 +68,8 @@ def test_the_image_is_built_on_a_base_by_digest_and_packages_of_one_time() -> No
     assert base and re.search(r"@sha256:[0-9a-f]{64}$", base[1])
     assert snapshot and f"-{snapshot[1]}-" in base[1]  # of the same day: no package is to be made older
     assert re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) == ["${BASE}"] * 3
-    assert dockerfile().index('apt-snapshot "$SNAPSHOT"') < dockerfile().index("apt-get update")
+    updates = [step for step in re.split(r"^(?=[A-Z]+ )", dockerfile(), flags=re.MULTILINE) if "apt-get update" in step]
+    assert len(updates) == 3 and all(step.startswith('RUN apt-snapshot "$SNAPSHOT"') for step in updates)
 
 
 @pytest.mark.parametrize("time", ["20260824T000000Z", ""])
@@ -123,7 +124,8 @@ def test_the_release_is_built_of_pinned_wheels() -> None:
     assert {"click", "msgspec", "kubernetes", "pyinstaller", "hatchling"} <= names
     for entry in entries:
         assert re.match(r"[a-z0-9._-]+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", entry), entry
-    assert "--require-hashes -r scripts/release-requirements.txt" in (ROOT / "scripts/build-release.sh").read_text()
+    installs = re.findall(r'^"\$\{pip\[@\]\}" (.*)$', (ROOT / "scripts/build-release.sh").read_text(), re.MULTILINE)
+    assert installs == ["--require-hashes -r scripts/release-requirements.txt", "--no-build-isolation ."]
 
 
 def test_a_wheel_is_the_same_twice(tmp_path: Path) -> None:
@@ -213,16 +215,21 @@ def test_a_provenance_of_another_archive_is_refused(release: Path) -> None:
 
 
 def test_a_provenance_says_what_was_built_from_what(tmp_path: Path) -> None:
-    archive = tmp_path / "kubectl-genainet-linux-amd64.tar.gz"
-    archive.write_bytes(b"archive")
-    said = provenance.statement([archive], commit="c" * 40, source="https://example.invalid/repository", epoch="17")
-    assert said["subject"] == [{"name": archive.name, "digest": {"sha256": hashlib.sha256(b"archive").hexdigest()}}]
+    archives = [tmp_path / f"kubectl-genainet-linux-{machine}.tar.gz" for machine in ("amd64", "arm64")]
+    for archive in archives:
+        archive.write_bytes(archive.name.encode())
+    said = provenance.statement(archives, commit="c" * 40, source="https://example.invalid/repository", epoch="17")
+    assert said["subject"] == [
+        {"name": archive.name, "digest": {"sha256": hashlib.sha256(archive.name.encode()).hexdigest()}}
+        for archive in archives
+    ]
     dependencies = {d["uri"]: d["digest"] for d in said["predicate"]["buildDefinition"]["resolvedDependencies"]}
     assert dependencies["git+https://example.invalid/repository"] == {"gitCommit": "c" * 40}
     built = said["predicate"]["buildDefinition"]["externalParameters"]
     assert (built["commit"], built["SOURCE_DATE_EPOCH"]) == ("c" * 40, "17")
-    lock = hashlib.sha256((ROOT / "scripts/release-requirements.txt").read_bytes()).hexdigest()
-    assert dependencies["file:scripts/release-requirements.txt"] == {"sha256": lock}
+    for name in ("scripts/release-requirements.txt", "daemonset/requirements.txt", "daemonset/Dockerfile"):
+        pinned = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+        assert dependencies[f"file:{name}"] == {"sha256": pinned}
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
 
 

@@ -295,13 +295,13 @@ def efa_security_group(cluster: Cluster) -> Problems:
             if not itself:
                 way = "authorize-security-group-" + ("ingress" if direction == "ingressRules" else "egress")
                 name = text(group.raw, "status", "id") or "GROUP"
+                permissions = f"IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]"
                 yield Problem(
                     f"{direction} do not admit the group itself",
                     group.ref,
                     (seen(group.ref, f"spec.{direction}", None, "no rule for all protocols with the group itself"),),
                     Remedy(
                         "Admit all traffic between its members.",
-                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions "
-                        f"'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]'",
+                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions {sh(permissions)}",
                     ),
                 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import RouteTable, host_of, netns_of, pods_on_reported_nodes, rp_filter
-from kubectl_genainet.doctor.objects.raw import kubectl, sh
+from kubectl_genainet.doctor.objects.raw import command, kubectl, sh
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import NetNs
@@ -251,4 +251,4 @@ def _show(rule: Rule, node: str) -> str:
     if source.startswith(("iptables", "ip6tables")):
         tool = ("iptables" if source.startswith("iptables") else "ip6tables") + source[source.index("-") :]
         return f"{tool} -t {sh(ref.table)} -vnL {sh(ref.chain)} --line-numbers   # on node {sh(node)}"
-    return f"nft -a list chain {ref.table} {sh(ref.chain)}   # on node {sh(node)}"
+    return f"nft -a list chain {command(*ref.table.split(' ', 1), ref.chain)}   # on node {sh(node)}"

@@ -163,6 +163,14 @@ def in_linkerd(name: str, default: str) -> Raw:
     return {**raw, "metadata": {**raw["metadata"], "annotations": {**_LINKERD, _DEFAULT: default}}}
 
 
+PERMISSION = {
+    "apiVersion": "kuma.io/v1alpha1",
+    "kind": "MeshTrafficPermission",
+    "metadata": {"name": "p", "namespace": "kuma-system"},
+    "spec": {"targetRef": {"kind": "Mesh"}, "rules": [{"default": {"allow": []}}]},
+}
+
+
 def kuma(**spec: Any) -> tuple[Raw, ...]:
     injected = {"kuma.io/sidecar-injection": "enabled"}
     return kind("kuma.io/v1alpha1", "Mesh", **spec), namespace("a", **{NAME: "a", **injected})
@@ -202,6 +210,8 @@ MESH_WAYS = [
     Way("and none outside", (in_linkerd("a/x", "cluster-unauthenticated"),), "203.0.113.9", "pod/a/x:80", "unknown"),
     Way("Kuma's mutual TLS needs permissions", kuma(mtls={"enabledBackend": "ca"}), "chat", "pod/a/web:80", "unknown"),
     Way("without it none are needed", kuma(), "chat", "pod/a/web:80", "allow"),
+    Way("permissions of the whole mesh", (PERMISSION, kuma()[1]), "chat", "pod/a/web:80", "unknown"),
+    Way("are not about pods outside it", (PERMISSION, kuma()[1]), "web", "pod/b/chat:80", "allow"),
     Way("nor by pods outside the mesh", kuma(mtls={"enabledBackend": "ca"}), "web", "pod/b/chat:80", "allow"),
 ]
 
