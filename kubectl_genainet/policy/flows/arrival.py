@@ -21,7 +21,7 @@ from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
 from kubectl_genainet.policy.flows.secondary import why_beside_policies
 from kubectl_genainet.policy.flows.service_address import why_it_may_differ
-from kubectl_genainet.policy.flows.tunnels import in_ambient, tunnel_of
+from kubectl_genainet.policy.flows.tunnels import Tunnel, in_ambient, tunnel_of
 from kubectl_genainet.policy.flows.waypoints import Waypoint, waypoint_of
 from kubectl_genainet.policy.matching.mesh import HBONE
 from kubectl_genainet.policy.matching.party import PartyKind
@@ -64,14 +64,7 @@ def explain_arriving(
         return _to_an_entry(engine, flow, entry)
     tunnel = tunnel_of(snapshot, flow)
     if tunnel is not None:
-        server = snapshot.pod(flow.destination.namespace, flow.destination.name)
-        waypoint = waypoint_of(snapshot, server, target) if server is not None and tunnel.port == HBONE else None
-        if waypoint is not None:
-            return _through_waypoint(engine, flow, waypoint)
-        inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
-        if tunnel.certain:
-            return msgspec.structs.replace(inside, arrival=tunnel.note)
-        return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+        return _in_a_mesh(engine, flow, tunnel, target)
     if service and flow.destination.ip == _CILIUMS_ENVOY:
         return _to_envoy(engine, flow)
     if engine.enforcer.other_family_open and _of_another_family(engine, flow):
@@ -88,11 +81,7 @@ def explain_arriving(
         return _by_service_address(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
-        explanation = engine.explain(flow)
-        open_ = (Reason.DEFAULT, Reason.INERT)
-        closed = [d for d in Direction if explanation.direction(d).reason not in open_]
-        note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
-        return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
+        return _redirected(engine, flow, redirect)
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
     if _into_ambient(engine, flow):
@@ -104,6 +93,27 @@ def explain_arriving(
     return (
         msgspec.structs.replace(explanation, arrival=_untranslated(target, flow)) if target is not None else explanation
     )
+
+
+def _in_a_mesh(engine: PolicyEngine, flow: PolicyFlow, tunnel: Tunnel, target: Service | None) -> Explanation:
+    """The packet goes in a mesh's tunnel, to the server's own port for it or to a waypoint."""
+    snapshot = engine.snapshot
+    server = snapshot.pod(flow.destination.namespace, flow.destination.name)
+    waypoint = waypoint_of(snapshot, server, target) if server is not None and tunnel.port == HBONE else None
+    if waypoint is not None:
+        return _through_waypoint(engine, flow, waypoint)
+    inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
+    if tunnel.certain:
+        return msgspec.structs.replace(inside, arrival=tunnel.note)
+    return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+
+
+def _redirected(engine: PolicyEngine, flow: PolicyFlow, redirect: str) -> Explanation:
+    explanation = engine.explain(flow)
+    open_ = (Reason.DEFAULT, Reason.INERT)
+    closed = [d for d in Direction if explanation.direction(d).reason not in open_]
+    note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
+    return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
 
 
 def _beside_policies(explanation: Explanation, why: str, *, further: bool) -> Explanation:
