@@ -24,6 +24,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy,
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import Lookup, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
+from kubectl_genainet.model.results.path import Drop
 
 SLOW_NS = 200_000_000  # a median from which a server, or what is behind it, is called slow
 STORM_LEAST = 40  # NXDOMAIN responses to one client for names that do not exist …
@@ -100,32 +101,39 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
     if first.last_seen:
         evidence.append(Evidence(first.last_seen, Certainty.OBSERVED))
     if kind == "race":
-        if first.drop is not None:
-            where = f"{first.drop.hook or first.drop.location} on node {first.drop.node}"
-            evidence.append(Evidence(f"{first.drop.reason} in {where}", Certainty.OBSERVED, node=first.drop.node or ""))
-        evidence.append(
-            Evidence(
-                "its pair (A and AAAA, same socket, same moment) was answered, and the node's count of failed conntrack "
-                "insertions has grown",
-                Certainty.OBSERVED,
-            )
-        )
-        return DNS_CONNTRACK_RACE.finding(
-            f"{client} loses one of A and AAAA to the conntrack race",
-            tuple(evidence),
-            remedy=Remedy(
-                "Put single-request-reopen into the pods' dnsConfig.options, or run NodeLocal DNSCache, whose address is "
-                "not translated.",
-                yaml="dnsConfig:\n  options:\n    - name: single-request-reopen\n",
-            ),
-        )
+        return _raced(client, first.drop, evidence)
     if kind == "silence":
         return DNS_TIMEOUT.finding(
             f"queries of {client} to {server} get no answer",
             tuple(evidence),
         )
-    drop = first.drop
-    assert drop is not None
+    assert first.drop is not None
+    return _dropped(client, server, first.drop, evidence)
+
+
+def _raced(client: str, drop: Drop | None, evidence: list[Evidence]) -> Finding:
+    if drop is not None:
+        where = f"{drop.hook or drop.location} on node {drop.node}"
+        evidence.append(Evidence(f"{drop.reason} in {where}", Certainty.OBSERVED, node=drop.node or ""))
+    evidence.append(
+        Evidence(
+            "its pair (A and AAAA, same socket, same moment) was answered, and the node's count of failed conntrack "
+            "insertions has grown",
+            Certainty.OBSERVED,
+        )
+    )
+    return DNS_CONNTRACK_RACE.finding(
+        f"{client} loses one of A and AAAA to the conntrack race",
+        tuple(evidence),
+        remedy=Remedy(
+            "Put single-request-reopen into the pods' dnsConfig.options, or run NodeLocal DNSCache, whose address is "
+            "not translated.",
+            yaml="dnsConfig:\n  options:\n    - name: single-request-reopen\n",
+        ),
+    )
+
+
+def _dropped(client: str, server: str, drop: Drop, evidence: list[Evidence]) -> Finding:
     where = drop.pod or (f"node {drop.node}" if drop.node else "?")
     evidence.append(Evidence(f"{drop.reason} in {drop.location} on {where}", Certainty.OBSERVED, node=drop.node or ""))
     if drop.explanation:

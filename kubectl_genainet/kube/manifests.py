@@ -98,13 +98,43 @@ def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot
             pods.append(pod)
         else:
             loading.notes.append(f"{problem.message}: left out")
-    return ClusterSnapshot((*objects, *pods), left_out=tuple(loading.unread.values()), notes=tuple(loading.notes))
+    return ClusterSnapshot(
+        (*objects, *pods),
+        left_out=tuple(loading.unread.values()),
+        notes=tuple(loading.notes),
+        overlays=loading.overlays.givers(),
+        alternatives=frozenset(loading.overlays.alternatives),
+    )
 
 
 def _is_patch(obj: KubeObject) -> bool:
     """Whether a manifest of a workload is a patch in a file of its own: the API server takes no workload without a selector."""
     spec = obj.raw.get("spec")
     return obj.group == "apps" and isinstance(spec, dict) and "selector" not in spec
+
+
+class _Overlays:
+    """What each kustomization gives."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, list[tuple[KubeObject, set[str]]]] = {}  # by name: its variants, and who gives each
+        self.alternatives: set[frozenset[str]] = set()
+
+    def add(self, obj: KubeObject, root: str) -> None:
+        variants = self._given.setdefault(str(obj.ref), [])
+        same = next((roots for given, roots in variants if given.raw == obj.raw), None)
+        if same is None:
+            variants.append((obj, {root}))
+        else:
+            same.add(root)
+        if obj.kind != "Namespace":  # several applications of one namespace write it, each in its way
+            others = (roots for given, roots in variants if given.raw != obj.raw)
+            self.alternatives |= {frozenset((root, other)) for roots in others for other in roots if other != root}
+
+    def givers(self) -> dict[str, frozenset[str]]:
+        """The kustomizations that give an object, by its name; none where no two are alternatives."""
+        given = self._given.items() if self.alternatives else ()
+        return {name: frozenset(r for _, roots in variants for r in roots) for name, variants in given}
 
 
 class _Loading:
@@ -115,6 +145,7 @@ class _Loading:
         self.notes: list[str] = []
         self.unread: dict[str, LeftOut] = {}  # by kind: policies that files hold which are not read
         self.first_problem: InputError | None = None
+        self.overlays = _Overlays()
         self._objects: dict[tuple[str, str, str, str], KubeObject] = {}
 
     @property
@@ -135,7 +166,8 @@ class _Loading:
             raise InputError(f"there is no {', '.join(_SUFFIXES)} file in {path}")
         for root in kustomizations.roots:
             for raw, source in kustomizations.build(root):
-                self._value(raw, source)
+                for obj in self._value(raw, source):
+                    self.overlays.add(obj, str(root))
         for note in charts.named(self.namespace):
             self.notes.append(note)
             self.first_problem = self.first_problem or InputError(note)
@@ -163,13 +195,16 @@ class _Loading:
             if document is not None:
                 self._value(document, f"{source}, document {number}", places, number)
 
-    def _value(self, value: Any, source: str, places: Places | None = None, document: int = 0) -> None:
+    def _value(self, value: Any, source: str, places: Places | None = None, document: int = 0) -> list[KubeObject]:
+        """Takes up the objects of a document, and returns those that could be read."""
+        readable = []
         for obj in self._read_objects(value, source):
             if places is not None:
                 obj = msgspec.structs.replace(obj, line=places.line(document, obj.name))
             if (problem := _unreadable(obj)) is not None:
                 self._left_out(problem)
                 continue
+            readable.append(obj)
             key = (obj.group, obj.kind, obj.namespace, obj.name)
             before = self._objects.pop(key, None)
             if before is not None and _is_patch(before) != _is_patch(obj):
@@ -179,6 +214,7 @@ class _Loading:
                 note = GIVEN_ALIKE if obj.raw == before.raw else GIVEN_TWICE
                 self.notes.append(f"{obj.ref}{note}{source}{COUNTS}{before.source}")
             self._objects[key] = obj
+        return readable
 
     def _read_objects(self, value: Any, source: str) -> Iterator[KubeObject]:
         if isinstance(value, list):  # a JSON array of objects

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -115,12 +115,15 @@ class ClusterSnapshot:
     """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty.
 
     `notes` is what there is to say about the reading itself (a file left out, an object given twice), a sentence each.
+    `overlays` tells which kustomizations give an object, by its name; `alternatives` are pairs of them that give one differently.
     """
 
     objects: tuple[KubeObject, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     taken_at: str = ""
     notes: tuple[str, ...] = ()
+    overlays: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    alternatives: frozenset[frozenset[str]] = frozenset()
 
     @cached_property
     def by_kind(self) -> Mapping[str, tuple[KubeObject, ...]]:

@@ -194,11 +194,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }
     compiled.network_policy = network_policy
-    unread = {
-        (group_of_kinds.group, kind): group_of_kinds
-        for group_of_kinds in enforcer.unread
-        for kind in group_of_kinds.kinds
-    }
+    unread = {(kinds.group, kind): kinds for kinds in enforcer.unread for kind in kinds.kinds}
     for key in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
         compiled.take(snapshot.of(key[1], key[0]), compiled.compilers[key], RefusedBy.API, unread.get(key))
     for kind in _CILIUM_KINDS:
@@ -220,11 +216,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled.policies += [policy for _, policy in compiled.made]
     if Trait.BASELINE in enforcer.traits:
         compiled.policies = list(compiled.without_selected(compiled.policies))
-    meshes = (*strict_mutual_tls(snapshot), *closed_registry(snapshot), *linkerd_refusals(snapshot))
-    for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *meshes):
-        compiled.policies.append(stand_in.policy)
-        compiled.unevaluated.append(stand_in.what)
-    compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
+    _stand_in(compiled, snapshot)
     compiled.host_policies += (*cilium.host_policies, *policies_of_nodes(snapshot))
     if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
         compiled.host_policies += host_policies(snapshot)
@@ -234,6 +226,15 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     compiled.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
     return compiled
+
+
+def _stand_in(compiled: Compiled, snapshot: ClusterSnapshot) -> None:
+    """What is not evaluated, or decided by a mesh, as policies that stand for it."""
+    meshes = (*strict_mutual_tls(snapshot), *closed_registry(snapshot), *linkerd_refusals(snapshot))
+    for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *meshes):
+        compiled.policies.append(stand_in.policy)
+        compiled.unevaluated.append(stand_in.what)
+    compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
 
 
 def _admin_policy(obj: KubeObject, enforcer: Enforcer, calico: CalicoCompiler) -> Policy:

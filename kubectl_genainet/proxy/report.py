@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -20,9 +20,11 @@ from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.drift.ways import ServiceWay, ways_to
 from kubectl_genainet.proxy.hits import ConntrackEntry, begun, connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import service_port_name
-from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, ServiceRules, service_rules
 from kubectl_genainet.wire import FilterEntry
+
+ConnectionsTo = Mapping[tuple[str, str, int], int]  # connections by protocol, address and port
 
 
 class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rules"):
@@ -96,29 +98,39 @@ def rules_report(
     slices = Slices(snapshot) if snapshot is not None and has_slices else None
     rows: list[RulesRow] = []
     for of_node in nodes:
-        node, rules = of_node.node, of_node.rules
-        now = _connections(dumps[node])
-        new: tuple[ConntrackEntry, ...] | None = None
-        if earlier and node in earlier:
-            rules = since(service_rules(parse_ruleset(earlier[node])), rules)
-            then = _connections(earlier[node])
-            new = begun(then, now) if now is not None and then is not None else None
-        counts = (_by_address(now), _by_address(new))
+        node = of_node.node
+        rules, counts = _counted(of_node, dumps[node], (earlier or {}).get(node))
         rows += _rows(node, rules, snapshot, slices, wanted, findings, counts, target)
     rulesets = {of_node.node: of_node.ruleset for of_node in nodes}
-    silent += [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
-    reasons = {item.reason for item in silent}
-    silent += [
-        NotChecked(f"rules of node {n}" if n else "the rules", str(part))
-        for n, r in rulesets.items()
-        for part in r.unread
-        if str(part) not in reasons
-    ]
+    silent += _unread(rulesets, {item.reason for item in silent})
     if snapshot is None and target is not None and any(r.virtual_servers for r in rulesets.values()):
         silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
     silent += [NotChecked(f"rules of node {node}", "no dump came from it") for node in dumps if node not in rulesets]
     statements = tuple(way.told() for of_node in (ways or {}).values() for way in of_node)
     return RulesReport(tuple(rows), tuple(findings), tuple(silent), statements, tuple(rulesets), snapshot is not None)
+
+
+def _counted(
+    node: NodeRules, now: Sequence[RulesetDump], earlier: Sequence[RulesetDump] | None
+) -> tuple[Sequence[ServiceRules], tuple[ConnectionsTo | None, ConnectionsTo | None]]:
+    """A node's rules with what they counted (since the `earlier` dumps), and the connections: all, and those that began since."""
+    connections = _connections(now)
+    if earlier is None:
+        return node.rules, (_by_address(connections), None)
+    then = _connections(earlier)
+    new = begun(then, connections) if connections is not None and then is not None else None
+    return since(service_rules(parse_ruleset(earlier)), node.rules), (_by_address(connections), _by_address(new))
+
+
+def _unread(rulesets: Mapping[str, Ruleset], known: set[str]) -> Iterator[NotChecked]:
+    """What could not be read of the rules, besides the `known` reasons."""
+    errors = [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
+    yield from errors
+    told = known | {item.reason for item in errors}
+    for node, ruleset in rulesets.items():
+        for part in ruleset.unread:
+            if str(part) not in told:
+                yield NotChecked(f"rules of node {node}" if node else "the rules", str(part))
 
 
 def services_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
@@ -155,7 +167,6 @@ def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> t
     return tuple(entries.values())
 
 
-ConnectionsTo = Mapping[tuple[str, str, int], int]  # connections by protocol, address and port
 WantedPorts = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]
 
 

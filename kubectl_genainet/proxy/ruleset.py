@@ -20,6 +20,7 @@ from kubectl_genainet.proxy.evaluator.ir import Chain, Table
 from kubectl_genainet.proxy.evaluator.packet.state import Env, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
 from kubectl_genainet.proxy.iptables.ipset import IpSet, lookups, parse_ipset
 from kubectl_genainet.proxy.iptables.listing import LISTED
 from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, EXCERPT, parse_iptables
@@ -167,37 +168,49 @@ def _is_legacy(chain: Chain) -> bool:
     return "legacy" in chain.table.source
 
 
-def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
-    """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
-    sets, unread = distinct_sets(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
-    set_lookups = lookups(sets)
-    read: list[IptablesDump] = []
-    native: list[NftTable] = []
-    servers: list[VirtualServer] = []
-    errors: list[str] = []
-    for dump in sorted(dumps, key=lambda d: "legacy" in d.source):
+@dataclass(slots=True)
+class _Read:
+    """What the dumps of a node hold, as they were read."""
+
+    iptables: list[IptablesDump] = field(default_factory=list)
+    native: list[NftTable] = field(default_factory=list)
+    servers: list[VirtualServer] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def take(self, dump: RulesetDump, sets: dict[str, SetLookup]) -> None:
         if dump.error:
-            errors.append(f"{dump.source}: {dump.error}")
+            self.errors.append(f"{dump.source}: {dump.error}")
         elif dump.source.startswith(("iptables", "ip6tables")):
             family = 6 if dump.source.startswith("ip6") else 4
-            of_dump, parts = parse_iptables(dump.text, dump.source, set_lookups, family)
+            of_dump, parts = parse_iptables(dump.text, dump.source, sets, family)
             is_listed = dump.text.startswith(LISTED)
-            read.append(IptablesDump(of_dump, [_part(dump, part) for part in parts], is_listed))
+            self.iptables.append(IptablesDump(of_dump, [_part(dump, part) for part in parts], is_listed))
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
             try:
                 ruleset, parts = parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
-                native += ruleset
-                unread += [Unread(dump.source, part) for part in parts]
+                self.native += ruleset
+                self.unread += [Unread(dump.source, part) for part in parts]
             except InputError as error:
-                errors.append(f"{dump.source}: {error.problem}")
+                self.errors.append(f"{dump.source}: {error.problem}")
         elif dump.source == "ipvs":
-            found_servers, gaps = parse_ipvs(dump.text)
-            servers += found_servers
-            unread += gaps
-    saved_tables, of_iptables = distinct_iptables(read)
-    native, of_nft = distinct_nft(native)
-    servers, of_ipvs = distinct_servers(servers)
+            found, gaps = parse_ipvs(dump.text)
+            self.servers += found
+            self.unread += gaps
+
+
+def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
+    """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
+    sets, unread = distinct_sets(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
+    set_lookups = lookups(sets)
+    read = _Read()
+    for dump in sorted(dumps, key=lambda d: "legacy" in d.source):
+        read.take(dump, set_lookups)
+    unread += read.unread
+    saved_tables, of_iptables = distinct_iptables(read.iptables)
+    native, of_nft = distinct_nft(read.native)
+    servers, of_ipvs = distinct_servers(read.servers)
     tables: list[Table] = [*saved_tables]
     is_saved = not any(dump.t_ns for dump in dumps)  # an agent knows whether ipvsadm came to its end
     left_out = servers_left_out(sets, servers) if is_saved else frozenset()
@@ -222,7 +235,7 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         ipsets=sets,
         node_ips=None if node_ips is None else tuple(node_ips),
         sources=tuple(dict.fromkeys(d.source for d in dumps if not d.error)),
-        errors=tuple(errors),
+        errors=tuple(read.errors),
         unread=tuple(unread),
         t_ns=min((d.t_ns for d in dumps), default=0),
         lists_all_servers=not (is_saved and servers) or (is_proven_whole(sets) and not left_out),

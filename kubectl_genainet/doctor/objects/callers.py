@@ -136,7 +136,7 @@ def _streams(known: Recognised) -> bool:
 # Models whose answer is one vector, score or class, by the names that they go by, and servers told to serve such a one.
 _ONE_ANSWER = re.compile(
     r"(^|[^a-z0-9])(embed|embedding|embeddings|embedder|minilm|bge|gte|e5|rerank|reranker|cross-encoder|"
-    r"sentence-transformers|--is-embedding|--runner[= ]pooling)([^a-z0-9]|$)"
+    r"classifier|classification|sentence-transformers|--is-embedding|--runner[= ]pooling)([^a-z0-9]|$)"
 )
 _CLASSIC_FORMATS = ("sklearn", "xgboost", "lightgbm", "pmml", "paddle", "onnx", "tensorflow", "mlflow")
 _MODEL_NAMES = ("MODEL", "MODEL_ID", "MODEL_NAME", "HF_MODEL_ID")

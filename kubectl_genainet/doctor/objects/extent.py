@@ -7,6 +7,7 @@ every object of a kind that it holds, and of the kinds of which a cluster need n
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -129,9 +130,14 @@ class Extent:
 
     def apart(self, refs: Iterable[ObjectRef]) -> str:
         """Why manifests may not belong together that give several objects; empty where nothing speaks against it."""
-        names = list(dict.fromkeys(map(str, refs))) if self._variants else []
+        overlays, alternatives = self.snapshot.overlays, self.snapshot.alternatives
+        names = list(dict.fromkeys(map(str, refs))) if self._variants or alternatives else []
         if len(names) < 2:
             return ""
+        for first, second in itertools.combinations([overlays[name] for name in names if name in overlays], 2):
+            pairs = [frozenset((one, other)) for one in first for other in second]
+            if not first & second and all(pair in alternatives for pair in pairs):
+                return f"{' and '.join(sorted(pairs[0]))} give the same object differently"
         varying = next((name for name in names if name in self._variants), "")
         if varying:
             return f"{varying} is given more than once"

@@ -76,29 +76,39 @@ def pod_problem(
     for container in sorted(containers, key=lambda c: c.get("name") != AGENT_CONTAINER):
         if container.get("ready"):
             continue
-        state = container.get("state", {})
-        ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
-        waiting = state.get("waiting", {})
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
-        if reason == "CrashLoopBackOff" or not message:  # whose message only says how long it waits
-            message = ended.get("message", "")
-        if reason in _IMAGE:
-            return problem(
-                f"the node can't pull {container.get('image') or 'the image'}: {message or reason}",
-                "Build it (scripts/build-image.sh), push it where the nodes can pull it, and give --image.",
-            )
-        if reason == "CreateContainerConfigError":
-            return problem(f"the container can't be set up: {message}", _config_hint(message))
-        if reason in _CREATE or ended.get("reason") in _CREATE:
-            return problem(f"the container can't be started: {message or reason}", _start_hint(message))
-        if ended.get("reason") == "OOMKilled":
-            return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
-        if reason == "CrashLoopBackOff" or ended:
-            last_output = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
-            return problem(_last_words(ended, last_output), _crash_hint(last_output))
-        if "running" in state:
+        told = _of_container(container, problem, log)
+        if told is not None:
+            return told
+        if "running" in container.get("state", {}):
             return _unhealthy(events, problem)
     return _from_events(events, problem)
+
+
+def _of_container(
+    container: Mapping[str, Any], problem: Callable[[str, str], RolloutProblem], log: str
+) -> RolloutProblem | None:
+    """Why a container is not ready by what the kubelet says of its state; None where that says nothing."""
+    state = container.get("state", {})
+    ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
+    waiting = state.get("waiting", {})
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason == "CrashLoopBackOff" or not message:  # whose message only says how long it waits
+        message = ended.get("message", "")
+    if reason in _IMAGE:
+        return problem(
+            f"the node can't pull {container.get('image') or 'the image'}: {message or reason}",
+            "Build it (scripts/build-image.sh), push it where the nodes can pull it, and give --image.",
+        )
+    if reason == "CreateContainerConfigError":
+        return problem(f"the container can't be set up: {message}", _config_hint(message))
+    if reason in _CREATE or ended.get("reason") in _CREATE:
+        return problem(f"the container can't be started: {message or reason}", _start_hint(message))
+    if ended.get("reason") == "OOMKilled":
+        return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
+    if reason == "CrashLoopBackOff" or ended:
+        last_output = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
+        return problem(_last_words(ended, last_output), _crash_hint(last_output))
+    return None
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

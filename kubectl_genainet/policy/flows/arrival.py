@@ -21,7 +21,7 @@ from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
 from kubectl_genainet.policy.flows.secondary import why_beside_policies
 from kubectl_genainet.policy.flows.service_address import why_it_may_differ
-from kubectl_genainet.policy.flows.tunnels import in_ambient, tunnel_of
+from kubectl_genainet.policy.flows.tunnels import Tunnel, in_ambient, tunnel_of
 from kubectl_genainet.policy.flows.waypoints import Waypoint, waypoint_of
 from kubectl_genainet.policy.matching.mesh import HBONE
 from kubectl_genainet.policy.matching.party import PartyKind
@@ -40,6 +40,9 @@ from kubectl_genainet.policy.model import (
 )
 
 _LOCAL_DNS = "169.254.20.10"
+_CILIUMS_ENVOY = (
+    "192.192.192.192"  # the endpoint of Services that Cilium makes for its Ingresses and Gateways; nobody has it
+)
 _OF_PROBES = {
     4: "169.254.7.127",
     6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
@@ -61,14 +64,9 @@ def explain_arriving(
         return _to_an_entry(engine, flow, entry)
     tunnel = tunnel_of(snapshot, flow)
     if tunnel is not None:
-        server = snapshot.pod(flow.destination.namespace, flow.destination.name)
-        waypoint = waypoint_of(snapshot, server, target) if server is not None and tunnel.port == HBONE else None
-        if waypoint is not None:
-            return _through_waypoint(engine, flow, waypoint)
-        inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
-        if tunnel.certain:
-            return msgspec.structs.replace(inside, arrival=tunnel.note)
-        return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+        return _in_a_mesh(engine, flow, tunnel, target)
+    if service and flow.destination.ip == _CILIUMS_ENVOY:
+        return _to_envoy(engine, flow)
     if engine.enforcer.other_family_open and _of_another_family(engine, flow):
         return _past_policies(engine, flow)
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
@@ -83,11 +81,7 @@ def explain_arriving(
         return _by_service_address(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
-        explanation = engine.explain(flow)
-        open_ = (Reason.DEFAULT, Reason.INERT)
-        closed = [d for d in Direction if explanation.direction(d).reason not in open_]
-        note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
-        return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
+        return _redirected(engine, flow, redirect)
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
     if _into_ambient(engine, flow):
@@ -99,6 +93,27 @@ def explain_arriving(
     return (
         msgspec.structs.replace(explanation, arrival=_untranslated(target, flow)) if target is not None else explanation
     )
+
+
+def _in_a_mesh(engine: PolicyEngine, flow: PolicyFlow, tunnel: Tunnel, target: Service | None) -> Explanation:
+    """The packet goes in a mesh's tunnel, to the server's own port for it or to a waypoint."""
+    snapshot = engine.snapshot
+    server = snapshot.pod(flow.destination.namespace, flow.destination.name)
+    waypoint = waypoint_of(snapshot, server, target) if server is not None and tunnel.port == HBONE else None
+    if waypoint is not None:
+        return _through_waypoint(engine, flow, waypoint)
+    inside = engine.explain(msgspec.structs.replace(flow, port=tunnel.port))
+    if tunnel.certain:
+        return msgspec.structs.replace(inside, arrival=tunnel.note)
+    return _combined(flow, [inside, engine.explain(flow)], tunnel.note)
+
+
+def _redirected(engine: PolicyEngine, flow: PolicyFlow, redirect: str) -> Explanation:
+    explanation = engine.explain(flow)
+    open_ = (Reason.DEFAULT, Reason.INERT)
+    closed = [d for d in Direction if explanation.direction(d).reason not in open_]
+    note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
+    return _opened(msgspec.structs.replace(explanation, arrival=note), closed, note)
 
 
 def _beside_policies(explanation: Explanation, why: str, *, further: bool) -> Explanation:
@@ -198,6 +213,17 @@ def _from_a_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
         "nodes comes from there and not from its own address"
     )
     return _combined(flow, [plain, *ways], note)
+
+
+def _to_envoy(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    """A connection that Envoy on a node takes, and goes on with to backends that its routes name."""
+    note = (
+        "the Service is Cilium's own, for an Ingress or a Gateway: Envoy on a node takes the connection, and goes on to the "
+        "backends of its routes as the entity ingress; which these are is not evaluated"
+    )
+    explanation = msgspec.structs.replace(engine.explain(flow), arrival=note)
+    closed = explanation.egress.reason not in (Reason.DEFAULT, Reason.INERT, Reason.OUTSIDE, Reason.HOST_NETWORK)
+    return _opened(explanation, (*((Direction.EGRESS,) if closed else ()), Direction.INGRESS), note)
 
 
 def _into_ambient(engine: PolicyEngine, flow: PolicyFlow) -> bool:

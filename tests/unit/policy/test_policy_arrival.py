@@ -75,6 +75,20 @@ def test_a_node_reaches_its_pods_of_the_ambient_mesh_with_another_address(probes
     assert arriving(engine(ambient, *PODS[1:]), "192.168.0.2", "ai/llama", 9090) == "allow"
 
 
+@pytest.mark.parametrize(("policies", "source"), [((), "203.0.113.7"), ((), "ai/rag"), ((ONLY_9090,), "ai/llama")])
+def test_what_becomes_of_a_connection_to_a_gateway_of_cilium_is_not_known(
+    policies: tuple[Raw, ...], source: str
+) -> None:
+    gateway = service("ai/cilium-gateway-g", {}, type="LoadBalancer")
+    e = engine(*PODS, gateway, *policies, netpol("ai/out", podSelector=labels(app="llama"), policyTypes=["Egress"]))
+    flow = PolicyFlow(end(source), end("192.192.192.192"), "TCP", 9999)
+    found = explain_arriving(e, flow, "ai/cilium-gateway-g")
+    assert found.verdict.value == found.ingress.verdict.value == "unknown"
+    assert found.egress.verdict.value == ("unknown" if source == "ai/llama" else "allow")
+    assert "Envoy on a node takes the connection" in found.arrival
+    assert arriving(e, source, "192.192.192.192", 9999) == ("deny" if source == "ai/llama" else "allow")
+
+
 def test_a_hairpin_is_known_only_where_nothing_depends_on_it() -> None:
     own = service("ai/llama", {"app": "llama"})
     deny = admin(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -139,7 +140,6 @@ def sriov_network(cluster: Cluster) -> Problems:
         if not cluster.in_scope(workload.namespace):
             continue
         field = workload.annotation_field(NETWORKS)
-        requested = {name for c in workload.containers for name in c.requests}
         yield from _too_few(workload, definitions)
         for namespace, name in networks(workload):
             definition = definitions.get((namespace, name))
@@ -156,28 +156,29 @@ def sriov_network(cluster: Cluster) -> Problems:
                     Remedy("Name an existing one.", command="kubectl get network-attachment-definitions -A"),
                 )
                 continue
-            resource = definition.annotations.get(RESOURCE, "")
-            if resource and resource not in requested:
-                yield Problem(
-                    f"network {namespace}/{name} needs {resource}, which it does not request",
-                    workload.ref,
-                    (
-                        seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"needs {resource}"),
-                        seen(workload.ref, field, name, "and no container requests it"),
-                    ),
-                    Remedy(
-                        "Request one device for each such network.",
-                        command=_request(workload, resource, 1),
-                    ),
-                )
-            elif (
-                resource
-                and cluster.nodes
-                and not any(quantity(mapping(n.raw, "status", "allocatable").get(resource)) for n in cluster.nodes)
-            ):
-                yield Problem(
-                    f"no node has {resource}",
-                    workload.ref,
-                    (seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"no node has {resource}"),),
-                    Remedy("Look at the SR-IOV device plugin.", command=kubectl(definition.ref, "describe")),
-                )
+            yield from _without_device(cluster, workload, definition, name)
+
+
+def _without_device(cluster: Cluster, workload: Workload, definition: KubeObject, name: str) -> Iterator[Problem]:
+    """The network's device: whether the pod requests one, and a node has one."""
+    network = f"{definition.namespace}/{definition.name}"
+    resource = definition.annotations.get(RESOURCE, "")
+    if not resource:
+        return
+    needs = seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"needs {resource}")
+    if not any(resource in c.requests for c in workload.containers):
+        yield Problem(
+            f"network {network} needs {resource}, which it does not request",
+            workload.ref,
+            (needs, seen(workload.ref, workload.annotation_field(NETWORKS), name, "and no container requests it")),
+            Remedy("Request one device for each such network.", command=_request(workload, resource, 1)),
+        )
+    elif cluster.nodes and not any(
+        quantity(mapping(n.raw, "status", "allocatable").get(resource)) for n in cluster.nodes
+    ):
+        yield Problem(
+            f"no node has {resource}",
+            workload.ref,
+            (seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"no node has {resource}"),),
+            Remedy("Look at the SR-IOV device plugin.", command=kubectl(definition.ref, "describe")),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.calls import Call
@@ -16,7 +17,7 @@ from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.replicas import replicas
 from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject, Service
+from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
@@ -313,42 +314,38 @@ def ingress_grpc(cluster: Cluster) -> Problems:
         spoken = ingress.annotations.get(_NGINX_PROTOCOL, "")
         if not cluster.in_scope(ingress.namespace) or name != "nginx" or spoken.upper() in ("GRPC", "GRPCS"):
             continue
-        for r, rule in enumerate(items(ingress.raw, "spec", "rules")):
-            for p, path in enumerate(items(rule, "http", "paths")):
-                service = cluster.services_by_key.get((ingress.namespace, text(path, "backend", "service", "name")))
-                wanted = at(path, "backend", "service", "port", "number") or at(
-                    path, "backend", "service", "port", "name"
-                )
-                port = (
-                    next(
-                        (candidate for candidate in service.spec.ports if wanted in (candidate.port, candidate.name)),
-                        None,
-                    )
-                    if service
-                    else None
-                )
-                if service is None or port is None:
-                    continue
-                workload = next(iter(cluster.workloads_of(service)), None)
-                stack = cluster.stack(workload) if workload else None
-                number = cluster.target_port(workload, port) if workload else 0
-                if port.name.lower() == "grpc" or (stack is not None and number in GRPC_PORTS.get(stack.name, ())):
-                    yield Problem(
-                        f"it sends HTTP/1 to port {port.port} of {service.ref}, which speaks gRPC",
-                        ingress.ref,
-                        (
-                            seen(
-                                ingress.ref,
-                                f"metadata.annotations[{_NGINX_PROTOCOL}]",
-                                spoken or None,
-                                spoken or "absent: HTTP",
-                            ),
-                            seen(
-                                ingress.ref,
-                                f"spec.rules[{r}].http.paths[{p}].backend.service.port",
-                                wanted,
-                                f"leads to port {number or port.name} of {workload.ref if workload else service.ref}",
-                            ),
+        for field, service, port, wanted in _backends_of(cluster, ingress):
+            workload = next(iter(cluster.workloads_of(service)), None)
+            stack = cluster.stack(workload) if workload else None
+            number = cluster.target_port(workload, port) if workload else 0
+            if port.name.lower() == "grpc" or (stack is not None and number in GRPC_PORTS.get(stack.name, ())):
+                yield Problem(
+                    f"it sends HTTP/1 to port {port.port} of {service.ref}, which speaks gRPC",
+                    ingress.ref,
+                    (
+                        seen(
+                            ingress.ref,
+                            f"metadata.annotations[{_NGINX_PROTOCOL}]",
+                            spoken or None,
+                            spoken or "absent: HTTP",
                         ),
-                        Remedy("Set backend-protocol to GRPC on an Ingress for this port alone."),
-                    )
+                        seen(
+                            ingress.ref,
+                            field,
+                            wanted,
+                            f"leads to port {number or port.name} of {workload.ref if workload else service.ref}",
+                        ),
+                    ),
+                    Remedy("Set backend-protocol to GRPC on an Ingress for this port alone."),
+                )
+
+
+def _backends_of(cluster: Cluster, ingress: KubeObject) -> Iterator[tuple[str, Service, ServicePort, Any]]:
+    """The Service ports behind an Ingress's paths, each with the field that names it, and how."""
+    for r, rule in enumerate(items(ingress.raw, "spec", "rules")):
+        for p, path in enumerate(items(rule, "http", "paths")):
+            service = cluster.services_by_key.get((ingress.namespace, text(path, "backend", "service", "name")))
+            wanted = at(path, "backend", "service", "port", "number") or at(path, "backend", "service", "port", "name")
+            port = next((o for o in service.spec.ports if wanted in (o.port, o.name)), None) if service else None
+            if service is not None and port is not None:
+                yield f"spec.rules[{r}].http.paths[{p}].backend.service.port", service, port, wanted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
@@ -271,23 +273,13 @@ def nlb_health_check(cluster: Cluster) -> Problems:
             continue
         workload, container, probe = readiness
         notes = service.metadata.annotations
-        protocol, path = notes.get(HEALTHCHECK + "protocol"), notes.get(HEALTHCHECK + "path")
-        port = notes.get(HEALTHCHECK + "port", "traffic-port")
         probe_port = workload.template.port_number(probe.port)
         targets = {cluster.target_port(workload, p) for p in service.spec.ports}
-        asked = whole_number(port) or next(iter(targets), 0)
-        if (protocol or "tcp").lower() == "tcp":
-            key, value, meaning = HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
-        elif path != probe.path and (path or "/") != probe.path:
-            key, value, meaning = HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
-        elif asked and probe_port and asked != probe_port:
-            key, value, meaning = (
-                HEALTHCHECK + "port",
-                notes.get(HEALTHCHECK + "port"),
-                f"the readiness probe asks port {probe_port}",
-            )
-        else:
+        asked = whole_number(notes.get(HEALTHCHECK + "port", "traffic-port")) or next(iter(targets), 0)
+        difference = _asks_otherwise(notes, probe, probe_port, asked)
+        if difference is None:
             continue
+        key, value, meaning = difference
         evidence_field = workload.field(f"{container.field}.readinessProbe.httpGet.path")
         yield Problem(
             f"the load balancer checks something else than readiness ({meaning})",
@@ -308,6 +300,20 @@ def nlb_health_check(cluster: Cluster) -> Problems:
                 ),
             ),
         )
+
+
+def _asks_otherwise(
+    notes: Mapping[str, str], probe: ContainerProbe, probe_port: int, asked: int
+) -> tuple[str, str | None, str] | None:
+    """The annotation that makes the health check another one than the probe, its value, and what that means."""
+    protocol, path = notes.get(HEALTHCHECK + "protocol"), notes.get(HEALTHCHECK + "path")
+    if (protocol or "tcp").lower() == "tcp":
+        return HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
+    if path != probe.path and (path or "/") != probe.path:
+        return HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
+    if asked and probe_port and asked != probe_port:
+        return HEALTHCHECK + "port", notes.get(HEALTHCHECK + "port"), f"the readiness probe asks port {probe_port}"
+    return None
 
 
 @check(Area.HEALTH, Severity.WARNING, needs=("Service", "Namespace"))

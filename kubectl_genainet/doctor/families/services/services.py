@@ -267,28 +267,19 @@ def service_endpoints(cluster: Cluster) -> Problems:
             evidence = [seen(service.ref, f"spec.ports[{index}]", port.port, f"port {port.port}: {state}")]
             if first is not None:
                 evidence.append(seen(first.ref, "status.conditions[Ready]", "False", f"{first.ref} is not ready"))
+            look = kubectl(first.ref, "describe") if first else _show_slices(service)
             yield Problem(
                 f"no ready endpoint for port {port.port}",
                 service.ref,
                 tuple(evidence),
-                Remedy(
-                    "See why its pods are not ready.",
-                    command=kubectl(first.ref, "describe")
-                    if first
-                    else command(
-                        "kubectl",
-                        "-n",
-                        service.metadata.namespace,
-                        "get",
-                        "endpointslices",
-                        "-l",
-                        f"kubernetes.io/service-name={service.metadata.name}",
-                        "-o",
-                        "yaml",
-                    ),
-                ),
+                Remedy("See why its pods are not ready.", command=look),
                 severity=Severity.WARNING if leaving else None,
             )
+
+
+def _show_slices(service: Service) -> str:
+    label = f"kubernetes.io/service-name={service.metadata.name}"
+    return command("kubectl", "-n", service.metadata.namespace, "get", "endpointslices", "-l", label, "-o", "yaml")
 
 
 @check(Area.SERVICES, Severity.WARNING, needs=("Service", "EndpointSlice", "Node"))

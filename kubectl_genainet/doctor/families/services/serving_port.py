@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.raw import patch
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, set_field
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.units import whole_number
 
 # Stacks that take their address as --host and --port; of TGI the option is --hostname. Sources: their own documentation.
@@ -127,38 +127,40 @@ def server_port(cluster: Cluster) -> Problems:
         listening_evidence = seen(
             workload.ref, listening.port_field, port, f"container {listening.container.name} listens on {port}"
         )
-        others = _others(listening)
-        for service in cluster.services_of(workload):
-            only = service.spec.ports[0] if len(service.spec.ports) == 1 else None
-            target = cluster.target_port(workload, only) if only is not None else 0
-            declared = {n for n, _, _ in listening.container.ports}  # another one is left to service-target-port
-            another = target in others or listening.container.is_told(target)  # such as the port where ranks meet
-            if only is not None and (target in declared or not declared) and target not in (0, port) and not another:
-                way = f"port {only.port} goes to {target}"
-                yield Problem(
-                    f"it sends to port {target}, and {workload.ref} listens on {port}",
-                    service.ref,
-                    (
-                        seen(service.ref, "spec.ports[0].targetPort", only.target_port or only.port, way),
-                        listening_evidence,
-                    ),
-                    Remedy(
-                        f"Set targetPort to {port}.",
-                        command=patch(
-                            service.ref,
-                            [{"op": "add", "path": "/spec/ports/0/targetPort", "value": port}],
-                            kind="json",
-                        ),
-                    ),
-                )
-        for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
-            probe = listening.container.probe(kind)
-            asked = workload.template.port_number(probe.port) if probe is not None and probe.port else 0
-            if probe is not None and probe.handler in ("httpGet", "tcpSocket") and asked not in (0, port, *others):
-                field = workload.field(f"{listening.container.field}.{kind}.{probe.handler}.port")
-                yield Problem(
-                    f"its {kind} asks port {asked}, and it listens on {port}",
-                    workload.ref,
-                    (seen(workload.ref, field, probe.port, f"the kubelet asks port {asked}"), listening_evidence),
-                    Remedy("Probe the port that the server listens on.", command=set_field(workload, field, port)),
-                )
+        yield from _services_elsewhere(cluster, listening, port, listening_evidence)
+        yield from _probes_elsewhere(listening, port, listening_evidence)
+
+
+def _services_elsewhere(cluster: Cluster, listening: Listening, port: int, evidence: Evidence) -> Iterator[Problem]:
+    """Services with a single port that send to another port than the server's."""
+    workload, others = listening.workload, _others(listening)
+    declared = {n for n, _, _ in listening.container.ports}  # another one is left to service-target-port
+    for service in cluster.services_of(workload):
+        only = service.spec.ports[0] if len(service.spec.ports) == 1 else None
+        target = cluster.target_port(workload, only) if only is not None else 0
+        another = target in others or listening.container.is_told(target)  # such as the port where ranks meet
+        if only is not None and (target in declared or not declared) and target not in (0, port) and not another:
+            way = f"port {only.port} goes to {target}"
+            change = [{"op": "add", "path": "/spec/ports/0/targetPort", "value": port}]
+            yield Problem(
+                f"it sends to port {target}, and {workload.ref} listens on {port}",
+                service.ref,
+                (seen(service.ref, "spec.ports[0].targetPort", only.target_port or only.port, way), evidence),
+                Remedy(f"Set targetPort to {port}.", command=patch(service.ref, change, kind="json")),
+            )
+
+
+def _probes_elsewhere(listening: Listening, port: int, evidence: Evidence) -> Iterator[Problem]:
+    """Probes that ask another port than the server's, and none of another container."""
+    workload, others = listening.workload, _others(listening)
+    for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
+        probe = listening.container.probe(kind)
+        asked = workload.template.port_number(probe.port) if probe is not None and probe.port else 0
+        if probe is not None and probe.handler in ("httpGet", "tcpSocket") and asked not in (0, port, *others):
+            field = workload.field(f"{listening.container.field}.{kind}.{probe.handler}.port")
+            yield Problem(
+                f"its {kind} asks port {asked}, and it listens on {port}",
+                workload.ref,
+                (seen(workload.ref, field, probe.port, f"the kubelet asks port {asked}"), evidence),
+                Remedy("Probe the port that the server listens on.", command=set_field(workload, field, port)),
+            )

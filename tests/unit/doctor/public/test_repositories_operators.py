@@ -99,3 +99,10 @@ def test_a_timeout_that_the_kind_of_ingress_decides_is_not_checked(mode: str, la
 def test_a_model_without_a_name_of_its_own_is_kserves_container() -> None:
     (found,) = findings(INFERENCE, "shared-memory")
     assert "container kserve-container works" in found.title
+
+
+@pytest.mark.parametrize(("model", "found"), [("image_classifier/v1", 0), ("text-classification", 0), ("chat/v1", 1)])
+def test_a_classifier_streams_nothing(model: str, found: int) -> None:
+    text = INFERENCE.replace("MODE", "Knative").replace("vLLM", "pytorch")
+    text = text.replace("args: [--tensor-parallel-size=4]", f"storageUri: 's3://models/{model}'")
+    assert len(findings(text, "serving-stream-timeout")) == found
