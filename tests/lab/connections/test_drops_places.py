@@ -267,7 +267,7 @@ def test_what_dies_where_a_pods_own_rules_redirect_to_is_the_services(lab: Runni
     client, pod = on(lab.pods("chatbot-ui"), "node-1"), on(lab.pods("chatbot-ui"), "node-3")
     service = lab.service("chatbot-ui")
     command = [sys.executable, "-m", "kubectl_genainet", "drops", f"svc/{service.metadata.name}", "-n", "default"]
-    command += ["--lab", lab.name, "--timeout", "60s", "-o", "json"]
+    command += ["--lab", lab.name, "--timeout", "300s", "-o", "json"]
     rule = ("PREROUTING", "-p", "tcp", "--dport", "3000", "-j", "REDIRECT", "--to-ports", "15006")
     with netns.inside(lab.pod_netns(pod)):
         subprocess.run(["iptables", "-w", "-t", "nat", "-A", *rule], check=True)
@@ -277,14 +277,14 @@ def test_what_dies_where_a_pods_own_rules_redirect_to_is_the_services(lab: Runni
         seen: list[Row] = []
         with ThreadPoolExecutor() as pool:
             read = pool.submit(lambda: seen.extend(map(json.loads, watching.stdout or ())))
-            deadline = time.monotonic() + 45
+            deadline = time.monotonic() + 150
             while not any(row.get("check") == "redirect-without-listener" for row in list(seen)):
                 assert time.monotonic() < deadline, seen
                 connect(lab, client, pod.ips[0], 3000)()
                 connect(lab, client, pod.ips[0], 15999)()  # is none of the Service's ports, nor redirected to
                 time.sleep(0.2)
             watching.send_signal(signal.SIGINT)
-            read.result(20)
+            read.result(60)
     finally:
         watching.kill()
         watching.communicate(timeout=10)

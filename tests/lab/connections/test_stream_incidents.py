@@ -100,7 +100,7 @@ def captured(pod_netns: str, port: int) -> Iterator[Capture]:
 def told_and_true(lab: RunningLab, incident: str, check: str, *, http: bool = False) -> list[tuple[Record, TrueStream]]:
     """The faulty pod's connections that a trace told as faulty, and as tcpdump saw them."""
     bad = lab.pods("my-llama-finetuned")[-1]
-    options = ("--lab", lab.name, "--timeout", "90s", *(("--http",) if http else ()))
+    options = ("--lab", lab.name, "--timeout", "300s", *(("--http",) if http else ()))
     with broken(lab, incident), captured(lab.pod_netns(bad), 8080) as capture:
         with tracing(TARGET, *options) as trace:
             trace.until(lambda p: check in {f["check"] for f in p["findings"]} and p["handshake_ns"] is not None)
@@ -156,7 +156,7 @@ def test_first_token_is_told_from_the_header_before_it(lab: RunningLab) -> None:
 
 
 def test_without_http_no_head_is_read(lab: RunningLab) -> None:
-    with tracing(TARGET, "--lab", lab.name, "--timeout", "60s") as trace:
+    with tracing(TARGET, "--lab", lab.name, "--timeout", "300s") as trace:
         path = trace.until(lambda p: p["stream"] is not None)
         trace.stop()
     assert path["http"] is None

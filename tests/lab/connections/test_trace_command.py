@@ -31,7 +31,7 @@ main()
 def recording(lab: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(bundle, what the live run printed as JSON) of a trace that saw drops and what arrived."""
     bundle = tmp_path_factory.mktemp("bundle") / "incident.gnb"
-    command = (SERVICE, "--lab", lab.name, "--timeout", "90s", "--record", str(bundle))
+    command = (SERVICE, "--lab", lab.name, "--timeout", "300s", "--record", str(bundle))
     with broken(lab, "mtu-blackhole"), tracing(*command) as trace:
         trace.until(lambda p: p["verdict"] == "dropped")
         trace.until(lambda p: p["verdict"] == "forwarded")
@@ -152,7 +152,7 @@ def test_nothing_seen_in_time_is_124(lab: RunningLab) -> None:
 
 
 def test_ctrl_c_ends_with_the_accounts_of_every_agent(lab: RunningLab) -> None:
-    with tracing(SERVICE, "--lab", lab.name, "--timeout", "90s") as trace:
+    with tracing(SERVICE, "--lab", lab.name, "--timeout", "300s") as trace:
         trace.until(lambda _: True)
         status = trace.stop(signal.SIGINT)
     # On a machine that is busy with other things a backend may be slow indeed: the status says whether anything was found.
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_with_the_accounts_of_every_agent(lab: RunningLab) -> None:
 
 def test_one_node_sees_its_own_hops_only(lab: RunningLab) -> None:
     node = lab.pods("chatbot-ui")[0].spec.node_name
-    with tracing(SERVICE, "--lab", lab.name, "--timeout", "90s", "--node", node) as trace:
+    with tracing(SERVICE, "--lab", lab.name, "--timeout", "300s", "--node", node) as trace:
         path = trace.until(lambda p: p["flow"]["service"] is not None)
         trace.stop()
     assert {h["node"] for p in trace.paths for h in p["hops"]} == {node}

@@ -30,6 +30,11 @@ def matches(path: Record, name: str) -> bool:
     )
 
 
+def began_here(path: Record) -> bool:
+    """Whether the trace saw the beginning of an established connection: of an older one it has no translation, and no times."""
+    return not path["established"] or path["handshake_ns"] is not None
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What the path says beyond what the incident promises. `rule` and `explanation` are parts of the text."""
@@ -92,8 +97,8 @@ def place_of(path: Record, where: str) -> Callable[[Record], bool]:
 @pytest.mark.parametrize("name", DIAGNOSES)
 def test_incident_is_diagnosed(lab: RunningLab, name: str) -> None:
     wanted = DIAGNOSES[name]
-    with broken(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "90s") as trace:
-        path = trace.until(lambda p: matches(p, name) and place_of(p, wanted.where)(p["drop"]))
+    with broken(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "300s") as trace:
+        path = trace.until(lambda p: matches(p, name) and place_of(p, wanted.where)(p["drop"]) and began_here(p))
         assert trace.stop() == 1
     drop = path["drop"]
     assert (drop["certainty"], tuple(drop["policies"])) == (wanted.certainty, wanted.policies)
@@ -123,7 +128,7 @@ def check_details(name: str, path: Record, lab: RunningLab) -> None:
         case "nothing-listens":
             assert path["backend"]["port"] == 8081 and path["established"] is False
         case "mtu-blackhole":
-            assert path["established"] is True and path["response_ns"] is not None
+            assert path["established"] is True and path["response_ns"] is not None, path
             (finding,) = [f for f in path["findings"] if f["check"] == "icmp-dropped"]
             assert "fragmentation needed" in finding["title"] and "in OUTPUT" in finding["title"]
         case "rp-filter":
@@ -152,7 +157,7 @@ def test_full_connection_table_stops_a_probe_on_its_own_node(lab: RunningLab) ->
 
 def test_slow_backend_is_told_from_a_slow_network(lab: RunningLab) -> None:
     slow = lab.pods("my-llama-finetuned")[-1].metadata.name
-    with broken(lab, "slow-backend"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
+    with broken(lab, "slow-backend"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "300s") as trace:
         late = trace.until(lambda p: p["backend"]["pod"] == slow and (p["response_ns"] or 0) > 700_000_000)
         trace.until(lambda p: p["backend"]["pod"] != slow and p["response_ns"] is not None)
         assert trace.stop() == 1
@@ -164,7 +169,7 @@ def test_slow_backend_is_told_from_a_slow_network(lab: RunningLab) -> None:
 
 
 def test_healthy_lab_gives_no_finding(lab: RunningLab) -> None:
-    with tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
+    with tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "300s") as trace:
         for _ in range(4):
             assert trace.until(lambda _: True)["verdict"] == "forwarded"
         trace.stop()
@@ -174,7 +179,7 @@ def test_healthy_lab_gives_no_finding(lab: RunningLab) -> None:
 
 
 def test_a_policy_that_is_bypassed_is_told_of_what_passes(lab: RunningLab) -> None:
-    with broken(lab, "policy-bypassed"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s") as trace:
+    with broken(lab, "policy-bypassed"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "300s") as trace:
         path = trace.until(lambda p: any(f["check"] == "policy-not-enforced" for f in p["findings"]))
         assert trace.stop() == 1
     (finding,) = [f for f in path["findings"] if f["check"] == "policy-not-enforced"]
@@ -183,7 +188,7 @@ def test_a_policy_that_is_bypassed_is_told_of_what_passes(lab: RunningLab) -> No
 
 def test_callers_that_cannot_look_the_name_up_are_told(lab: RunningLab) -> None:
     """No connection comes about: what is lost is the callers' query, by their own egress policy."""
-    with broken(lab, "dns-policy-egress"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s") as trace:
+    with broken(lab, "dns-policy-egress"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "300s") as trace:
         path = trace.until(lambda p: p["verdict"] == "dropped" and p["flow"]["protocol"] == "UDP")
         assert trace.stop() == 1
     assert path["flow"]["client"]["workload"] == "chatbot-ui" and path["flow"]["service"]["port"] == 53
