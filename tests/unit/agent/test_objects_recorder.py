@@ -141,6 +141,23 @@ def test_who_shows_no_token_reads_nothing_and_who_says_nothing_is_hung_up_on(
     assert refused.startswith(b"HTTP/1.1 401") and heard == b""
 
 
+def test_callers_with_a_token_leave_places_to_the_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_KNOWN", 0)
+
+    async def run() -> bytes:
+        recorder = ObjectsRecorder(tmp_path / "kept", RecordingLimits())
+        objects = server.ObjectsServer(tmp_path / "kept", recorder, AnyCaller(), lambda: True)
+        path = str(tmp_path / "objects.sock")
+        async with await asyncio.start_unix_server(objects.handle, path=path), asyncio.timeout(20):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"POST /v1/history HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            answer = await reader.readuntil(b"\r\n")
+            writer.close()
+        return answer
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 503")
+
+
 def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_path: Path) -> None:
     """kill -9 between two writes: what is there is what was written, and can be read."""
     kept = tmp_path / "kept"
