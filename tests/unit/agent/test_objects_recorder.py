@@ -14,6 +14,7 @@ import pytest
 
 from kubectl_genainet.agent.objects import server
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
+from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import AnyCaller
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
@@ -106,11 +107,55 @@ def test_who_says_nothing_makes_room_for_a_health_check(tmp_path: Path) -> None:
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             async with asyncio.timeout(20):
                 answer = await reader.readuntil(b"\r\n")
+                for closed, _ in silent[:5]:  # the oldest
+                    await closed.read()
+            assert not any(waiting.at_eof() for waiting, _ in silent[5:])
             for _, opened in [*silent, (reader, writer)]:
                 opened.close()
         return answer
 
     assert asyncio.run(run()) == b"HTTP/1.1 200 \r\n"
+
+
+def test_who_shows_no_token_reads_nothing_and_who_says_nothing_is_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_S", 0.2)
+    (tmp_path / "token").write_text("t" * 40)
+
+    async def run() -> tuple[bytes, bytes]:
+        recorder = ObjectsRecorder(tmp_path / "kept", RecordingLimits())
+        objects = server.ObjectsServer(tmp_path / "kept", recorder, Capability(tmp_path / "token"), lambda: True)
+        path = str(tmp_path / "objects.sock")
+        async with await asyncio.start_unix_server(objects.handle, path=path), asyncio.timeout(20):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"POST /v1/history HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            refused = await reader.readuntil(b"\r\n")
+            silent, waiting = await asyncio.open_unix_connection(path)
+            heard = await silent.read()
+            for opened in (writer, waiting):
+                opened.close()
+        return refused, heard
+
+    refused, heard = asyncio.run(run())
+    assert refused.startswith(b"HTTP/1.1 401") and heard == b""
+
+
+def test_callers_with_a_token_leave_places_to_the_health_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_KNOWN", 0)
+
+    async def run() -> bytes:
+        recorder = ObjectsRecorder(tmp_path / "kept", RecordingLimits())
+        objects = server.ObjectsServer(tmp_path / "kept", recorder, AnyCaller(), lambda: True)
+        path = str(tmp_path / "objects.sock")
+        async with await asyncio.start_unix_server(objects.handle, path=path), asyncio.timeout(20):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"POST /v1/history HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+            answer = await reader.readuntil(b"\r\n")
+            writer.close()
+        return answer
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 503")
 
 
 def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_path: Path) -> None:

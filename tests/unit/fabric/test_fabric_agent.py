@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kubectl_genainet.agent.fabric import netlink, nics, report
+from kubectl_genainet.agent.fabric import connections, netlink, nics, report
 from kubectl_genainet.agent.fabric.nics import _TROUBLE
 from kubectl_genainet.agent.fabric.report import read_fabric, users_of
 from kubectl_genainet.agent.fabric.sysfs import MAX_COUNTERS, MAX_DEVICES, MAX_GIDS, read_devices
@@ -208,3 +209,30 @@ def test_any_other_query_is_refused(query: str) -> None:
 )
 def test_statistics_of_trouble_are_known_by_their_names(name: str, trouble: bool) -> None:
     assert bool(_TROUBLE.search(name)) is trouble
+
+
+def test_of_a_namespaces_connections_those_that_carried_most_are_kept_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Diag:
+        def __enter__(self) -> Diag:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def get_sock_stats(self, *, family: int, **_: object) -> Iterator[dict[str, Any]]:
+            for number in range(1000 if family == socket.AF_INET else 0):
+                info = {"tcpi_bytes_acked": number, "tcpi_bytes_received": 0}
+                ends = {"idiag_src": "10.0.0.1", "idiag_dst": "10.0.0.2", "idiag_sport": number, "idiag_dport": 80}
+                yield {**ends, "attrs": [("INET_DIAG_INFO", info)]}
+            yield (
+                {**ends, "idiag_src": "127.0.0.1", "attrs": [("INET_DIAG_INFO", info)]}
+                if family == socket.AF_INET
+                else {"idiag_src": "::1", "idiag_dst": "::1", "attrs": [("INET_DIAG_INFO", {})]}
+            )
+
+    monkeypatch.setattr(connections, "DiagSocket", Diag)
+    monkeypatch.setattr(connections, "MAX_READ", 700)
+    found = connections.connections(7)
+    assert len(found.connections) == connections.MAX_CONNECTIONS == 500
+    assert {c.sent for c in found.connections} == set(range(200, 700)) and found.left_out == 500

@@ -16,7 +16,19 @@ import pytest
 
 from kubectl_genainet.agent.serve.history import checked_history
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import HEADER, Block, BlockError, Flag, Span, encode_block, scan
+from kubectl_genainet.history.blocks import (
+    HEADER,
+    MAX_BLOCK,
+    MAX_INDEX,
+    MAX_PLAIN,
+    Block,
+    BlockError,
+    Flag,
+    Span,
+    encode_block,
+    scan,
+    size_of,
+)
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange
 from kubectl_genainet.history.ranges import NodeRange, Room, node_range
@@ -76,6 +88,25 @@ def test_a_block_of_no_time_is_damage(tmp_path: Path, field: str, value: int) ->
     assert list(RangeReader(tmp_path, NODE, WALL, WALL + SECOND).blocks())
     with pytest.raises(GenainetError, match="damaged"):
         node_range(NODE, [data])
+
+
+@pytest.mark.parametrize("field", ["wall", "until"])
+def test_nor_has_one_before_1970(field: str) -> None:
+    assert not [part for part in scan(with_header(block([resent(1)]), **{field: -1})) if isinstance(part, Block)]
+
+
+@pytest.mark.parametrize("field", ["index", "payload", "plain"])
+def test_a_block_of_any_size_is_none(field: str) -> None:
+    """Nothing is read or kept for what its header says."""
+    size = {"index": 4 * MAX_INDEX, "payload": MAX_BLOCK, "plain": MAX_PLAIN}[field]
+    data = block([resent(1)])
+    assert size_of(with_header(data, **{field: size})[: HEADER.size]) is not None
+    assert size_of(with_header(data, **{field: size + 1})[: HEADER.size]) is None
+
+
+def test_a_row_that_is_no_text_is_refused() -> None:
+    with pytest.raises(GenainetError):
+        Rebuilt().record(NODE, 1, 1, 0, WALL, '{"kind":"\udc80"}')
 
 
 def test_times_of_another_boot_that_are_none_are_moved_as_far_as_they_go() -> None:
@@ -158,8 +189,9 @@ def test_a_row_with_numbers_that_are_none_fails_its_node_only() -> None:
     huge = encode(resent(1)).replace(b'"netns":', b'"netns":99999999999999999999')
     covers = [(node, [cover()], "", 1) for node in ("a", "b")]
     records = [("a", 1, 1, 0, WALL, huge.decode()), ("b", 1, 1, 0, WALL, encode(resent(1)).decode())]
-    events = source_over(Table(covers, [], records), ClusterSnapshot(objects=())).recording.events
-    assert [event.node for event in events if isinstance(event, AgentFailed)] == ["a"]
+    source = source_over(Table(covers, [], records), ClusterSnapshot(objects=()))
+    events = source.recording.events
+    assert [event.node for event in events if isinstance(event, AgentFailed)] == ["a"] and source.failed_nodes == {"a"}
     assert len([event for event in events if isinstance(event, TcpRetransmit)]) == 1
 
 

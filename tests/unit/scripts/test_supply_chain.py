@@ -25,6 +25,7 @@ def test_every_wheel_of_the_image_is_pinned_with_its_hashes() -> None:
     for line in lines:
         assert re.match(r"[a-z0-9-]+==[0-9.]+ +--hash=sha256:[0-9a-f]{64}", line), line
     assert "--require-hashes" in (ROOT / "scripts/build-image.sh").read_text()
+    assert "pip install --no-index --no-deps" in dockerfile()  # of these, and nothing else
 
 
 def test_an_sbom_lists_what_is_installed_and_is_the_same_twice() -> None:
