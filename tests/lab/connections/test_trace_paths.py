@@ -111,7 +111,15 @@ def test_watched_connections_are_traced_as_the_rules_counted_them(lab: RunningLa
     node = client.spec.node_name
     service = address(lab.service("my-llama-svc").cluster_ips, family)
     with tracing(
-        "svc/my-llama-svc", "--lab", lab.name, "--timeout", "300s", "--from-pod", client.metadata.name, "--budget", "100"
+        "svc/my-llama-svc",
+        "--lab",
+        lab.name,
+        "--timeout",
+        "300s",
+        "--from-pod",
+        client.metadata.name,
+        "--budget",
+        "100",
     ) as trace:
         wait_until_watching(trace, lab, client, service)
         before = chain_counts(lab, node, family)
