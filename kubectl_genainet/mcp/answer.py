@@ -11,6 +11,7 @@ import msgspec
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.mcp.tools import Outcome, Tool
 from kubectl_genainet.records import schemas_of
+from kubectl_genainet.render.data_text import json_text
 from kubectl_genainet.render.text import printable
 
 MAX_WARNINGS = 50
@@ -64,7 +65,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 def bounded_answer(outcome: Outcome, max_bytes: int) -> ToolAnswer:
     """The outcome in at most about `max_bytes` of JSON: what is wrong and the summaries are kept before what is well."""
     values = list(outcome.records)
-    records = [msgspec.json.encode(value) for value in values]
+    records = [json_text(value).encode() for value in values]
     kept = _kept(values, [len(record) for record in records], max_bytes)
     warnings = list(map(shortened, outcome.warnings))
     if len(warnings) > MAX_WARNINGS:

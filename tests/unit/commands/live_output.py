@@ -83,17 +83,23 @@ def cluster(behind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def answering(node: str, behind: str) -> Callable[[], socket.socket]:
-    """An agent that says who it is."""
-    hello = Hello(
-        node=node,
-        protocol=wire.PROTOCOL,
-        version=f"0.0.1{behind}",
-        kernel=f"6.18{behind}",
-        boot_id="b",
-        t_ns=0,
-        realtime_ns=0,
-        tier=f"kprobe{behind}",
+    """An agent whose words are hostile."""
+    return saying(
+        Hello(
+            node=node,
+            protocol=wire.PROTOCOL,
+            version=f"0.0.1{behind}",
+            kernel=f"6.18{behind}",
+            boot_id="b",
+            t_ns=0,
+            realtime_ns=0,
+            tier=f"kprobe{behind}",
+        )
     )
+
+
+def saying(hello: Hello) -> Callable[[], socket.socket]:
+    """An agent that says who it is."""
 
     def serve(sock: socket.socket) -> None:
         with sock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.kube.agents.base import AGENT, NAMESPACE, VERSION_LABEL
 from kubectl_genainet.model.events import Hello
 from tests.unit.commands.fake_api import VERSION, FakeApi, fake_api
+from tests.unit.commands.live_output import saying
 
 DAEMONSET = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{AGENT}"
 
@@ -57,29 +57,18 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 def answering(node: str) -> Callable[[], socket.socket]:
     """An agent that says who it is."""
-    hello = Hello(
-        node=node,
-        protocol=wire.PROTOCOL,
-        version=__version__,
-        kernel="6.18.0",
-        boot_id=node,
-        t_ns=0,
-        realtime_ns=0,
-        tier="kprobe",
+    return saying(
+        Hello(
+            node=node,
+            protocol=wire.PROTOCOL,
+            version=__version__,
+            kernel="6.18.0",
+            boot_id=node,
+            t_ns=0,
+            realtime_ns=0,
+            tier="kprobe",
+        )
     )
-
-    def serve(sock: socket.socket) -> None:
-        with sock:
-            sock.recv(65536)
-            body = wire.encode(hello)
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-    def dial() -> socket.socket:
-        here, there = socket.socketpair()
-        threading.Thread(target=serve, args=(there,), daemon=True).start()
-        return here
-
-    return dial
 
 
 def test_deploy_applies_everything_and_makes_the_capability_once(cluster: Cluster) -> None:

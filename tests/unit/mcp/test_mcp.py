@@ -107,6 +107,11 @@ def test_what_finds_no_room_is_counted_and_what_is_wrong_is_kept() -> None:
     assert "2 of 5 records found no room in 300 bytes" in answer.warnings[-1]
 
 
+def test_a_files_name_that_is_not_utf_8_is_text() -> None:
+    answer = bounded_answer(Outcome(ExitStatus.FOUND, [{"file": "recorded\udcff.gnb"}]), 300)
+    assert [json.loads(bytes(record)) for record in answer.records] == [{"file": "recorded\\udcff.gnb"}]
+
+
 def test_a_call_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     silent = tmp_path / "objects.yaml"
     os.mkfifo(silent)  # nobody writes it: opening it waits for ever
