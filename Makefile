@@ -27,10 +27,10 @@ kubernetes: setup
 	scripts/firewalls.sh >/dev/null
 	$(PY) -m tests.cluster.harness.image
 
-# Several files at a time, but what counts the node's probes runs alone: the lab's tests mostly wait for packets.
+# Three files at a time, since many tests wait; but what counts the node's probes runs alone.
 # The inputs of the short fuzzing are the same each time; `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
-	$(PY) -m pytest tests/unit tests/conformance -n 2 --dist loadfile
+	$(PY) -m pytest tests/unit tests/conformance -n 3 --dist loadfile
 	$(PY) scripts/fuzz.py 45 --seed 1
 	$(PY) -m pytest tests/lab tests/golden tests/cluster/plane -n 3 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster --ignore tests/cluster/plane
