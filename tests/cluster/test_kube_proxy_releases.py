@@ -37,14 +37,20 @@ def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
         wait_for(f"what {node.name} sent in between", lambda node=node: not asks_in_vain(node), 240)  # type: ignore[misc]
 
 
-@pytest.fixture(scope="module", params=PROXIES, ids=" ".join)
-def proxied(request: pytest.FixtureRequest, deployed: Cluster) -> Iterator[tuple[Cluster, str]]:
+@pytest.fixture(scope="module")
+def left_as_it_was(deployed: Cluster) -> Iterator[Cluster]:
+    """The cluster, whose kube-proxies are put back after the last of the others."""
     if deployed.plane is None:
         pytest.skip("runs other releases of kube-proxy: not on another's cluster")
-    mode, release = request.param
-    run_everywhere(deployed, mode, release)
-    yield deployed, mode
+    yield deployed
     run_everywhere(deployed, deployed.proxy_mode, NEWEST)
+
+
+@pytest.fixture(scope="module", params=PROXIES, ids=" ".join)
+def proxied(request: pytest.FixtureRequest, left_as_it_was: Cluster) -> tuple[Cluster, str]:
+    mode, release = request.param
+    run_everywhere(left_as_it_was, mode, release)
+    return left_as_it_was, mode
 
 
 def endpoints(cluster: Cluster) -> set[str]:

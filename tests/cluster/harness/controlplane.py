@@ -69,6 +69,9 @@ class ControlPlane:
             "--data-dir",
             str(self.folder / "etcd"),
             "--unsafe-no-fsync",
+            # As kubeadm sets it (to 5 s): a list that begins a watch may wait for it, by default ten minutes.
+            "--watch-progress-notify-interval",
+            "1s",
             "--log-level",
             "warn",
             "--listen-client-urls",
