@@ -27,14 +27,16 @@ kubernetes: setup
 	scripts/firewalls.sh >/dev/null
 	$(PY) -m tests.cluster.harness.image
 
-# Three files at a time, since many tests wait; but what counts the node's probes runs alone. The archive, one test of two minutes,
-# begins at once: by default files of few tests come last.
-# The inputs of the short fuzzing are the same each time; `scripts/fuzz.py` without a seed makes others.
+# Three files at a time, since many tests wait; but what counts the node's probes runs alone. Beside the cluster's tests, which mostly
+# wait as well, one processor fuzzes and builds the archive; what it said comes after them. The inputs of the short fuzzing are the
+# same each time; `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
-	$(PY) -m pytest tests/release tests/unit tests/conformance -n 3 --dist loadfile --no-loadscope-reorder
-	$(PY) scripts/fuzz.py 45 --seed 1
+	$(PY) -m pytest tests/unit tests/conformance -n 3 --dist loadfile
 	$(PY) -m pytest tests/lab tests/golden tests/cluster/plane -n 3 --dist loadfile
-	$(PY) -m pytest tests/kernel tests/cluster --ignore tests/cluster/plane
+	$(PY) -m pytest tests/kernel
+	{ $(PY) scripts/fuzz.py 45 --seed 1 && $(PY) -m pytest tests/release; } >$(VENV)/beside.out 2>&1 & beside=$$!; \
+	  $(PY) -m pytest tests/cluster --ignore tests/cluster/plane; status=$$?; \
+	  wait $$beside || status=$$?; cat $(VENV)/beside.out; exit $$status
 	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 
 # Other kernels (5.10, 6.1, 6.12) and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
