@@ -11,12 +11,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from kubectl_genainet.cli import VERBS, cli
-from kubectl_genainet.run.sources.choice import SourceChoice, is_table
+
+if TYPE_CHECKING:
+    from kubectl_genainet.run.sources.choice import SourceChoice
 
 NO_FILES, FILES = ":4", ":0"
 _TIMEOUT_S = 2.0
@@ -168,6 +171,7 @@ def _names(context: click.Context, path: str) -> list[str]:
 def _choice(context: click.Context) -> SourceChoice:
     """Where the command line says that the objects are."""
     from kubectl_genainet.commands.options import split_from
+    from kubectl_genainet.run.sources.choice import SourceChoice
 
     bundle = context.params.get("bundle") or ""
     return SourceChoice(
@@ -181,6 +185,8 @@ def _choice(context: click.Context) -> SourceChoice:
 
 def _names_in(choice: SourceChoice, path: str) -> list[str]:
     """Names in a lab, a bundle or manifests; none of what can't be read again (standard input) or takes long (a table)."""
+    from kubectl_genainet.run.sources.choice import is_table
+
     if is_table(choice.bundle) or "-" in choice.manifests:
         return []
     source = choice.open(lambda _: None)
