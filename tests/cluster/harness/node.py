@@ -77,10 +77,19 @@ class KubeNode:
     def _join(self) -> None:
         self.ip, _ = self.plane.join(self.netns)
         self.netns.sysctl("net.ipv4.ip_forward", "1")
-        # No default route: kubelet would ask a cloud's metadata service for credentials. Service addresses need a
-        # route before kube-proxy's rules see the packet.
-        self.netns.ip("route", "add", "10.96.0.0/16", "dev", "eth0")
+        # No default route: kubelet would ask a cloud's metadata service for credentials.
+        self.route_services()
         self.plane.netns.ip("route", "add", f"10.244.{self.number}.0/24", "via", self.ip)
+
+    def route_services(self, *, nowhere: bool = False) -> None:
+        """Service addresses need a route before kube-proxy's rules see the node's own packet.
+
+        One to `nowhere` while there are no rules: a packet that none of them took is refused then at once. With the other it
+        waits 3 s for a neighbour, and its connection, sent again with the rules there, is not translated.
+        """
+        self.netns.ip(
+            "route", "replace", *(["unreachable", "10.96.0.0/16"] if nowhere else ["10.96.0.0/16", "dev", "eth0"])
+        )
 
     def route_to(self, other: KubeNode) -> None:
         """Native routing: the other node's pods by way of that node."""
