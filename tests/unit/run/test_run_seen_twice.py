@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import pytest
 
+from kubectl_genainet.doctor import nodes_rules
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -141,3 +142,14 @@ def test_another_difference_is_read_once_more() -> None:
     source = Changing(TORN, TO_ANOTHER, WHOLE)
     assert found_by_rules(source) == []
     assert source.reads == 3
+
+
+def test_doctor_parses_and_compares_each_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("parse_ruleset", "compare"):
+        real = getattr(nodes_rules, name)
+        monkeypatch.setattr(nodes_rules, name, lambda *given, n=name, r=real: (done.append(n), r(*given))[1])
+    for texts in ((WHOLE,), (TORN, WHOLE)):
+        done.clear()
+        doctor(Changing(*texts), DoctorOptions(measure_s=0), DoctorCollector())
+        assert done == ["parse_ruleset", "compare"] * len(texts)
