@@ -54,6 +54,7 @@ from kubectl_genainet.policy.rules import (
     HostPolicy,
     Policy,
     PolicyRule,
+    Premise,
     Refused,
     Tier,
 )
@@ -142,20 +143,19 @@ class Compiled:
             stand_in = stand_in_for_doubtful(doubtful)
             compiled = (stand_in.policy,)
             self.unevaluated.append(stand_in.what)
+        of = f"{doubtful.written.source} {doubtful.written.ref}"
         for policy in compiled:
-            notes = (*policy.not_evaluated, (doubtful.field, doubtful.problem))
+            premises = (*policy.premises, Premise(doubtful.field, doubtful.problem, of))
             self.policies.append(
-                msgspec.structs.replace(
-                    policy, ref=doubtful.written.ref, family=PolicyFamily.OTHER, not_evaluated=notes
-                )
+                msgspec.structs.replace(policy, ref=doubtful.written.ref, family=PolicyFamily.OTHER, premises=premises)
             )
 
     def _take_unread(self, obj: KubeObject, compiler: CompilePolicy, unread: UnreadKinds) -> None:
         """A policy that the enforcer does not read is not in force; where that is not certain, it is not known."""
         for policy in compiler(obj):
             if not unread.certain:
-                notes = (*policy.not_evaluated, ("", unread.why))
-                self.policies.append(msgspec.structs.replace(policy, not_evaluated=notes))
+                premises = (*policy.premises, Premise("", unread.why))
+                self.policies.append(msgspec.structs.replace(policy, premises=premises))
                 continue
             self.unread.append(policy)
             directions = frozenset(d for d in Direction if policy.applies(d))
