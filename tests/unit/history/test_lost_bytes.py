@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_genainet.history import read
-from kubectl_genainet.history.blocks import Flag
+from kubectl_genainet.history.blocks import Block, Flag, scan
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange
 from kubectl_genainet.history.rows import COVER, Nobody, Rebuilt, rows_of_folder
@@ -161,7 +161,7 @@ def test_state_that_was_lost_before_the_range_is_named(lost: int, tmp_path: Path
 
 
 def block_bytes(data: bytes) -> list[bytes]:
-    return [block.data for block in read.scan(data) if isinstance(block, read.Block)]
+    return [block.data for block in scan(data) if isinstance(block, Block)]
 
 
 def test_a_node_of_which_nothing_is_left_is_said_to_have_recorded_nothing(tmp_path: Path) -> None:
