@@ -62,22 +62,22 @@ def seen_twice(
 
     Where things go on changing it is the last read. `read_at`: when `now` was read (by time.monotonic()), if that was not now.
     """
-    before, read_at = _keys(differs(now)), monotonic() if read_at is None else read_at
+    before, read_at = keys_of(differs(now)), monotonic() if read_at is None else read_at
     for _ in range(MOST):
         if not before:
             break
         sleep(max(0.0, AGAIN_S - (monotonic() - read_at)))
         now, read_at = again(), monotonic()
-        current = _keys(differs(now))
+        current = keys_of(differs(now))
         if current <= before:
             break
         before = current
     return now
 
 
-def _keys(findings: Iterable[Finding]) -> frozenset[object]:
+def keys_of(findings: Iterable[Finding]) -> frozenset[object]:
     """What is said of which object on which node, without what each read measures anew."""
-    return frozenset((f.check, f.object, tuple(sorted({e.node for e in f.evidence}))) for f in findings)
+    return frozenset((f.check, f.severity, f.object, tuple(sorted({e.node for e in f.evidence}))) for f in findings)
 
 
 class RulesTold:

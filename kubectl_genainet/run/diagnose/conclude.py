@@ -117,26 +117,27 @@ def conclude(
     gathering = Gathering()
     _gather_packets(gathering, collected, about, watch)
     habits = _gather_dns(gathering, queries, collected, context, watch)
-    summary = collected.trace or collected.drops or collected.dns
-    nodes = summary.nodes if summary else ()
     for finding in drift:
         gathering.add(of_drift(finding))
     causes = gathering.causes()
     connections = [path for path in collected.paths if not is_lookup(path)]
+    summary = collected.trace or collected.drops or collected.dns
+    nodes = summary.nodes if summary else ()
     watched = Watched(
         context,
         about.services,
-        nodes,
-        summary.silent_nodes if summary else (),
-        summary.events.get("lost") if summary else None,
-        len(connections),
-        len(queries),
-        sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
-        collected.failures,
-        drift,
-        tuple(collected.gaps),
-        asked.unread(nodes, watch),
+        nodes=nodes,
+        silent_nodes=summary.silent_nodes if summary else (),
+        lost=summary.events.get("lost") if summary else None,
+        connections=len(connections),
+        queries=len(queries),
+        unanswered=sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
+        failures=collected.failures,
+        drift=drift,
+        gaps=tuple(collected.gaps),
+        unread=asked.unread(nodes, watch),
     )
+    snapshot = context.identity.snapshot
     return Conclusion(
         target=asked.name,
         began=watch.began,
@@ -148,9 +149,7 @@ def conclude(
         checked=checked(watched, causes),
         notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
-        next=tuple(
-            next_steps(causes, asked.target, about.services, context.identity.snapshot, seen=bool(collected.paths))
-        ),
+        next=tuple(next_steps(causes, asked.target, about.services, snapshot, seen=bool(collected.paths))),
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,

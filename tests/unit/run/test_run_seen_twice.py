@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from kubectl_genainet.run.agents import Agents, Warn
 from kubectl_genainet.run.collect import DiagnoseCollector, DoctorCollector
 from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose
 from kubectl_genainet.run.doctor.doctor import DoctorOptions, doctor
-from kubectl_genainet.run.rules import RulesOptions, rules
+from kubectl_genainet.run.rules import RulesOptions, RulesRun, programmed, rules
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.watch import AGAIN_S, RulesTold, seen_twice
@@ -152,6 +153,15 @@ def test_another_difference_is_read_once_more() -> None:
     source = Changing(TORN, TO_ANOTHER, WHOLE)
     assert found_by_rules(source) == []
     assert source.reads == 3
+
+
+def test_what_is_watched_is_another_answer_when_something_changes_and_not_as_time_goes_by() -> None:
+    torn, whole = (
+        rules(Changing(text), parse_target("svc/llm"), RulesOptions(), lambda _: None) for text in (TORN, WHOLE)
+    )
+    older = [msgspec.structs.replace(f, title=f"{f.title}; the last change is 9 s old") for f in torn.report.findings]
+    later = RulesRun(dataclasses.replace(torn.report, findings=tuple(older)), torn.dumps)
+    assert programmed(later) == programmed(torn) != programmed(whole)
 
 
 def noted(name: str, real: Callable[..., object], done: list[str]) -> Callable[..., object]:
