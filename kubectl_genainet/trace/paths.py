@@ -83,47 +83,14 @@ class PathCorrelator:
 
     def feed(self, event: Event) -> Iterator[PacketPath]:
         """Takes in one record; yields the paths that have settled by its time."""
-        connection = None
-        match event:
-            case PacketSeen():
-                connection = self.connections.packet(event)
-            case PacketDropped():
-                connection = self.connections.dropped(event)
-            case IcmpError():
-                connection = self.connections.icmp(event)
-            case TcpRetransmit():
-                connection = self.connections.retransmit(event)
-            case FlowCounters():
-                self.connections.counters(event)
-            case HttpHead():
-                self.connections.head(event)
-            case Hello():
-                self._clocks.learn(event.node, event.boot_id)
-                self._watches.learn(event)
-            case Progress() | AgentFailed():
-                self._watches.learn(event)
-                return
-            case NodeReport() | RulesetDump() | NetnsRules():
-                self.context.learn(event)
-            case ClusterChanged():
-                self.context.learn(event)
-                self.connections.ends = KnownServers(event.snapshot)
-                self._builder.seek_remedies()
-                return
-            case RuleHit():
-                self.exact.learn(event)
-                return
-            case Sampled():
-                self.sampling.learn(event, self._progress.ticked.get(event.node, 0))
-                return
-            case LostEvents():
-                if event.probe not in OTHER_PROBES:
-                    self._progress.lost(event.node)
-                return
-            case Tick():
-                self._progress.tick(event)
-            case _:
-                return
+        if isinstance(event, ClusterChanged):
+            self.context.learn(event)
+            self.connections.ends = KnownServers(event.snapshot)
+            self._builder.seek_remedies()
+            return
+        connection = self._connection_of(event)
+        if connection is None and not self._learn(event):
+            return
         if connection is not None and not connection.reported:
             connection.waits = None
             self._open[id(connection)] = connection
@@ -132,6 +99,55 @@ class PathCorrelator:
         if isinstance(event, Tick) or time - self._looked_at.get(event.node, 0) > SETTLED_NS // 4:
             self._looked_at[event.node] = time
             yield from self._settled()
+
+    def _connection_of(self, event: Event) -> Connection | None:
+        """The connection that a packet is of."""
+        match event:
+            case PacketSeen():
+                return self.connections.packet(event)
+            case PacketDropped():
+                return self.connections.dropped(event)
+            case IcmpError():
+                return self.connections.icmp(event)
+            case TcpRetransmit():
+                return self.connections.retransmit(event)
+            case _:
+                return None
+
+    def _learn(self, event: Event) -> bool:
+        """Takes in what is of no connection. Whether it tells how far its node's time has gone on."""
+        match event:
+            case PacketSeen() | PacketDropped() | IcmpError() | TcpRetransmit():
+                pass
+            case FlowCounters():
+                self.connections.counters(event)
+            case HttpHead():
+                self.connections.head(event)
+            case Hello():
+                self._clocks.learn(event.node, event.boot_id)
+                self._watches.learn(event)
+            case NodeReport() | RulesetDump() | NetnsRules():
+                self.context.learn(event)
+            case Tick():
+                self._progress.tick(event)
+            case _:
+                self._learn_aside(event)
+                return False
+        return True
+
+    def _learn_aside(self, event: Event) -> None:
+        """Takes in what tells nothing of its node's time."""
+        match event:
+            case Progress() | AgentFailed():
+                self._watches.learn(event)
+            case RuleHit():
+                self.exact.learn(event)
+            case Sampled():
+                self.sampling.learn(event, self._progress.ticked.get(event.node, 0))
+            case LostEvents() if event.probe not in OTHER_PROBES:
+                self._progress.lost(event.node)
+            case _:
+                pass
 
     def _absorbed(self, into: Connection, other: Connection) -> None:
         """Two connections turned out to be one; what has been told is not told again."""
