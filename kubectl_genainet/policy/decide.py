@@ -2,26 +2,49 @@
 
 Sets are integers. For one flow there is one bit. Each rule gives two sets, the peers that it matches for certain and
 those that it may match; the outcome is the set of peers that may be allowed and the set that may be denied. A peer in
-both is UNKNOWN.
+both is UNKNOWN. What hangs on the premises of policies is judged in every case, and is certain where all agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
-from kubectl_genainet.policy.rules import Policy, PolicyRule, Tier
+from kubectl_genainet.policy.rules import Policy, PolicyRule, Premise, Tier
 
 # (policy, rule) -> (certainly matched, possibly matched beyond these)
 Matcher = Callable[[Policy, PolicyRule], tuple[int, int]]
 
 
+# The premises that hold or don't, in one of the possible cases; the others are not known.
+Case = Mapping[Premise, bool]
+_NOTHING_KNOWN: Case = MappingProxyType({})
+_MOST_PREMISES = 5  # with more, each policy in doubt may be in force or not, whatever holds for the others
+
+
 class Selected(NamedTuple):
-    """A policy that applies to the pod; `certain` is False where it can't be told whether it selects the pod."""
+    """A policy that applies to the pod, if it is in force; `chosen` is False where it can't be told whether it selects the
+    pod."""
 
     policy: Policy
-    certain: bool
+    chosen: bool
+
+    @property
+    def certain(self) -> bool:
+        return self.in_force(_NOTHING_KNOWN) is True
+
+    def in_force(self, case: Case) -> bool | None:
+        """Whether the policy applies to the pod in a case."""
+        if self.policy.premises:
+            known = [case.get(premise) for premise in self.policy.premises]
+            if False in known:
+                return False
+            if None in known:
+                return None
+        return self.chosen or None
 
 
 class TierOutcome(NamedTuple):
@@ -31,7 +54,12 @@ class TierOutcome(NamedTuple):
 
 
 def run_tier(
-    tier: Tier, selected: Sequence[Selected], direction: Direction, active: int, match: Matcher
+    tier: Tier,
+    selected: Sequence[Selected],
+    direction: Direction,
+    active: int,
+    match: Matcher,
+    case: Case = _NOTHING_KNOWN,
 ) -> TierOutcome:
     """Judges the peers `active` by the policies of one tier, in their order; the first rule that matches decides.
 
@@ -39,39 +67,57 @@ def run_tier(
     defined, so where they differ the peer is in both sets.
     """
     allow = deny = passed = 0
-    undecided = active
-    isolated = maybe_isolated = False
+    free, isolated = active, 0  # not decided yet: where no policy may isolate, and where one may
     for group in by_rank(selected):
+        undecided = free | isolated
         decided = 0
-        for policy, certain in group:
+        for policy_of_rank in group:
+            in_force = policy_of_rank.in_force(case)
+            if in_force is False:
+                continue
+            policy = policy_of_rank.policy
+            outcome = _by_rules(policy, direction, undecided, match)
+            allow, deny, passed = allow | outcome.allow, deny | outcome.deny, passed | outcome.passed_on
+            if in_force:
+                decided |= undecided & ~outcome.left
             if policy.isolates(direction):
-                isolated, maybe_isolated = isolated or certain, True
-            open_ = undecided
-            for rule in policy.rules(direction):
-                if rule.action is RuleAction.LOG:
-                    continue
-                sure, unsure = match(policy, rule)
-                if not certain:
-                    sure, unsure = 0, sure | unsure
-                hit = open_ & (sure | unsure)
-                if rule.action is RuleAction.ALLOW:
-                    allow |= hit
-                elif rule.action is RuleAction.DENY:
-                    deny |= hit
-                else:
-                    passed |= hit
-                open_ &= ~sure
-                if not open_:
-                    break
-            decided |= undecided & ~open_
-        undecided &= ~decided
-        if not undecided:
+                isolated |= free & outcome.left
+                if in_force:
+                    free = 0
+        free, isolated = free & ~decided, isolated & ~decided
+        if not free and not isolated:
             break
-    if maybe_isolated and tier.ends is RuleAction.DENY:
-        deny |= undecided
-        if isolated:
-            undecided = 0
-    return TierOutcome(allow, deny, passed | undecided)
+    if tier.ends is RuleAction.DENY:
+        return TierOutcome(allow, deny | isolated, passed | free)
+    return TierOutcome(allow, deny, passed | free | isolated)
+
+
+class _RulesOutcome(NamedTuple):
+    allow: int
+    deny: int
+    passed_on: int
+    left: int  # may be decided by no rule
+
+
+def _by_rules(policy: Policy, direction: Direction, peers: int, match: Matcher) -> _RulesOutcome:
+    """What the rules of a policy may do to some peers where it is in force."""
+    allow = deny = passed = 0
+    for rule in policy.rules(direction):
+        if rule.action is RuleAction.LOG:
+            continue
+        sure, unsure = match(policy, rule)
+        hit = peers & (sure | unsure)
+        if rule.action is RuleAction.ALLOW:
+            allow |= hit
+        elif rule.action is RuleAction.DENY:
+            deny |= hit
+        else:
+            passed |= hit
+        if not policy.not_evaluated:
+            peers &= ~sure
+        if not peers:
+            break
+    return _RulesOutcome(allow, deny, passed, peers)
 
 
 def by_rank(selected: Sequence[Selected]) -> list[list[Selected]]:
@@ -93,9 +139,26 @@ def run_tiers(
     tiers: Sequence[tuple[Tier, Sequence[Selected]]], direction: Direction, active: int, match: Matcher
 ) -> tuple[int, int]:
     """The peers that may be allowed and those that may be denied. What no tier decides is allowed."""
+    may_allow, may_deny = _judged(tiers, direction, active, match, _NOTHING_KNOWN)
+    unknown = may_allow & may_deny
+    if not unknown:
+        return may_allow, may_deny
+    premises = list(dict.fromkeys(p for _, selected in tiers for chosen in selected for p in chosen.policy.premises))
+    if not premises or len(premises) > _MOST_PREMISES:
+        return may_allow, may_deny
+    may_allow, may_deny = may_allow & ~unknown, may_deny & ~unknown
+    for holds in itertools.product((True, False), repeat=len(premises)):
+        allow, deny = _judged(tiers, direction, unknown, match, dict(zip(premises, holds, strict=True)))
+        may_allow, may_deny = may_allow | allow, may_deny | deny
+    return may_allow, may_deny
+
+
+def _judged(
+    tiers: Sequence[tuple[Tier, Sequence[Selected]]], direction: Direction, active: int, match: Matcher, case: Case
+) -> tuple[int, int]:
     may_allow = may_deny = 0
     for tier, selected in tiers:
-        outcome = run_tier(tier, selected, direction, active, match)
+        outcome = run_tier(tier, selected, direction, active, match, case)
         may_allow |= outcome.allow
         may_deny |= outcome.deny
         active = outcome.passed_on

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubectl_genainet.policy.decide import Selected, TierOutcome, by_rank, run_tier
+from kubectl_genainet.policy.decide import Selected, TierOutcome, by_rank, run_tier, run_tiers
 from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.model import (
     Direction,
@@ -38,10 +38,11 @@ class _Judge:
         return self._matches[id(rule)]
 
     def policy_result(self, selected: Selected) -> PolicyResult:
-        policy, certain = selected
+        policy, certain = selected.policy, selected.certain
         notes = self.unsure.setdefault(id(policy), [])
         if not certain:
-            notes += [NotEvaluated(str(policy.ref), f, why) for f, why in policy.not_evaluated]
+            doubts = (*policy.not_evaluated, *((premise.field, premise.why) for premise in policy.premises))
+            notes += [NotEvaluated(str(policy.ref), field, why) for field, why in doubts]
             subject = policy.subject.match(self.own, self.own)
             if subject.value is None:
                 notes.append(NotEvaluated(str(policy.ref), "", subject.why))
@@ -120,6 +121,8 @@ def explain_direction(
         if not active:
             break
     may_allow = may_allow or bool(active)
+    if may_allow and may_deny:
+        may_allow, may_deny = map(bool, run_tiers(tiers, direction, 1, judge.match))
     verdict = (
         PolicyVerdict.UNKNOWN if may_allow and may_deny else PolicyVerdict.DENY if may_deny else PolicyVerdict.ALLOW
     )
@@ -183,4 +186,6 @@ def _reason(verdict: PolicyVerdict, listed: Sequence[PolicyResult]) -> Reason:
         return Reason.NOT_EVALUATED
     if any(r.effect in (Effect.ALLOWS, Effect.DENIES) for r in listed):
         return Reason.RULE
-    return Reason.ISOLATED if verdict is PolicyVerdict.DENY else Reason.DEFAULT
+    if verdict is PolicyVerdict.DENY:
+        return Reason.ISOLATED
+    return Reason.EITHER_WAY if any(r.effect is Effect.UNKNOWN for r in listed) else Reason.DEFAULT

@@ -78,6 +78,7 @@ class Reason(Enum):
     OWN_NODE = "own_node"  # between a pod and the node that runs it
     LOOPBACK = "loopback"  # a pod to itself
     NOT_EVALUATED = "not_evaluated"
+    EITHER_WAY = "either_way"  # it passes, whatever comes of what could not be evaluated
     INERT = "inert"  # nothing on the cluster enforces policies
 
 

@@ -150,10 +150,23 @@ class PolicyRule(msgspec.Struct, frozen=True):
         return YES
 
 
+class Premise(msgspec.Struct, frozen=True):
+    """What must hold for a policy to be in force, where that is not known, and why it may not.
+
+    Policies with the same premise are all in force or none of them: those of one object (`of`), or with an empty `of` those
+    that hang on one option or release of the enforcer.
+    """
+
+    field: str
+    why: str
+    of: str = ""
+
+
 class Policy(msgspec.Struct, frozen=True):
     """A policy, compiled. `isolates` and `rules` are by direction; `order` sorts policies within a tier.
 
-    `not_evaluated` names fields of the policy that are not evaluated: all its rules are unsure then.
+    `not_evaluated` names fields of the policy that are not evaluated: all its rules are unsure then. With `premises` it is
+    in force as it stands, or not at all.
     """
 
     ref: ObjectRef
@@ -166,6 +179,7 @@ class Policy(msgspec.Struct, frozen=True):
     isolates_egress: bool = False
     isolates_ingress: bool = False
     not_evaluated: tuple[tuple[str, str], ...] = ()
+    premises: tuple[Premise, ...] = ()
 
     def rules(self, direction: Direction) -> tuple[PolicyRule, ...]:
         return self.egress if direction is Direction.EGRESS else self.ingress

@@ -19,7 +19,7 @@ from kubectl_genainet.policy.identity import NAMESPACE_LABELS, POD_NAMESPACE, Id
 from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, BlockPeer, NotPeer, Peer
 from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.model import Direction, Term
-from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Policy, PolicyRule, Ports
+from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Policy, PolicyRule, Ports, Premise
 
 _EVERY_PORT = (0, 65535)
 _DEEP = "**."
@@ -62,7 +62,8 @@ class Hedges:
                 ingress=(),
                 isolates_egress="egress" in off,
                 isolates_ingress="ingress" in off,
-                not_evaluated=((_DEFAULT_DENY, why),),
+                not_evaluated=(),
+                premises=(Premise(_DEFAULT_DENY, why),),
             )
 
     def of_administrators(self, policy: Policy, obj: KubeObject) -> Policy:
@@ -70,7 +71,7 @@ class Hedges:
         why = next((reason for doubt, reason in self._doubts if doubt is Doubt.LATE_PRIORITIES), "")
         if not why or obj.kind != "AdminNetworkPolicy" or obj.raw["spec"]["priority"] <= _LAST_PRIORITY:
             return policy
-        return msgspec.structs.replace(policy, not_evaluated=(*policy.not_evaluated, ("spec.priority", why)))
+        return msgspec.structs.replace(policy, premises=(*policy.premises, Premise("spec.priority", why)))
 
     def _split(self, policy: Policy, rule: PolicyRule, direction: Direction) -> tuple[PolicyRule, ...]:
         certain, notes = rule, rule.not_evaluated

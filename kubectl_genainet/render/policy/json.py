@@ -206,7 +206,7 @@ def _direction(result: DirectionResult, rules: bool) -> DirectionJson:
         "admitted_by": [ref_text(r) for r in result.admitted_by],
         "policies": [_policy(p, rules) for p in result.policies],
     }
-    if rules or not result.policies:
+    if rules or not result.policies or result.reason is Reason.EITHER_WAY:
         outside = result.reason is Reason.OUTSIDE and not rules
         out["reason"] = Reason.DEFAULT.value if outside else result.reason.value
     if result.not_evaluated:

@@ -71,6 +71,8 @@ def _why(result: DirectionResult) -> str:
             return f"{isolated}; no rule admits the flow"
         case Reason.NOT_EVALUATED:
             return f"{isolated + '; ' if isolated else ''}it depends on what is not evaluated"
+        case Reason.EITHER_WAY:
+            return "it passes in either case: what is not evaluated changes nothing"
         case Reason.RULE:
             return isolated or "a rule decides"
 

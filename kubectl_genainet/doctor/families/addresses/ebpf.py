@@ -65,7 +65,7 @@ def kube_proxy_leftovers(cluster: Cluster) -> Problems:
     """
     if not kube_proxy.replaced(cluster) or kube_proxy.daemonset(cluster) is not None:
         return
-    for node, ruleset in cluster.parsed_rulesets.items():
+    for node, ruleset in cluster.rules.parsed.items():
         modes = proxy_modes(ruleset)
         if modes:
             mode, dumps = next(iter(modes.items()))
