@@ -1,11 +1,11 @@
 """The capability: only who shows it may ask, and a damaged one lets nobody in."""
 
 import asyncio
+import hmac
 from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.serve import auth
 from kubectl_genainet.agent.serve.auth import Capability
 
 TOKEN = "c" * 64
@@ -65,7 +65,7 @@ def test_a_token_is_compared_in_one_time_and_only_up_to_a_size(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr(auth.hmac, "compare_digest", lambda *given: compared.append(given))
+    monkeypatch.setattr(hmac, "compare_digest", lambda *given: compared.append(given))
     asyncio.run(Capability(token_file).refuse("Bearer guess", "/"))
     assert compared == [(b"guess", token_file.read_bytes().strip())]
     token_file.write_text("x" * 5000)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.agent import main
+from kubectl_genainet.agent.serve import memory
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import AnyCaller
 
@@ -25,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
     monkeypatch.setattr(main, "Inventory", lambda *_: SimpleNamespace(host_netns=""))
     monkeypatch.setattr(main, "remove_leftovers", lambda _: ["a rule"])
     monkeypatch.setattr(main, "Server", make)
-    monkeypatch.setattr(main.memory, "limit_mib", lambda: 400)
+    monkeypatch.setattr(memory, "limit_mib", lambda: 400)
     monkeypatch.setattr(asyncio, "run", lambda serving: serving.close())
     monkeypatch.setattr("sys.argv", ["genainet-agent", "serve", "--node", "node-1", *arguments])
     main.main()

@@ -64,20 +64,16 @@ def request(method: str, path: str, body: bytes = b"", *fields: bytes) -> bytes:
     return b"\r\n".join((*head, b"", body))
 
 
-def ends(action: Callable[[], Any], how: type[BaseException] | None = None) -> None:
-    """It ends by itself: a bound of its own, not the one here, which only a failure meets."""
+def end_of(action: Callable[[], Any]) -> BaseException | str | None:
+    """What it ends with, by a bound of its own: the one here is met by a failure only."""
 
-    async def run() -> None:
+    async def run() -> BaseException | str | None:
         task = asyncio.ensure_future(action())
         done, _ = await asyncio.wait({task}, timeout=20)
         task.cancel()
-        assert done, "it waits without end"
-        if how is None:
-            task.result()
-        else:
-            assert isinstance(task.exception(), how)
+        return task.exception() if done else "it waits without end"
 
-    asyncio.run(run())
+    return asyncio.run(run())
 
 
 def test_each_token_opens_what_its_role_may_and_nothing_else(tmp_path: Path) -> None:
@@ -148,9 +144,9 @@ def test_who_does_not_finish_a_request_or_take_an_answer_is_given_up(monkeypatch
     monkeypatch.setattr(server, "REQUEST_S", 0.01)
     monkeypatch.setattr(http, "STALL_S", 0.01)
     silent: Any = Never()
-    ends(lambda: agent()._serve(silent), TimeoutError)
-    ends(lambda: agent()._body(silent, dict), TimeoutError)
-    ends(lambda: HttpConnection(silent, silent).start(200, "text/plain"), TimeoutError)
+    assert isinstance(end_of(lambda: agent()._serve(silent)), TimeoutError)
+    assert isinstance(end_of(lambda: agent()._body(silent, dict)), TimeoutError)
+    assert isinstance(end_of(lambda: HttpConnection(silent, silent).start(200, "text/plain")), TimeoutError)
 
 
 class Flood:
@@ -184,10 +180,10 @@ def refused_after(reader: Any, writer: Any) -> Callable[[], Any]:
 def test_what_follows_a_refused_request_is_read_for_a_moment_and_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     flood = Flood()
     monkeypatch.setattr(http, "_LINGER_S", 600.0)
-    ends(refused_after(flood, flood))
+    assert end_of(refused_after(flood, flood)) is None
     assert flood.sent <= http._LINGER_BYTES + http._CHUNK
     monkeypatch.setattr(http, "_LINGER_S", 0.01)
-    ends(refused_after(Never(), Flood()))
+    assert end_of(refused_after(Never(), Flood())) is None
 
 
 def with_sessions(*requests: TraceRequest) -> Server:
@@ -278,7 +274,7 @@ def test_who_waits_for_rules_does_not_wait_without_end(monkeypatch: pytest.Monke
         async with found._rules:
             await found._rulesets(silent, conntrack=False)
 
-    ends(behind_another, TimeoutError)
+    assert isinstance(end_of(behind_another), TimeoutError)
 
 
 def test_a_session_that_does_not_end_is_ended(
