@@ -29,6 +29,7 @@ from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import make_console
+from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.doctor.doctor import MEASURE_S, DoctorOptions, Examined, doctor
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.watch import watched_source
@@ -132,17 +133,10 @@ def command(
         with _progress(messages) as reporter:
             return doctor(source, options, reporter)
 
+    if watch and write_baseline:
+        raise click.UsageError("--watch does not go with --write-baseline")
     if watch:
-        if not source.live:
-            raise click.UsageError(
-                "--watch checks a live cluster or lab again and again: leave out --from and --manifests"
-            )
-        if write_baseline:
-            raise click.UsageError("--watch does not go with --write-baseline")
-        show_each(
-            watched_source(source, examine, lambda examined: examined.report.wrong, messages.warn),
-            lambda examined: _show(examined.report, output, examined.snapshot),
-        )
+        _watch(source, examine, messages.warn, output)
     examined = examine()
     report = examined.report
     if write_baseline:
@@ -150,6 +144,15 @@ def command(
     _show(report, output, examined.snapshot)
     status = ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes or examined.unread))
+
+
+def _watch(source: Source, examine: Callable[[], Examined], warn: Warn, output: str) -> None:
+    if not source.live:
+        raise click.UsageError("--watch checks a live cluster or lab again and again: leave out --from and --manifests")
+    show_each(
+        watched_source(source, examine, lambda examined: examined.report.wrong, warn),
+        lambda examined: _show(examined.report, output, examined.snapshot),
+    )
 
 
 def _about_checks(explain: str | None, only: tuple[Area | str, ...]) -> ExitStatus:

@@ -121,18 +121,20 @@ class DnsCorrelator:
             placed.append((sight, sight.t_ns + add, error))
         return sorted(placed, key=lambda item: (item[2] is None, item[1]))
 
+    def _reference_node(self, pending: Pending) -> str:
+        """The node by whose clock an exchange is told: its client's where that saw the query."""
+        nodes = [seen.node for seen in pending.query]
+        home = self._homes.get(next(iter(pending.flows)).src, "")
+        return home if home in nodes else (nodes[0] if nodes else "")
+
     def _exchange(self, pending: Pending) -> DnsExchange:
         self._learn_crossings(pending)
         flows = list(pending.flows)
-        home = self._homes.get(flows[0].src, "")
-        nodes = [s.node for s in pending.query]
-        reference = home if home in nodes else (nodes[0] if nodes else "")
+        reference = self._reference_node(pending)
         query, response = self._ordered(pending.query, reference), self._ordered(pending.response, reference)
         first = query[0][0].flow if query else flows[0]
-        last = query[-1][0].flow if query else flows[-1]
-        dropped_query = next((d for d in pending.drops if d.message is not None and not d.message.qr), None)
-        if dropped_query is not None:
-            last = dropped_query.flow
+        dropped = (d.flow for d in pending.drops if d.message is not None and not d.message.qr)
+        last = next(dropped, query[-1][0].flow if query else flows[-1])
         question = pending.question
         outcome, rcode, latency = self._outcome(pending, query, response)
         why_open = self._losses.why_open(pending) if outcome is QueryOutcome.TIMEOUT else ""

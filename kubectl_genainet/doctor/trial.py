@@ -88,24 +88,28 @@ def _tried(
         for key, f in remaining.items()
         if key not in known and f not in stays and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
-    closed, opened = _changed_flows(cluster, after)
-    mentioned = _all_text(cluster, finding, remedy) if opened else ""
-    unnamed = [f for f in opened if not any(end.rpartition("/")[2] in mentioned for end in f[:2])]
-    if finding.check == "policy-none":
-        closed = []
-    worse = not by_state and any(f.severity is Severity.ERROR for f in new)
-    if closed or unnamed or worse:
-        what = f"it gives rise to {new[0].check} of {new[0].object}" if new else ""
-        if unnamed:
-            what = f"it opens {_flow_text(unnamed[0])}"
-        if closed:
-            what = f"it closes {_flow_text(closed[0])}"
-        return Remedy(remedy.text, trial=f"tried: {what}, so no change is given")
+    errors = [f for f in new if f.severity is Severity.ERROR and not by_state]
+    if harm := _harm(cluster, after, finding, remedy) or (_gives_rise(new[0]) if errors else ""):
+        return Remedy(remedy.text, trial=f"tried: {harm}, so no change is given")
     if by_state:
         more = f"{new[0].check} of {new[0].object} is found then" if new else "causes no other finding"
         return _said(remedy, f"tried: {more}; only the cluster shows whether it heals what was measured")
     more = f"; then {new[0].check} of {new[0].object} is found" if new else " and causes no other finding"
     return _said(remedy, f"tried: heals it{more}")
+
+
+def _gives_rise(finding: Finding) -> str:
+    return f"it gives rise to {finding.check} of {finding.object}"
+
+
+def _harm(cluster: Cluster, after: Cluster, finding: Finding, remedy: Remedy) -> str:
+    """The flow that a remedy closes, or opens without naming an end of it; "" where there is none."""
+    closed, opened = _changed_flows(cluster, after)
+    if closed and finding.check != "policy-none":
+        return f"it closes {_flow_text(closed[0])}"
+    mentioned = _all_text(cluster, finding, remedy) if opened else ""
+    unnamed = (f for f in opened if not any(end.rpartition("/")[2] in mentioned for end in f[:2]))
+    return next((f"it opens {_flow_text(flow)}" for flow in unnamed), "")
 
 
 def stands_for_a_state(cluster: Cluster, finding: Finding) -> bool:

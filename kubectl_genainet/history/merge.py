@@ -188,7 +188,8 @@ class _Node:
                     self._state(self._wall(dump.t_ns), dump)
                 else:
                     why = f"its rules ({record.source}) can't be put together: an earlier record of them is damaged"
-                    self._gap(Gap(node=self.node, since_ns=begin, until_ns=begin, why=why, partial=True))
+                    at_ns = max(begin, self.since_ns)  # its block may begin before the range
+                    self._gap(Gap(node=self.node, since_ns=at_ns, until_ns=at_ns, why=why, partial=True))
             case Bucket():
                 if self.since_ns <= (record.since_ns + record.until_ns) // 2 <= self.until_ns:
                     self._add(record.until_ns, record)

@@ -5,6 +5,7 @@ What is missing is never passed over: a time within the range that no readable b
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ NOT_WRITABLE = "the recorder could not write to the node's disk: it was full, or
 FORWARD = "the node's clock was set forward"
 MISSING = "records are missing"
 DAMAGED = "records on the node's disk are damaged"
-STATE_DAMAGED = "what was recorded of the node's namespaces and rules shortly before is damaged"
+STATE_DAMAGED = "what was recorded of the node's namespaces and rules shortly before is damaged or missing"
 NEWER = "the records were written by a newer version"
 
 
@@ -83,6 +84,14 @@ class _Coverage:
         self._blocks.append((block, self.damage))
         self.damage = False
 
+    def lacks_before(self, block: Block) -> bool:
+        """Whether what was written just before the block is not there: it was damaged, or has gone. In a table a minute of
+        blocks may be one, so that it is not the number alone that tells."""
+        before = self._blocks[-1][0] if self._blocks else None
+        if self.damage or before is None or before.session != block.session:
+            return Flag.FIRST not in block.flags
+        return block.number > before.number + 1 and block.covers.wall_from > before.covers.wall_until + UNCOVERED_NS
+
     def _gap(self, since_ns: int, until_ns: int, why: str, *, partial: bool = False) -> None:
         since, until = max(since_ns, self.since_ns), min(until_ns, self.until_ns)
         if since < until or (partial and since <= until):
@@ -123,6 +132,7 @@ class RangeReader:
         self._coverage = _Coverage(node, since_ns, until_ns)
         self._gaps: list[Gap] = []
         self._state = _State()
+        self._in_range = False  # a block of the range was met
         self._empty: tuple[Block, Block, list[Event]] | None = None
         self._structure: NodeReport | None = None  # of the last report that was sent
         self._last_report: NodeReport | None = None  # that was not sent: it tells new counters only
@@ -136,7 +146,7 @@ class RangeReader:
                     if self._may_have(block):
                         self.wanted.learn(self._records(block))
             self._coverage = _Coverage(self.node, self.since_ns, self.until_ns)
-            self._gaps, self._state = [], _State()
+            self._gaps, self._state, self._in_range = [], _State(), False
         sent_state = False
         for path in kept:
             for block in self._inside(path):
@@ -173,6 +183,11 @@ class RangeReader:
             data = segment.path.read_bytes()
         except FileNotFoundError:  # removed meanwhile, as the oldest
             return
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._coverage.damage = True  # the disk can't give it back; the others are read
+            return
         for part in scan(data):
             if isinstance(part, Damage):
                 # What is being written now is cut too: it is missing at the end, and nowhere else.
@@ -189,14 +204,24 @@ class RangeReader:
                     self._learn_state(part)
                 self._coverage.block(part)
                 continue
+            if not self._in_range:
+                self._in_range = True
+                if span.wall_from <= self.since_ns:  # a hole within the range is told itself
+                    self._check_state(part)
             self._coverage.block(part)
             yield part
+
+    def _check_state(self, block: Block) -> None:
+        """Notes whether what the block builds on is known."""
+        if Flag.WHOLE_STATE in block.flags:
+            self._state.damaged = False
+        elif self._coverage.lacks_before(block):
+            self._state.damaged = True
 
     def _learn_state(self, block: Block) -> None:
         if Flag.WHOLE_STATE in block.flags:
             self._state = _State()
-        elif self._coverage.damage:
-            self._state.damaged = True
+        self._check_state(block)
         if Flag.STATE in block.flags:
             for event in self._records(block):
                 self._state.take(event)

@@ -7,11 +7,13 @@ analysis works on the API's own JSON anyway.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,7 +25,7 @@ import msgspec
 import urllib3
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.failures import api_error, decoded_answer, unreachable
+from kubectl_genainet.kube.failures import api_error, decoded_answer, overdue, unreachable
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 T = TypeVar("T")
@@ -50,9 +52,15 @@ class KubeClient:
     """Requests to one API server as one user. Every failure is a GenainetError with what to do. Thread-safe."""
 
     _user: Impersonation = NOBODY_ELSE
+    _within_s, _until = math.inf, math.inf
 
     def __init__(
-        self, configuration: Any, namespace: str = "default", timeout_s: float = 30.0, user: Impersonation = NOBODY_ELSE
+        self,
+        configuration: Any,
+        namespace: str = "default",
+        timeout_s: float = 30.0,
+        user: Impersonation = NOBODY_ELSE,
+        within_s: float = math.inf,
     ) -> None:
         from kubernetes.client.rest import RESTClientObject
 
@@ -60,6 +68,7 @@ class KubeClient:
         self._user = user
         self.server = str(configuration.host).rstrip("/")
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
+        self._within_s, self._until = within_s, time.monotonic() + within_s
         configuration.connection_pool_maxsize = 16
         self._pool = RESTClientObject(configuration).pool_manager
 
@@ -161,7 +170,8 @@ class KubeClient:
         return b"".join(parts)
 
     def _in_time(self, work: Callable[[], T]) -> T:
-        """What `work` returns, within the time that a whole answer may take; else Unreachable, and its thread is left."""
+        """What `work` returns, within the time that a whole answer, and all answers together, may take; else Unreachable, and
+        its thread is left."""
         outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
         def attempt() -> None:
@@ -171,10 +181,11 @@ class KubeClient:
                 outcome.put((None, error))
 
         threading.Thread(target=attempt, daemon=True, name="api-request").start()
+        whole_s = max(WHOLE_ANSWER_S, float(self._timeout.read_timeout or 0))
         try:
-            result, error = outcome.get(timeout=max(WHOLE_ANSWER_S, float(self._timeout.read_timeout or 0)))
+            result, error = outcome.get(timeout=max(0.0, min(whole_s, self._until - time.monotonic())))
         except queue.Empty:
-            raise unreachable(TimeoutError(), self.server) from None
+            raise overdue(self.server, min(whole_s, self._within_s)) from None
         if error is not None:
             raise error
         return cast("T", result)
@@ -209,9 +220,15 @@ class KubeClient:
 
 
 def connect(
-    *, context: str = "", kubeconfig: str = "", timeout_s: float = 30.0, user: Impersonation = NOBODY_ELSE
+    *,
+    context: str = "",
+    kubeconfig: str = "",
+    timeout_s: float = 30.0,
+    user: Impersonation = NOBODY_ELSE,
+    within_s: float = math.inf,
 ) -> KubeClient:
     """A client for a context of the kubeconfig (default: the current one), or for the cluster this process runs in.
+    `timeout_s` is the longest silence, `within_s` the time for all that the client is asked.
 
     Nothing is sent yet, except by a credential plugin. Raises GenainetError for a kubeconfig that is missing, damaged
     or without that context, and for a plugin that fails.
@@ -223,11 +240,11 @@ def connect(
         from kubernetes.config import load_incluster_config
 
         load_incluster_config(client_configuration=configuration)
-        return KubeClient(configuration, context_namespace(), timeout_s, user)
+        return KubeClient(configuration, context_namespace(), timeout_s, user, within_s)
     content = _read_kubeconfig(kubeconfig)
     entry = _context(content, context)
     _load(configuration, content, entry["name"])
-    return KubeClient(configuration, _namespace_of(entry), timeout_s, user)
+    return KubeClient(configuration, _namespace_of(entry), timeout_s, user, within_s)
 
 
 def context_namespace(*, context: str = "", kubeconfig: str = "") -> str:

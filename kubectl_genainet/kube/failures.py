@@ -133,6 +133,14 @@ def unreachable(error: Exception, server: str) -> GenainetError:
     return Unreachable(f"the connection to {where} failed: {text or type(cause).__name__}")
 
 
+def overdue(server: str, within_s: float) -> GenainetError:
+    """The error for answers that were not whole in time, however it was spent."""
+    return Unreachable(
+        f"the API server {server} has not answered in full within {within_s:g} s",
+        "It, or something on the way, is slow: does `kubectl get --raw /version` answer at once?",
+    )
+
+
 def _certificate_hint(text: str) -> str:
     if "expired" in text:
         return "Renew the API server's certificate, and look at this machine's clock."

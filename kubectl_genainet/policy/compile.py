@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -195,6 +195,32 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     }
     compiled.network_policy = network_policy
     unread = {(kinds.group, kind): kinds for kinds in enforcer.unread for kind in kinds.kinds}
+    _take_all(compiled, snapshot, unread, (cilium, calico, hedges))
+    compiled.lookups = cilium.lookups if cilium.enforces else None
+    compiled.made += _made(enforcer, compiled.policies)
+    compiled.policies += [policy for _, policy in compiled.made]
+    if Trait.BASELINE in enforcer.traits:
+        compiled.policies = list(compiled.without_selected(compiled.policies))
+    _stand_in(compiled, snapshot)
+    compiled.host_policies += (*cilium.host_policies, *policies_of_nodes(snapshot))
+    if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
+        compiled.host_policies += host_policies(snapshot)
+        compiled.policies += forward_policies(snapshot)
+    compiled.refused += cilium.refused
+    compiled.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
+    own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
+    compiled.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
+    return compiled
+
+
+def _take_all(
+    compiled: Compiled,
+    snapshot: ClusterSnapshot,
+    unread: Mapping[tuple[str, str], UnreadKinds],
+    dialects: tuple[CiliumCompiler, CalicoCompiler, Hedges],
+) -> None:
+    """Compiles the policies of every kind, with who refuses those that are not valid."""
+    cilium, calico, hedges = dialects
     for key in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
         compiled.take(snapshot.of(key[1], key[0]), compiled.compilers[key], RefusedBy.API, unread.get(key))
     for kind in _CILIUM_KINDS:
@@ -211,21 +237,6 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled.compilers = {key: compiler for key, compiler in compiled.compilers.items() if key not in unread}
     for group_of_kinds in all_doubtful(snapshot):
         compiled.take_doubtful(group_of_kinds)
-    compiled.lookups = cilium.lookups if cilium.enforces else None
-    compiled.made += _made(enforcer, compiled.policies)
-    compiled.policies += [policy for _, policy in compiled.made]
-    if Trait.BASELINE in enforcer.traits:
-        compiled.policies = list(compiled.without_selected(compiled.policies))
-    _stand_in(compiled, snapshot)
-    compiled.host_policies += (*cilium.host_policies, *policies_of_nodes(snapshot))
-    if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
-        compiled.host_policies += host_policies(snapshot)
-        compiled.policies += forward_policies(snapshot)
-    compiled.refused += cilium.refused
-    compiled.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
-    own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
-    compiled.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
-    return compiled
 
 
 def _stand_in(compiled: Compiled, snapshot: ClusterSnapshot) -> None:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from kubectl_genainet.model.results.fleet import AgentStatus
 from kubectl_genainet.render.table import Column, table
 
-_STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}
+_STYLE = {"ready": "green", "not ready": "red", "silent": "red", "incompatible": "red", "none": "yellow"}
 COLUMNS: tuple[Column[AgentStatus], ...] = (
     Column("NODE", lambda r: r.node),
     Column("AGENT", lambda r: r.state, style=lambda r: _STYLE.get(r.state, "")),

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from kubectl_genainet.render.text import printable
 
 LEAST = 20  # columns of text, however narrow the terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Lines that are made for the width that there is."""
+
+    lines: Callable[[int], Iterable[RenderableType]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.lines(options.max_width)
 
 
 def hanging(text: Text, width: int, *, indent: int = 0, hang: int = 0) -> Iterator[Text]:

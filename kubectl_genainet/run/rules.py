@@ -29,7 +29,7 @@ from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
-from kubectl_genainet.run.watch import seen_twice
+from kubectl_genainet.run.watch import keys_of, seen_twice
 
 Dumps = Mapping[str, Sequence[RulesetDump]]
 
@@ -97,10 +97,10 @@ def _read(source: Source | None, target: Target | None, options: RulesOptions, w
 
 
 def programmed(result: RulesRun) -> tuple[object, ...]:
-    """What a result says besides its counters, which every packet changes."""
+    """What a result says besides what each read measures anew: counters, which every packet changes, and ages."""
     report = result.report
     rows = [msgspec.structs.replace(r, conntrack=None, begun=None, address=r.address.uncounted()) for r in report.rows]
-    return rows, [(f.check, f.title, f.object) for f in report.findings], report.not_checked, report.ways
+    return rows, keys_of(report.findings), report.not_checked, report.ways
 
 
 def _warn_of_older_rules(source: Source, target: Target | None, namespace: str, warn: Warn) -> None:

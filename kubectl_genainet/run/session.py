@@ -4,10 +4,11 @@ time, by Ctrl-C or because everything was seen."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -17,15 +18,16 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
-from kubectl_genainet.model.finding import listed
+from kubectl_genainet.model.finding import Finding, listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.priority import giving_way
-from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents
+from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents, read_rulesets
 from kubectl_genainet.run.as_used import PLUGIN, AsUsed
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
+from kubectl_genainet.run.watch import RulesTold, seen_twice
 from kubectl_genainet.shell import sh
 from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import Filters, TraceRequest
@@ -75,6 +77,7 @@ class Watching:
     that host an end of what is watched (empty: any may). `enough` may say, at a record, for how many seconds more to watch.
     `record` is the file of a bundle, `arguments` what its header says of the run. `due` is when the answer is (by
     time.monotonic(); 0: whenever it is there): where the agents took long to start, the run watches for a shorter time.
+    `differs` is what the run would say that the nodes' rules say otherwise than the API: they are read again before.
     """
 
     command: str
@@ -87,6 +90,7 @@ class Watching:
     record: str = ""
     redacted: bool = False
     due: float = 0.0
+    differs: Callable[[], Iterable[Finding]] = tuple
 
 
 def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
@@ -170,19 +174,21 @@ class LiveSession:
         self._settled: set[str] = set()  # nodes that watch, and those that never will
         self._interrupts = Interrupts()
         self._nodes = 0
+        self._rules = RulesTold()
 
     def watch(self) -> None:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
-        with self._writer() as writer, self._interrupts, giving_way():
+        with self._writer() as writer, self._interrupts, giving_way(), ExitStack() as opened:
             rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
             own = {"events_per_second": rate, "node_when_seen": self._nodes > MANY_NODES}
             requests = {node: msgspec.structs.replace(self.watching.request(node), **own) for node in agents.dials}
-            streams = Streams(agents.dials, requests, agents.token)
+            streams = opened.enter_context(closing(Streams(agents.dials, requests, agents.token)))
+            follower: Follower | None = None
             try:
-                with closing(self.source.follow(self.source.snapshot(), self.run.view.warn)) as follower:
-                    for event in self._records(streams, follower):
-                        self._take(event, writer)
+                follower = opened.enter_context(closing(self.source.follow(self.source.snapshot(), self.run.view.warn)))
+                for event in self._records(streams, follower):
+                    self._take(event, writer)
             except KeyboardInterrupt:
                 self.interrupted = True
                 missed = listed(sorted(agents.dials.keys() - self._attached))
@@ -194,8 +200,9 @@ class LiveSession:
                     self._take(failure, writer)
             except KeyboardInterrupt:
                 self.run.view.warn("stopped at once: the agents' accounts are missing")
-            finally:
-                streams.close()
+            streams.close()
+            if follower is not None:
+                self._read_rules_again(agents, follower, writer)
         if writer is not None and writer.problem:
             self.problem = writer.problem
             self.run.view.warn(self.problem)
@@ -234,6 +241,7 @@ class LiveSession:
         with self._interrupts.held():  # half a record would spoil a bundle, and what is made of the records
             if writer is not None:
                 writer.write(event)
+            self._rules.learn(event)
             if isinstance(event, AgentFailed) and self.interrupted and event.node not in self._attached:
                 return  # it was still loading its probes, and was told to stop
             if isinstance(event, AgentFailed):
@@ -290,16 +298,20 @@ class LiveSession:
         return now + left_s
 
     def _changes(self, streams: Streams, follower: Follower) -> Iterator[Event]:
+        before = self.run.filters
+        for change in self._changed(follower):
+            yield change
+            self._follow(streams, before)
+
+    def _changed(self, follower: Follower) -> Iterator[Event]:
+        """The cluster's objects, where they are others by now."""
         try:
             now = follower.newer()
         except GenainetError as error:
             self.run.view.warn(f"the cluster's objects can't be read any more: {error.message}")
             return
-        if now is None:
-            return
-        before = self.run.filters
-        yield ClusterChanged.of(now)
-        self._follow(streams, before)
+        if now is not None:
+            yield ClusterChanged.of(now)
 
     def _follow(self, streams: Streams, before: Filters) -> None:
         """Has the agents follow what the run looks at now."""
@@ -315,3 +327,20 @@ class LiveSession:
             for event in self._polled(streams):
                 heard = time.monotonic()
                 yield event
+
+    def _read_rules_again(self, agents: Agents, follower: Follower, writer: BundleWriter | None) -> None:
+        """Takes in the API's objects and the nodes' rules once more where they differ, before the run says so."""
+        warn = self.run.view.warn
+
+        def again() -> None:
+            answers = read_rulesets(agents, warn, self.source.failed_nodes)
+            for event in chain(self._changed(follower), self._rules.completed(answers)):
+                self._take(event, writer)
+
+        try:
+            seen_twice(None, again, lambda _: self.watching.differs(), read_at=self._rules.read_at)
+        except GenainetError as error:
+            warn(f"rules that differ from the API could not be read again: {error.message}")
+        except KeyboardInterrupt:
+            self.interrupted = True
+            warn("stopped before rules that differ from the API were read again")

@@ -7,12 +7,15 @@ rules of the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from time import sleep
+from time import monotonic, sleep
 from typing import TypeVar
 
+from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
@@ -52,24 +55,47 @@ def watched_source(
         yield from watched(current, key)
 
 
-def seen_twice(now: T, again: Callable[[], T], differs: Callable[[T], Iterable[Finding]]) -> T:
+def seen_twice(
+    now: T, again: Callable[[], T], differs: Callable[[T], Iterable[Finding]], *, read_at: float | None = None
+) -> T:
     """`now` where nothing differs; else the first of further reads that shows nothing but what the one before had shown too.
 
-    Where things go on changing it is the last read.
+    Where things go on changing it is the last read. `read_at`: when `now` was read (by time.monotonic()), if that was not now.
     """
-    before = _keys(differs(now))
+    before, read_at = keys_of(differs(now)), monotonic() if read_at is None else read_at
     for _ in range(MOST):
         if not before:
             break
-        sleep(AGAIN_S)
-        now = again()
-        current = _keys(differs(now))
+        sleep(max(0.0, AGAIN_S - (monotonic() - read_at)))
+        now, read_at = again(), monotonic()
+        current = keys_of(differs(now))
         if current <= before:
             break
         before = current
     return now
 
 
-def _keys(findings: Iterable[Finding]) -> frozenset[object]:
+def keys_of(findings: Iterable[Finding]) -> frozenset[object]:
     """What is said of which object on which node, without what each read measures anew."""
-    return frozenset((f.check, f.object, tuple(sorted({e.node for e in f.evidence}))) for f in findings)
+    return frozenset((f.check, f.severity, f.object, tuple(sorted({e.node for e in f.evidence}))) for f in findings)
+
+
+class RulesTold:
+    """When a session's agents last told rules, and which sources of each node had any."""
+
+    def __init__(self) -> None:
+        self.read_at = 0.0  # by time.monotonic()
+        self._sources: dict[str, set[str]] = defaultdict(set)
+
+    def learn(self, event: Event) -> None:
+        if isinstance(event, RulesetDump):
+            self.read_at = monotonic()
+            self._sources[event.node].add(event.source)
+
+    def completed(self, answers: Mapping[str, Sequence[RulesetDump]]) -> Iterator[RulesetDump]:
+        """What nodes answered later. A source that has no rules any more is not in an answer: it is told without text."""
+        for node, dumps in answers.items():
+            yield from dumps
+            for source in sorted(self._sources[node] - {dump.source for dump in dumps}):
+                t_ns = max((dump.t_ns for dump in dumps), default=0)
+                yield RulesetDump(node=node, t_ns=t_ns, source=source, text="")

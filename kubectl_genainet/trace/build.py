@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from operator import itemgetter
 
@@ -22,7 +23,7 @@ from kubectl_genainet.model.results.path import (
     Verdict,
 )
 from kubectl_genainet.trace.exact import ExactHits
-from kubectl_genainet.trace.fate import Around, fate_of
+from kubectl_genainet.trace.fate import Around, Fate, fate_of
 from kubectl_genainet.trace.hops import (
     established,
     handshake_ns,
@@ -93,10 +94,7 @@ class PathBuilder:
         at_host = self._answered_by_host(connection, ordered, final)
         backend = at_host or self._backend(original, final, service is not None, ordered[-1] if ordered else None)
         lost = self._coverage.lost_records(connection)
-        outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
-        if missed := missed_by(connection, fate, lost):
-            outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
-            waited = f"{waited or fate.outcome.value}; but records of {', '.join(sorted(lost))} were lost meanwhile: {missed}"
+        outcome, verdict, waited = _as_far_as_known(connection, fate, lost)
         t_ns, time = self._watches.earliest(connection.moments)
         path = PacketPath(
             t_ns=t_ns,
@@ -117,6 +115,10 @@ class PathBuilder:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
+        return self._with_its_stream(path, connection, fate, around)
+
+    def _with_its_stream(self, path: PacketPath, connection: Connection, fate: Fate, around: Around) -> PacketPath:
+        """The path with the way back, what its stream and its HTTP heads were, and what is found in all that."""
         stream = stream_of(connection, around)
         http = http_of(connection.heads, stream, self._watches.wall_clock)
         path = msgspec.structs.replace(
@@ -245,3 +247,16 @@ class PathBuilder:
             earlier=partial(self._context.rulesets.earlier, event.node, event.netns),
         )
         return explain_drop(context)
+
+
+def _as_far_as_known(
+    connection: Connection, fate: Fate, lost: Collection[str]
+) -> tuple[ConnectionOutcome, Verdict, str]:
+    """(outcome, verdict, what was waited for): both UNKNOWN where records that the nodes `lost` could have made them others."""
+    missed = missed_by(connection, fate, lost)
+    if not missed:
+        return fate.outcome, fate.verdict, fate.waited
+    waited = (
+        f"{fate.waited or fate.outcome.value}; but records of {', '.join(sorted(lost))} were lost meanwhile: {missed}"
+    )
+    return ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN, waited

@@ -17,6 +17,16 @@ PACKAGE = Path(kubectl_genainet.__file__).parent
 ROOT = PACKAGE.parent
 MODULES_OF_A_FOLDER = 16
 LINES_OF_A_MODULE = 400
+LINES_OF_A_FUNCTION = 47  # without its docstring
+# Loops that every rule or line of a node passes, where a call costs; a program of the kernel's, and a record, field by field.
+LONGER = {
+    "agent/node/segments.py:segment_filter",
+    "agent/probes/drops.py:decode",
+    "proxy/evaluator/actions.py:perform",
+    "proxy/evaluator/walk.py:_chain",
+    "proxy/iptables/read.py:parse_iptables",
+    "proxy/iptables/rule.py:_matches",
+}
 
 
 def sources() -> list[Path]:
@@ -43,6 +53,24 @@ def test_no_folder_is_crowded() -> None:
 def test_no_module_is_too_long_for_one_job() -> None:
     lengths = {str(m.relative_to(ROOT)): len(m.read_text().splitlines()) for m in sources()}
     assert {name: length for name, length in lengths.items() if length > LINES_OF_A_MODULE} == {}
+
+
+def test_no_function_is_too_long_for_a_screen() -> None:
+    long = {
+        f"{module.relative_to(PACKAGE)}:{function.name}"
+        for module in PACKAGE.rglob("*.py")
+        for function in ast.walk(ast.parse(module.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        and lines_of_code(function) > LINES_OF_A_FUNCTION
+    }
+    assert long == LONGER
+
+
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function) is not None
+    documented = (first.end_lineno or 0) - first.lineno + 1 if has_docstring else 0
+    return (function.end_lineno or 0) - function.lineno + 1 - documented
 
 
 def test_the_formatter_has_no_exceptions() -> None:

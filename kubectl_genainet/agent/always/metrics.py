@@ -59,6 +59,11 @@ class Metrics:
         self._hooks: OrderedDict[tuple[object, ...], str] = OrderedDict()
         catalogue = Catalogue(limit, clock)
         self.registry = catalogue.registry
+        self._add_those_of_workloads(catalogue)
+        self._add_those_of_name_lookup(catalogue)
+        self._add_those_of_the_node()
+
+    def _add_those_of_workloads(self, catalogue: Catalogue) -> None:
         whose, fold = ("namespace", "workload"), ("namespace", "workload")
         self._drops = catalogue.counter(
             "genainet_drops",
@@ -98,6 +103,9 @@ class Metrics:
             "backend",
             fold=("backend",),
         )
+
+    def _add_those_of_name_lookup(self, catalogue: Catalogue) -> None:
+        whose, fold = ("namespace", "workload"), ("namespace", "workload")
         self._dns = catalogue.histogram(
             "genainet_dns_duration_seconds",
             "Time from a DNS query over UDP leaving the workload to its response arriving there.",
@@ -113,6 +121,8 @@ class Metrics:
             "reason",
             fold=fold,
         )
+
+    def _add_those_of_the_node(self) -> None:
         self._background = self._counter(
             "genainet_background_frees",
             "Packets freed with nothing lost (closed connections, multicast); not in drops.",
@@ -131,7 +141,7 @@ class Metrics:
         self._taken_at = self._gauge(
             "genainet_identities_timestamp_seconds", "When the names of addresses were taken; 0 where there are none."
         )
-        self._taken_at.set_function(lambda: owners.identities.taken_at)
+        self._taken_at.set_function(lambda: self.owners.identities.taken_at)
         self._info = self._gauge("genainet_agent_info", "The agent's version.", "version")
         self._info.labels(__version__).set(1)
 

@@ -131,6 +131,15 @@ def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     return next(iter(bundles), None), tuple(v for v in values if v not in bundles)
 
 
+def _manifests_option() -> Callable[[F], F]:
+    return click.option(
+        "--manifests",
+        multiple=True,
+        metavar="PATH|-",
+        help="Work from YAML or JSON files, folders or standard input instead of a cluster.",
+    )
+
+
 def source_options(
     *,
     live: bool = True,
@@ -167,18 +176,9 @@ def source_options(
             click.option("--kubeconfig", type=click.Path(), help="Path of the kubeconfig file."),
             *impersonation_options(),
             _from_clients if clients else _from_bundle,
+            *([lab_option] if live else []),
+            *([_manifests_option()] if manifests else []),
         ]
-        if live:
-            options.append(lab_option)
-        if manifests:
-            options.append(
-                click.option(
-                    "--manifests",
-                    multiple=True,
-                    metavar="PATH|-",
-                    help="Work from YAML or JSON files, folders or standard input instead of a cluster.",
-                )
-            )
         if past:
             from kubectl_genainet.commands.options.when import time_options
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
+from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
@@ -23,7 +24,7 @@ from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, Workloa
 from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
-from kubectl_genainet.model.node import NetNs, NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetNs, NodeReport
 from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import (
@@ -34,8 +35,6 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
     pod_endpoint,
 )
-from kubectl_genainet.proxy.drift import compare
-from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
@@ -48,7 +47,7 @@ class Cluster(Installed):
     """
 
     reports: tuple[NodeReport, ...] = ()
-    rulesets: tuple[RulesetDump, ...] = ()
+    rules: NodesRules = field(default_factory=NodesRules)
     packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
     fabric: FabricMeasurement = NO_FABRIC
@@ -84,7 +83,7 @@ class Cluster(Installed):
         if need is Need.FABRIC:
             return "" if self.fabric.summary is not None else self.fabric.absent or Need.FABRIC.value
         if isinstance(need, Need):
-            known = {Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets}[need]
+            known = {Need.NODES: self.reports, Need.RULESETS: self.rules.dumps, Need.PACKETS: self.packets}[need]
             return "" if known else need.value
         reason = self.extent.unread(need, self.namespace if own_namespace else "")
         if reason:
@@ -369,23 +368,12 @@ class Cluster(Installed):
             PolicyFlow(pod_endpoint(client.ref.namespace, client.ref.name), end, protocol, port)
         ).egress
 
-    # kube-proxy's rules
-
-    @cached_property
-    def rulesets_by_node(self) -> Mapping[str, tuple[RulesetDump, ...]]:
-        index: dict[str, list[RulesetDump]] = defaultdict(list)
-        for dump in self.rulesets:
-            index[dump.node].append(dump)
-        return {node: tuple(dumps) for node, dumps in sorted(index.items())}
-
-    @cached_property
-    def parsed_rulesets(self) -> Mapping[str, Ruleset]:
-        return {node: parse_ruleset(dumps) for node, dumps in self.rulesets_by_node.items()}
-
-    @cached_property
+    @property
     def drift(self) -> tuple[Finding, ...]:
         """What the rules engine says of the nodes' rules against the API."""
-        return tuple(compare(self.snapshot, self.parsed_rulesets))
+        return self.rules.drift(self.snapshot)
+
+    # Events
 
     @cached_property
     def event_objects(self) -> tuple[KubeObject, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.platform import conf_value, config_map
 from kubectl_genainet.doctor.objects.raw import at, text
 from kubectl_genainet.model.finding import ObjectRef
@@ -36,7 +37,7 @@ def daemonset(cluster: Cluster) -> KubeObject | None:
     return cluster.daemonset("kube-proxy")
 
 
-def replaced(cluster: Cluster) -> bool:
+def replaced(cluster: Installed) -> bool:
     """Whether an eBPF data plane is configured to do kube-proxy's work: Cilium (GKE Dataplane V2 always), or Calico."""
     if cluster.daemonset("anetd") or calico_ebpf(cluster):
         return True
@@ -45,7 +46,7 @@ def replaced(cluster: Cluster) -> bool:
     return value in ("true", "strict") and cluster.cni("Cilium") is not None
 
 
-def calico_ebpf(cluster: Cluster) -> bool:
+def calico_ebpf(cluster: Installed) -> bool:
     """Whether Calico's eBPF data plane is on: bpfEnabled of its FelixConfiguration, linuxDataplane of its Installation.
 
     Source: https://docs.tigera.io/calico/latest/operations/ebpf/enabling-ebpf

@@ -23,7 +23,7 @@ def counted(ruleset: Ruleset, ending: str) -> Iterator[tuple[str, int]]:
 def local_drops(cluster: Cluster, service: ObjectRef) -> list[tuple[str, int]]:
     """(node, packets) where kube-proxy has dropped packets to a Service because the node has no local endpoint."""
     drops: list[tuple[str, int]] = []
-    for node, ruleset in cluster.parsed_rulesets.items():
+    for node, ruleset in cluster.rules.parsed.items():
         packets = sum(
             count
             for comment, count in counted(ruleset, " has no local endpoints")

@@ -11,7 +11,15 @@ import msgspec
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.always import MONITORING
-from kubectl_genainet.kube.agents.base import MANAGED_BY, DeployOptions, always_on_extras, capability, render
+from kubectl_genainet.kube.agents.base import (
+    AGENT,
+    MANAGED_BY,
+    VERSION_LABEL,
+    DeployOptions,
+    always_on_extras,
+    capability,
+    render,
+)
 from kubectl_genainet.kube.agents.leftovers import others_in
 from kubectl_genainet.kube.agents.paths import collection_path, describe, get_or_none, kubectl_describe, object_path
 from kubectl_genainet.kube.agents.progress import AGENT_PODS
@@ -19,6 +27,7 @@ from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY
 from kubectl_genainet.kube.agents.rollout import has_ended, runs
 from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
 from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.shell import sh
 
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
@@ -90,6 +99,23 @@ def deploy(
         yield AppliedObject(describe(obj), _outcome(existing, applied))
     if not dry_run:
         yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
+    yield from other_fleets(client, options.namespace)
+
+
+def other_fleets(client: KubeClient, namespace: str) -> Iterator[AppliedObject]:
+    """Agents that were deployed in other namespaces; none where the user may not look for them."""
+    try:
+        listed = client.get("/apis/apps/v1/daemonsets", labelSelector=f"app.kubernetes.io/name={AGENT}").get("items")
+    except ApiError:
+        return
+    for metadata in (daemonset["metadata"] for daemonset in listed or ()):
+        other, version = metadata["namespace"], metadata.get("labels", {}).get(VERSION_LABEL, "unknown")
+        if other != namespace:
+            note = (
+                f"agents of version {version} run in namespace {other} too. Of another version, they and these disturb each "
+                f"other's --exact; `kubectl genainet undeploy -n {sh(other)}` removes them"
+            )
+            yield AppliedObject(f"daemonset {other}/{metadata['name']}", "kept", note)
 
 
 def has_apparmor_profiles(client: KubeClient) -> bool:

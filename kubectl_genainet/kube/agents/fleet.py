@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
+from kubectl_genainet import wire
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.forward import Agent
 from kubectl_genainet.kube.agents.rollout import RolloutProblem
 from kubectl_genainet.model.events import Hello
@@ -40,12 +44,22 @@ def _answered(agent: Agent, answer: Hello | str) -> AgentStatus:
         if not answer:  # it was not asked
             return AgentStatus(agent.node, "ready", agent.pod, agent.version)
         return AgentStatus(agent.node, "silent", agent.pod, agent.version, problem=answer)
-    return AgentStatus(agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier)
+    return greeted(answer, agent.node, agent.pod)
 
 
-def skew(client_version: str, agents: Iterable[Agent]) -> str:
+def greeted(hello: Hello, node: str, pod: str = "") -> AgentStatus:
+    """The row of an agent that said who it is; what it says may be for other clients."""
+    row = AgentStatus(node, "ready", pod, hello.version, hello.kernel, hello.tier)
+    try:
+        wire.check_hello(hello)
+    except GenainetError as error:
+        return msgspec.structs.replace(row, state="incompatible", problem=error.message, hint=error.hint)
+    return row
+
+
+def skew(client_version: str, versions: Iterable[str]) -> str:
     """A warning for agents of another version than this client; "" where all are the same."""
-    other_versions = sorted({a.version or "unknown" for a in agents} - {client_version})
+    other_versions = sorted({version or "unknown" for version in versions} - {client_version})
     if not other_versions:
         return ""
-    return f"agents of version {', '.join(other_versions)} run in the cluster, this client is {client_version}"
+    return f"agents of version {', '.join(other_versions)} run, this client is {client_version}"

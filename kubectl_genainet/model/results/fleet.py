@@ -6,7 +6,8 @@ import msgspec
 
 
 class AgentStatus(msgspec.Struct, frozen=True):
-    """One node's agent. `state` is "ready", "not ready", "silent" (ready, but it doesn't answer) or "none"."""
+    """One node's agent. `state` is "ready", "not ready", "silent" (ready, but it doesn't answer), "incompatible" (it answers,
+    but not this client's requests) or "none"."""
 
     node: str
     state: str

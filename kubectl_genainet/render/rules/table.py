@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
 from kubectl_genainet.proxy.ruleset import Ruleset
+from kubectl_genainet.render.paragraphs import Fitted, command_lines, hanging
 from kubectl_genainet.render.table import Column, WhereItFits, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup_safe, printable
 
@@ -100,6 +102,11 @@ def nothing_programmed(report: RulesReport, target: str) -> str:
     return "No Service is programmed in the rules that were read."
 
 
+def _counted_hits(row: RulesRow) -> str:
+    hits = _hits(row)
+    return f"{hits} {'hit' if hits == '1' else 'hits'}"
+
+
 def _trees(report: RulesReport) -> Iterable[RenderableType]:
     trees: dict[str, Tree] = {}
     nodes: dict[tuple[str, str, str], Tree] = {}
@@ -113,7 +120,7 @@ def _trees(report: RulesReport) -> Iterable[RenderableType]:
             node = nodes[key] = top.add(f"{markup_safe(row.node or 'node')}  [dim]{markup_safe(row.source)}[/]{state}")
         address = row.address
         end = f"→ {markup_safe(address.chain)}" if address.chain else f"[red]{address.verdict}[/]"
-        branch = node.add(f"{markup_safe(address.address)}  [dim]{address.via}[/]  {end}  {_hits(row)} hits")
+        branch = node.add(f"{markup_safe(address.address)}  [dim]{address.via}[/]  {end}  {_counted_hits(row)}")
         for backend in address.backends:
             share = "by the scheduler" if backend.probability is None else f"{backend.probability:.0%}"
             hits = "" if backend.connections is None else f"  {counted(backend.connections, 'connection')}"
@@ -140,25 +147,24 @@ def _ways(report: RulesReport) -> Iterator[RenderableType]:
 def _findings(report: RulesReport) -> Iterable[RenderableType]:
     for finding in report.findings:
         yield Text("")
-        yield _finding(finding)
+        yield Fitted(partial(_finding, finding))
     for item in report.not_checked:
         yield Text(f"not checked: {printable(item.what)}: {printable(item.reason)}", style="dim")
 
 
-def _finding(finding: Finding) -> RenderableType:
-    out = Text()
-    out.append(finding.severity.value, style=SEVERITY_STYLE[finding.severity])
-    out.append(f"  {printable(finding.title)}  ")
-    out.append(f"({finding.check})", style="dim")
+def _finding(finding: Finding, width: int) -> Iterator[Text]:
+    severity = Text(finding.severity.value, style=SEVERITY_STYLE[finding.severity])
+    title = Text.assemble(severity, f"  {printable(finding.title)}  ", (f"({finding.check})", "dim"))
+    yield from hanging(title, width, hang=2)
     for fact in finding.evidence:
-        out.append(f"\n  {fact.certainty.value}", style=CERTAINTY_STYLE[fact.certainty])
         where = f" [{fact.node}]" if fact.node else ""
-        out.append(f"{printable(where)} {printable(fact.statement)}")
+        certainty = Text(fact.certainty.value, style=CERTAINTY_STYLE[fact.certainty])
+        statement = Text.assemble(certainty, f"{printable(where)} {printable(fact.statement)}")
+        yield from hanging(statement, width, indent=2, hang=2)
     if finding.remedy is not None:
-        out.append(f"\n  {printable(finding.remedy.text)}")
+        yield from hanging(Text(printable(finding.remedy.text)), width, indent=2, hang=2)
         if finding.remedy.command:
-            out.append(f"\n    {printable(finding.remedy.command)}", style="bold")
-    return out
+            yield from command_lines(finding.remedy.command, width, indent=4, style="bold")
 
 
 def _backends(result: FlowResult) -> str:

@@ -9,6 +9,7 @@ from rich.tree import Tree
 from kubectl_genainet.model.finding import Certainty, counted
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.results.path import BY_ENTRY, PacketPath, Stream, Verdict
+from kubectl_genainet.render.paragraphs import command_lines
 from kubectl_genainet.render.text import duration, moment, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
@@ -17,7 +18,8 @@ from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line, 
 
 
 def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
-    """The tree of one path; `count` connections went the same way."""
+    """The tree of one path; `count` connections went the same way. The command of a remedy stands below it: between the lines
+    of a tree it could not be pasted."""
     times = f"  ×{count}" if count > 1 else ""
     began = f"  {moment(path.time, whole=False)}" if path.time else ""
     root = Tree(line(Text(party_text(path.flow.client), style="bold"), f"  {path.flow.protocol.value}{times}{began}"))
@@ -41,7 +43,10 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
     if path.hops:
         branch.add(Group(*hop_lines(path, max(20, width - 20))))
     _add_ending(branch, path)
-    return root
+    remedy = path.drop.remedy if path.drop is not None else None
+    if remedy is None:
+        return root
+    return Group(root, Text("prints the YAML of what would admit it:"), *command_lines(remedy.command, width, indent=2))
 
 
 def _times(path: PacketPath) -> str:
@@ -94,8 +99,7 @@ def _add_ending(branch: Tree, path: PacketPath) -> None:
         for item in drop.evidence[1:8]:
             end.add(evidence(item))
         if drop.remedy is not None:
-            fix = end.add(line(Text("what would admit it: ", style="green"), drop.remedy.text))
-            fix.add(line(Text(printable(drop.remedy.command), style="cyan"), "  prints the YAML"))
+            end.add(line(Text("what would admit it: ", style="green"), drop.remedy.text))
     for finding in path.findings:
         end = branch.add(line(Text("! ", style="bold yellow"), finding.title))
         for item in finding.evidence:

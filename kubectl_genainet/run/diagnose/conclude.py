@@ -30,7 +30,8 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
-from kubectl_genainet.model.events import ClusterChanged, Event
+from kubectl_genainet.model.events import ClusterChanged, Event, Hello
+from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.results.diagnosis import Activity, Conclusion
@@ -43,6 +44,7 @@ from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.trace.shown.groups import FAILED
+from kubectl_genainet.trace.summary import forgotten_text
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 RULES_READ_S = 20.0  # agents read their node's rules every 15 s, and say nothing where they are as before
@@ -63,6 +65,7 @@ class DiagnosedTarget:
         # When the Services' endpoints last changed, in seconds since 1970; 0: not seen.
         self._changed_s = max((just_changed.get(service, 0) for service in names), default=0) / 1e9
         self._read_since: set[str] = set()  # nodes that told new rules after that
+        self._nodes: set[str] = set()
 
     def before(self, event: Event, known: ClusterSnapshot) -> None:
         """Looks at a record before others learn it; `known` are the objects until now."""
@@ -77,8 +80,19 @@ class DiagnosedTarget:
                 pass
 
     def learn(self, event: Event) -> None:
-        if isinstance(event, ClusterChanged):
-            self.held.update(event.snapshot)
+        match event:
+            case ClusterChanged(snapshot=snapshot):
+                self.held.update(snapshot)
+            case Hello(node=node):
+                self._nodes.add(node)
+            case _:
+                pass
+
+    def drift(self, context: Context, watch: WatchTime) -> tuple[Finding, ...]:
+        """What the nodes' rules, as far as they were read since, do otherwise than the API says."""
+        unread = self.unread(self._nodes, watch)
+        nodes = [node for node in sorted(self._nodes) if node not in unread]
+        return drift_of(context, nodes, self.held.current.services)
 
     def unread(self, nodes: Iterable[str], watch: WatchTime) -> tuple[str, ...]:
         """Those whose rules may not have been read since the Services' endpoints changed: they tell nothing of a lag."""
@@ -95,35 +109,36 @@ def _sent_to(services: Iterable[Service], snapshot: ClusterSnapshot) -> list[obj
     return [[(p.port, snapshot.backends(s, p)) for p in s.spec.ports] if s is not None else None for s in now]
 
 
-def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, watch: WatchTime) -> Conclusion:
-    """What was seen, as ranked causes and what else was looked at."""
+def conclude(
+    asked: DiagnosedTarget, collected: Collected, context: Context, watch: WatchTime, drift: tuple[Finding, ...]
+) -> Conclusion:
+    """What was seen, as ranked causes and what else was looked at. `drift` is what `asked.drift` found."""
     about = _about(context, asked, collected)
     queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
     gathering = Gathering()
     _gather_packets(gathering, collected, about, watch)
     habits = _gather_dns(gathering, queries, collected, context, watch)
-    summary = collected.trace or collected.drops or collected.dns
-    nodes = summary.nodes if summary else ()
-    unread = asked.unread(nodes, watch)
-    drift = drift_of(context, [node for node in nodes if node not in unread], about.services)
     for finding in drift:
         gathering.add(of_drift(finding))
     causes = gathering.causes()
     connections = [path for path in collected.paths if not is_lookup(path)]
+    summary = collected.trace or collected.drops or collected.dns
+    nodes = summary.nodes if summary else ()
     watched = Watched(
         context,
         about.services,
-        nodes,
-        summary.silent_nodes if summary else (),
-        summary.events.get("lost") if summary else None,
-        len(connections),
-        len(queries),
-        sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
-        collected.failures,
-        drift,
-        tuple(collected.gaps),
-        unread,
+        nodes=nodes,
+        silent_nodes=summary.silent_nodes if summary else (),
+        lost=summary.events.get("lost") if summary else None,
+        connections=len(connections),
+        queries=len(queries),
+        unanswered=sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
+        failures=collected.failures,
+        drift=drift,
+        gaps=tuple(collected.gaps),
+        unread=asked.unread(nodes, watch),
     )
+    snapshot = context.identity.snapshot
     return Conclusion(
         target=asked.name,
         began=watch.began,
@@ -135,9 +150,7 @@ def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, wat
         checked=checked(watched, causes),
         notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
-        next=tuple(
-            next_steps(causes, asked.target, about.services, context.identity.snapshot, seen=bool(collected.paths))
-        ),
+        next=tuple(next_steps(causes, asked.target, about.services, snapshot, seen=bool(collected.paths))),
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
@@ -282,5 +295,7 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
             yield f"{name} is configured to call the target and did not connect to it; {looked}"
     if forgotten:
         yield f"{forgotten} more things that went wrong found no room among the causes"
+    if collected.trace is not None and collected.trace.forgotten:
+        yield forgotten_text(collected.trace.forgotten)
     if collected.not_kept:
         yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"

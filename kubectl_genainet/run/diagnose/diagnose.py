@@ -13,7 +13,7 @@ from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.history.select import RecordPart, part_of
 from kubectl_genainet.model.events import Event
-from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.finding import Finding, Severity
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.target import Target
@@ -82,6 +82,7 @@ class DiagnoseRun:
         self.collected = Collected()
         self._asked = DiagnosedTarget(name, target, held, source.endpoints_just_changed())
         self._watch = WatchTime()
+        self._drift: tuple[Finding, ...] | None = None  # as of the last record
         self._parts: dict[RecordPart, WatchedRun] = {}
         self._begin(options)
         self.watching = Watching(
@@ -92,6 +93,7 @@ class DiagnoseRun:
             node=options.node,
             record=options.record,
             due=options.due,
+            differs=self._differs,
         )
 
     def _begin(self, options: DiagnoseOptions) -> None:
@@ -143,7 +145,13 @@ class DiagnoseRun:
             options={name: value for request in requests for name, value in request.options.items()},
         )
 
+    def _differs(self) -> tuple[Finding, ...]:
+        if self._drift is None:
+            self._drift = self._asked.drift(self.context, self._watch)
+        return self._drift
+
     def take(self, event: Event) -> None:
+        self._drift = None
         self.view.event(event)
         self._watch.learn(event)
         self._asked.before(event, self.context.identity.snapshot)
@@ -161,7 +169,7 @@ class DiagnoseRun:
     def finish(self, *, live: bool) -> ExitStatus:
         for run, _ in self._parts.values():
             run.finish(live=live)
-        conclusion = conclude(self._asked, self.collected, self.context, self._watch)
+        conclusion = conclude(self._asked, self.collected, self.context, self._watch, self._differs())
         if not self.source.live:  # what is over can't be watched again
             conclusion = msgspec.structs.replace(conclusion, next=())
         if self.source.length_s is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kubectl_genainet.bundle import Bundle
@@ -14,7 +14,9 @@ from kubectl_genainet.doctor.accept import Acceptance
 from kubectl_genainet.doctor.check import Area, Check, Need
 from kubectl_genainet.doctor.families.services.kube_proxy import MODE_FINDINGS
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, FabricMeasurement
+from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.recognise import Override
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.kube_proxy import replaced
@@ -69,7 +71,7 @@ class Knowledge:
 
     snapshot: ClusterSnapshot
     reports: tuple[NodeReport, ...] = ()
-    rulesets: tuple[RulesetDump, ...] = ()
+    rules: NodesRules = field(default_factory=NodesRules)
     packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
     fabric: FabricMeasurement = NO_FABRIC
@@ -85,7 +87,7 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
         cluster = Cluster(
             known.snapshot,
             reports=known.reports,
-            rulesets=known.rulesets,
+            rules=known.rules,
             packets=known.packets,
             measured=known.measured,
             fabric=known.fabric,
@@ -120,7 +122,7 @@ def _recorded(bundle: Bundle) -> Knowledge:
     return Knowledge(
         bundle.snapshot,
         _latest_reports(bundle.events),
-        _first_rulesets(bundle.events),
+        NodesRules(_first_rulesets(bundle.events)),
         tuple(e for e in bundle.events if isinstance(e, PacketSighting)),
         recorded_dns(bundle),
     )
@@ -147,8 +149,8 @@ def _asked(
 
     def read() -> Knowledge:
         reports = tuple(source.node_reports(reporter.warn).values())
-        dumps = tuple(dump for of_node in source.rulesets(reporter.warn).values() for dump in of_node)
-        return Knowledge(source.snapshot(whole=True), reports, dumps)
+        dumps = (dump for of_node in source.rulesets(reporter.warn).values() for dump in of_node)
+        return Knowledge(source.snapshot(whole=True), reports, NodesRules(dumps))
 
     def again() -> Knowledge:
         reporter.say("reading the nodes' rules again: they differ from the API")
@@ -169,8 +171,9 @@ def _asked(
 
 def _drift(known: Knowledge) -> tuple[Finding, ...]:
     """What the nodes' rules say otherwise than the API, where kube-proxy writes them."""
-    cluster = Cluster(known.snapshot, rulesets=known.rulesets)
-    return () if replaced(cluster) else tuple(f for f in cluster.drift if f.check not in MODE_FINDINGS)
+    if replaced(Installed(known.snapshot)):
+        return ()
+    return tuple(f for f in known.rules.drift(known.snapshot) if f.check not in MODE_FINDINGS)
 
 
 def _measured(

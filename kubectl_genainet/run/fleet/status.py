@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +16,10 @@ from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.stream import ask_all
 from kubectl_genainet.wire import PROTOCOL
 
-_TIMEOUT_S = 5.0  # of `version`, which answers without a cluster too
+# All questions of `version`, which answers without a cluster too, and those of `status` before it asks the agents.
+VERSION_S, STATUS_S = 10.0, 60.0
+_SILENT_S = 5.0  # of the API server, for `version`
+_DEPLOY_AGAIN = "run `kubectl genainet deploy` with this client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +38,37 @@ def status(
     namespace: str, *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
 ) -> FleetStatus:
     """Raises GenainetError where there are no agents, or the cluster can't be asked."""
-    from kubectl_genainet.kube.agents.fleet import fleet, skew
+    from kubectl_genainet.kube.agents.fleet import fleet
     from kubectl_genainet.kube.agents.survey import survey
     from kubectl_genainet.kube.client import connect
 
-    answered = survey(connect(context=context, kubeconfig=kubeconfig, user=user), namespace)
-    warnings = (*answered.warnings, skew(__version__, answered.agents))
+    answered = survey(connect(context=context, kubeconfig=kubeconfig, user=user, within_s=STATUS_S), namespace)
     rows = fleet(answered.nodes, answered.agents, answered.answers, answered.problems)
-    return FleetStatus(rows, tuple(filter(None, warnings)))
+    return FleetStatus(rows, (*answered.warnings, *_skew_of(rows, _DEPLOY_AGAIN)))
+
+
+def _skew_of(rows: Sequence[AgentStatus], remedy: str) -> tuple[str, ...]:
+    """By what the agents themselves said; of those that were not asked, by what they were deployed as."""
+    from kubectl_genainet.kube.agents.fleet import skew
+
+    warning = skew(__version__, (row.version for row in rows if row.version or row.pod))
+    return (f"{warning}: {remedy}",) if warning else ()
 
 
 def lab_fleet(name: str) -> FleetStatus:
     """The agents of a lab on this machine. Raises GenainetError where there is no lab of that name."""
+    from kubectl_genainet.kube.agents.fleet import greeted
     from kubectl_genainet.run.sources.lab import LabSource
 
     rows = []
     for node, answer in sorted(ask_all(LabSource(name).agents().dials, "/v1/hello").items()):
         hello = None if isinstance(answer, GenainetError) else next(iter(answer), None)
         if isinstance(hello, Hello):
-            rows.append(AgentStatus(node, "ready", "", hello.version, hello.kernel, hello.tier))
+            rows.append(greeted(hello, node))
         else:
             why = answer.message if isinstance(answer, GenainetError) else "it did not say who it is"
             rows.append(AgentStatus(node, "silent", problem=why))
-    return FleetStatus(tuple(rows), ())
+    return FleetStatus(tuple(rows), _skew_of(rows, "make the lab anew"))
 
 
 def versions(
@@ -77,7 +89,7 @@ def _asked(own: Versions, context: str, kubeconfig: str, user: Impersonation) ->
     from kubectl_genainet.kube.agents.forward import agent_namespace, find_agents
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_TIMEOUT_S, user=user)
+    client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_SILENT_S, user=user, within_s=VERSION_S)
     server = str(client.get("/version").get("gitVersion", ""))
     try:
         agents = find_agents(client, agent_namespace())
@@ -87,5 +99,5 @@ def _asked(own: Versions, context: str, kubeconfig: str, user: Impersonation) ->
     answered = msgspec.structs.replace(own, server=server, agents=by_version)
     if not agents:
         return answered, (f"no agents in namespace {agent_namespace()}: `kubectl genainet deploy` brings them",)
-    warning = skew(__version__, agents)
-    return answered, (f"{warning}: run `kubectl genainet deploy` with this client",) if warning else ()
+    warning = skew(__version__, (agent.version for agent in agents))
+    return answered, (f"{warning}: {_DEPLOY_AGAIN}",) if warning else ()

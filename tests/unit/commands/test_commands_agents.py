@@ -55,13 +55,13 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield Cluster(api, kubeconfig)
 
 
-def answering(node: str) -> Callable[[], socket.socket]:
+def answering(node: str, version: str = __version__) -> Callable[[], socket.socket]:
     """An agent that says who it is."""
     return saying(
         Hello(
             node=node,
             protocol=wire.PROTOCOL,
-            version=__version__,
+            version=version,
             kernel="6.18.0",
             boot_id=node,
             t_ns=0,
@@ -160,9 +160,9 @@ def test_the_api_server_is_asked_as_another_user(cluster: Cluster, command: tupl
 
 
 def test_a_watched_status_warns_of_the_same_thing_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node, "0.0.1"))
     cluster.deploy()
-    cluster.node("node-1", ready=True, version="0.0.1")
+    cluster.node("node-1", ready=True)
     rounds = iter(range(3))
 
     def between(_: float) -> None:
@@ -171,6 +171,27 @@ def test_a_watched_status_warns_of_the_same_thing_once(cluster: Cluster, monkeyp
 
     monkeypatch.setattr("kubectl_genainet.run.watch.sleep", between)
     assert cluster.run("status", "--watch").stderr.count("warning:") == 1
+
+
+def test_status_warns_of_the_version_that_an_agent_says_itself(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its label is of the client that deployed it; `deploy --image` may have named an older image."""
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node, "0.0.1"))
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    warning = f"warning: agents of version 0.0.1 run, this client is {__version__}: run `kubectl genainet deploy`"
+    assert warning in cluster.run("status").stderr
+
+
+def test_deploy_says_that_agents_run_in_another_namespace(cluster: Cluster) -> None:
+    """Two agents on a node: those of an older version have another lock for --exact."""
+    older = {"name": AGENT, "namespace": "older", "labels": {"app.kubernetes.io/name": AGENT, VERSION_LABEL: "0.0.1"}}
+    cluster.api.put(f"/apis/apps/v1/daemonsets/{AGENT}", {"metadata": older})
+    said = cluster.deploy()
+    assert f"daemonset older/{AGENT} kept\n" in said.stdout
+    assert "agents of version 0.0.1 run in namespace older too" in said.stderr
+    assert "`kubectl genainet undeploy -n older` removes them" in said.stderr
 
 
 def test_status_without_agents_is_an_error_that_names_deploy(cluster: Cluster) -> None:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from kubectl_genainet import wire
 from kubectl_genainet.kube.agents.fleet import fleet, skew
 from kubectl_genainet.kube.agents.forward import Agent
 from kubectl_genainet.kube.agents.rollout import RolloutProblem, daemonset_problems, has_ended, pod_problem
@@ -148,13 +150,20 @@ def test_pods_that_are_not_admitted_say_what_refuses_them(message: str, hint: st
 
 def test_the_fleet_has_a_row_for_every_node() -> None:
     hello = Hello(
-        node="n1", protocol=1, version="0.1.0", kernel="6.1", boot_id="b", t_ns=1, realtime_ns=2, tier="tracepoint"
+        node="n1",
+        protocol=wire.PROTOCOL,
+        version="0.1.0",
+        kernel="6.1",
+        boot_id="b",
+        t_ns=1,
+        realtime_ns=2,
+        tier="tracepoint",
     )
-    agents = [Agent(f"n{i}", f"p{i}", "genainet", i != 3, "0.1.0", KubeObject({})) for i in (1, 2, 3)]
+    agents = [Agent(f"n{i}", f"p{i}", "genainet", i != 3, "0.1.0", KubeObject({})) for i in (1, 2, 3, 5)]
     rows = fleet(
         ["n1", "n2", "n3", "n4"],
         agents,
-        {"n1": hello, "n2": "it said nothing"},
+        {"n1": hello, "n2": "it said nothing", "n5": msgspec.structs.replace(hello, node="n5", protocol=1)},
         [RolloutProblem("no image", "push", "n3")],
     )
     assert [(r.node, r.state, r.problem) for r in rows] == [
@@ -162,11 +171,13 @@ def test_the_fleet_has_a_row_for_every_node() -> None:
         ("n2", "silent", "it said nothing"),
         ("n3", "not ready", "no image"),
         ("n4", "none", "no agent is meant to run here (see --node-selector, --tolerations)"),
+        ("n5", "incompatible", f"the agent on node n5 (0.1.0) speaks protocol 1, this client {wire.PROTOCOL}"),
     ]
+    assert "deploy" in rows[4].hint and rows[4].wrong
     assert rows[0].kernel == "6.1"
 
 
 def test_a_skew_between_client_and_agents_is_told() -> None:
-    agents = [Agent("n1", "p", "genainet", True, "0.0.9", KubeObject({}))]
-    assert skew("0.1.0", agents) == "agents of version 0.0.9 run in the cluster, this client is 0.1.0"
-    assert skew("0.0.9", agents) == ""
+    assert skew("0.1.0", ["0.0.9", "0.1.0", "0.0.9"]) == "agents of version 0.0.9 run, this client is 0.1.0"
+    assert skew("0.1.0", [""]) == "agents of version unknown run, this client is 0.1.0"
+    assert skew("0.0.9", ["0.0.9"]) == ""

@@ -31,6 +31,7 @@ from kubectl_genainet.run.diagnose.next_steps import next_steps
 from tests.unit.commands.test_hostile_output import renamed
 from tests.unit.proxy.test_proxy_firewall import _found
 
+BUNDLES = Path(__file__).parents[2] / "golden" / "bundles"
 HOSTILE = "'\";$(touch X)`touch X`\n--all"
 PROGRAMS = (
     *("kubectl", "aws", "az", "gcloud", "helm", "istioctl", "eksctl", "sysctl", "iptables", "ip6tables", "nft"),
@@ -189,3 +190,16 @@ def test_a_command_runs_as_it_is_shown(command: str, width: int) -> None:
     """A comment behind it became words of the command: `iptables -P FORWARD ACCEPT '#' on node node-1`."""
     shown = "\n".join(line.plain for line in command_lines(command, width))
     assert shlex.split(shown.replace("\\\n", " "), comments=True) == shlex.split(command, comments=True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "bundle", "more"), [("rules", "stale-endpoint", ()), ("trace", "policy-service-port", ("--each",))]
+)
+def test_commands_can_be_pasted_from_80_columns(verb: str, bundle: str, more: tuple[str, ...]) -> None:
+    arguments = [verb, "svc/my-llama-svc", "--from", str(BUNDLES / f"{bundle}.gnb")]
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(cli, [*arguments, *more]).stdout
+    records = CliRunner().invoke(cli, [*arguments, "-o", "json"]).stdout
+    meant = {shlex.join(shlex.split(json.loads(text))) for text in re.findall(r'"command":("kubectl [^"]*")', records)}
+    printed = re.findall(r"^ *(kubectl (?:.*\\\n)*.*)$", shown, re.MULTILINE)
+    assert {shlex.join(shlex.split(command.replace("\\\n", " "))) for command in printed} == meant
+    assert any("\\\n" in command for command in printed)

@@ -74,18 +74,8 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         kind = service.metadata.annotations.get(TYPE)
         if lb_class or kind == "external":
             continue
-        if kind is None and cluster.from_files and not cluster.nodes:
-            unknown = _cloud_unknown(cluster, service)
-            if unknown:
-                yield NotChecked(str(service.ref), f"{unknown}, and no node tells which cloud it is on")
-                continue
-        if kind is None and not cluster.extent.of_a_cluster:
-            taken = "the aws-load-balancer-controller gives its class to new Services where it runs"
-            yield NotChecked(str(service.ref), f"{taken}, and these manifests do not tell")
-            continue
-        if kind is None and _class_is_given(cluster, service):
-            given = "the aws-load-balancer-controller is among the manifests, and gives its class to new Services"
-            yield NotChecked(str(service.ref), given)
+        if kind is None and (unknown := _taker_unknown(cluster, service)):
+            yield NotChecked(str(service.ref), unknown)
             continue
         what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
             kind or "", "a Classic Load Balancer"
@@ -97,19 +87,37 @@ def nlb_legacy(cluster: Cluster) -> Problems:
             Remedy(
                 "Make a new Service for the aws-load-balancer-controller and move clients over: changing the type of "
                 "a living load balancer leaks the old one.",
-                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name + '-nlb')}\n"
-                f"  namespace: {q(service.metadata.namespace)}\n  annotations:\n"
-                f"    {TYPE}: external\n    {TARGET_TYPE}: ip\nspec:\n  type: LoadBalancer\n"
-                f"  loadBalancerClass: {CONTROLLER_CLASS}\n  selector:\n"
-                + "".join(f"    {q(k)}: {q(v)}\n" for k, v in service.spec.selector.items())
-                + "  ports:\n"
-                + "".join(
-                    f"  - {{name: {q(p.name or f'p{p.port}')}, port: {p.port}, targetPort: "
-                    f"{q(p.target_port) if isinstance(p.target_port, str) else p.target_port or p.port}}}\n"
-                    for p in service.spec.ports
-                ),
+                yaml=_of_the_controller(service),
             ),
         )
+
+
+def _taker_unknown(cluster: Cluster, service: Service) -> str:
+    """Why it is not known that the in-tree controller takes a Service without the annotation; "" where it does."""
+    if cluster.from_files and not cluster.nodes and (unknown := _cloud_unknown(cluster, service)):
+        return f"{unknown}, and no node tells which cloud it is on"
+    if not cluster.extent.of_a_cluster:
+        taken = "the aws-load-balancer-controller gives its class to new Services where it runs"
+        return f"{taken}, and these manifests do not tell"
+    if _class_is_given(cluster, service):
+        return "the aws-load-balancer-controller is among the manifests, and gives its class to new Services"
+    return ""
+
+
+def _of_the_controller(service: Service) -> str:
+    """The YAML of a Service like it that the aws-load-balancer-controller takes."""
+    selector = "".join(f"    {q(k)}: {q(v)}\n" for k, v in service.spec.selector.items())
+    ports = "".join(
+        f"  - {{name: {q(p.name or f'p{p.port}')}, port: {p.port}, targetPort: "
+        f"{q(p.target_port) if isinstance(p.target_port, str) else p.target_port or p.port}}}\n"
+        for p in service.spec.ports
+    )
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name + '-nlb')}\n"
+        f"  namespace: {q(service.metadata.namespace)}\n  annotations:\n"
+        f"    {TYPE}: external\n    {TARGET_TYPE}: ip\nspec:\n  type: LoadBalancer\n"
+        f"  loadBalancerClass: {CONTROLLER_CLASS}\n  selector:\n{selector}  ports:\n{ports}"
+    )
 
 
 _BEFORE_ITS_WEBHOOK = re.compile(r":v?(1\.|2\.[0-4](\.|$))")  # the class is given since 2.5

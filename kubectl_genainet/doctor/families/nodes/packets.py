@@ -164,7 +164,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/, iptables-extensions(8)
     """
-    for node, ruleset in cluster.parsed_rulesets.items():
+    for node, ruleset in cluster.rules.parsed.items():
         for rule in _foreign_drops(ruleset, Hook.FORWARD, Hook.PRE_ROUTING, Hook.POST_ROUTING):
             ref = rule.ref
             if not ref.packets or _ONLY_INVALID.search(ref.bare_text) or policy_behind(ref, ruleset) is not None:
@@ -176,7 +176,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
                 (on_node(node, ref.text, ref.packets, field=f"{ref.table}/{ref.chain}[{ref.index}]"),),
                 Remedy("Find out who wrote it; then take it away there, or it comes back.", command=_show(rule, node)),
             )
-        for dump in cluster.rulesets_by_node[node]:
+        for dump in cluster.rules.by_node[node]:
             match = re.search(r"^:FORWARD DROP \[([1-9]\d*):", dump.text, re.MULTILINE)
             if match and dump.source.startswith(("iptables", "ip6tables")):
                 yield Problem(
@@ -192,7 +192,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Forwarded packets need a rule that accepts them; Docker and host firewalls set this policy.",
-                        command=f"iptables -P FORWARD ACCEPT   # on node {sh(node)}",
+                        command=f"{dump.source} -P FORWARD ACCEPT   # on node {sh(node)}",
                     ),
                 )
 
@@ -211,7 +211,7 @@ def icmp_blocked(cluster: Cluster) -> Problems:
 
     Source: RFC 1191, RFC 8201, RFC 2923 section 2.1 (black hole)
     """
-    for node, ruleset in cluster.parsed_rulesets.items():
+    for node, ruleset in cluster.rules.parsed.items():
         for rule in _foreign_drops(ruleset, *Hook):
             ref = rule.ref
             if _TOO_BIG.search(ref.bare_text):

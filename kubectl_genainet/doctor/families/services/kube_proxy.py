@@ -227,7 +227,7 @@ def ipvs_modules(cluster: Cluster) -> Problems:
     config = configuration(cluster)
     if config is None or config.mode != "ipvs":
         return
-    for dump in cluster.rulesets:
+    for dump in cluster.rules.dumps:
         if dump.source == "ipvs" and dump.error:
             yield Problem(
                 f"IPVS cannot be read on node {dump.node}",
@@ -239,7 +239,7 @@ def ipvs_modules(cluster: Cluster) -> Problems:
                 Remedy(
                     "Load the modules, also at start (/etc/modules-load.d/).",
                     command=f"modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_sh nf_conntrack   # on node "
-                    f"{dump.node}",
+                    f"{sh(dump.node)}",
                 ),
             )
 
@@ -255,7 +255,7 @@ def kube_proxy_rule_count(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/
     """
-    for node, dumps in cluster.rulesets_by_node.items():
+    for node, dumps in cluster.rules.by_node.items():
         for dump in dumps:
             rules = len(re.findall(r"^(?:\[\d+:\d+\] )?-A ", dump.text, re.MULTILINE)) if "tables" in dump.source else 0
             if rules >= MANY_RULES:
@@ -304,7 +304,7 @@ def conntrack_insert_failed(cluster: Cluster) -> Problems:
 
     Source: https://github.com/kubernetes/kubernetes/issues/56903, kernel commits 4e35c1cb9460 and ed07d9a021df
     """
-    for dump in cluster.rulesets:
+    for dump in cluster.rules.dumps:
         if dump.source != "conntrack-stats":
             continue
         total = {

@@ -107,31 +107,31 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue  # of another protocol: left to service-protocol
             if not named and (_is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
-            workload = workloads[0]
             if any(cluster.extent.varies(w.ref) for w in workloads):
-                yield NotChecked(str(service.ref), f"{workload.ref} is given more than once")
+                yield NotChecked(str(service.ref), f"{workloads[0].ref} is given more than once")
                 continue
             counts = any(w.key in cluster.genai for w in workloads)  # of others, what they listen on is not known
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
-            yield Problem(
-                f"targetPort {target} is not a port of {workload.ref}",
-                service.ref,
-                (
-                    seen(service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"),
-                    seen(
-                        workload.ref,
-                        workload.field("containers[*].ports"),
-                        choices,
-                        f"its containers declare {', '.join(choices) or 'no port with a name'} ({port.protocol})",
-                    ),
-                ),
-                _name_a_port(service, index, choices, named),
-                severity=None
-                if named
-                else Severity.WARNING
-                if counts and not _meets(service, declared)
-                else Severity.INFO,
-            )
+            severity = Severity.WARNING if counts and not _meets(service, declared) else Severity.INFO
+            yield _no_such_target(service, index, workloads[0], choices, None if named else severity)
+
+
+def _no_such_target(
+    service: Service, index: int, workload: Workload, choices: list[str], severity: Severity | None
+) -> Problem:
+    port = service.spec.ports[index]
+    target = port.target_port or port.port
+    declared = f"its containers declare {', '.join(choices) or 'no port with a name'} ({port.protocol})"
+    return Problem(
+        f"targetPort {target} is not a port of {workload.ref}",
+        service.ref,
+        (
+            seen(service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"),
+            seen(workload.ref, workload.field("containers[*].ports"), choices, declared),
+        ),
+        _name_a_port(service, index, choices, severity is None),
+        severity=severity,
+    )
 
 
 # Images of proxies that are told their listeners by Gateways and Ingresses.

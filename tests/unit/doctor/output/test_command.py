@@ -26,7 +26,7 @@ def recorded(world: World, path: Path) -> str:
     with BundleWriter(path, new_header("doctor", {}, NOW), cluster.snapshot) as bundle:
         for report in cluster.reports:
             bundle.write(report)
-        for dump in cluster.rulesets:
+        for dump in cluster.rules.dumps:
             bundle.write(dump)
     return str(path)
 

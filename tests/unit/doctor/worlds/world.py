@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.doctor.inputs import NO_FABRIC, DnsMeasurement, DnsStats, FabricMeasurement
+from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
@@ -71,7 +72,7 @@ class World:
         return Cluster(
             ClusterSnapshot(objects, tuple(self.left_out), NOW),
             tuple(self.reports),
-            tuple(self.rulesets),
+            NodesRules(self.rulesets),
             tuple(self.packets),
             DnsMeasurement(tuple(self.dns)),
             self.fabric,

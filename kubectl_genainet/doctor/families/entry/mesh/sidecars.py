@@ -259,36 +259,37 @@ def mesh_double_balancing(cluster: Cluster) -> Problems:
     Source: https://linkerd.io/2/tasks/using-ingress/#nginx,
     https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#service-upstream
     """
+    yield from _nginx_before_a_mesh(cluster)
+    yield from _picker_before_a_mesh(cluster)
+
+
+def _nginx_before_a_mesh(cluster: Cluster) -> Problems:
     key = "nginx.ingress.kubernetes.io/service-upstream"
     nginx = next((w for w in cluster.workloads if "ingress-nginx" in w.name and w.pods), None)
-    if nginx is not None and mesh_of(cluster, nginx)[0] in (Mesh.ISTIO_SIDECAR, Mesh.LINKERD):
-        for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
-            if not cluster.in_scope(ingress.namespace) or ingress.annotations.get(key) == "true":
-                continue
-            for rule in items(ingress.raw, "spec", "rules"):
-                names = {text(p, "backend", "service", "name") for p in items(rule, "http", "paths")}
-                services = [s for n in names if (s := cluster.services_by_key.get((ingress.namespace, n)))]
-                meshed = [
-                    w for s in services for w in cluster.workloads_of(s) if mesh_of(cluster, w)[0] is not Mesh.NONE
-                ]
-                if meshed:
-                    yield Problem(
-                        f"nginx and the mesh both balance towards {meshed[0].ref}",
-                        ingress.ref,
-                        (
-                            seen(
-                                ingress.ref,
-                                annotation(key),
-                                ingress.annotations.get(key),
-                                "nginx sends to pod addresses",
-                            ),
-                        ),
-                        Remedy(
-                            "Let nginx send to the Service, and the mesh balance.",
-                            command=annotate(ingress.ref, key, "true"),
-                        ),
-                    )
-                    break
+    if nginx is None or mesh_of(cluster, nginx)[0] not in (Mesh.ISTIO_SIDECAR, Mesh.LINKERD):
+        return
+    for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
+        chosen = ingress.annotations.get(key)
+        if not cluster.in_scope(ingress.namespace) or chosen == "true":
+            continue
+        for rule in items(ingress.raw, "spec", "rules"):
+            names = {text(p, "backend", "service", "name") for p in items(rule, "http", "paths")}
+            services = [s for n in names if (s := cluster.services_by_key.get((ingress.namespace, n)))]
+            meshed = [w for s in services for w in cluster.workloads_of(s) if mesh_of(cluster, w)[0] is not Mesh.NONE]
+            if meshed:
+                yield Problem(
+                    f"nginx and the mesh both balance towards {meshed[0].ref}",
+                    ingress.ref,
+                    (seen(ingress.ref, annotation(key), chosen, "nginx sends to pod addresses"),),
+                    Remedy(
+                        "Let nginx send to the Service, and the mesh balance.",
+                        command=annotate(ingress.ref, key, "true"),
+                    ),
+                )
+                break
+
+
+def _picker_before_a_mesh(cluster: Cluster) -> Problems:
     for group in INFERENCE:
         for pool in cluster.snapshot.of("InferencePool", group):
             selector = mapping(pool.raw, "spec", "selector")

@@ -1,0 +1,77 @@
+"""An API server that answers, but never to the end: commands that ask it little say so after a time of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.run.fleet import status
+
+
+@contextmanager
+def endless(folder: Path, *, trickling: bool) -> Iterator[str]:
+    """A kubeconfig for an API server whose answers trickle, or whose lists go on after each page."""
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+        def do_GET(self) -> None:
+            text = json.dumps({"gitVersion": "v1.33.1", "items": [], "metadata": {"continue": "more"}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 20 if trickling else len(text)))
+            self.end_headers()
+            try:
+                self.wfile.write(b" " if trickling else text)
+                while trickling and not over.wait(0.02):  # far more often than the time-out of a read
+                    self.wfile.write(b" ")
+            except OSError:
+                return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        config = {
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+        yield str(folder / "kubeconfig")
+        over.set()
+        server.shutdown()
+
+
+def run(verb: str, kubeconfig: str) -> Result:
+    return CliRunner().invoke(cli, [verb, "--kubeconfig", kubeconfig], standalone_mode=False)
+
+
+@pytest.mark.parametrize("trickling", [True, False])
+def test_version_answers_though_the_api_server_does_not_end(
+    trickling: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "VERSION_S", 0.3)
+    with endless(tmp_path, trickling=trickling) as kubeconfig:
+        done = run("version", kubeconfig)
+    assert done.exception is None and done.stdout.startswith("client ")
+    assert "has not answered in full within 0.3 s" in done.stderr
+
+
+def test_status_says_that_the_api_server_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "STATUS_S", 0.3)
+    with endless(tmp_path, trickling=True) as kubeconfig:
+        done = run("status", kubeconfig)
+    assert isinstance(done.exception, GenainetError)
+    assert "has not answered in full within 0.3 s" in done.exception.message
+    assert "kubectl get --raw /version" in done.exception.hint
