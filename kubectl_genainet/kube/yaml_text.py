@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -153,8 +154,14 @@ def _documents(source: str, text: str, warn: Warn) -> list[Any]:
         loader.dispose()
 
 
+# Where an alias can begin: most texts have none, and need not be read twice.
+MAY_ALIAS = re.compile(r"(?<!\w)\*[\w-]")
+
+
 def _check_aliases(source: str, text: str) -> None:
     """Counts what the aliases stand for before any of it is made. Raises InputError, and what yaml.parse does."""
+    if not MAY_ALIAS.search(text):
+        return
     sizes: dict[str, int] = {}  # of what has an anchor, its aliases counted as what they stand for
     begun: list[tuple[str | None, int]] = []  # (anchor, size before it) of the collections that are open
     size = aliased = 0

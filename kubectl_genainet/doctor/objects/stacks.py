@@ -45,7 +45,8 @@ def _last(name: str) -> str:
     """An image whose last path component is a name, or the name with a variant ("vllm-cpu", "llm-d-cuda")."""
     around = (
         "router|routing|scheduler|inference|modelservice|infra|async|simulator|sim|mock|operator|controller|manager|autoscaler|"
-        "exporter|bench|benchmark|ui|webui|client|proxy|gateway|sidecar|cache"
+        "exporter|bench|benchmark|ui|webui|client|proxy|gateway|sidecar|cache|frontend|dashboard|console|portal|monitor|"
+        "collector|optimizer|tuner|advisor|planner|analyzer|tester|loader|downloader|chatbot|agent"
     )
     return rf"(^|/){name}(?!-.*({around}))(-[a-z0-9.-]+)?($|[:@])"
 

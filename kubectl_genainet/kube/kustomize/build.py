@@ -44,6 +44,7 @@ class Kustomizations:
         self._warn = warn
         self._built = 0
         self._variables: list[substitutions.Substitution] = []
+        self._parsed: dict[Path, list[Any]] = {}  # the documents of files: a base is built on by many
         files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
         self._read: dict[Path, dict[str, Any]] = {}
         for file in files:
@@ -230,28 +231,45 @@ class Kustomizations:
             self._warn(f"{place}: {name} is {'remote' if remote else 'not there'}: left out")
 
     def _values(self, place: Path, name: str) -> list[Item]:
-        text = self._text(place, name)
-        if text is None:
-            return []
+        """The documents of a file, the caller's own to change. A file is parsed once."""
         path = place / name
+        plain = self._plain_file(place, name)
+        if plain is None:
+            return []
+        if plain not in self._parsed:
+            self._parsed[plain] = self._documents(path)
+        documents = enumerate(self._parsed[plain], start=1)
+        return [(_copied(d), f"{path}, document {i}") for i, d in documents if d is not None]
+
+    def _documents(self, path: Path) -> list[Any]:
+        text = self._read_text(path)
         try:
-            documents = parse_text(str(path), text, self._warn)
+            return parse_text(str(path), text, self._warn) if text is not None else []
         except InputError as error:
             self._warn(f"{error.message}: left out")
             return []
-        return [(d, f"{path}, document {i}") for i, d in enumerate(documents, start=1) if d is not None]
 
     def _text(self, place: Path, name: str) -> str | None:
+        return None if self._plain_file(place, name) is None else self._read_text(place / name)
+
+    def _plain_file(self, place: Path, name: str) -> Path | None:
         """A file of a kustomization. One beyond its folder is not read, as by kubectl: what it holds would become part of
         objects, and so of reports. Neither is what is no plain file."""
-        path = place / name
+        path = _resolved(place, name)
+        if not path.is_relative_to(place):
+            self._warn(f"{place}: {name} is not below the kustomization: left out")
+            return None
         try:
-            if not _resolved(place, name).is_relative_to(place.resolve()):
-                self._warn(f"{place}: {name} is not below the kustomization: left out")
-                return None
-            if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-                self._warn(f"{place}: {name} is no file of at most {_MOST_BYTES >> 20} MiB: left out")
-                return None
+            if path.is_file() and path.stat().st_size <= _MOST_BYTES:
+                return path
+        except OSError as error:
+            self._warn(f"can't read {place / name} ({error}): left out")
+            return None
+        self._warn(f"{place}: {name} is no file of at most {_MOST_BYTES >> 20} MiB: left out")
+        return None
+
+    def _read_text(self, path: Path) -> str | None:
+        try:
             return path.read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
             self._warn(f"can't read {path} ({error}): left out")
@@ -262,6 +280,13 @@ def _is_local(obj: dict[str, Any]) -> bool:
     """Whether an object is for tools only, and not sent to a cluster."""
     annotations = (obj.get("metadata") or {}).get("annotations") or {}
     return str(annotations.get("config.kubernetes.io/local-config", "false")) != "false"
+
+
+def _copied(value: Any) -> Any:
+    """The value, its mappings and lists new: kustomizations change what they build on."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _not_built(field: str, value: Any, place: Path) -> str:

@@ -226,6 +226,51 @@ def test_a_kind_whose_conversion_fails_is_left_out_and_not_absent(plane: Control
         api.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workspaces.kaito.sh")
 
 
+def definition(plural: str) -> dict[str, Any]:
+    """Of a kind Late; the API server establishes one definition of a kind of a group."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.late.example.com"},
+        "spec": {
+            "group": "late.example.com",
+            "scope": "Namespaced",
+            "names": {"kind": "Late", "plural": plural},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+def test_a_kind_whose_definition_is_established_late_is_read_from_then_on(
+    plane: ControlPlane, viewer: KubeClient
+) -> None:
+    api, definitions_path = plane.api(), "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    late = Resource("Late", "lates", "late.example.com", ("v1",), optional=True)
+
+    def conditions(plural: str) -> dict[str, str]:
+        status = api.get(f"{definitions_path}/{plural}.late.example.com").get("status", {})
+        return {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
+
+    api.apply([definition("firsts")])
+    wait_for("the first definition", lambda: conditions("firsts").get("Established") == "True", 240)
+    api.apply([definition("lates")])
+    wait_for("the refusal of its kind", lambda: conditions("lates").get("NamesAccepted") == "False", 240)
+    try:
+        assert conditions("lates").get("Established") != "True"
+        read, _ = read_listings(viewer, kinds=[late])
+        assert (read.of("Late"), [left for left in read.left_out if left.kind == "Late"]) == ((), [])
+        api.delete(f"{definitions_path}/firsts.late.example.com")
+        wait_for("the definition", lambda: conditions("lates").get("Established") == "True", 240)
+        obj = {"apiVersion": "late.example.com/v1", "kind": "Late", "metadata": {"name": "one", "namespace": "custom"}}
+        wait_for("the kind to be served", lambda: api.create(obj), 240)
+        read, _ = read_listings(connect(kubeconfig=str(plane.kubeconfig())), kinds=[late])
+        assert [found.name for found in read.of("Late")] == ["one"]
+    finally:
+        for plural in ("firsts", "lates"):
+            api.delete(f"{definitions_path}/{plural}.late.example.com")
+
+
 def test_versions_that_are_gone_are_left_out_and_not_absent(viewer: KubeClient) -> None:
     """As if this plugin knew only a version that the cluster no longer offers."""
     older = Resource("CiliumNetworkPolicy", "ciliumnetworkpolicies", "cilium.io", ("v1",), optional=True)

@@ -1,6 +1,7 @@
 """The capability: only who shows it may ask, and a damaged one lets nobody in."""
 
 import asyncio
+import hmac
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,15 @@ def test_a_capability_that_is_none_lets_nobody_in(tmp_path: Path, content: bytes
     for guess in ("", "short", "Bearer ", "Bearer short"):
         assert refusal(tmp_path / "token", guess) != ""
     assert refusal(tmp_path / "missing", f"Bearer {TOKEN}") != ""
+
+
+def test_a_token_is_compared_in_one_time_and_only_up_to_a_size(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda *given: compared.append(given))
+    asyncio.run(Capability(token_file).refuse("Bearer guess", "/"))
+    assert compared == [(b"guess", token_file.read_bytes().strip())]
+    token_file.write_text("x" * 5000)
+    assert asyncio.run(Capability(token_file).refuse(f"Bearer {'x' * 5000}", "/"))
+    assert len(compared) == 1

@@ -16,6 +16,7 @@ import pytest
 from kubectl_genainet.agent.always.session import PROBES, RECORDED
 from kubectl_genainet.agent.exact import rules
 from kubectl_genainet.agent.exact.rules import exact_filters, legacy_rules, nft_commands
+from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.serve import limits, memory, server
 from kubectl_genainet.agent.serve.auth import Capability
@@ -67,6 +68,14 @@ def test_what_nft_is_told_is_json_with_one_constant_line_before_it() -> None:
     assert found[0][0]["match"]["right"] == {"set": ["10.0.0.1", "10.0.0.2"]}
     assert [m["match"]["right"] for m in found[0][1:3]] == ["tcp", 80]
     assert found[1][0]["match"]["right"] == "fd00::1" and len(found[1]) == 2
+
+
+def test_a_tracers_filters_are_parsed_whoever_makes_it() -> None:
+    spelled = [FilterEntry("FD00:0::01", 80, "TCP")]
+    assert ExactTracer("node-1", spelled).filters == (FilterEntry("fd00::1", 80, "tcp"),)
+    for evil in (FilterEntry(EVIL, 80, "TCP"), FilterEntry("10.0.0.1", 70_000, "TCP"), FilterEntry("10.0.0.1", -1)):
+        with pytest.raises(GenainetError):
+            ExactTracer("node-1", [evil])
 
 
 def test_rules_of_protocols_without_ports_have_none() -> None:

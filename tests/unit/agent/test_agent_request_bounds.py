@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from kubectl_genainet.agent.node.inventory import Inventory
-from kubectl_genainet.agent.serve import server
+from kubectl_genainet.agent.serve import memory, server
 from kubectl_genainet.agent.serve.history import checked_history
 from kubectl_genainet.agent.serve.http import HttpError
-from kubectl_genainet.agent.serve.limits import MAX_SESSIONS, checked_request
+from kubectl_genainet.agent.serve.limits import MAX_SESSIONS, check_rulesets_query, checked_request
 from kubectl_genainet.agent.serve.server import AnyCaller, Running, Server
 from kubectl_genainet.agent.serve.slots import ConnectionSlots
 from kubectl_genainet.errors import InputError
@@ -84,6 +84,57 @@ def test_addresses_of_a_question_about_a_recording_go_on_in_canonical_spelling()
     for evil in ("fe80::1%\n{}", "10.0.0.1/8"):
         with pytest.raises(InputError, match="is not an IP address"):
             checked_history(msgspec.structs.replace(HISTORY, addresses=(evil,)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("until_ns", 2 + 31 * 24 * 3600 * 10**9, "at most 31 days"),
+        ("parts", ("dns", "everything"), "unknown parts"),
+        ("parts", ("dns", "dns"), "asked for once"),
+    ],
+)
+def test_a_question_about_a_recording_is_of_known_parts_and_a_month(field: str, value: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        checked_history(msgspec.structs.replace(HISTORY, **{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"probes": ()}, "unknown probes"),
+        ({"options": {"redact": "zz"}}, "hexadecimal"),
+        ({"options": {"redact": "abc"}}, "hexadecimal"),
+        ({"check": msgspec.structs.replace(CHECK, name="a\nb")}, "a name is"),
+        ({"check": msgspec.structs.replace(CHECK, host_header="a b")}, "printable ASCII"),
+        ({"check": msgspec.structs.replace(CHECK, path="/a\r\nX: y")}, "printable ASCII"),
+        ({"own_filters": {"packet": (FilterEntry("10.0.0.1 "),)}}, "is not an IP address"),
+        ({"own_filters": {"none": ()}}, "unknown probes"),
+    ],
+)
+def test_what_a_trace_can_not_mean_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        checked_request(msgspec.structs.replace(TRACE, **changes))
+
+
+def test_a_trace_goes_on_in_canonical_spelling() -> None:
+    spelled, canonical = FilterEntry("FD00:0::01", 80, "tcp"), FilterEntry("fd00::1", 80, "TCP")
+    check = msgspec.structs.replace(CHECK, from_ip="FD00:0::01", host="FD00::2")
+    asked = msgspec.structs.replace(TRACE, filters=(spelled,), own_filters={"packet": (spelled,)}, check=check)
+    found = checked_request(asked)
+    assert (found.filters, found.own_filters) == ((canonical,), {"packet": (canonical,)})
+    assert found.check is not None and (found.check.from_ip, found.check.host) == ("fd00::1", "fd00::2")
+
+
+def test_a_question_for_rules_is_one_of_three() -> None:
+    assert [check_rulesets_query(query) for query in ("", "conntrack=0", "conntrack=1")] == [False, False, True]
+    for other in ("conntrack=2", "conntrack=1&x", "x"):
+        with pytest.raises(InputError, match="is not conntrack"):
+            check_rulesets_query(other)
+
+
+def test_a_probe_of_which_nothing_was_measured_takes_as_much_as_the_largest() -> None:
+    assert memory.cost_mib(["new"]) == max(memory.cost_mib([name]) for name in EVERYTHING)
 
 
 EVERYTHING = ("packet", "connections", "drops", "dns")

@@ -7,9 +7,10 @@ import time
 import tracemalloc
 
 import pytest
+import yaml
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.yaml_text import MAX_ALIASED, MAX_DEPTH, parse_text
+from kubectl_genainet.kube.yaml_text import MAX_ALIASED, MAX_DEPTH, MAY_ALIAS, parse_text
 
 HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
 NINE = "abcdefghij"
@@ -87,3 +88,39 @@ def test_logs_that_do_not_end_cost_as_much_as_they_are_long() -> None:
     assert time.process_time() - begun < 2
     ended = text + '==== END logs for container a of pod b/c ====\n{"kind": "Node"}\n'
     assert parse_text("dump", ended, print) == [{"kind": "Pod"}, {"kind": "Node"}]
+
+
+def test_every_alias_is_counted_wherever_it_begins() -> None:
+    """A text that no alias can begin in is not counted: no text of these parts may be taken for one that has an alias."""
+    parts = (
+        "*a",
+        "&a ",
+        "- ",
+        "a",
+        "\n",
+        ": ",
+        ":",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "'",
+        '"',
+        "?",
+        "!t ",
+        "#",
+        "\u2028",
+        "\x85",
+    )
+    texts = ["".join(chosen) for length in (1, 2, 3) for chosen in itertools.product(parts, repeat=length)]
+    aliased = [text for text in texts if "*" in text and _has_an_alias(text)]
+    assert len(aliased) > 300
+    assert [text for text in aliased if not MAY_ALIAS.search(text)] == []
+
+
+def _has_an_alias(text: str) -> bool:
+    try:
+        return any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader))
+    except yaml.YAMLError:
+        return False

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kubectl_genainet.kube.kustomize import build
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.kube.yaml_text import parse_text
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -228,6 +231,23 @@ def test_an_inline_patch_is_bounded_as_a_file_is(tmp_path: Path) -> None:
     indented = bomb.replace("\n", "\n    ")
     _, said = built(tmp_path, f"resources: [service.yaml]\npatches:\n- patch: |\n    {indented}\n")
     assert "aliases stand for more than" in said
+
+
+def test_a_base_is_parsed_once_and_each_overlay_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+
+    def counted(source: str, *rest: Any) -> list[Any]:
+        parsed.append(Path(source).name)
+        return parse_text(source, *rest)
+
+    monkeypatch.setattr(build, "parse_text", counted)
+    files = {"base/s.yaml": SERVICE, "base/kustomization.yaml": "resources: [s.yaml]\n"}
+    for name in ("one", "two", "three"):
+        files[f"{name}/kustomization.yaml"] = f"resources: [../base]\nnamePrefix: {name}-\nnamespace: {name}\n"
+    found = load_manifests([tree(tmp_path, files)]).of("Service")
+    assert {o.namespace for o in found} == {"one", "two", "three"}
+    assert all(o.name.startswith(f"{o.namespace}-") and o.name.count("-") == found[0].name.count("-") for o in found)
+    assert parsed.count("s.yaml") == 1
 
 
 def test_kustomizations_without_end_are_left_out(tmp_path: Path) -> None:

@@ -195,17 +195,22 @@ def _request(workload: Workload, container: ContainerSpec, amounts: dict[str, st
 def efa_hugepages(cluster: Cluster) -> Problems:
     """A pod with EFA requests no huge pages.
 
-    Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi.
+    Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi. One that sets
+    FI_EFA_USE_HUGE_PAGE to 0 asks for none; a variable of the image is not seen.
 
     Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device
     or falls back to small pages. A warning: the job may run with small pages.
 
-    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html,
+    https://ofiwg.github.io/libfabric/main/man/fi_efa.7.html (FI_EFA_USE_HUGE_PAGE)
     """
     for workload in cluster.workloads:
         for container in workload.containers if cluster.in_scope(workload.namespace) else ():
             gpus = container.amount("nvidia.com/gpu")
             if gpus and container.amount(EFA_RESOURCE) and not container.amount("hugepages-2Mi"):
+                told = cluster.variables(workload, container).get("FI_EFA_USE_HUGE_PAGE")
+                if told is not None and told.value.lower() in ("0", "false", "no", "off"):
+                    continue
                 yield Problem(
                     "it requests EFA without huge pages",
                     workload.ref,

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derive
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.predicates.policy_text import adding
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
 
@@ -108,7 +108,8 @@ def _of_address(
 def external_name_port(cluster: Cluster) -> Problems:
     """An ExternalName Service maps a port.
 
-    Looks at spec.ports[].targetPort of ExternalName Services.
+    Looks at spec.ports[].targetPort of ExternalName Services. One that an Ingress leads to is not checked: ingress-nginx
+    connects to targetPort, other controllers to the port.
 
     Why: ExternalName is DNS only: no packet passes kube-proxy, so the client connects to the port it was given and
     the mapping does nothing. A warning: it works for clients that use the right port by themselves.
@@ -120,6 +121,9 @@ def external_name_port(cluster: Cluster) -> Problems:
             continue
         for index, port in enumerate(service.spec.ports):
             if port.target_port not in (0, port.port):
+                if (service.metadata.namespace, service.metadata.name) in cluster.ingress_backends:
+                    yield NotChecked(str(service.ref), "an Ingress leads to it, and some controllers use targetPort")
+                    break
                 yield Problem(
                     f"port {port.port} → {port.target_port} has no effect",
                     service.ref,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import backends_of, strangers
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import Service
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
@@ -14,8 +16,8 @@ def service_selects_others(cluster: Cluster) -> Problems:
 
     Looks at Services (not headless ones) that select several workloads: one declares the port that a Service port leads to,
     another, which runs another program, declares ports, and this one is not among them. Jobs and parts of one object are left
-    out, and so are ports that the Service names: a pod without the name is no endpoint of them. An error: one request in so
-    many fails.
+    out, and so are ports that the Service names: a pod without the name is no endpoint of them. Manifests of two folders
+    that name no namespace are not checked against each other. An error: one request in so many fails.
 
     Why: kube-proxy spreads connections over every pod that the selector matches. A label that all components carry (a
     chart's instance, a kustomization's common label) is no selector for one of them: some connections reach the database
@@ -32,6 +34,9 @@ def service_selects_others(cluster: Cluster) -> Problems:
             if not others:
                 continue
             other = others[0]
+            if _of_another_example(cluster, service, other):
+                yield NotChecked(str(service.ref), f"{other.ref} of another folder may be applied elsewhere")
+                break
             declared = [n for c in other.containers for n, _, _ in c.ports]
             yield Problem(
                 f"it selects {other.ref}, which does not serve port {port.port}, beside {meant[0].ref}",
@@ -51,3 +56,12 @@ def service_selects_others(cluster: Cluster) -> Problems:
                 Remedy(f"Select a label that only the pods of {meant[0].ref} carry."),
             )
             break
+
+
+def _of_another_example(cluster: Cluster, service: Service, other: Workload) -> bool:
+    """Whether manifests of two folders hold the two without a namespace: a repository's examples are applied one by one."""
+    selecting = next(o for o in cluster.snapshot.of("Service", "") if o.ref == service.ref)
+    selected = cluster.object_of(other)
+    if cluster.extent.of_a_cluster or selected is None or not (selecting.unplaced and selected.unplaced):
+        return False
+    return not cluster.extent.same_folder(selecting, selected)

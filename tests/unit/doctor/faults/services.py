@@ -55,6 +55,15 @@ def a_port_of_the_node_for_more_pods_than_nodes(world: World) -> None:
     world.get("Deployment", "rag-app")["spec"]["replicas"] = 1 + len(world.of("Node"))
 
 
+@fault(
+    "node-port-twice", kubeadm, "Service chatbot/my-llama-svc", "spec.ports[0].nodePort", also=("service-node-port",)
+)
+def one_node_port_for_two_services(world: World) -> None:
+    for name in ("my-llama-svc", "rag-app"):
+        spec = world.get("Service", name)["spec"]
+        spec["type"], spec["ports"][0]["nodePort"] = "NodePort", 31080
+
+
 @fault("service-protocol", eks, "Service chatbot/qdrant", "spec.ports[0].protocol", also=("service-endpoints",))
 def udp_service_of_a_tcp_port(world: World) -> None:
     world.get("Service", "qdrant")["spec"]["ports"][0]["protocol"] = "UDP"

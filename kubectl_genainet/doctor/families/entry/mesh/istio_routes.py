@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, num
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
 GROUP = "networking.istio.io"
@@ -67,18 +67,22 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
                 if elsewhere and not near:
                     yield NotChecked(str(virtual.ref), f"{named} is not here: {elsewhere}")
                     continue
-                evidence, problem = seen(virtual.ref, f"{field}.host", host, f"there is no {named}"), "does not exist"
+                evidence: tuple[Evidence, ...] = (seen(virtual.ref, f"{field}.host", host, f"there is no {named}"),)
+                problem = "does not exist"
                 mend = name_instead(virtual, f"{field}.host", near and host.replace(key[1], near, 1))
             elif port and lacks_port(cluster, service, port):
                 has = ", ".join(str(p.port) for p in service.spec.ports)
-                evidence = seen(virtual.ref, f"{field}.port.number", port, f"the ports of {named} are {has}")
+                evidence = (
+                    seen(virtual.ref, f"{field}.port.number", port, f"the ports of {named} are {has}"),
+                    seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
+                )
                 problem, mend = f"has no port {port}", _only_port(virtual, field, service)
             else:
                 continue
             yield Problem(
                 f"a route leads to {named}, which {problem}",
                 virtual.ref,
-                (evidence,),
+                evidence,
                 Remedy("Name a Service of the cluster and a port of it.", command=mend),
             )
 
@@ -128,7 +132,8 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
 
     Looks at spec.gateways and spec.hosts of VirtualServices, and at servers[].hosts of the Gateways (networking.istio.io).
     An error: clients from outside get 404 from the gateway, though Service and pods are fine. A warning where manifests
-    that are not the whole cluster hold one of that name in another namespace that its manifest names.
+    that are not the whole cluster hold one of that name in another namespace that its manifest names; there a
+    VirtualService without a namespace may be applied beside it, and is not checked.
 
     Why: the gateway's proxy has a route only where both agree. A Gateway of another namespace has to be named with it.
 
@@ -143,7 +148,7 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
                 elsewhere = cluster.partial("Gateway", namespace)
                 near = alike(name, (n for ns, n in gateways if ns == namespace))
                 there = next((g.namespace for g in gateways.values() if g.name == name and not g.unplaced), "")
-                if elsewhere and not there and not near:
+                if elsewhere and not near and (not there or virtual.unplaced):
                     yield NotChecked(str(virtual.ref), f"Gateway {namespace}/{name} is not here: {elsewhere}")
                     continue
                 problem = f"there is no Gateway {namespace}/{name}" + (f", but one in {there}" if there else "")

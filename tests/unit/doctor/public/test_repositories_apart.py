@@ -1,0 +1,119 @@
+"""Public repositories whose parts were not meant for one place, or are not what their names say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import Report, examine
+from kubectl_genainet.kube.manifests import load_manifests
+from tests.unit.doctor.worlds.manifests import cluster_of, deployment, findings, service, unchecked
+
+GATEWAY = """
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front, namespace: mesh}
+spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+"""
+VIRTUAL = """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: chatPLACE}
+spec: {hosts: ["*"], gateways: [front], http: [{route: [{destination: {host: ui.ml.svc.cluster.local, port: {number: 80}}}]}]}
+"""
+
+
+def report(folder: Path, files: dict[str, str]) -> Report:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return examine(Cluster(load_manifests([str(folder)])), all_checks())
+
+
+def of(told: Report, check: str) -> tuple[int, str]:
+    """How many findings a check has, and what it says of what it did not look at."""
+    open_ = "; ".join(n.reason for n in told.not_checked if n.what == check)
+    return len([f for f in told.findings if f.check == check]), open_
+
+
+@pytest.mark.parametrize(("place", "found"), [("", 0), (", namespace: ml", 1)])
+def test_a_virtual_service_without_a_namespace_may_be_applied_beside_its_gateway(place: str, found: int) -> None:
+    text = GATEWAY + VIRTUAL.replace("PLACE", place)
+    assert len(findings(text, "virtual-service-gateway")) == found
+    assert ("is not here" in unchecked(text, "virtual-service-gateway")) is not found
+
+
+def test_a_route_is_judged_by_the_service_of_its_own_overlay(tmp_path: Path) -> None:
+    def files(port: str) -> dict[str, str]:
+        change = f"[{{op: replace, path: /spec/ports/0/port, value: {port}}}]"
+        patch = f"patches: [{{target: {{kind: Service, name: ui}}, patch: '{change}'}}]\n"
+        return {
+            "base/ui.yaml": service("ui", "{selector: {app: ui}, ports: [{port: 8080}]}"),
+            "base/kustomization.yaml": "resources: [ui.yaml]\n",
+            "istio/route.yaml": GATEWAY + VIRTUAL.replace("PLACE", ", namespace: ml"),
+            "istio/kustomization.yaml": f"resources: [../base, route.yaml]\n{patch}",
+            "plain/kustomization.yaml": "resources: [../base]\n",
+        }
+
+    found, open_ = of(report(tmp_path / "patched", files("80")), "virtual-service-backend")
+    assert found == 0 and "Service ml/ui" in open_
+    same = files("8080")
+    assert of(report(tmp_path / "same", same), "virtual-service-backend") == (1, "")
+
+
+@pytest.mark.parametrize(("place", "found"), [("", 0), (", namespace: ml", 1)])
+def test_examples_of_two_folders_are_applied_one_by_one(tmp_path: Path, place: str, found: int) -> None:
+    def placed(text: str) -> str:
+        return text.replace(", namespace: ml", place).replace("app: one", "app: web").replace("app: two", "app: web")
+
+    secure = deployment("one", "image: 'registry.test/a:1', ports: [{containerPort: 443}]")
+    front = service("front", "{selector: {app: web}, ports: [{port: 443}]}")
+    plain = deployment("two", "image: 'registry.test/b:1', ports: [{containerPort: 80}]")
+    told = report(tmp_path, {"https/a.yaml": placed(secure + front), "volumes/b.yaml": placed(plain)})
+    counted, open_ = of(told, "service-selects-others")
+    assert counted == found and ("of another folder" in open_) is not found
+    beside = report(tmp_path / "one", {"a.yaml": placed(secure + front), "b.yaml": placed(plain)})
+    assert of(beside, "service-selects-others") == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("image", "server"),
+    [
+        ("quay.io/acme/vllm-optimizer-frontend:1", False),
+        ("quay.io/acme/vllm-dashboard:1", False),
+        ("quay.io/acme/vllm-openai:v0.9", True),
+        ("quay.io/acme/vllm-rocm:1", True),
+    ],
+)
+def test_what_is_around_a_server_has_its_name_in_its_image(image: str, server: bool) -> None:
+    cluster = cluster_of(deployment("it", f"image: '{image}', ports: [{{containerPort: 8080}}]"))
+    assert bool(cluster.genai) is server
+
+
+def test_ingress_nginx_connects_to_the_target_port_of_an_external_name() -> None:
+    named = service(
+        "outside", "{type: ExternalName, externalName: nas.acme.net, ports: [{port: 80, targetPort: 5000}]}"
+    )
+    ingress = """
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: outside, namespace: ml}
+spec:
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: outside, port: {number: 80}}}}]}}]
+"""
+    assert len(findings(named, "external-name-port")) == 1
+    assert findings(named + ingress, "external-name-port") == []
+    assert "an Ingress leads to it" in unchecked(named + ingress, "external-name-port")
+
+
+@pytest.mark.parametrize(("env", "found"), [("[]", 1), ("[{name: FI_EFA_USE_HUGE_PAGE, value: '0'}]", 0)])
+def test_libfabric_can_be_told_to_use_no_huge_pages(env: str, found: int) -> None:
+    asked = "resources: {limits: {nvidia.com/gpu: 8, vpc.amazonaws.com/efa: 1}}"
+    text = deployment("train", f"image: 'registry.test/a:1', env: {env}, {asked}")
+    assert len(findings(text, "efa-hugepages")) == found
