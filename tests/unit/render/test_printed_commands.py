@@ -51,6 +51,7 @@ OWN = {
     "drops/counters.py": ("counter", "number"),
     "kube/agents/forward.py": ("name",),
     "kube/files/charts.py": ("place",),
+    "proxy/cleanup.py": ("dump.removeprefix('nft ')",),
     "proxy/drift/connections.py": ("first", "to or target", "first.protocol.value.lower()", "first.dport"),
     "proxy/dumps/forms.py": ("_NFT_OBJECT",),
     "proxy/firewall/changes.py": ("verb", "opening.protocol", "to", "opening.port", "port", "place", "accepting"),
