@@ -22,6 +22,7 @@ from kubectl_genainet.model.results.path import (
     Party,
     Verdict,
 )
+from kubectl_genainet.trace.entries import untranslated
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, Fate, fate_of
 from kubectl_genainet.trace.hops import (
@@ -115,7 +116,9 @@ class PathBuilder:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
-        return self._with_its_stream(path, connection, fate, around)
+        path = self._with_its_stream(path, connection, fate, around)
+        kept = untranslated(path, original, dropped, self._context.rulesets)
+        return msgspec.structs.replace(path, findings=(kept, *path.findings)) if kept is not None else path
 
     def _with_its_stream(self, path: PacketPath, connection: Connection, fate: Fate, around: Around) -> PacketPath:
         """The path with the way back, what its stream and its HTTP heads were, and what is found in all that."""
