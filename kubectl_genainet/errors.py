@@ -21,8 +21,9 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
     def with_failures(self, failed: bool) -> ExitStatus:
-        """The status of a run that a node was missing from: it has not found that nothing is wrong."""
-        return ExitStatus.FAILED if failed and self is ExitStatus.OK else self
+        """The status of a run that a node was missing from: it has found neither that nothing is wrong nor that there is
+        nothing to see."""
+        return ExitStatus.FAILED if failed and self in (ExitStatus.OK, ExitStatus.TIMED_OUT) else self
 
 
 class GenainetError(Exception):

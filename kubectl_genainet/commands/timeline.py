@@ -44,7 +44,7 @@ def command(source: Source, target: str | None, report: str, output: str) -> Exi
     make_view(output).show(result)
     if report:
         _write(report, result)
-    return status_of(result)
+    return status_of(result).with_failures(bool(source.failed_nodes))
 
 
 def _write(file: str, result: Timeline) -> None:

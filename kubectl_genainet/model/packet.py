@@ -20,6 +20,8 @@ class Protocol(Enum):
     ICMPV6 = "ICMPv6"
     UNKNOWN = "unknown"
 
+    __hash__ = object.__hash__  # Enum's hashes the name, in Python: tuples are looked up at every packet
+
     @property
     def number(self) -> int:
         """The IANA protocol number (IPv4 protocol, IPv6 next header); 0 for UNKNOWN."""

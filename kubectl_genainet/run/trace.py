@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 import msgspec
@@ -12,7 +12,7 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event
+from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event, PacketSeen
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.path import PacketPath
@@ -250,6 +250,11 @@ class TraceRun:
         return self.target.current.filters
 
     def take(self, event: Event) -> None:
+        if not isinstance(event, PacketSeen):  # of which most records are: they count as parts of their connections
+            self._take_in(event)
+        self._show(self.correlator.feed(event))
+
+    def _take_in(self, event: Event) -> None:
         self.summary.event(event)
         self._bypass.feed(event)
         if isinstance(event, CheckConnectionResult) and event.lookup is not None and not event.lookup.addresses:
@@ -258,9 +263,8 @@ class TraceRun:
             self.target.update(event.snapshot)
             self.correlator.connections.servers = set(self.target.current.servers)
         self.view.event(event)
-        self._show(self.correlator.feed(event))
 
-    def _show(self, paths: Iterator[PacketPath]) -> None:
+    def _show(self, paths: Iterable[PacketPath]) -> None:
         for path in paths:
             if self._concerns(path):
                 if self._most is None:
@@ -308,6 +312,7 @@ class TraceRun:
             self.correlator.left_out,
             round(ALL_KEPT / self.correlator.sampling.fewest),
             not_shown=self._not_shown,
+            forgotten=self.correlator.forgotten,
         )
         self.view.finish(summary)
         if something_wrong(summary) or self._lookup_failed:

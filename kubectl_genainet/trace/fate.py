@@ -162,7 +162,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
         event, direction = broken
         side = "client" if direction is PacketDirection.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
-        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its start"
+        since = "its first packet that was seen (its start was not)" if connection.mid_stream else "its start"
         waited = f"a reset from the {side}'s side {after} after {since}"
         provoking = _answered_by_reset(connection, direction, around)
         recovered -= provoking is not None
@@ -244,7 +244,7 @@ def _all_arrived(connection: Connection, direction: PacketDirection, around: Aro
     at_end = [
         (place, latest)
         for place, latest in counts
-        if place[3] == Point.RX.value and around.owns(latest.node, latest.netns, latest.flow.dst)
+        if place[3] is Point.RX and around.owns(latest.node, latest.netns, latest.flow.dst)
     ]
     if not sent or all(latest.data_bytes < sent for _, latest in at_end):
         return False
@@ -269,7 +269,7 @@ def last_progress(connection: Connection, around: Around) -> int:
         (PacketDirection.REQUEST, connection.request_data),
         (PacketDirection.REPLY, connection.reply_data),
     ):
-        incoming = {place: around.wall(place[0], t) for place, t in seen.items() if place[3] == Point.RX.value}
+        incoming = {place: around.wall(place[0], t) for place, t in seen.items() if place[3] is Point.RX}
         if not incoming:
             continue
         end = max(incoming, key=lambda place: incoming[place])
@@ -296,7 +296,7 @@ def _answered_later(connection: Connection, lost: list[Dropped], around: Around)
         around.wall(count.latest.node, count.grown_ns) > last
         for (place, _), count in connection.counts.items()
         if count.direction is PacketDirection.REPLY
-        and place[3] == Point.RX.value
+        and place[3] is Point.RX
         and around.owns(place[0], place[1], count.latest.flow.dst)
     )
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.identity import Identity
-from kubectl_genainet.model.events import PacketSeen
+from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Hop
 from kubectl_genainet.trace.joining.connection import Connection
@@ -137,7 +137,7 @@ def handshake_ns(connection: Connection, ordered: Sequence[PacketSeen]) -> int |
 
 def response_ns(connection: Connection) -> int | None:
     """From the first request data into a namespace to the first reply data out of it, at the server's end, in ns."""
-    arrivals = {(n, ns): t for (n, ns, _, point), t in connection.request_data.items() if point == "rx"}
-    leavings = {(n, ns): t for (n, ns, _, point), t in connection.reply_data.items() if point == "tx"}
+    arrivals = {(n, ns): t for (n, ns, _, point), t in connection.request_data.items() if point is Point.RX}
+    leavings = {(n, ns): t for (n, ns, _, point), t in connection.reply_data.items() if point is Point.TX}
     both = [(leavings[k] - arrivals[k]) for k in arrivals.keys() & leavings.keys() if leavings[k] > arrivals[k]]
     return min(both) if both else None

@@ -145,7 +145,9 @@ def _by_an_end(
         return RESET_BY_CLIENT.finding(title, evidence, severity=Severity.ERROR, object=ref)
     if connection.mid_stream and not connection.request_data:
         # It may have closed it before, with the server's data still on its way: that is no fault.
-        title = f"the client, {name}, reset a connection that is older than the trace, and sent nothing else on it meanwhile"
+        title = (
+            f"the client, {name}, reset a connection whose start was not seen, and sent nothing else on it meanwhile"
+        )
         return RESET_BY_CLIENT.finding(title, evidence, severity=Severity.INFO, object=ref)
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
     if path.stream is not None and path.stream.reply_bytes:  # whether that was all of it is not known

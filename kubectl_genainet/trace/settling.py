@@ -12,6 +12,7 @@ from kubectl_genainet.model.reasons import rules_may_explain
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.trace.joining.connection import Connection
 from kubectl_genainet.trace.resets import sender_unseen
+from kubectl_genainet.trace.waiting import LOOK_AGAIN, Wait
 from kubectl_genainet.trace.watching.coverage import Coverage
 from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.watches import Watches
@@ -43,24 +44,26 @@ class Settling:
         self._context, self._watches, self._progress, self._coverage = context, watches, progress, coverage
         self._path_of = path_of
 
-    def settled(self, connection: Connection, at_least_ns: int = 0) -> bool:
-        """Whether nothing more can become of the connection, or is waited for; it was quiet for `at_least_ns`."""
-        now, waits = self._progress.now, connection.waits
-        if waits is not None and now.get(waits[0], 0) <= waits[1]:
-            return False
+    def waits_for(self, connection: Connection, at_least_ns: int = 0) -> Wait | None:
+        """What is waited for before the connection's fate can be told: it was quiet for `at_least_ns`, and nothing more can
+        become of it. None: nothing, it has settled."""
+        now = self._progress.now
         patience = max(self._patience(connection), at_least_ns)
         for node, last in connection.last.items():
             if now.get(node, 0) - last <= patience:  # the way, with the nodes that said nothing, takes longer to find
-                connection.waits = node, last + patience
-                return False
+                return Wait(node, last + patience)
         way = self._coverage.way(connection)
-        if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
-            return False
-        if self._waits_for_namespaces(connection) or self._waits_for_counters(connection):
-            return False
-        if not self._counted_all(connection):
-            return False
-        return not self._waits_for_rules(connection) or all(self._quiet(connection, node) > RULES_NS for node in way)
+        latest = max((self._watches.wall_clock(n, t) for n, t in connection.last.items()), default=0)
+        if (wait := self._waits_for_silent(connection, way, latest, patience)) is not None:
+            return wait
+        late = self._waits_for_tick(connection, way, latest) or self._waits_for_counts(connection)
+        if late is not None:
+            return Wait(late, None)
+        if self._waits_for_namespaces(connection, way) or self._waits_for_counters(connection):
+            return LOOK_AGAIN
+        if self._waits_for_rules(connection) and not all(self._quiet(connection, n, latest) > RULES_NS for n in way):
+            return LOOK_AGAIN
+        return None
 
     def cut_short(self, connection: Connection) -> bool:
         """Whether the trace ended before anything could be said of the connection's end."""
@@ -72,37 +75,40 @@ class Settling:
         ended = self._watches.ended(last.node) or self._progress.now.get(last.node, 0)
         return ended - last.t_ns < FIRST_RESEND_NS + UNANSWERED_NS and len(connection.attempts) < 2
 
-    def _told_all(self, connection: Connection, way: set[str]) -> bool:
-        """Whether the nodes have said what they lost, and left out, until the connection's last record: a node that saw nothing
-        of it, until the others' last."""
-        latest = max((self._watches.wall_clock(n, t) for n, t in connection.last.items()), default=0)
-        for node in way & self._progress.ticked.keys():
-            ticked = self._progress.ticked[node]
-            if node in connection.last:
-                if ticked < connection.last[node]:
-                    return False
-            elif self._watches.wall_clock(node, ticked) < latest:
-                return False
-        return True
+    def _waits_for_silent(self, connection: Connection, way: set[str], latest: int, patience: float) -> Wait | None:
+        """Whether a node on the way that had nothing to say of it has not reported as far: by the wall clocks since another had.
+        A node that reports late is waited for."""
+        for node in way - connection.last.keys():
+            if self._quiet(connection, node, latest) <= patience:
+                return Wait(node, latest + patience - self._watches.wall_clock(node, 0))
+        return None
 
-    def _counted_all(self, connection: Connection) -> bool:
-        """Whether the nodes have told what they counted of the connection's data until its last record. One that can't keep up
-        is not waited for without end."""
+    def _waits_for_tick(self, connection: Connection, way: set[str], latest: int) -> str | None:
+        """The node that has not said yet what it lost, and left out, until the connection's last record: one that saw nothing of
+        it, until the others' last (`latest`, by the wall clock)."""
+        for node in way & self._progress.ticked.keys():
+            ticked, last = self._progress.ticked[node], connection.last.get(node)
+            if ticked < last if last is not None else self._watches.wall_clock(node, ticked) < latest:
+                return node
+        return None
+
+    def _waits_for_counts(self, connection: Connection) -> str | None:
+        """The node that has not told what it counted of the connection's data until its last record. One that can't keep up is
+        not waited for without end."""
         if connection.protocol is not Protocol.TCP or not (connection.request_data or connection.reply_data):
-            return True
+            return None
         for node, last in connection.last.items():
             counted = self._progress.counted.get(node, 0)
             if 0 < counted < last and self._progress.now.get(node, 0) - last < COUNTERS_NS:
-                return False
-        return True
+                return node
+        return None
 
-    def _quiet(self, connection: Connection, node: str) -> int:
-        """For how long, as far as it has reported, the node has had nothing new; where it had nothing yet, by the wall
-        clocks since another had. A node that reports late is waited for."""
+    def _quiet(self, connection: Connection, node: str, latest: int) -> int:
+        """For how long, as far as it has reported, the node has had nothing new; where it had nothing yet, since another had
+        (`latest`, by the wall clock)."""
         now = self._progress.now.get(node, 0)
         if node in connection.last:
             return now - connection.last[node]
-        latest = max(self._watches.wall_clock(n, t) for n, t in connection.last.items())
         return self._watches.wall_clock(node, now) - latest
 
     def _patience(self, connection: Connection) -> float:
@@ -132,7 +138,7 @@ class Settling:
             return FIRST_RESEND_NS
         return max(FIRST_RESEND_NS, 2 * (began[-1] - began[-2]))
 
-    def _waits_for_namespaces(self, connection: Connection) -> bool:
+    def _waits_for_namespaces(self, connection: Connection, way: set[str]) -> bool:
         """Whether nobody was seen to send its reset, and the nodes have not said since which namespaces they have: one may be
         new."""
         opened = connection.answer or connection.request_data or connection.reply_data or connection.mid_stream
@@ -141,9 +147,7 @@ class Settling:
             return False
         when = self._watches.wall_clock(unseen.node, unseen.t_ns)
         reported = self._context.identity.reported_ns
-        return any(
-            self._watches.wall_clock(node, reported.get(node, 0)) < when for node in self._coverage.way(connection)
-        )
+        return any(self._watches.wall_clock(node, reported.get(node, 0)) < when for node in way)
 
     def _waits_for_rules(self, connection: Connection) -> bool:
         """Whether a packet died by rules that are on their way or are read anew: a rule may have been inserted since the last

@@ -9,7 +9,7 @@ from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
 from kubectl_genainet.model.events import Event, FlowCounters
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.losses import COUNTS_LEFT_OUT, Losses
 from kubectl_genainet.model.results.measure import quantiles
@@ -70,7 +70,14 @@ class SummaryBuilder:
             self._backends[key].append(path)
 
     def build(
-        self, identity: Identity, half_seen: int = 0, left_out: int = 0, sampled: int = 1, *, not_shown: int = 0
+        self,
+        identity: Identity,
+        half_seen: int = 0,
+        left_out: int = 0,
+        sampled: int = 1,
+        *,
+        not_shown: int = 0,
+        forgotten: int = 0,
     ) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
@@ -95,6 +102,7 @@ class SummaryBuilder:
             totals=self._totals.rows(identity),
             agents=self.account.costs,
             not_shown=not_shown,
+            forgotten=forgotten,
             findings_left_out=self._findings_left_out,
         )
 
@@ -151,6 +159,13 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
             )
         )
     return findings
+
+
+def forgotten_text(connections: int) -> str:
+    return (
+        f"{counted(connections, 'connection')} let go before the end for want of room: what came of it later counts as "
+        "another connection's"
+    )
 
 
 def something_wrong(summary: TraceSummary) -> bool:

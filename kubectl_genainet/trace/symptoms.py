@@ -145,9 +145,7 @@ def circling(path: PacketPath, connection: Connection, identity: Identity) -> Fi
     place, times = max(connection.passed_again.items(), key=lambda item: item[1])
     node, netns, ifindex, point = place
     device = identity.device(node, netns, ifindex) or "a device"
-    title = (
-        f"a packet goes in a circle: it passed {device} of {identity.place(node, netns)} ({point}) {times + 1} times"
-    )
+    title = f"a packet goes in a circle: it passed {device} of {identity.place(node, netns)} ({point.value}) {times + 1} times"
     evidence = Evidence("the same IP id and sequence number, with the same tuple", Certainty.OBSERVED, node=node)
     return ROUTING_LOOP.finding(title, (evidence,))
 
@@ -285,7 +283,7 @@ def lost_between(connection: Connection, direction: PacketDirection, identity: I
         last = reached[-1]
         return f"last seen on {last.device} of {identity.place(last.node, last.netns)} ({last.point.value})"
     counts = [c.latest for (place, _), c in connection.counts.items() if c.direction is direction and place in first]
-    counts.sort(key=lambda c: first[c.node, c.netns, c.ifindex, c.point.value])
+    counts.sort(key=lambda c: first[c.node, c.netns, c.ifindex, c.point])
     if not counts:
         return "where is not known"
     first_counted = around.wall(counts[0].node, counts[0].t_ns)

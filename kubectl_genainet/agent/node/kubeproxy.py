@@ -79,15 +79,16 @@ def _latency(buckets: dict[float, int]) -> Latency:
 def _get(path: str) -> str | None:
     connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S, source_address=(OBSERVER, 0))
     timer = None
+    late = threading.Event()
     try:
         connection.connect()
-        timer = threading.Timer(TIMEOUT_S, _end, (connection.sock,))
+        timer = threading.Timer(TIMEOUT_S, _end, (connection.sock, late))
         timer.daemon = True
         timer.start()
         connection.request("GET", path, headers={"Accept": "text/plain"})
         response = connection.getresponse()
         body = response.read(_MAX_BYTES).decode(errors="replace")
-        return body if response.status == 200 and timer.is_alive() else None
+        return body if response.status == 200 and not late.is_set() else None
     except (OSError, ValueError, http.client.HTTPException):  # ValueError: a chunk's size that is no number
         return None
     finally:
@@ -96,6 +97,7 @@ def _get(path: str) -> str | None:
         connection.close()
 
 
-def _end(sock: socket.socket) -> None:
+def _end(sock: socket.socket, late: threading.Event) -> None:
+    late.set()  # before the reader is woken: what it has then is a part
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)

@@ -235,10 +235,12 @@ def _read_links(known: Links | None, *, host: bool) -> Links:
     with IPRoute() as ipr:
         counted = list(_devices(ipr, MAX_HOST_ADDRESSES if host else MAX_ADDRESSES))
         devices = tuple(device for device, _ in counted[:MAX_DEVICES])
-        routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
+        routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES + 1))
     without = sum(n for _, n in counted)
     left_out = [f"{len(counted) - MAX_DEVICES} devices are left out"] if len(counted) > MAX_DEVICES else []
     left_out += [f"{without} addresses are left out"] if without else []
+    left_out += [f"routes beyond {MAX_ROUTES:,} are left out"] if len(routes) > MAX_ROUTES else []
+    routes = routes[:MAX_ROUTES]
     settled = same is not None and (same.devices, same.routes) == (devices, routes)
     return Links(cookie, now, settled, devices, routes, tuple(left_out))
 

@@ -18,6 +18,8 @@ class Point(Enum):
     DROP = "drop"  # skb:kfree_skb
     DONE = "done"  # delivered to a socket
 
+    __hash__ = object.__hash__  # Enum's hashes the name, in Python: places are looked up at every packet
+
 
 class TcpFlags(msgspec.Struct, frozen=True):
     """TCP header fields that NAT leaves alone. `flags` is the header's: FIN 1, SYN 2, RST 4, PSH 8, ACK 16."""

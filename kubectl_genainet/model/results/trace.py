@@ -72,4 +72,7 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     sampled: int = 1  # at the busiest moment one connection in so many was followed
     totals: tuple[ConnectionTotals, ...] | None = None  # None: not known
     agents: tuple[AgentCost, ...] = ()
+    forgotten: int = (
+        0  # connections let go before their end for want of room: what came of it later counts as another's
+    )
     findings_left_out: int = 0  # findings about connections beyond the 200 of `findings`, each time that one was made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -55,10 +56,20 @@ class RuleRef(msgspec.Struct, frozen=True):
     @property
     def target(self) -> str:
         """The target, or the chain, that a rule of iptables goes to; empty for rules of others."""
-        match = _TARGET.search(self.bare_text)
-        return match[1] if match else ""
+        return _target(self.text)
 
     @property
     def bare_text(self) -> str:
         """The text without comments and quoted words: what the rule does, not what somebody wrote about it."""
-        return _WRITTEN.sub("", self.text) if "comment" in self.text or '"' in self.text else self.text
+        return _bare(self.text)
+
+
+@lru_cache(maxsize=8192)  # the rules that packets pass are the same ones, again and again
+def _target(text: str) -> str:
+    match = _TARGET.search(_bare(text))
+    return match[1] if match else ""
+
+
+@lru_cache(maxsize=8192)
+def _bare(text: str) -> str:
+    return _WRITTEN.sub("", text) if "comment" in text or '"' in text else text

@@ -16,6 +16,7 @@ from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.blocks import evidence
 from kubectl_genainet.render.trace.parts import line
+from kubectl_genainet.trace.summary import forgotten_text
 
 BACKENDS_SHOWN = 5
 FINDINGS_SHOWN = 20
@@ -111,6 +112,8 @@ def account(summary: TraceSummary) -> str:
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
         text += f"; {summary.half_seen} began before the trace or were open at its end"
+    if summary.forgotten:
+        text += f"; {forgotten_text(summary.forgotten)}"
     if summary.not_shown:
         text += f"; {summary.not_shown} left out by the filters"
     if summary.sampled > 1:

@@ -44,6 +44,7 @@ from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.trace.shown.groups import FAILED
+from kubectl_genainet.trace.summary import forgotten_text
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 RULES_READ_S = 20.0  # agents read their node's rules every 15 s, and say nothing where they are as before
@@ -294,5 +295,7 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
             yield f"{name} is configured to call the target and did not connect to it; {looked}"
     if forgotten:
         yield f"{forgotten} more things that went wrong found no room among the causes"
+    if collected.trace is not None and collected.trace.forgotten:
+        yield forgotten_text(collected.trace.forgotten)
     if collected.not_kept:
         yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"

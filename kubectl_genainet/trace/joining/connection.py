@@ -9,11 +9,19 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.model.events import FlowCounters, HttpHead, IcmpError, PacketDropped, PacketSeen, PacketSighting
+from kubectl_genainet.model.events import (
+    FlowCounters,
+    HttpHead,
+    IcmpError,
+    PacketDropped,
+    PacketSeen,
+    PacketSighting,
+    Point,
+)
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
-Place = tuple[str, int, int, str]  # node, netns, ifindex, point
+Place = tuple[str, int, int, Point]  # node, netns, ifindex, point
 AddressPort = tuple[str, int]  # address and port
 
 MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
@@ -25,7 +33,7 @@ class PacketDirection(Enum):
 
 
 def place_of(event: PacketSeen | FlowCounters) -> Place:
-    return (event.node, event.netns, event.ifindex, event.point.value)
+    return (event.node, event.netns, event.ifindex, event.point)
 
 
 def first_packet_key(event: PacketSighting) -> FirstPacketKey:
@@ -108,10 +116,9 @@ class Connection:
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
     unexplained: bool | None = None  # whether its drop had no explanation when it was first looked for
     untold: bool = False  # whether a rule rejected it by an ICMP error and none was seen, when that was looked for
-    waits: tuple[str, float] | None = (
-        None  # until so late on this node's clock it can't be over, unless something new comes
-    )
+    wakes: tuple[str, float] | None = None  # when it is looked at again at the latest: by this node's clock
     reported: bool = False
+    over: bool = False  # it had ended when it was reported
     part_of: Connection | None = None  # the one that it turned out to be a part of
 
     @property
@@ -199,6 +206,7 @@ class Connection:
 
     def slim(self) -> None:
         """Lets go of what is not needed once the path has been told; the tuples still find late records."""
+        self.over = self.ended
         self.attempts, self.answer, self.first_reply, self.heads = [[]], [], [], []
         self.drops, self.resets, self.fins, self.icmp, self.again = [], [], [], [], []
         self.request_data, self.reply_data, self.counts = {}, {}, {}

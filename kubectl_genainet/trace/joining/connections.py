@@ -43,7 +43,8 @@ _PORTLESS = (Protocol.ICMP, Protocol.ICMPV6)
 
 
 class Connections:
-    """All connections of a trace. `absorbed` is told of each that turned out to be another's part."""
+    """All connections of a trace. `absorbed` is told of each that turned out to be another's part, `let_go` of each that found no
+    room any more before a path was told of it."""
 
     def __init__(
         self,
@@ -51,11 +52,12 @@ class Connections:
         clocks: Clocks,
         ends: KnownServers,
         absorbed: Callable[[Connection, Connection], None] = lambda _, __: None,
+        let_go: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         self._clocks = clocks
         self.servers = servers  # (address, port) of the Service and its backends; port 0: any
         self.ends = ends
-        self.index = ConnectionIndex()
+        self.index = ConnectionIndex(let_go)
         self.crossings = Crossings()
         self._absorbed = absorbed
 

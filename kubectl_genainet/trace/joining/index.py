@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -15,11 +16,14 @@ MAX_CONNECTIONS = 200_000
 
 
 class ConnectionIndex:
-    """`forgotten` counts the connections that were dropped from memory for want of room."""
+    """`forgotten` counts the connections that were let go for want of room before they were over: what comes of them later is
+    taken for another connection's. `let_go` is told of each that no path was told of."""
 
-    def __init__(self) -> None:
+    def __init__(self, let_go: Callable[[Connection], None] = lambda _: None) -> None:
         self.forgotten = 0
+        self._let_go = let_go
         self._all: dict[int, Connection] = {}  # by id, the oldest first
+        self._reported: dict[int, Connection] = {}  # those whose paths were told, by id, the first told first
         self._by_key: dict[FirstPacketKey, dict[int, Connection]] = defaultdict(dict)
         self._by_sender: dict[tuple[FirstPacketKey, AddressPort], dict[int, Connection]] = defaultdict(dict)
         self._by_tuple: dict[FiveTuple, Connection] = {}
@@ -67,8 +71,14 @@ class ConnectionIndex:
         else:
             self._by_sender[connection.key, sender][id(connection)] = connection
 
+    def reported(self, connection: Connection) -> None:
+        """Its path has been told: where room is needed, it goes first."""
+        if id(connection) in self._all:
+            self._reported[id(connection)] = connection
+
     def remove(self, connection: Connection) -> None:
         self._all.pop(id(connection), None)
+        self._reported.pop(id(connection), None)
         _take_out(self._by_key, connection.key, connection)
         for flow in connection.tuples:
             sender = (flow.src, flow.sport)
@@ -79,11 +89,13 @@ class ConnectionIndex:
             _take_out(self._by_sender, (connection.key, sender), connection)
 
     def _forget(self) -> None:
-        """Makes room: the oldest tenth of the reported connections goes."""
-        reported = [c for c in self._all.values() if c.reported][: MAX_CONNECTIONS // 10]
-        for connection in reported or list(self._all.values())[:1]:
+        """Makes room: a tenth goes of those that were told first; where none was told yet, the oldest."""
+        going = list(islice(self._reported.values(), max(1, MAX_CONNECTIONS // 10)))
+        for connection in going or [next(iter(self._all.values()))]:
             self.remove(connection)
-            self.forgotten += 1
+            self.forgotten += not connection.over
+            if not connection.reported:
+                self._let_go(connection)
 
 
 def _take_out(groups: dict[K, dict[int, Connection]], key: K, connection: Connection) -> None:

@@ -56,7 +56,7 @@ def _places(connection: Connection, direction: PacketDirection, point: Point, wa
         c.latest
         for (place, _), c in connection.counts.items()
         if c.direction is direction
-        and place[3] == point.value
+        and place[3] is point
         and c.latest.first_ns
         and {c.latest.flow, c.latest.flow.reversed}.isdisjoint(connection.moved)
     ]

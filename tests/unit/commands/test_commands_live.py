@@ -219,6 +219,13 @@ def test_dns_without_a_query_ends_as_timed_out(lab: FakeLab) -> None:
     assert "no DNS query of the cluster was seen" in done.stderr
 
 
+def test_nothing_seen_without_a_node_is_no_nothing_seen(lab: FakeLab) -> None:
+    """What was asked about may have passed there."""
+    lab.refuses = {"node-2"}
+    done = run("dns", "--timeout", "3s")
+    assert done.return_value is ExitStatus.FAILED and "node node-2" in done.stderr
+
+
 def test_names_are_hashed_where_that_is_asked_for(lab: FakeLab) -> None:
     run("dns", "--timeout", "3s", "--redact")
     options = [request.options for request in lab.requests.values()]

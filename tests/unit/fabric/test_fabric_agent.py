@@ -236,3 +236,36 @@ def test_of_a_namespaces_connections_those_that_carried_most_are_kept_and_the_re
     found = connections.connections(7)
     assert len(found.connections) == connections.MAX_CONNECTIONS == 500
     assert {c.sent for c in found.connections} == set(range(200, 700)) and found.left_out == 500
+
+
+def test_a_namespace_whose_connections_can_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> Any:
+        raise ValueError("x" * 10_000)
+
+    monkeypatch.setattr(report, "inside_path", unreadable)
+    paths = {"10.0.0.1": (7, "/proc/1/ns/net"), "10.0.0.2": (8, "/proc/2/ns/net")}
+    found = report.fabric_report("node-1", paths, tmp_path)
+    assert [text.partition(": ")[0] for text in found.unreadable] == [
+        "TCP connections of network namespace 7",
+        "TCP connections of network namespace 8",
+    ]
+    assert {len(text) for text in found.unreadable} == {200}
+    monkeypatch.setattr(report, "REPORT_S", -1.0)
+    found = report.fabric_report("node-1", paths, tmp_path)
+    assert (found.namespaces, found.unreadable) == ((), ("TCP connections of 2 network namespaces: no time left",))
+
+
+def test_a_kernel_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Silent:
+        def __init__(self, *_: object) -> None:
+            """It is never used."""
+
+        settimeout = staticmethod(waits.append)
+
+    monkeypatch.setattr(socket, "socket", Silent)
+    netlink.RdmaNetlink()
+    assert waits == [netlink._WAIT_S]

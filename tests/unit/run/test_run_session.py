@@ -133,8 +133,8 @@ def test_a_run_with_a_failed_node_does_not_end_as_if_nothing_were_wrong(tmp_path
     assert status(_with_failure(tmp_path / "b")) == ExitStatus.FAILED
 
 
-def test_failures_change_no_other_status() -> None:
-    assert [status.with_failures(True) for status in ExitStatus] == [2, 1, 2, 124, 130]
+def test_with_a_node_missing_neither_nothing_wrong_nor_nothing_seen_is_the_status() -> None:
+    assert [status.with_failures(True) for status in ExitStatus] == [2, 1, 2, 2, 130]
     assert [status.with_failures(False) for status in ExitStatus] == list(ExitStatus)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kubectl_genainet import bundle, stream, wire
+from kubectl_genainet.agent.always import metrics
 from kubectl_genainet.agent.exact import rules as exact
 from kubectl_genainet.agent.fabric import connections
 from kubectl_genainet.agent.node import inventory, namespace
@@ -83,5 +84,6 @@ def test_bounds_that_the_page_gives_once_hold_in_both_places() -> None:
     assert bundle._RATIO == ranges._RATIO == 100
     assert history.MAX_RANGE_NS == timeline.LONGEST_NS == when.LONGEST_S * 1e9
     assert jsonpath.MAX_TEMPLATE == gotemplate.MAX_TEMPLATE
+    assert f"at most {metrics.MAX_LABEL_SETS} label sets" in (ROOT / "docs/metrics.md").read_text()
     table = re.search(r"BPF_HASH\(filter, [^,]+, [^,]+, (\d+)\)", (ROOT / "probes/include/genainet.h").read_text())
     assert table is not None and int(table[1]) == limits.MAX_FILTER_KEYS
