@@ -141,7 +141,7 @@ LEFTOVER_PROXY_RULES = Diagnosis(
     Severity.WARNING,
     "rules of several modes, or in both variants of iptables",
     "Packets meet the older rules too, and may go to endpoints that are long gone.",
-    "`kube-proxy --cleanup` on the node removes them.",
+    "Remove those of the mode that is not used. `kube-proxy --cleanup` removes those in use as well: no Service works then.",
     _SERVICE,
 )
 NO_PROXY_RULES = Diagnosis(

@@ -9,15 +9,15 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.diagnoses.kube_proxy import LEFTOVER_PROXY_RULES, NODES_DISAGREE, PROXY_MODE_MISMATCH
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy
 from kubectl_genainet.model.kube import Service
+from kubectl_genainet.proxy.cleanup import cleanup
 from kubectl_genainet.proxy.drift.expected import Slices
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.shell import sh
 
 _MODE = re.compile(r"^mode:[ \t]*[\"']?(\w*)", re.M)
-_RESTART = (
-    "Restart kube-proxy on the node: it writes all rules anew and removes those of other modes only with --cleanup."
-)
+_RESTART = "Restart kube-proxy on the node: it writes all its rules anew."
+_VARIANT = "Remove those of the variant that kube-proxy does not write, on the node:"
 _DELETE = "kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector"
 
 
@@ -27,9 +27,12 @@ def modes_differ(snapshot: ClusterSnapshot, nodes: list[NodeRules]) -> Iterator[
         for mode, dumps in node.modes.items():
             variants = {d for d in dumps if d.endswith(("-legacy", "-nft"))}
             if {v.rpartition("-")[2] for v in variants} == {"legacy", "nft"}:
-                yield _leftover(node, f"{mode} rules in both iptables-legacy and iptables-nft", ", ".join(dumps))
+                what = f"{mode} rules in both iptables-legacy and iptables-nft"
+                either = " or ".join(cleanup((d,)) for d in sorted(variants))
+                yield _leftover(node, what, ", ".join(dumps), Remedy(f"{_VARIANT} {either}."))
         if len(node.modes) > 1:
-            yield _leftover(node, "rules of several kube-proxy modes", ", ".join(node.modes))
+            what = "rules of several kube-proxy modes"
+            yield _leftover(node, what, ", ".join(node.modes), _of_other_modes(node, configured))
         if configured and node.modes and configured not in node.modes:
             programmed = " and ".join(node.modes)
             yield PROXY_MODE_MISMATCH.finding(
@@ -45,12 +48,25 @@ def modes_differ(snapshot: ClusterSnapshot, nodes: list[NodeRules]) -> Iterator[
             )
 
 
-def _leftover(node: NodeRules, what: str, value: str) -> Finding:
+def _of_other_modes(node: NodeRules, configured: str) -> Remedy:
+    """Takes away the rules of all modes but the configured one, where that is among them; with what it shares a dump with
+    (iptables and ipvs), its own go too, and a new kube-proxy writes them."""
+    unused = sorted({d for mode, dumps in node.modes.items() if mode != configured for d in dumps})
+    text = "Remove the rules of the mode that is no longer used, on the node."
+    if configured not in node.modes:
+        return Remedy(text)
+    shared = not set(unused).isdisjoint(node.modes[configured])
+    restart = remedy(node.node).command if shared else ""
+    where = f"on node {sh(node.node)}" if node.node else ""
+    return Remedy(text, "\n".join(filter(None, (cleanup(unused, where), restart))))
+
+
+def _leftover(node: NodeRules, what: str, value: str, mend: Remedy) -> Finding:
     return LEFTOVER_PROXY_RULES.finding(
         f"{node.title} has {what}: packets meet the older ones too",
         (Evidence(f"found on the node: {value}", Certainty.OBSERVED, value=value, node=node.node),),
         ObjectRef("Node", node.node),
-        remedy=Remedy("Remove the rules of the mode that is no longer used, on the node.", "kube-proxy --cleanup"),
+        remedy=mend,
     )
 
 

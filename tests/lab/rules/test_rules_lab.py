@@ -25,6 +25,7 @@ from kubectl_genainet.lab.change import changing
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.spec import AddressFamily, LabSpec, ProxyMode
+from kubectl_genainet.proxy.cleanup import cleanup
 from tests.lab.labtest import RunningLab, broken, running
 
 SERVICE = "svc/my-llama-svc"
@@ -314,8 +315,9 @@ def test_rules_of_an_old_mode_are_found(by_iptables: RunningLab) -> None:
     try:
         answer = rules(lab, SERVICE, "-o", "json")
     finally:
-        lab.node_output("node-2", "nft", "delete", "table", "ip", "kube-proxy")
+        lab.node_output("node-2", "sh", "-c", cleanup(["nft ip"]))
     assert answer.status == 1
+    assert rules(lab, SERVICE).status == 0
     assert answer.findings() == {
         "leftover-proxy-rules": ["node node-2 has rules of several kube-proxy modes: packets meet the older ones too"]
     }
@@ -333,9 +335,11 @@ def test_rules_of_the_other_iptables_variant_are_found(by_iptables: RunningLab) 
     restore(lab, "node-3", saved, "iptables-legacy-restore")
     try:
         answer = rules(lab, SERVICE, "-o", "json")
+        lab.node_output("node-3", "sh", "-c", cleanup(["iptables-legacy"]))
+        after = rules(lab, SERVICE)
     finally:
         lab.node_output("node-3", "sh", "-c", "iptables-legacy -t nat -F; iptables-legacy -t nat -X")
-    assert answer.status == 1
+    assert (answer.status, after.status) == (1, 0)
     (title,) = answer.findings()["leftover-proxy-rules"]
     assert title.startswith("node node-3 has iptables rules in both iptables-legacy and iptables-nft")
 

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.predicates import kube_proxy
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.proxy.cleanup import cleanup
 from kubectl_genainet.proxy.services import proxy_modes
 
 
@@ -46,10 +47,18 @@ def kube_proxy_twice(cluster: Cluster) -> Problems:
             ),
             Remedy(
                 "Remove kube-proxy and its rules.",
-                command="kubectl -n kube-system delete daemonset kube-proxy\n"
-                "iptables-save | grep -v KUBE | iptables-restore   # on each node",
+                command=f"kubectl -n kube-system delete daemonset kube-proxy\n{_on_each_node(cluster)}",
             ),
         )
+
+
+# What kube-proxy writes in each mode.
+_DUMPS = {"nftables": ("nft ip", "nft ip6"), "ipvs": ("iptables", "ip6tables", "ipvs")}
+
+
+def _on_each_node(cluster: Cluster) -> str:
+    config = kube_proxy.configuration(cluster)
+    return cleanup(_DUMPS.get(config.mode if config else "", ("iptables", "ip6tables")), "on each node")
 
 
 @check(Area.EBPF, Severity.WARNING, needs=(Need.RULESETS, "DaemonSet", "ConfigMap"), applies=no_ebpf)
@@ -75,7 +84,7 @@ def kube_proxy_leftovers(cluster: Cluster) -> Problems:
                 (on_node(node, f"rules of the {mode} mode in {', '.join(dumps)}", mode, field=dumps[0]),),
                 Remedy(
                     "Remove them.",
-                    command=f"iptables-save | grep -v KUBE | iptables-restore   # on node {sh(node)}",
+                    command=cleanup(sorted({d for all_of in modes.values() for d in all_of}), f"on node {sh(node)}"),
                 ),
             )
 

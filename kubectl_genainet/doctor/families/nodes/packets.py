@@ -192,7 +192,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Forwarded packets need a rule that accepts them; Docker and host firewalls set this policy.",
-                        command=f"iptables -P FORWARD ACCEPT   # on node {sh(node)}",
+                        command=f"{dump.source} -P FORWARD ACCEPT   # on node {sh(node)}",
                     ),
                 )
 

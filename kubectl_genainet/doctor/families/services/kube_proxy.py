@@ -239,7 +239,7 @@ def ipvs_modules(cluster: Cluster) -> Problems:
                 Remedy(
                     "Load the modules, also at start (/etc/modules-load.d/).",
                     command=f"modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_sh nf_conntrack   # on node "
-                    f"{dump.node}",
+                    f"{sh(dump.node)}",
                 ),
             )
 
