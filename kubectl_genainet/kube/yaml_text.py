@@ -35,7 +35,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node, deep=True)
+            text = key_node.tag == "tag:yaml.org,2002:str"
+            key = key_node.value if text else self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float | bool):
                 if key in keys:
                     line = key_node.start_mark.line + 1
@@ -129,11 +130,15 @@ def problem_of(value: Any) -> str:
         depth += 1
         if depth > MAX_DEPTH:
             return _TOO_DEEP
-        strange = next((v for v in level if not isinstance(v, dict | list | str | int | float | None)), None)
+        others = [value for value in level if value.__class__ not in _PLAIN]
+        strange = next((v for v in others if not isinstance(v, dict | list | str | int | float)), None)
         if strange is not None:
             return f"a value that JSON does not have: {type(strange).__name__}"
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [inner for outer in others for inner in _inside(outer)]
     return ""
+
+
+_PLAIN = frozenset((str, int, bool, float, type(None)))
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -143,7 +148,8 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def _documents(source: str, text: str, warn: Warn) -> list[Any]:
-    _check_aliases(source, text)
+    if "*" in text:
+        _check_aliases(source, text)
     loader = _Loader(text, source, warn)
     try:
         documents = []

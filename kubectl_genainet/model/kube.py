@@ -21,12 +21,15 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 BUILT_HERE = "kustomize-VERSION"
 
 
+_PLAIN = frozenset((str, int, bool, float))
+
+
 def without_nulls(value: Any) -> Any:
     """A copy of a JSON value without its null members (API semantics: null is absent)."""
     if isinstance(value, dict):
-        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+        return {k: v if v.__class__ in _PLAIN else without_nulls(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):
-        return [without_nulls(v) for v in value if v is not None]
+        return [v if v.__class__ in _PLAIN else without_nulls(v) for v in value if v is not None]
     return value
 
 

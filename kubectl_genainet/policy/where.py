@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -31,30 +32,48 @@ class Where:
         return InputError(problem, source=self.obj.source, obj=str(self.obj.ref), field=self.field, hint=hint)
 
 
-def unknown_fields(raw: Any, shape: Any, field: str = "") -> list[str]:
-    """Paths in `raw` that `shape` has no field for: `shape` is a msgspec type (struct, dict, tuple of structs)."""
-    return _unknown(raw, _type_info(shape), field)
+def unknown_fields(raw: Any, shape: type[msgspec.Struct], field: str) -> list[str]:
+    """Paths in `raw` that `shape` has no field for."""
+    return list(_unknown(raw, _fields_of(shape), field))
+
+
+class _Nested(NamedTuple):
+    """The fields of the struct that a field holds, or of those in its list."""
+
+    in_list: bool
+    struct: type[msgspec.Struct]
 
 
 @cache
-def _type_info(shape: Any) -> Any:
-    return msgspec.inspect.type_info(shape)
+def _fields_of(struct: type[msgspec.Struct]) -> Mapping[str, _Nested | None]:
+    """The fields of a struct by the names that they have in an object."""
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {field.encode_name: _nested(field.type) for field in info.fields}
 
 
-def _unknown(raw: Any, info: Any, field: str) -> list[str]:
-    if isinstance(info, msgspec.inspect.UnionType):
-        structs = [t for t in info.types if isinstance(t, msgspec.inspect.StructType | msgspec.inspect.VarTupleType)]
-        return _unknown(raw, structs[0], field) if structs else []
-    if isinstance(info, msgspec.inspect.VarTupleType) and isinstance(raw, list):
-        return [path for i, item in enumerate(raw) for path in _unknown(item, info.item_type, f"{field}[{i}]")]
-    if isinstance(info, msgspec.inspect.StructType) and isinstance(raw, dict):
-        known = {f.encode_name: f.type for f in info.fields}
-        unknown: list[str] = []
-        for key, value in raw.items():
-            path = f"{field}.{key}" if field else str(key)
-            if key in known:
-                unknown += _unknown(value, known[key], path)
-            else:
-                unknown.append(path)
-        return unknown
-    return []
+def _nested(info: msgspec.inspect.Type, in_list: bool = False) -> _Nested | None:
+    match info:
+        case msgspec.inspect.UnionType(types=types):
+            return next(filter(None, (_nested(one, in_list) for one in types)), None)
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return _nested(item, in_list=True)
+        case msgspec.inspect.StructType(cls=struct):
+            return _Nested(in_list, struct)
+        case _:
+            return None
+
+
+def _unknown(raw: Any, known: Mapping[str, _Nested | None], field: str) -> Iterator[str]:
+    for key, value in raw.items() if isinstance(raw, dict) else ():
+        if key not in known:
+            yield f"{field}.{key}"
+            continue
+        nested = known[key]
+        if nested is None or not value:
+            continue
+        if not nested.in_list:
+            yield from _unknown(value, _fields_of(nested.struct), f"{field}.{key}")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from _unknown(item, _fields_of(nested.struct), f"{field}.{key}[{i}]")

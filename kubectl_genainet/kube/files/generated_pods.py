@@ -21,9 +21,9 @@ def pods_of_workloads(objects: Sequence[KubeObject], warn: Warn) -> Iterator[Kub
     owned = {(obj.namespace, owner.get("kind"), owner.get("name")) for obj in objects for owner in obj.owner_references}
     present = {(obj.namespace, obj.name) for obj in objects if obj.kind == "Pod"}
     names = {(obj.namespace, obj.kind, obj.name) for obj in objects}
-    by_kind: dict[str, tuple[KubeObject, ...]] = {}
+    by_kind: dict[str, list[KubeObject]] = {}
     for obj in objects:
-        by_kind[obj.kind] = (*by_kind.get(obj.kind, ()), obj)
+        by_kind.setdefault(obj.kind, []).append(obj)
     for obj in objects:
         if not makes_pods(obj) or (obj.namespace, obj.kind, obj.name) in owned:
             continue
@@ -35,7 +35,7 @@ def pods_of_workloads(objects: Sequence[KubeObject], warn: Warn) -> Iterator[Kub
                 yield pod
 
 
-def _pods_of(workload: KubeObject, others: Mapping[str, tuple[KubeObject, ...]], warn: Warn) -> Iterator[KubeObject]:
+def _pods_of(workload: KubeObject, others: Mapping[str, Sequence[KubeObject]], warn: Warn) -> Iterator[KubeObject]:
     templates = pod_templates(workload, others)
     if not templates:
         warn(f"{workload.source}: {workload.ref} has no pod template here: it stands for no pods")

@@ -8,7 +8,7 @@ those of kinds without a template are in `composed`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -270,7 +270,7 @@ def makes_pods(obj: KubeObject) -> bool:
     return (obj.group, obj.kind) in TEMPLATE_PLACES
 
 
-def pod_templates(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]] | None = None) -> list[PodTemplate]:
+def pod_templates(obj: KubeObject, others: Mapping[str, Sequence[KubeObject]] | None = None) -> list[PodTemplate]:
     """The pod templates of an object, in the order of its fields; none where its kind has none or they are not there.
 
     `others`, objects by kind, are searched for what the object refers to: a Rollout's Deployment, a TrainJob's runtime.
@@ -279,7 +279,7 @@ def pod_templates(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]] 
     return templates if templates or others is None else _referred(obj, others)
 
 
-def _referred(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]]) -> list[PodTemplate]:
+def _referred(obj: KubeObject, others: Mapping[str, Sequence[KubeObject]]) -> list[PodTemplate]:
     spec = _at(obj.raw, ("spec",)) or {}
     match obj.group, obj.kind:
         case "argoproj.io", "Rollout":

@@ -8,7 +8,6 @@ amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import msgspec
 
@@ -65,7 +64,7 @@ def _front(service: Service, backend: PolicyParty, address: str) -> PolicyParty:
         for name in (port.name, port.target_port)
         if isinstance(name, str) and name
     )
-    return replace(
+    return msgspec.structs.replace(
         backend,
         text=f"Service {service.metadata.namespace}/{service.metadata.name}",
         name="",

@@ -9,6 +9,8 @@ import msgspec
 
 from kubectl_genainet.policy.where import Where
 
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(r"\.".join([_OCTET] * 4))
 _IPV4_PREFIX = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})/(\d{1,2})")
 
 
@@ -24,10 +26,10 @@ class Address(msgspec.Struct, frozen=True):
 
 def address_of(text: str) -> Address | None:
     """The address that `text` spells, or None."""
-    parts = text.split(".")
-    if len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) < 4 and (p == "0" or p[0] != "0") for p in parts):
-        a, b, c, d = map(int, parts)
-        return Address(4, a << 24 | b << 16 | c << 8 | d) if max(a, b, c, d) < 256 else None
+    ipv4 = _IPV4.fullmatch(text)
+    if ipv4:
+        a, b, c, d = map(int, ipv4.groups())
+        return Address(4, a << 24 | b << 16 | c << 8 | d)
     try:
         parsed = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -65,6 +65,6 @@ def linkerd_mesh_default(snapshot: ClusterSnapshot) -> str:
 
 def linkerd_defaults(snapshot: ClusterSnapshot) -> frozenset[str]:
     """The defaults that objects set anywhere."""
-    pods = [pod.metadata.annotations.get(_LINKERD_DEFAULT, "") for pod in snapshot.pods]
-    namespaces = [obj.annotations.get(_LINKERD_DEFAULT, "") for obj in snapshot.of("Namespace", "")]
-    return frozenset((*pods, *namespaces, linkerd_mesh_default(snapshot)))
+    objects = (*snapshot.of("Pod", ""), *snapshot.of("Namespace", ""))
+    set_by_objects = (str(obj.annotations.get(_LINKERD_DEFAULT, "")) for obj in objects)
+    return frozenset((*set_by_objects, linkerd_mesh_default(snapshot)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -24,16 +25,14 @@ class PartyKind(Enum):
     OUTSIDE = "outside"  # an address that is no pod's and no node's, or a domain name
 
 
-@dataclass(frozen=True, slots=True)
-class NamedPort:
+class NamedPort(msgspec.Struct, frozen=True):
     name: str
     protocol: str
     port: int
     sidecar: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyParty:
+class PolicyParty(msgspec.Struct, frozen=True):
     """One end. `address` is None where it isn't known; `node` is the node it is or runs on (empty: not known).
 
     `namespace_known` is False where the Namespace object wasn't read: of its labels only the name's is known then.
@@ -43,8 +42,8 @@ class PolicyParty:
     text: str
     namespace: str = ""
     name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    namespace_labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     namespace_known: bool = True
     address: Address | None = None
     node: str = ""
@@ -125,9 +124,10 @@ class Parties:
 
     def of_pod(self, pod: Pod, ip: str = "", version: int = 0) -> PolicyParty:
         meta = pod.metadata
-        addresses = [a for a in map(address_of, (ip,) if ip else pod.ips) if a is not None]
-        if version:
-            addresses = [a for a in addresses if a.version == version]
+        own = [a for a in map(address_of, pod.ips) if a is not None]
+        address = next(
+            (a for a in ([address_of(ip)] if ip else own) if a is not None and version in (0, a.version)), None
+        )
         host = pod.spec.host_network
         host_ip = address_of(pod.status.host_ip) if pod.status.host_ip else None
         return PolicyParty(
@@ -138,12 +138,12 @@ class Parties:
             labels=meta.labels,
             namespace_labels=self._labels_of(meta.namespace),
             namespace_known=meta.namespace in self.snapshot.namespaces,
-            address=addresses[0] if addresses else (host_ip if host else None),
+            address=address if address is not None else host_ip if host else None,
             node=pod.spec.node_name,
             host_ip=host_ip,
             node_labels=self._node_labels.get(pod.spec.node_name),
             service_account=pod.spec.service_account_name or "default",
-            versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
+            versions=tuple(sorted({a.version for a in own})),
             mesh=mesh_level(pod, self._labels_of(meta.namespace)),
             linkerd=linkerd_default(pod, self._annotations.get(meta.namespace, {}), self._mesh_default),
             owned=bool(meta.owner_references),

@@ -6,7 +6,7 @@ admits is listed. One that isolates pods which were open is offered only where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,6 +20,7 @@ from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
     Effect,
+    Explanation,
     PolicyFamily,
     PolicyFlow,
     PolicyResult,
@@ -27,6 +28,7 @@ from kubectl_genainet.policy.model import (
 )
 from kubectl_genainet.policy.patches import calico, cilium
 from kubectl_genainet.policy.patches.labels import PodLabels, lasting_labels
+from kubectl_genainet.policy.patches.narrowest import narrowest
 from kubectl_genainet.policy.patches.origin import keeper_of
 from kubectl_genainet.policy.patches.proposal import (
     MOST_RULES,
@@ -105,7 +107,7 @@ class Patcher:
         """The patch for a denied flow, or None. Flows between alike pods have the same one."""
         key = self._classes(flow)
         if key is None:
-            return self._patch(flow)
+            return self._patch(flow, self._engine.explain(flow))
         if key not in self._alike:
             self._alike[key] = flow, self._as_for_replicas(flow)
         first, known = self._alike[key]
@@ -119,7 +121,7 @@ class Patcher:
         key = (*map(_lasting, self._engine.ends(flow)), flow.protocol, flow.port, explanation.verdict, stopped_by)
         patch = self._of_replicas.get(key)
         again = self._tried_again(patch, flow) if patch is not None else None
-        if again is None and (again := self._patch(flow)) is not None:
+        if again is None and (again := self._patch(flow, explanation)) is not None:
             self._of_replicas[key] = again
         return again
 
@@ -140,11 +142,11 @@ class Patcher:
         known = None not in ends and flow.source != flow.destination and not (flow.source.ip or flow.destination.ip)
         return (*ends, flow.protocol, flow.port) if known else None
 
-    def _patch(self, flow: PolicyFlow) -> Patch | None:
-        explanation = self._engine.explain(flow)
+    def _patch(self, flow: PolicyFlow, explanation: Explanation) -> Patch | None:
         if explanation.verdict is not PolicyVerdict.DENY or flow.protocol not in PROTOCOLS:
             return None
         source, destination = self._engine.ends(flow)
+        isolating = [{p.ref for p in explanation.direction(d).policies if p.isolates} for d in Direction]
         edits: list[list[PolicyChange]] = []
         news: list[list[PolicyChange]] = []
         for direction in Direction:
@@ -154,7 +156,7 @@ class Patcher:
             own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
             context = ProposalContext(self._engine, self._labels, flow, direction, own, peer)
             proposals = _Proposals(context, result)
-            edits.append(list(proposals.edits()))
+            edits.append(list(proposals.edits(set.intersection(*isolating))))
             news.append(list(proposals.new()))
         candidates = [self._best(flow, edits), self._best(flow, news)]
         if any(option is not None and not option.isolates for option in candidates):
@@ -207,7 +209,7 @@ class _Proposals:
         peer = context.peer
         self._named = peer.address is not None or peer.kind is PartyKind.POD
 
-    def edits(self) -> Iterator[PolicyChange]:
+    def edits(self, of_both_sides: Collection[ObjectRef]) -> Iterator[PolicyChange]:
         if self.denied_by is not None:
             yield from self._before_denying_rule(self.denied_by)
             return
@@ -217,6 +219,7 @@ class _Proposals:
         families = (PolicyFamily.CILIUM,) if only_cilium else (PolicyFamily.NETWORK_POLICY, PolicyFamily.CILIUM)
         mine = [p for p in self.isolating if p.family in families]
         mine.sort(key=lambda p: (p.effect is not Effect.PORTS_NOT_MATCHED, _breadth(self.engine, p.ref)))
+        alike: list[PolicyChange] = []
         for result in mine[:_MOST_EDITED]:
             obj = self._object(result)
             if obj is None:
@@ -228,7 +231,8 @@ class _Proposals:
                 continue
             if result.effect is Effect.PORTS_NOT_MATCHED and result.rule is not None:
                 yield from self._port_added(obj, result.rule)
-            yield self._rule_added(obj)
+            alike.append(self._rule_added(obj))
+        yield from narrowest(self.engine, alike, of_both_sides)
         if not mine and not only_cilium:
             yield from self._rule_at_the_end()
 

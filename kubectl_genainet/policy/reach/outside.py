@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
 
 import msgspec
@@ -84,7 +83,7 @@ class BeyondJudge:
         namespace, name = group.pods[0]
         own = self._engine.parties.of(PolicyEndpoint(namespace, name))
         if not own.node:
-            own = replace(own, node=_SOME_NODE)
+            own = msgspec.structs.replace(own, node=_SOME_NODE)
         into = self._given or group.ports
         for beyond in Beyond:
             if beyond is Beyond.DNS:

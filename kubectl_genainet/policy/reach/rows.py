@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
@@ -91,9 +91,10 @@ class MatrixRows:
         known = table.alike.get(direction)
         if known is None:
             known = table.alike[direction] = {}
-            for index in range(len(self.classes.classes)):
+            side = self._egress if direction is Direction.EGRESS else self._ingress
+            for index, members in side.groups:
                 row = self.row(index, direction, protocol, port)
-                known[row] = known.get(row, 0) | 1 << index
+                known[row] = known.get(row, 0) | members
         return known
 
     def treated_alike(self, index: int, direction: Direction) -> object:
@@ -166,13 +167,7 @@ class MatrixRows:
         if not plan.tiers:
             return self.classes.all, 0
         own = self.classes.classes[index].party
-        shared = (
-            plan.number,
-            protocol,
-            self.port_key(port),
-            own.ports if side.direction is Direction.INGRESS else (),
-            own.text if plan.looks_at_own else "",
-        )
+        shared = (side.treats_alike(index), protocol, self.port_key(port))
         known = side.shared.get(shared)
         if known is None:
             matcher = self._matcher(own, side.direction, protocol, port)
@@ -238,6 +233,7 @@ class _Side:
         self.direction = direction
         self._classes, self._in_tiers = classes, in_tiers
         self.shared: dict[object, tuple[int, int]] = {}
+        self._groups: list[tuple[int, int]] | None = None
         selected: list[list[int]] = [[] for _ in classes.classes]
         choices: list[Selected] = []
         for policy in policies:
@@ -262,6 +258,22 @@ class _Side:
             self.plans.append(plan)
         self._numbers = len(plans)
 
+    def treats_alike(self, index: int) -> object:
+        """The same for classes that have the same rows."""
+        plan, own = self.plans[index], self._classes.classes[index].party
+        ports = own.ports if self.direction is Direction.INGRESS and plan.tiers else ()
+        return plan.number, ports, own.text if plan.looks_at_own else ""
+
+    @property
+    def groups(self) -> Collection[tuple[int, int]]:
+        """The first of the classes that have the same rows, and all of these; made when first needed."""
+        if self._groups is None:
+            groups: dict[object, tuple[int, list[int]]] = {}
+            for index in range(len(self.plans)):
+                groups.setdefault(self.treats_alike(index), (index, []))[1].append(index)
+            self._groups = [(first, bits_at(indices)) for first, indices in groups.values()]
+        return self._groups
+
     def isolated(self, indices: Iterable[int]) -> int:
         """Those of some classes that a policy isolates."""
         isolated_pods = 0
@@ -277,6 +289,7 @@ class _Side:
         side = copy.copy(self)
         side.shared = self.shared.copy() if keep else {}
         side.plans = self.plans.copy()
+        side._groups = None
         gone = {id(policy) for policy in removed}
         choices, touched = [], 0
         for policy in (*removed, *added):
@@ -313,6 +326,16 @@ def bits(mask: int) -> Iterator[int]:
     while position >= 0:
         yield position
         position = text.find("1", position + 1)
+
+
+def bits_at(positions: Sequence[int]) -> int:
+    """The set with these bits; positions in their order."""
+    if not positions:
+        return 0
+    octets = bytearray(positions[-1] // 8 + 1)
+    for position in positions:
+        octets[position // 8] |= 1 << position % 8
+    return int.from_bytes(octets, "little")
 
 
 def looks_at_own(policy: Policy, direction: Direction) -> bool:

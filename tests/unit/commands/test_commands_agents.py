@@ -6,6 +6,8 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,7 +17,8 @@ from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.kube.agents.base import AGENT, NAMESPACE, VERSION_LABEL
 from kubectl_genainet.model.events import Hello
-from tests.unit.commands.fake_api import VERSION, FakeApi, fake_api
+from kubectl_genainet.run.fleet.status import lab_fleet
+from tests.unit.commands.fake_api import VERSION, FakeApi, Object, fake_api
 from tests.unit.commands.live_output import saying
 
 DAEMONSET = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{AGENT}"
@@ -192,6 +195,33 @@ def test_deploy_says_that_agents_run_in_another_namespace(cluster: Cluster) -> N
     assert f"daemonset older/{AGENT} kept\n" in said.stdout
     assert "agents of version 0.0.1 run in namespace older too" in said.stderr
     assert "`kubectl genainet undeploy -n older` removes them" in said.stderr
+
+
+def test_deploy_goes_on_where_the_user_may_not_look_into_other_namespaces(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = cluster.api.answer
+
+    def answering_no(method: str, path: str, *rest: Any) -> tuple[int, Object]:
+        return (403, {"message": "no"}) if path == "/apis/apps/v1/daemonsets" else answer(method, path, *rest)
+
+    monkeypatch.setattr(cluster.api, "answer", answering_no)
+    assert cluster.deploy().exception is None
+
+
+def test_a_labs_agents_are_told_as_those_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent() -> socket.socket:
+        raise OSError("no such file")
+
+    dials = {"node-1": answering("node-1", "0.0.1"), "node-2": silent}
+    agents = SimpleNamespace(dials=dials)
+    monkeypatch.setattr("kubectl_genainet.run.sources.lab.LabSource", lambda _: SimpleNamespace(agents=lambda: agents))
+    found = lab_fleet("default")
+    assert [(row.node, row.state, row.version) for row in found.nodes] == [
+        ("node-1", "ready", "0.0.1"),
+        ("node-2", "silent", ""),
+    ]
+    assert found.warnings == (f"agents of version 0.0.1 run, this client is {__version__}: make the lab anew",)
 
 
 def test_status_without_agents_is_an_error_that_names_deploy(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -129,16 +130,19 @@ def test_a_segment_that_the_disk_can_not_give_back_costs_itself_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = recorded(tmp_path)
-    bad, read_bytes = segments(tmp_path)[0].path, Path.read_bytes
+    bad, read_bytes, number = segments(tmp_path)[0].path, Path.read_bytes, errno.EIO
 
     def reading(path: Path) -> bytes:
         if path == bad:
-            raise OSError(errno.EIO, "Input/output error")
+            raise OSError(number, os.strerror(number))
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", reading)
     assert [gap.why for gap in gaps(told(recording, 0, 30))] == [read.DAMAGED]
     assert len(facts(told(recording, 0, 30))) == 5
+    number = errno.EACCES  # not lost: who asks may not read it
+    with pytest.raises(PermissionError):
+        told(recording, 0, 30)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
