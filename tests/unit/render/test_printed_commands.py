@@ -59,7 +59,7 @@ OWN = {
     "commands/rules.py": ("self.exact",),
     "proxy/services.py": ("table.family_name",),
     "run/diagnose/next_steps.py": ("named",),
-    "trace/symptoms.py": ("protocol.lower()",),
+    "trace/entries.py": ("protocol.lower()",),
     "why/explain.py": ("invalid",),
     "why/netfilter.py": ("grown",),
     "why/remedies.py": ("protocol",),
