@@ -11,6 +11,7 @@ import http.client
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -243,6 +244,7 @@ class Streams:
         make_room(len(dials))
         self._dials, self._token = dials, token
         self._waiting = WaitingRecords(WAITING_RECORDS, WAITING_BYTES)
+        self._line: deque[Event] = deque()  # the rest of the one that is being read
         self._closing = threading.Event()
         self._finishing = threading.Event()
         self._open: dict[str, AgentConnection] = {}
@@ -283,7 +285,7 @@ class Streams:
                 connection.close()
         except GenainetError as error:
             if not self._closing.is_set():
-                self._put(AgentFailed(node=node, message=error.message, hint=error.hint))
+                self._put((AgentFailed(node=node, message=error.message, hint=error.hint),))
         finally:
             self._ready(node)
             self._unfinished.discard(node)
@@ -304,29 +306,30 @@ class Streams:
             ended = ended or isinstance(event, Bye | AgentFailed)
             if isinstance(event, Bye):
                 early = event.why_early(asked=self._finishing.is_set() or self._closing.is_set())
-            size = len(line)
-            for record in wire.expand(event):
-                self._put(record, size)
-                size = 0  # it is counted once
+            self._put(tuple(wire.expand(event)), len(line))
         if not ended:
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
         if early:
             raise GenainetError(f"{early}: what happened on node {node} from then on is not known")
 
-    def _put(self, event: Event | None, size: int = 0) -> None:
-        self._waiting.put(event, size, self._closing.is_set)
+    def _put(self, events: tuple[Event, ...] | None, size: int = 0) -> None:
+        self._waiting.put(events, size, self._closing.is_set)
 
     def poll(self, timeout_s: float) -> Event | None:
         """The next record, or None after the time or at the end (see `done`)."""
+        if self._line:
+            return self._line.popleft()
         deadline = time.monotonic() + timeout_s
         while self._running:
             try:
-                event = self._waiting.get(deadline - time.monotonic())
+                events = self._waiting.get(deadline - time.monotonic())
             except TimeoutError:
                 return None
-            if event is not None:
-                return event
-            self._running -= 1
+            if events is None:
+                self._running -= 1
+            elif events:
+                self._line.extend(events)
+                return self._line.popleft()
         return None
 
     @property

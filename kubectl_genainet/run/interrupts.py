@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -37,14 +35,33 @@ class Interrupts:
             raise KeyboardInterrupt
         self._came = True
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Held:
         """Ctrl-C waits for the end of the block; a second one does not."""
+        return Held(self)
+
+    def hold(self) -> None:
         self._held += 1
-        try:
-            yield
-        finally:
-            self._held -= 1
-        if self._came and not self._held:
+
+    def release(self, *, raising: bool) -> None:
+        """The end of a block; `raising`: by an exception, which Ctrl-C does not replace."""
+        self._held -= 1
+        if self._came and not self._held and not raising:
             self._came = False
             raise KeyboardInterrupt
+
+
+class Held:
+    """Not a generator's context manager: it is entered twice for each record."""
+
+    __slots__ = ("_interrupts",)
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts.hold()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupts.release(raising=kind is not None)

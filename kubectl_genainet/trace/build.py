@@ -22,6 +22,7 @@ from kubectl_genainet.model.results.path import (
     Party,
     Verdict,
 )
+from kubectl_genainet.trace.entries import untranslated
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, Fate, fate_of
 from kubectl_genainet.trace.hops import (
@@ -115,9 +116,11 @@ class PathBuilder:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
-        return self._with_its_stream(path, connection, fate, around)
+        return self._with_what_is_found(path, connection, fate, around, original)
 
-    def _with_its_stream(self, path: PacketPath, connection: Connection, fate: Fate, around: Around) -> PacketPath:
+    def _with_what_is_found(
+        self, path: PacketPath, connection: Connection, fate: Fate, around: Around, original: FiveTuple
+    ) -> PacketPath:
         """The path with the way back, what its stream and its HTTP heads were, and what is found in all that."""
         stream = stream_of(connection, around)
         http = http_of(connection.heads, stream, self._watches.wall_clock)
@@ -129,8 +132,11 @@ class PathBuilder:
             drop_direction=fate.drop.direction.value if fate.drop else "",
             http=http,
         )
-        findings = (*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns))
-        return msgspec.structs.replace(path, findings=findings)
+        findings = [*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns)]
+        first_packets = fate.drop if fate.drop is not None and fate.drop.first_packet else None
+        if (kept := untranslated(path, original, first_packets, self._context.rulesets)) is not None:
+            findings.insert(0, kept)
+        return msgspec.structs.replace(path, findings=tuple(findings))
 
     def _in_order(self, connection: Connection, sightings: list[PacketSeen]) -> list[PacketSeen]:
         client = next(iter(connection.tuples), None)

@@ -145,6 +145,8 @@ class PathCorrelator:
         self._open.remove(other)
         if into.reported:
             self.connections.index.reported(into)
+        else:
+            self._open.add(into)
 
     def _let_go(self, connection: Connection) -> None:
         """Its end will be taken for another connection's: what it would be told as is not known."""

@@ -18,19 +18,18 @@ from kubectl_genainet.model.diagnoses.connections import (
     STOPPED_ARRIVING,
     UNANSWERED,
 )
-from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
 from kubectl_genainet.model.diagnoses.sockets import (
     LISTEN_OVERFLOW,
     SYN_QUEUE_FULL,
 )
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, counted
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, counted
 from kubectl_genainet.model.node import ICMP_LIMITS
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
-from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.shell import sh
+from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Verdict
+from kubectl_genainet.trace.entries import stale_entry
 from kubectl_genainet.trace.fate import Around
 from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
 from kubectl_genainet.trace.resets import reset, sent_after_close
@@ -166,7 +165,7 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
     if path.nat.mode == BY_ENTRY:
-        return _stale_entry(path, service, backend, ref)
+        return stale_entry(path, service, backend, ref)
     sender = f"{path.nat.endpoint_chain or 'a rule'}{_of_node(path)}"
     if path.nat.certainty is Certainty.UNKNOWN:
         sender = "a rule or an entry of the connection table, which one is not known,"
@@ -183,26 +182,6 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
 def _of_node(path: PacketPath) -> str:
     """ " of node-1", which translated the packet."""
     return f" of {path.hops[path.nat.hop or 0].node}" if path.nat is not None and path.hops else ""
-
-
-def _stale_entry(path: PacketPath, service: ServiceRef, backend: Party, ref: ObjectRef) -> Finding:
-    """No rule sends the packets there, so an entry does that was made before: the kernel asks it first."""
-    client, protocol = path.flow.client, path.flow.protocol.value
-    where = f"node {_of_node(path).removeprefix(' of ')}" if path.hops else "its node"
-    to = address_text(backend.ip, backend.port)
-    command = f"conntrack -D -p {protocol.lower()} --orig-src {sh(client.ip)} --orig-dst {sh(service.ip)}"
-    command += f" --orig-port-dst {service.port}"
-    command += f" --orig-port-src {client.port}" if client.port else ""
-    return STALE_CONNECTION.finding(
-        f"an entry in the connection table of {where} sends {service.name} to {to}, which is no endpoint of it; no rule does",
-        (
-            Evidence(f"the packet was translated to {to}", Certainty.OBSERVED),
-            Evidence(f"the rules of {where} send new connections elsewhere", Certainty.DERIVED),
-            Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),
-        ),
-        object=ref,
-        remedy=Remedy(f"Delete the entry on {where}: the next packet meets the rules.", command=command),
-    )
 
 
 def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:

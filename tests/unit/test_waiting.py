@@ -24,15 +24,15 @@ def refuses(waiting: WaitingRecords, size: int) -> bool:
         asked.append(None)
         return True
 
-    waiting.put(RECORD, size, gives_up)
+    waiting.put([RECORD], size, gives_up)
     return bool(asked)
 
 
 def test_records_come_out_in_order_and_their_ends_with_them() -> None:
     waiting = WaitingRecords(10, 1000)
-    waiting.put(RECORD, 10, never)
+    waiting.put([RECORD], 10, never)
     waiting.put(None, 0, never)
-    assert [waiting.get(0), waiting.get(0)] == [RECORD, None]
+    assert [waiting.get(0), waiting.get(0)] == [[RECORD], None]
     with pytest.raises(TimeoutError):
         waiting.get(0.01)
 
@@ -53,14 +53,23 @@ def test_what_waits_alone_may_be_larger_than_the_bound() -> None:
     assert not refuses(waiting, 5000)
     assert refuses(waiting, 1)
     waiting.put(None, 0, never)  # an end never waits
-    assert waiting.get(0) == RECORD
+    assert waiting.get(0) == [RECORD]
 
 
 def test_a_writer_goes_on_when_the_reader_has_made_room() -> None:
     waiting = WaitingRecords(1, 1000)
-    waiting.put(RECORD, 1, never)
-    writer = threading.Thread(target=waiting.put, args=(RECORD, 1, never))
+    waiting.put([RECORD], 1, never)
+    writer = threading.Thread(target=waiting.put, args=([RECORD], 1, never))
     writer.start()
-    assert waiting.get(5) == RECORD
-    assert waiting.get(5) == RECORD
+    assert waiting.get(5) == [RECORD]
+    assert waiting.get(5) == [RECORD]
     writer.join()
+
+
+def test_each_record_of_a_line_counts() -> None:
+    waiting = WaitingRecords(3, 1000)
+    waiting.put([RECORD, RECORD], 10, never)
+    assert not refuses(waiting, 10)
+    assert refuses(waiting, 10)
+    assert waiting.get(0) == [RECORD, RECORD]
+    assert not refuses(waiting, 10) and not refuses(waiting, 10) and refuses(waiting, 10)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.raw import items, text
-from kubectl_genainet.doctor.objects.recognise import BATCH, Recognised, container_stack
+from kubectl_genainet.doctor.objects.recognise import ACCELERATORS, BATCH, Recognised, container_stack
 from kubectl_genainet.doctor.objects.stacks import Role, stack_named
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.model.finding import Certainty
@@ -154,7 +154,21 @@ def _answers_at_once(workload: Workload) -> bool:
         )
         if _ONE_ANSWER.search(" ".join(model_names).lower()):
             return True
-    return _ONE_ANSWER.search(workload.name.lower()) is not None
+    return _ONE_ANSWER.search(workload.name.lower()) is not None or _of_unknown_kind(workload)
+
+
+def _of_unknown_kind(workload: Workload) -> bool:
+    """Whether an InferenceService runs an image of the user's own on CPUs: KServe serves classic models in this way too."""
+    return (
+        workload.ref.kind == "InferenceService"
+        and bool(workload.containers)
+        and not any(
+            text(c.raw, "modelFormat", "name")
+            or container_stack(c)
+            or any(r.startswith(ACCELERATORS) for r in c.requests)
+            for c in workload.containers
+        )
+    )
 
 
 def _is_told_of_a_model(workload: Workload) -> bool:

@@ -106,7 +106,7 @@ BATCH = (
     "TrainJob",
     "RayJob",
 )
-_ACCELERATORS = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS, EFA_RESOURCE)
+ACCELERATORS = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS, EFA_RESOURCE)
 _SERVING_PORTS = frozenset({80, 3000, 5000, 8000, 8001, 8080, 8081, 8443, 8888, 9000, 11434, 23333, 30000})
 
 
@@ -193,7 +193,7 @@ def _devices(workload: Workload) -> list[str]:
         f"{name} {value}"
         for c in workload.containers
         for name, value in c.requests.items()
-        if name.startswith(_ACCELERATORS)
+        if name.startswith(ACCELERATORS)
     ]
 
 

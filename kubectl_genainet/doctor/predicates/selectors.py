@@ -31,6 +31,7 @@ _ALIKE = 0.8
 _LONG = 4  # letters of a word in which one may be wrong
 _WORDS = re.compile(r"[-._/]")
 _DIGITS = re.compile(r"[0-9]+")
+_KIND = re.compile(r"-(service|svc)$")  # what some add to the name of a Service
 
 
 def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
@@ -106,8 +107,10 @@ def _ratio(name: str, other: str) -> float:
 
 
 def alike(name: str, names: Iterable[str]) -> str:
-    """The name among some that one was probably written for; empty where none is near."""
-    return next((n for n in names if _alike(name, n)), "")
+    """The name among some that one was probably written for; empty where none is near. "llm-service" is one for "llm"."""
+    some, plain = tuple(names), _KIND.sub("", name)
+    slips = (n for n in some if _alike(name, n))
+    return next(slips, "") or next((n for n in some if n != name and _KIND.sub("", n) == plain), "")
 
 
 def service_names(cluster: Cluster, namespace: str) -> list[str]:

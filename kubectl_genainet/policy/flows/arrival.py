@@ -17,6 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.flows.link_local import WHY, as_its_nodes, may_be_its_nodes
 from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
 from kubectl_genainet.policy.flows.secondary import why_beside_policies
@@ -75,13 +76,15 @@ def explain_arriving(
         return _through_a_node(engine, flow, target)
     if target is not None and flow.source.name and flow.port == 53 and is_cluster_dns(target):
         cache = node_local_dns(snapshot)
-        if cache is not None:
+        if cache is not None and not _redirect(snapshot, flow, service):
             return to_node_local_dns(engine, flow, *cache)
     if target is not None and engine.enforcer.service_addresses:
         return _by_service_address(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
         return _redirected(engine, flow, redirect)
+    if may_be_its_nodes(engine, flow):
+        return _combined(flow, [engine.explain(flow), as_its_nodes(engine, flow)], WHY)
     if _through_overlay(engine, flow):
         return _from_a_tunnel(engine, flow)
     if _into_ambient(engine, flow):
@@ -351,6 +354,8 @@ def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evid
     answers = f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service"
     if engine.enforcer.name is EnforcerName.CALICO:  # its policies apply to what a pod sends to its own node too
         return msgspec.structs.replace(to_cache, arrival=answers)
+    if engine.enforcer.name is EnforcerName.CILIUM:
+        return _combined(flow, [to_cache, as_its_nodes(engine, to_cache.flow)], f"{answers}; {WHY}")
     own_node = DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE)
     exempt = msgspec.structs.replace(to_cache, verdict=PolicyVerdict.ALLOW, egress=own_node)
     note = f"{answers}, and whether the pod's own node is exempt from its policies depends on the enforcer"

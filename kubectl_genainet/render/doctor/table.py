@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.report import CheckOutcome, Report
 from kubectl_genainet.model.finding import Finding, NotChecked, Severity
+from kubectl_genainet.render.paragraphs import command_lines
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, printable
 
@@ -108,11 +109,19 @@ def _print_finding(console: Console, finding: Finding, *, wide: bool) -> None:
         _hanging(console, Text("→ "), Text(printable(finding.remedy.text)), 8)
         if finding.remedy.trial:
             _hanging(console, Text(), Text(f"({printable(finding.remedy.trial)})", style="dim"), 10)
-        _print_pasteable(console, finding.remedy.command)
+        _print_command(console, finding.remedy.command)
         if wide:
             _print_pasteable(console, finding.remedy.yaml)
         elif finding.remedy.yaml:
             _hanging(console, Text(), Text("(YAML to paste: -o wide)", style="dim"), 10)
+
+
+def _print_command(console: Console, command: str) -> None:
+    lines = command.splitlines()
+    if len(lines) == 1:
+        console.print(*command_lines(command, console.width, indent=10), sep="\n", soft_wrap=True)
+    else:
+        _print_pasteable(console, command)
 
 
 def _print_pasteable(console: Console, text: str) -> None:

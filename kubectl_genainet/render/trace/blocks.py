@@ -8,7 +8,7 @@ from rich.console import Group as Rows
 from rich.console import RenderableType
 from rich.text import Text
 
-from kubectl_genainet.model.finding import Certainty, Evidence, counted, listed
+from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, counted, listed
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Drop, PacketPath
@@ -109,15 +109,21 @@ def _cause(group: Group, width: int) -> Iterator[Text]:
     path, drop = group.example, group.example.drop
     for text in _reasons(drop, width) if drop is not None else ():
         yield from hanging(text, width, indent=2, hang=2)
-    if drop is not None and drop.remedy is not None:
-        yield from hanging(line(Text("do: ", style="green"), drop.remedy.text), width, indent=2, hang=4)
-        yield from command_lines(drop.remedy.command, width, indent=6)
+    if drop is not None:
+        yield from _remedy(drop.remedy, width, indent=2)
     for finding in path.findings:
         yield from hanging(line(Text("! ", style="bold yellow"), finding.title), width, indent=2, hang=2)
         for item in finding.evidence[:EVIDENCE]:
             yield from hanging(evidence(item), width, indent=4, hang=2)
         if elsewhere := group.elsewhere(finding):
             yield from hanging(line(f"the same in {listed(elsewhere)}"), width, indent=4, hang=2)
+        yield from _remedy(finding.remedy, width, indent=4)
+
+
+def _remedy(remedy: Remedy | None, width: int, *, indent: int) -> Iterator[Text]:
+    if remedy is not None:
+        yield from hanging(line(Text("do: ", style="green"), remedy.text), width, indent=indent, hang=4)
+        yield from command_lines(remedy.command, width, indent=indent + 4)
 
 
 def _reasons(drop: Drop, width: int) -> Iterator[Text]:

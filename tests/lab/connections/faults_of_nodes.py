@@ -8,6 +8,8 @@ import struct
 import threading
 import time
 
+import pytest
+
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.kube import Pod
 from tests.lab.connections.faultbench import Bench, Done, knock
@@ -180,3 +182,19 @@ def _datagrams(bench: Bench, who: Pod | str = "", port: int | None = None) -> so
     sock = bench.until_the_end.enter_context(bench.own_socket(who, socket.SOCK_DGRAM, port))
     sock.settimeout(5)
     return sock
+
+
+@fault
+def entry_before_the_rules(bench: Bench) -> Done:
+    """The client's port is that of a SYN which came to the Service's address while no rule took it."""
+    done, own = Done(), next(bench.own_ports)
+    service = bench.lab.service("my-llama-svc").cluster_ips[0]
+    entry = f"-p tcp -s {bench.client.ips[0]} -d {service} --sport {own} --dport 80".split()
+    bench.run("node-1", "conntrack", "-I", *entry, "--state", "SYN_SENT", "-t", "120")
+    with bench.own_socket(port=own) as sock:
+        sock.settimeout(1.5)
+        with pytest.raises((TimeoutError, OSError)):
+            sock.connect((service, 80))
+    done.got[own] = "nothing"
+    done.counted = len(bench.run("node-1", "conntrack", "-L", *entry).splitlines())
+    return done

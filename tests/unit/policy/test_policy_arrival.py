@@ -234,6 +234,7 @@ def test_calico_judges_the_way_to_the_nodes_dns_cache() -> None:
         (to_dns, "calico", "deny"),
         (to_cache, "calico", "allow"),
         (to_dns, "unknown", "unknown"),
+        (to_cache, "cilium", "unknown"),
     ):
         policy = netpol("ai/out", policyTypes=["Egress"], egress=[rule])
         way = DnsWays(PolicyEngine(snapshot(*PODS, cache, policy), named_enforcer(name))).of(end("ai/rag"))

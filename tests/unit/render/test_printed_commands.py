@@ -51,6 +51,7 @@ OWN = {
     "drops/counters.py": ("counter", "number"),
     "kube/agents/forward.py": ("name",),
     "kube/files/charts.py": ("place",),
+    "proxy/cleanup.py": ("dump.removeprefix('nft ')",),
     "proxy/drift/connections.py": ("first", "to or target", "first.protocol.value.lower()", "first.dport"),
     "proxy/dumps/forms.py": ("_NFT_OBJECT",),
     "proxy/firewall/changes.py": ("verb", "opening.protocol", "to", "opening.port", "port", "place", "accepting"),
@@ -58,7 +59,7 @@ OWN = {
     "commands/rules.py": ("self.exact",),
     "proxy/services.py": ("table.family_name",),
     "run/diagnose/next_steps.py": ("named",),
-    "trace/symptoms.py": ("protocol.lower()",),
+    "trace/entries.py": ("protocol.lower()",),
     "why/explain.py": ("invalid",),
     "why/netfilter.py": ("grown",),
     "why/remedies.py": ("protocol",),
@@ -203,3 +204,18 @@ def test_commands_can_be_pasted_from_80_columns(verb: str, bundle: str, more: tu
     printed = re.findall(r"^ *(kubectl (?:.*\\\n)*.*)$", shown, re.MULTILINE)
     assert {shlex.join(shlex.split(command.replace("\\\n", " "))) for command in printed} == meant
     assert any("\\\n" in command for command in printed)
+
+
+def test_a_command_of_a_check_ends_its_lines_with_a_backslash_at_80_columns(tmp_path: Path) -> None:
+    port = {"name": "v", "image": "vllm/vllm-openai", "ports": [{"containerPort": 8000}]}
+    pod = {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [port]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llm", "namespace": "a-namespace-with-a-long-name"},
+        "spec": {"selector": {"matchLabels": {"app": "llm"}}, "template": pod},
+    }
+    (tmp_path / "llm.json").write_text(json.dumps(deployment))
+    arguments = ["doctor", "--manifests", str(tmp_path), "--only", "readiness-probe"]
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(cli, arguments).stdout
+    assert " patch deployment/llm \\\n" in shown

@@ -7,8 +7,8 @@ import re
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS
-from kubectl_genainet.doctor.objects.platform import Routing, container_env
-from kubectl_genainet.doctor.objects.raw import kubectl, number
+from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
+from kubectl_genainet.doctor.objects.raw import kubectl, number, sh, text
 from kubectl_genainet.doctor.predicates.calico_mtu import calico_mtu, change
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
@@ -36,7 +36,7 @@ def cni_overlay(cluster: Cluster) -> Problems:
             "pod traffic between nodes is encapsulated, by a CNI that is not known",
             ObjectRef("Node", tunnels[0].node),
             tuple(tunnels),
-            _native(""),
+            _native(cluster, ""),
             severity=Severity.INFO,
         )
     for cni in cluster.cnis:
@@ -47,7 +47,7 @@ def cni_overlay(cluster: Cluster) -> Problems:
             f"{cni.name} encapsulates pod traffic ({cni.encapsulation})",
             cni.evidence.object,
             tuple(evidence),
-            _native(cni.name),
+            _native(cluster, cni.name),
         )
 
 
@@ -66,12 +66,16 @@ def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
     return tunnels
 
 
-def _native(name: str) -> Remedy:
+def _native(cluster: Cluster, name: str) -> Remedy:
     if name.startswith("Cilium"):
+        config = config_map(cluster.snapshot, "cilium-config", "")
+        pool = text(config.raw, "data", "cluster-pool-ipv4-cidr") if config else ""
+        told = "" if pool else "; CIDR is the range of pod addresses"
         return Remedy(
-            "Where the network can route pod addresses, switch Cilium to native routing.",
+            "Where all nodes share a layer 2 network, switch Cilium to native routing with a route to each node. Where a router "
+            f"has the routes to pod addresses, leave out autoDirectNodeRoutes{told}.",
             command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set routingMode=native "
-            "--set autoDirectNodeRoutes=true",
+            f"--set ipv4NativeRoutingCIDR={sh(pool.split()[0]) if pool else 'CIDR'} --set autoDirectNodeRoutes=true",
         )
     if name == "Calico":
         return Remedy(

@@ -17,13 +17,20 @@ _ONE_EACH = (GCE, "tailscale.com/ts-ingress")
 _ALBS = (AWS, "eks.amazonaws.com/alb")
 
 
+_ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
+
+
 def _shared_address(cluster: Cluster, ingress: KubeObject) -> str:
     """What the Ingresses of one address have in common; empty for an Ingress that has an address to itself."""
     controller = controller_of(cluster, ingress)
     if controller in _ALBS:
         group = alb_group(cluster, ingress)
         return f"group {group}" if group else ""
-    return "" if controller in _ONE_EACH else f"class {ingress_class(ingress)[0]}"
+    if controller in _ONE_EACH:
+        return ""
+    return (
+        f"class {ingress_class(ingress)[0]} {','.join(sorted(ingress.annotations.get(_ENTRY_POINTS, '').split(',')))}"
+    )
 
 
 def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
@@ -43,8 +50,8 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
 
     Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
     canary without a main Ingress of the same host and path is reported. Controllers that give every Ingress an address of
-    its own (ALB without a group, GKE, Tailscale) are left out. In manifests that are not the whole cluster, Ingresses of
-    several folders may belong to several clusters.
+    its own (ALB without a group, GKE, Tailscale) are left out, and so are Ingresses of different entry points of Traefik.
+    In manifests that are not the whole cluster, Ingresses of several folders may belong to several clusters.
 
     Why: with many models under one host the controller takes the older Ingress and ignores the other without a
     word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.

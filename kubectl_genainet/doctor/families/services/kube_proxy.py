@@ -110,8 +110,11 @@ def kube_proxy_ready(cluster: Cluster) -> Problems:
         cni.daemonset.ref,
         (cni.evidence,),
         Remedy(
-            "Install kube-proxy, or switch on Cilium's replacement.",
-            command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set kubeProxyReplacement=true"
+            "Install kube-proxy, or switch on Cilium's replacement, with the API server's own HOST and PORT."
+            if cni.name.startswith("Cilium")
+            else "Install kube-proxy.",
+            command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set kubeProxyReplacement=true "
+            "--set k8sServiceHost=HOST --set k8sServicePort=PORT"
             if cni.name.startswith("Cilium")
             else "kubeadm init phase addon kube-proxy --kubeconfig /etc/kubernetes/admin.conf",
         ),

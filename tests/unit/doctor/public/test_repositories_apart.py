@@ -117,3 +117,43 @@ def test_libfabric_can_be_told_to_use_no_huge_pages(env: str, found: int) -> Non
     asked = "resources: {limits: {nvidia.com/gpu: 8, vpc.amazonaws.com/efa: 1}}"
     text = deployment("train", f"image: 'registry.test/a:1', env: {env}, {asked}")
     assert len(findings(text, "efa-hugepages")) == found
+
+
+@pytest.mark.parametrize(("second", "found"), [("websecure", 0), ("web", 1)])
+def test_traefiks_entry_points_are_ports_of_their_own(second: str, found: int) -> None:
+    def ingress(name: str, entry: str) -> str:
+        return f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: ml, annotations: {{traefik.ingress.kubernetes.io/router.entrypoints: {entry}}}}}
+spec:
+  rules:
+  - host: a.test
+    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {name}, port: {{number: 80}}}}}}}}]}}
+"""
+
+    assert len(findings(ingress("plain", "web") + ingress("tls", second), "ingress-path-conflict")) == found
+
+
+@pytest.mark.parametrize(
+    ("container", "found"),
+    [
+        ("image: 'acme/model-server:1'", 0),
+        ("image: 'acme/model-server:1', resources: {limits: {nvidia.com/gpu: 1}}", 1),
+        ("image: 'vllm/vllm-openai:v0.9'", 1),
+    ],
+)
+def test_an_inference_service_of_an_unknown_image_on_cpus_may_be_a_classic_model(container: str, found: int) -> None:
+    text = f"""
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: loans, namespace: ml}}
+spec: {{predictor: {{containers: [{{name: kserve-container, {container}}}]}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: loans, namespace: ml}}
+spec: {{hosts: [loans], http: [{{timeout: 10s, route: [{{destination: {{host: loans-predictor}}}}]}}]}}
+"""
+    assert len(findings(text, "mesh-stream-timeout")) == found

@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_genainet.doctor.changes import changes_something
 from kubectl_genainet.model.finding import Remedy
+from tests.unit.doctor.faults.cases import CASES
 from tests.unit.doctor.worlds.manifests import findings
 
 SERVED = """
@@ -114,6 +115,10 @@ def test_what_was_meant_is_put_in_place_and_heals(check: str, text: str, value: 
         ("iptables-legacy -t filter -vnL OUTPUT --line-numbers   # on node a", False),
         ("iptables -P FORWARD ACCEPT", True),
         ("iptables-save | grep -v KUBE | iptables-restore", True),
+        ("ip6tables-nft-save | grep -v KUBE- | ip6tables-nft-restore", True),
+        ("ip6tables-legacy -P FORWARD ACCEPT", True),
+        ("nft delete table ip kube-proxy   # on node a", True),
+        ("ipvsadm --clear\nip link delete kube-ipvs0", True),
         ("rdma -p statistic show", False),
         ("aws ec2 describe-subnets --output table", False),
         ("aws ec2 create-placement-group --group-name g", True),
@@ -122,3 +127,14 @@ def test_what_was_meant_is_put_in_place_and_heals(check: str, text: str, value: 
 )
 def test_a_command_of_another_program_that_only_shows_changes_nothing(command: str, changes: bool) -> None:
     assert changes_something(Remedy("", command)) is changes
+
+
+@pytest.mark.parametrize("pool", ["10.42.0.0/16", ""])
+def test_cilium_does_not_start_with_native_routing_and_no_range_of_pods(pool: str) -> None:
+    case = next(c for c in CASES if c.name == "cilium_tunnel")
+    world = case.base()
+    case.fault(world)
+    world.get("ConfigMap", "cilium-config", "kube-system")["data"]["cluster-pool-ipv4-cidr"] = pool
+    (remedy,) = [f.remedy for f in world.report().findings if f.check == case.check and f.remedy is not None]
+    assert f"--set routingMode=native --set ipv4NativeRoutingCIDR={pool or 'CIDR'} " in remedy.command
+    assert ("CIDR is the range of pod addresses" in remedy.text) is not pool.startswith("10.")

@@ -9,6 +9,7 @@ from tests.unit.policy.documented.calico import ALLOW, DENY, IN, calico
 from tests.unit.policy.policy_cluster import Raw, labels, namespace, netpol, pod
 
 METADATA = "169.254.169.254"
+POD_IDENTITY, NODE_DNS = "169.254.170.23", "169.254.20.10"
 _FROM_B = {"namespaceSelector": labels(**{NAME: "b"})}
 _OF_WEB: Raw = {"podSelector": labels(app="web"), "policyTypes": ["Egress"]}
 
@@ -62,6 +63,14 @@ _ROUTER = "policy-group.network.openshift.io/ingress"
 _FROM_ROUTERS = netpol("a/i", ingress=[{"from": [{"namespaceSelector": labels(**{_ROUTER: ""})}]}])
 _HOST_GROUP = namespace("openshift-host-network", **{_ROUTER: ""})
 
+_EVERY_ADDRESS = netpol("a/e", **_OF_WEB, egress=[to_block("0.0.0.0/0")])
+_EVERYBODY = netpol("a/e", **_OF_WEB, egress=[{}])
+_DENIED_PORT = cilium(
+    egressDeny=[{"toPorts": [{"ports": [{"port": "1025"}]}]}],
+    egress=[{"toPorts": [{"ports": [{"port": p, "protocol": "TCP"} for p in ("1025", "1026")]}]}],
+)
+_ALL_BUT_WORLD = cilium(egress=[{"toEntities": ["cluster"]}])
+
 KUBERNETES_REPORTS = [
     Documented("kube-router 1135: selectors, host network", "kube-router", (_HOST_ON_2, _TO_RGW), WEB, "b/rgw", "deny"),
     Documented("rke2 1227: a controller on its node", "calico", (_INGRESS_ON_1, _ONLY_B), "b/ingress", DB, "deny"),
@@ -82,6 +91,14 @@ CILIUM_REPORTS = [
     Documented("30572: a deny rule isolates", "cilium", (cilium(where="", **_NO_METADATA),), WEB, WORLD, "deny"),
     Documented("30572: unless it is told not to", "cilium", (_OPEN_DENY,), WEB, WORLD, "allow"),
     Documented("30572: it denies in any case", "cilium", (_OPEN_DENY,), WEB, METADATA, "deny"),
+    Documented("34387: the node's own link-local address", "cilium", (_EVERY_ADDRESS,), WEB, POD_IDENTITY, "unknown"),
+    Documented("34387: everybody is the node too", "cilium", (_EVERYBODY,), WEB, POD_IDENTITY, "allow"),
+    Documented("34387: closed to both", "cilium", (netpol("a/e", **_OF_WEB),), WEB, POD_IDENTITY, "deny"),
+    Documented("34387: the cloud's own is outside", "cilium", (_EVERY_ADDRESS,), WEB, METADATA, "allow"),
+    Documented("34387: others go by the address", "calico", (_EVERY_ADDRESS,), WEB, POD_IDENTITY, "allow"),
+    Documented("18644: or the world's", "cilium", (_ALL_BUT_WORLD,), WEB, NODE_DNS, "unknown"),
+    Documented("28136: denied before it is allowed", "cilium", (_DENIED_PORT,), WEB, WORLD, "deny", 1025),
+    Documented("28136: the other port is not", "cilium", (_DENIED_PORT,), WEB, WORLD, "allow", 1026),
     Documented("31060: lockdown, from outside", "cilium", (_LOCKDOWN,), WORLD, DB, "deny"),
     Documented("31060: lockdown, from pods", "cilium", (_LOCKDOWN,), CHAT, DB, "allow"),
     Documented(

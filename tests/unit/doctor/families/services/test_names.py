@@ -54,6 +54,18 @@ def test_another_short_word_is_another_name() -> None:
         assert bool(alike(one, [other])) == near
 
 
+def test_service_at_the_end_of_a_name_makes_no_other_name() -> None:
+    for one, other, near in (
+        ("ollama-service", "ollama", True),
+        ("ollama", "ollama-svc", True),
+        ("ollama-svc", "ollama-service", True),
+        ("ollama-headless", "ollama", False),
+        ("service-ollama", "ollama", False),
+    ):
+        assert bool(alike(one, [other])) == near
+    assert alike("llm-service", ["llm", "llm-servise"]) == "llm-servise"
+
+
 def test_of_an_object_given_twice_nothing_is_said_of_what_it_belongs_to(tmp_path: Path) -> None:
     service = SERVICE % ("coder-7b", "[{port: 80, targetPort: http}]")
     (tmp_path / "a.yaml").write_text(MODEL + service)
