@@ -70,7 +70,7 @@ class FakeProcess:
         return f"0::/kubepods/{int(self.pid):064x}\n"
 
     def read_in_root(self, path: str, limit: int) -> str:
-        return self.files.get(path, "")[:limit]
+        return self.files.get(path, "")[:limit] if self.pid.isdigit() else ""
 
 
 def test_of_a_containers_resolv_conf_the_fields_go_on_and_of_its_own_namespace(

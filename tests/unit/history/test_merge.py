@@ -204,7 +204,11 @@ def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_pa
     assert {o.raw["metadata"]["name"] for o in objects.snapshot.objects} == {"a-x", "old-x"}
 
 
-def test_an_answer_without_room_ends_before_the_first_block_that_has_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [1, served.BATCH])
+def test_an_answer_without_room_ends_before_the_first_block_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(served, "BATCH", batch)  # bytes that are read before they are sent
     recording = Recording(tmp_path)
     blocks = [recording.block(sightings(*(sighting(at) for at in (5 * n + 1, 5 * n + 2)))) for n in range(6)]
     sizes = [len(block) for block in blocks]
