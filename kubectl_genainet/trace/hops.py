@@ -33,9 +33,7 @@ def _next_node(
     by_node: Mapping[str, Sequence[PacketSeen]], last: PacketSeen | None, clocks: Clocks, client_node: str | None
 ) -> str:
     if last is None:
-        leaving = {seen[-1].flow: node for node, seen in by_node.items()}
-        starts = [n for n, seen in by_node.items() if leaving.get(seen[0].flow, n) == n]
-        candidates = [client_node] if client_node in by_node else starts or list(by_node)
+        candidates = [client_node] if client_node in by_node else _starts(by_node) or list(by_node)
     else:
         candidates = [n for n, seen in by_node.items() if seen[0].flow == last.flow] or list(by_node)
     reference = last.node if last is not None else next(iter(by_node))
@@ -46,6 +44,17 @@ def _next_node(
         return (0, first + offset.add_ns) if offset is not None else (1, first)
 
     return min((n for n in candidates if n is not None), key=when)
+
+
+def _starts(by_node: Mapping[str, Sequence[PacketSeen]]) -> list[str]:
+    """Where a packet may have begun: the nodes on which it was first seen to leave a namespace; where it came from outside, those
+    that got it as no other let it go. Several may have seen it with one tuple alone: then it is for the clocks to say."""
+    origins = [node for node, seen in by_node.items() if seen[0].point is Point.TX]
+
+    def sent(sender: str, receiver: str) -> bool:
+        return by_node[sender][-1].flow == by_node[receiver][0].flow
+
+    return origins or [n for n in by_node if not any(sent(m, n) and not sent(n, m) for m in by_node if m != n)]
 
 
 def hops_of(ordered: Sequence[PacketSeen], clocks: Clocks, identity: Identity) -> tuple[Hop, ...]:

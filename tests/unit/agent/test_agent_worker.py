@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,3 +166,31 @@ def test_what_can_not_be_read_is_said_once(run: Callable[..., list[Event]]) -> N
     missing = [event.detail for event in events if isinstance(event, Progress) and event.stage == "missing"]
     assert missing == ["unreadable: network namespace 7: EIO"]
     assert failures(events) == []
+
+
+@pytest.mark.parametrize(("probes", "says"), [(("packet",), ["exact rules: no nft here"]), ((), None)])
+def test_exact_tracing_that_fails_is_said_and_fails_the_session_where_nothing_else_was_asked_for(
+    probes: tuple[str, ...], says: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_reports(*_: object) -> Any:
+        return SimpleNamespace(run=_raising(GenainetError("no nft here")), runs=threading.Event())
+
+    monkeypatch.setattr(session, "ExactReports", no_reports)
+    missing, stop = list[str](), threading.Event()
+    stop.set()
+    running: Any = SimpleNamespace(
+        filters=(),
+        outbox=SimpleNamespace(put=None),
+        node="node-1",
+        inventory=SimpleNamespace(host_netns=""),
+        job=SimpleNamespace(session="abc", request=SimpleNamespace(probes=probes)),
+        stop=stop,
+        _missing=missing.append,
+        _thread=lambda action: action(),
+    )
+    if says is None:
+        with pytest.raises(GenainetError, match="no nft here"):
+            Session._start_exact(running)
+    else:
+        Session._start_exact(running)
+        assert missing == says

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -296,3 +297,25 @@ def test_a_time_ends_after_it_began() -> None:
 def test_every_tool_says_that_it_only_reads() -> None:
     listed = [server._listed(tool).annotations for tool in TOOLS.values()]
     assert all(note is not None and note.read_only_hint and not note.destructive_hint for note in listed)
+
+
+def test_a_signal_ends_the_workers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def receiver(*_: object) -> Iterator[Any]:
+        async def signals() -> AsyncIterator[int]:
+            yield signal.SIGTERM
+
+        yield signals()
+
+    def exiting(status: int) -> None:
+        raise InterruptedError(status)
+
+    killed: list[object] = []
+    monkeypatch.setattr(anyio, "open_signal_receiver", receiver)
+    monkeypatch.setattr(os, "_exit", exiting)
+    monkeypatch.setattr(server, "_kill", killed.append)
+    found: Any = GenainetServer(OFFLINE, Limits())
+    found._workers = {"first", "second"}
+    with pytest.raises(InterruptedError, match="143"):
+        anyio.run(found._end_on_signal)
+    assert set(killed) == {"first", "second"}

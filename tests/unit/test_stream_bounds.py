@@ -1,0 +1,55 @@
+"""What waits to be taken of the agents' streams is bounded, and so is the time for their rules."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kubectl_genainet import __version__, stream, wire
+from kubectl_genainet.model.events import Bye, Event, Hello, Tick
+from kubectl_genainet.stream import Streams
+
+HELLO = Hello(
+    node="node-1",
+    protocol=wire.PROTOCOL,
+    version=__version__,
+    kernel="6.18.0",
+    boot_id="b",
+    t_ns=0,
+    realtime_ns=0,
+    tier="kprobe",
+)
+BYE = Bye(node="node-1", emitted=0, sent=0, lost=0, reason="timeout")
+
+
+def test_records_wait_within_a_number_and_the_bytes_that_they_came_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[tuple[int, int]] = []
+    taken: list[tuple[Event | None, int]] = []
+
+    class Waiting:
+        def __init__(self, most: int, most_bytes: int) -> None:
+            bounds.append((most, most_bytes))
+
+        def put(self, record: Event | None, size: int, given_up: Any) -> None:
+            taken.append((record, size))
+
+    monkeypatch.setattr(stream, "WaitingRecords", Waiting)
+    lines = [wire.encode(event).strip() for event in (HELLO, Tick(node="node-1", t_ns=1), BYE)]
+    agent: Any = SimpleNamespace(node="node-1", decode=wire.decode)
+    Streams({}, {})._pump(agent, lines)
+    assert bounds == [(stream.WAITING_RECORDS, stream.WAITING_BYTES)]
+    assert [size for _, size in taken] == [len(line) for line in lines]
+
+
+def test_rules_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def ask_all(_: object, path: str, __: str, *, within_s: float) -> dict[str, Any]:
+        asked.append((path, within_s))
+        return {}
+
+    monkeypatch.setattr(stream, "ask_all", ask_all)
+    stream.rulesets({}, conntrack=True)
+    assert asked == [("/v1/rulesets?conntrack=1", stream.RULES_S)]
