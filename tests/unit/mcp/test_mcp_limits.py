@@ -319,3 +319,18 @@ def test_a_signal_ends_the_workers_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InterruptedError, match="143"):
         anyio.run(found._end_on_signal)
     assert set(killed) == {"first", "second"}
+
+
+def test_what_an_answer_could_not_hold_and_what_was_not_evaluated_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = SimpleNamespace(lost=("what was lost",))
+    collected = SimpleNamespace(paths=["a path"], summary=summary, warnings=(), for_target=None)
+    monkeypatch.setattr(tools, "TraceCollector", lambda: collected)
+    monkeypatch.setattr(tools, "trace", lambda *_: ExitStatus.OK)
+    assert tools._trace(NOTHING, given.TraceArguments(), NOTHING).records == ("a path", summary, "what was lost")
+    between = SimpleNamespace(engine=SimpleNamespace(enforcer=None), flows=(), all_admitted=True)
+    monkeypatch.setattr(tools, "FlowsBetween", lambda *_, **__: between)
+    monkeypatch.setattr(tools, "warn_of_unevaluated", lambda _, warn: warn("a policy was not evaluated"))
+    warned: list[str] = []
+    quiet: Any = SimpleNamespace(warn=warned.append)
+    tools._explain(NOTHING, given.ExplainArguments(client="a", destination="b"), quiet)
+    assert warned == ["a policy was not evaluated"]
