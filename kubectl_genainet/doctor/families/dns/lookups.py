@@ -16,23 +16,24 @@ from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 
 DEFAULT_NDOTS = 5
 WASTE_SHARE = 0.4
-CLUSTER_SEARCHES = 3  # NAMESPACE.svc.DOMAIN, svc.DOMAIN, DOMAIN
+_DOMAIN = "cluster.local"  # the kubelet's default; a cluster may have another
 
 
 def resolver(workload: Workload) -> tuple[int, int]:
-    """(ndots, search domains) of a pod's resolv.conf, as the kubelet writes it; without the node's own domains.
+    """(ndots, search domains) of a pod's resolv.conf, as the kubelet writes it: each once, and without the node's own.
 
     Source: pkg/kubelet/network/dns/dns.go, "getPodDNSType", "appendDNSConfig".
     """
     spec = workload.template.spec
     options = items(spec, "dnsConfig", "options")
     ndots_value = next((number(o, "value", default=1) for o in options if text(o, "name") == "ndots"), None)
-    own = len(strings(spec, "dnsConfig", "searches"))
+    own = {domain.rstrip(".").lower() for domain in strings(spec, "dnsConfig", "searches")}
     host_network = workload.template.host_network
     policy = text(spec, "dnsPolicy") or "ClusterFirst"
     if policy in ("None", "Default") or (host_network and policy == "ClusterFirst"):
-        return (1 if ndots_value is None else ndots_value), own
-    return (DEFAULT_NDOTS if ndots_value is None else ndots_value), CLUSTER_SEARCHES + own
+        return (1 if ndots_value is None else ndots_value), len(own)
+    own |= {f"{workload.namespace}.svc.{_DOMAIN}", f"svc.{_DOMAIN}", _DOMAIN}
+    return (DEFAULT_NDOTS if ndots_value is None else ndots_value), len(own)
 
 
 def _wasted(host: str, ndots: int, searches: int) -> int:

@@ -157,3 +157,16 @@ metadata: {{name: loans, namespace: ml}}
 spec: {{hosts: [loans], http: [{{timeout: 10s, route: [{{destination: {{host: loans-predictor}}}}]}}]}}
 """
     assert len(findings(text, "mesh-stream-timeout")) == found
+
+
+@pytest.mark.parametrize(
+    ("searches", "told"),
+    [("[]", "6 of 8"), ("[svc.cluster.local, ml.svc.cluster.local.]", "6 of 8"), ("[a.test]", "8 of 10")],
+)
+def test_a_search_domain_that_is_given_twice_is_asked_once(searches: str, told: str) -> None:
+    env = "image: 'vllm/vllm-openai:v0.9', env: [{name: BASE_URL, value: 'https://api.openai.com/v1'}]"
+    pods = deployment("llm", env).replace(
+        "spec: {containers", f"spec: {{dnsConfig: {{searches: {searches}}}, containers"
+    )
+    (found,) = findings(pods, "ndots")
+    assert found.title.startswith(f"{told} queries for api.openai.com")
