@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -167,6 +167,21 @@ def test_a_process_of_the_nodes_network_without_rights_keeps_nobody_from_tracing
             client.close()
         finally:
             attacker.kill()
+
+
+def test_the_log_is_as_before_while_a_rule_is_left_that_says_what_it_was(agent: LegacyAgent) -> None:
+    """An agent that is killed while it ends is made good by that rule's comment."""
+    before, seen = agent.backend(), list[tuple[int, str]]()
+
+    class Watched(ExactTracer):
+        def _delete_legacy(self, tool: str, rule: Sequence[str]) -> None:
+            seen.append((len(agent.rules()), agent.backend()))
+            super()._delete_legacy(tool, rule)
+
+    with Watched("node", FILTERS, netns=str(netns.RUN_NETNS / agent.row.router)):
+        assert agent.backend() == "nfnetlink_log" != before
+    assert [count for count, _ in seen] == [*range(2 * len(FILTERS), 0, -1)]
+    assert seen[-1] == (1, before)
 
 
 def test_who_may_not_administer_the_network_is_told_so_and_not_that_another_traces(agent: LegacyAgent) -> None:

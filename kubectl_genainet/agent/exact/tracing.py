@@ -212,7 +212,11 @@ class ExactTracer:
 
     def _start_legacy(self) -> None:
         before = log_backends(self.node)
-        self._undo.append(lambda: set_log_backends(self.node, before))
+
+        def restore() -> None:
+            set_log_backends(self.node, before)
+
+        self._undo.append(restore)
         set_log_backends(self.node, dict.fromkeys(before, "nfnetlink_log"))
         sock = self._listen(decode_log)
         try:
@@ -223,10 +227,12 @@ class ExactTracer:
                 hint="Another program on the node, ulogd for one, may read this group.",
             ) from None
         mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())} session={self.session}"
-        for rule in legacy_rules(self.filters, mark):
+        for number, rule in enumerate(legacy_rules(self.filters, mark)):
             tool, *specification = rule
             self._undo.append(lambda tool=tool, specification=specification: self._delete_legacy(tool, specification))  # type: ignore[misc]
             self.node.run(tool, "-t", "raw", "-I", *specification)
+            if not number:
+                self._undo.append(restore)  # before the last rule goes: after a kill its comment says what was before
 
     def _delete_legacy(self, tool: str, rule: Sequence[str]) -> None:
         self.node.run(tool, "-t", "raw", "-D", *rule)
