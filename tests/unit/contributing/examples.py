@@ -150,7 +150,7 @@ def example(protocol: Protocol) -> Finding | None:
         "from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Topic\n",
         behind="    UNANSWERED,\n)\n",
     ),
-    Edit("kubectl_genainet/trace/symptoms.py", ", Severity", behind="Certainty, Evidence, Finding, ObjectRef, Remedy"),
+    Edit("kubectl_genainet/trace/symptoms.py", ", Severity", behind="Certainty, Evidence, Finding, ObjectRef"),
     Edit(
         "tests/unit/trace/test_trace_example.py",
         '''"""The example diagnosis is reported of SCTP alone."""

@@ -69,13 +69,13 @@ def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
 def _native(cluster: Cluster, name: str) -> Remedy:
     if name.startswith("Cilium"):
         config = config_map(cluster.snapshot, "cilium-config", "")
-        pool = text(config.raw, "data", "cluster-pool-ipv4-cidr") if config else ""
-        told = "" if pool else "; CIDR is the range of pod addresses"
+        pools = text(config.raw, "data", "cluster-pool-ipv4-cidr").split() if config else []
+        told = "" if pools else "; CIDR is the range of pod addresses"
         return Remedy(
             "Where all nodes share a layer 2 network, switch Cilium to native routing with a route to each node. Where a router "
             f"has the routes to pod addresses, leave out autoDirectNodeRoutes{told}.",
             command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set routingMode=native "
-            f"--set ipv4NativeRoutingCIDR={sh(pool.split()[0]) if pool else 'CIDR'} --set autoDirectNodeRoutes=true",
+            f"--set ipv4NativeRoutingCIDR={sh(pools[0] if pools else 'CIDR')} --set autoDirectNodeRoutes=true",
         )
     if name == "Calico":
         return Remedy(
