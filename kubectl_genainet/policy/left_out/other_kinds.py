@@ -134,6 +134,8 @@ HARMLESS = frozenset(
     }
 )
 _SELECTS_PODS = ("podSelector", "subject", "endpointSelector", "appliedTo")
+# Of what these groups have, only policies select pods: a kind of theirs that is not known is a policy's, misspelt.
+_GROUPS_OF_POLICIES = frozenset({"networking.k8s.io", "policy.networking.k8s.io"})
 _RESTRICT = ("policy", "securitygroup", "firewall")  # ends of names of kinds that restrict the pods that they select
 
 
@@ -143,4 +145,5 @@ def looks_like_a_policy(obj: KubeObject) -> bool:
     if "networkpolicy" in kind or "egressfirewall" in kind:
         return True
     spec = obj.raw.get("spec")
-    return kind.endswith(_RESTRICT) and isinstance(spec, dict) and any(f in spec for f in _SELECTS_PODS)
+    restricts = kind.endswith(_RESTRICT) or obj.group in _GROUPS_OF_POLICIES
+    return restricts and isinstance(spec, dict) and any(f in spec for f in _SELECTS_PODS)

@@ -44,6 +44,8 @@ def other(version: str, kind: str, name: str, **spec: Any) -> Raw:
         other("networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy", "p", subject={"namespaces": {}}, egress=[{}]),
         other("example.org/v1", "EgressPolicy", "ai/p", podSelector=labels(app="rag"), egress=[]),
         other("networking.k8s.io/v1", "Networkpolicy", "ai/p", podSelector={}, policyTypes=["Egress"]),
+        other("networking.k8s.io/v1", "NetworkPolcy", "ai/p", podSelector={}, policyTypes=["Egress"]),
+        other("networking.k8s.io/v1", "Netpol", "ai/p", podSelector={}, policyTypes=["Egress"]),
         other("extensions/v1beta1", "NetworkPolicy", "ai/p", podSelector={}, policyTypes=["Egress"]),
     ],
 )
