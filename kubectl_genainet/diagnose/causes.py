@@ -116,27 +116,14 @@ class Gathering:
         for gathered in everything:
             gathered.folded = []
         kept: list[Gathered] = []
-        for gathered in everything:
+        for gathered in everything:  # roots come first, so a consequence finds the cause that it follows from
             owner = next((root for root in kept if _explains_or_folded(root, gathered)), None)
             if owner is None:
                 kept.append(gathered)
             else:
                 owner.folded.append(gathered)
-        kept = _with_later_roots(kept)
         kept.sort(key=lambda root: max(member.severity.rank for member in (root, *root.folded)) == Severity.INFO.rank)
         return tuple(_cause(g) for g in kept)  # what is no fault comes last
-
-
-def _with_later_roots(kept: list[Gathered]) -> list[Gathered]:
-    """The same, where a consequence that was felt more than its cause stands under it, and the cause in its place."""
-    for consequence in tuple(kept):
-        later = kept[kept.index(consequence) + 1 :]
-        root = next((root for root in later if _explains_or_folded(root, consequence)), None)
-        if root is not None:
-            root.folded += (consequence, *consequence.folded)
-            consequence.folded = []
-            kept = [root if other is consequence else other for other in kept if other is not root]
-    return kept
 
 
 def _explains_or_folded(root: Gathered, other: Gathered) -> bool:

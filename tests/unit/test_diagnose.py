@@ -58,17 +58,6 @@ def test_a_consequence_is_folded_under_the_cause_of_the_same_flow() -> None:
     ]
 
 
-def test_a_consequence_that_was_felt_more_than_its_cause_is_folded_all_the_same() -> None:
-    refused = felt("no-route", server="10.244.3.3", place="node node-3", count=10, unit="packets")
-    retransmits = felt("unanswered", server="10.244.3.3", place="node node-3")
-    sent_there = felt("stale-endpoint", server="10.244.3.3", place="Service default/llm-svc")
-    other = felt("nothing-listens", "another", client="default/other", server="default/db", count=5)
-    assert causes_of(refused, retransmits, sent_there, other) == [
-        ("stale-endpoint", ["no-route", "unanswered"]),
-        ("nothing-listens", []),
-    ]
-
-
 def test_what_a_client_feels_of_a_service_follows_from_a_fault_of_its_backend() -> None:
     """The client's socket knows the Service's address only: it was a second cause beside the full listen queue."""
     sent_again = felt("unacknowledged", server=f"{SERVICE.namespace}/{SERVICE.name}", place="default/ui-0")
