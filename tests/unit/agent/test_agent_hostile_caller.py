@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from kubectl_genainet.agent.serve.limits import checked_filters, checked_request
 from kubectl_genainet.agent.serve.server import AnyCaller, Authenticator, Server
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
+from tests.unit.agent.worker_programs import worker_that_is
 
 TOKEN = "t" * 64
 EVIL = "fe80::1%\nflush ruleset\n"
@@ -236,14 +236,7 @@ def test_each_session_is_two_lines_of_the_log(
         check=CheckRequest("10.0.0.1", "10.0.0.2", 80, path="/v1"),
     )
 
-    @contextlib.asynccontextmanager
-    async def silent(*_: object) -> AsyncIterator[asyncio.subprocess.Process]:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec("true", stdin=pipe, stdout=pipe)
-        yield process
-        await process.communicate()
-
-    monkeypatch.setattr(Server, "_worker", silent)
+    monkeypatch.setattr(Server, "_worker", worker_that_is("true"))
 
     async def talk(_: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         body = msgspec.json.encode(request)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ from kubectl_genainet.agent.serve.listening import serve_until_stopped
 from kubectl_genainet.agent.serve.server import AnyCaller, Authenticator, Running, Server
 from kubectl_genainet.agent.serve.slots import ConnectionSlots
 from kubectl_genainet.wire import FilterEntry, HistoryRequest, TraceRequest
+from tests.unit.agent.worker_programs import worker_that_is
 
 REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80, "TCP"),))
 NOTHING: Any = None
@@ -280,14 +280,7 @@ def test_who_waits_for_rules_does_not_wait_without_end(monkeypatch: pytest.Monke
 def test_a_session_that_does_not_end_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @contextlib.asynccontextmanager
-    async def endless(*_: object) -> AsyncIterator[asyncio.subprocess.Process]:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
-        yield process
-        await process.communicate()
-
-    monkeypatch.setattr(Server, "_worker", endless)
+    monkeypatch.setattr(Server, "_worker", worker_that_is("cat"))
     monkeypatch.setattr(server, "START_S", 0.0)
     monkeypatch.setattr(server, "GOODBYE_S", 0.05)
     body = msgspec.json.encode(msgspec.structs.replace(REQUEST, timeout_s=0.01))
