@@ -107,7 +107,7 @@ class KubeProxyState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="node"):
-    """The node's network namespaces at one moment."""
+    """The node's network namespaces. `t_ns` is when the reading began: what they count has all that happened before."""
 
     node: str
     t_ns: Nanoseconds

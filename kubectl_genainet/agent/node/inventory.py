@@ -221,6 +221,7 @@ class Inventory:
 
         Unless `fresh`, details (agent.details), devices and routes may be some seconds old.
         """
+        begun_ns = time.monotonic_ns()
         host = os.stat(self.host_netns).st_ino
         deadline = time.monotonic() + REPORT_S
         namespaces: list[NetNs] = []
@@ -249,7 +250,7 @@ class Inventory:
             namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
         return NodeReport(
             node=self.node,
-            t_ns=time.monotonic_ns(),
+            t_ns=begun_ns,
             namespaces=tuple(namespaces),
             unreadable=(*unreadable, *self._details.unreadable),
             containers=self._details.containers,

@@ -295,7 +295,9 @@ def flows(node: Node, services: dict[str, dict[str, Any]]) -> Iterator[tuple[Exp
             flow = {"from": origin, "src": src, "dst": dst, "dport": dport, "protocol": "TCP", "of": expected.name}
             yield expected, dst != spec["clusterIP"], flow
     unallocated = Expectation("unallocated", {}, [], lambda s: set())
-    for dst in (EXTRA_IP.rpartition(".")[0] + ".77", "10.96.77.77"):
+    taken = {service["spec"]["clusterIP"] for service in services.values()}  # the API server gives any, of both ranges
+    for net in (EXTRA_IP.rpartition(".")[0], "10.96.77"):
+        dst = next(ip for ip in (f"{net}.{number}" for number in range(77, 254)) if ip not in taken)
         flow = {"from": "client", "src": CALLER, "dst": dst, "dport": 80, "protocol": "TCP", "of": unallocated.name}
         yield unallocated, False, flow
 

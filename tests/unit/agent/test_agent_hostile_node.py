@@ -202,6 +202,19 @@ def test_one_namespace_that_cant_be_read_is_named_and_the_others_are_read(monkey
     assert text.startswith(f"network namespace {bad}: UnicodeDecodeError")
 
 
+def test_what_happens_while_namespaces_are_read_is_after_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a namespace has counted since it was read is in the next report: this one must not say that it has it."""
+    found, reads, real = _inventory(monkeypatch, 2), list[int](), namespace.look_inside
+
+    def look(*args: Any, **kwargs: Any) -> Any:
+        reads.append(time.monotonic_ns())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(inventory, "look_inside", look)
+    report = found.report()
+    assert len(reads) == 3 and report.t_ns < min(reads)
+
+
 def test_what_containers_did_to_their_files_costs_only_their_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _inventory(monkeypatch, 0)
 
