@@ -18,6 +18,7 @@ from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import FlowJson, explained_json, flow_json
 from kubectl_genainet.render.policy.text import (
+    added_label_lines,
     grouped,
     isolates_text,
     origin_lines,
@@ -128,7 +129,7 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
-    for line in origin_lines(option):
+    for line in (*added_label_lines(option), *origin_lines(option)):
         tell(line)
     if option.isolates:
         tell(isolates_text(option))

@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import combinations
 
-from kubectl_genainet.model.kube import KubeObject, Pod
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.generated_labels import lasting
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
+from kubectl_genainet.policy.patches.owners import is_made_for_a_release, names_made, owners_of
 
-# Set by controllers and by release tools: different for the next pod, revision or release of the same workload.
-_CHANGING = re.compile(
-    r"""
-    (?>(?:.*/)?)(.*[-_.])?                                    # a prefix, and the words before the last
-    ( hash | version | revision | rev | chart | index | ordinal | uid | sha\d* | commit | build | tag | generation
-    | checksum | timestamp | date | attempt | epoch | exec-?id | pod-name | group-key | job-key | job-name | node-name )
-    | (batch|leaderworkerset\.sigs\.k8s)\.(kubernetes\.)?io/(?!name$).*
-    | jobset\.sigs\.k8s\.io/(?!jobset-name$|replicatedjob-name$).*
-    | ray\.io/(cluster|identifier|originated-from-cr-name)
-    | app\.kubernetes\.io/managed-by                          # the tool, and with Kustomize its release
-    | .*(?-i:[a-z](Version|Revision|RevisionUID|UID|Hash|Sha|Tag|Index))
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
 _WELL_KNOWN = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component")
 _COMMON = ("app", "k8s-app", "component", "name", "role", "tier")
-_WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Rollout", "ReplicationController")
+_WORKLOADS = (
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Rollout",
+    "ReplicationController",
+    "DeploymentConfig",
+    "CloneSet",
+)
 _MOST_COMBINED = 4
 
 
-def changes(key: str) -> bool:
-    """Whether a label's value is another one after a release or on the next replica, by its key."""
-    return _CHANGING.fullmatch(key) is not None
-
-
 def lasting_labels(pod: PolicyParty) -> dict[str, str]:
-    """The labels that the next pod of the same workload will have too; all labels where there are no others."""
-    return {k: v for k, v in pod.labels.items() if not changes(k)} or dict(pod.labels)
+    """The labels that the next pod of the same workload will have too, as far as the pod shows it; all labels where there
+    are no others."""
+    return lasting(pod.labels, (pod.name,) if pod.owned else ()) or dict(pod.labels)
 
 
 class PodLabels:
-    """Chooses the labels that name a pod's workload, once a pod."""
+    """Chooses the labels that name a pod's workload, once a pod. `added` are labels that are known to last."""
 
-    def __init__(self, engine: PolicyEngine) -> None:
+    def __init__(self, engine: PolicyEngine, added: Collection[tuple[str, str]] = ()) -> None:
         self._engine = engine
+        self._added = frozenset(added)
         self._chosen: dict[tuple[str, str], dict[str, str]] = {}
         self._owner_selectors: list[tuple[str, dict[str, str]]] | None = None
 
@@ -61,19 +53,27 @@ class PodLabels:
         return self._chosen[key]
 
     def _choose(self, pod: PolicyParty) -> dict[str, str]:
-        lasting = {k: v for k, v in pod.labels.items() if not changes(k) and self._is_in_identity(k)}
+        labels = self._lasting(pod)
         for other in _replicas(self._engine, pod):
-            lasting = {k: v for k, v in lasting.items() if other.get(k) == v}
-        keys = sorted(lasting, key=_Rank(self._owner_keys(pod)))
-        least = self._selected(pod, lasting)
+            labels = {k: v for k, v in labels.items() if other.get(k) == v}
+        keys = sorted(labels, key=_Rank(self._owner_keys(pod)))
+        least = self._selected(pod, labels)
         for size in range(min(_MOST_COMBINED, len(keys)) + 1):
             for chosen in combinations(keys, size):
-                labels = {k: lasting[k] for k in chosen}
-                if chosen and self._selected(pod, labels) == least:
-                    return labels
-        return {k: lasting[k] for k in keys}
+                fewer = {k: labels[k] for k in chosen}
+                if chosen and self._selected(pod, fewer) == least:
+                    return fewer
+        return {k: labels[k] for k in keys}
 
-    def _is_in_identity(self, key: str) -> bool:
+    def _lasting(self, pod: PolicyParty) -> dict[str, str]:
+        """The labels that last, as far as the pod, its owners and the agent's list of identity labels show it."""
+        own = self._engine.snapshot.pod(pod.namespace, pod.name)
+        made = names_made(self._engine.snapshot, own) if own is not None else ()
+        found = lasting(pod.labels, made, self._owner_keys(pod))
+        found |= {k: v for k, v in pod.labels.items() if (k, v) in self._added}
+        return {k: v for k, v in found.items() if self.is_in_identity(k)}
+
+    def is_in_identity(self, key: str) -> bool:
         identities = self._engine.identities
         return identities is None or bool(identities.takes(key))
 
@@ -81,7 +81,7 @@ class PodLabels:
         """The keys of the selectors of workloads that select the pod; they can't change while the workload lives."""
         if self._owner_selectors is None:
             by_kind = self._engine.snapshot.by_kind
-            workloads = (obj for kind in _WORKLOADS for obj in by_kind.get(kind, ()))
+            workloads = (obj for kind in _WORKLOADS for obj in by_kind.get(kind, ()) if not is_made_for_a_release(obj))
             self._owner_selectors = [(obj.namespace, _match_labels(obj)) for obj in workloads]
         return frozenset(
             key
@@ -111,24 +111,12 @@ class _Rank:
 def _replicas(engine: PolicyEngine, pod: PolicyParty) -> Iterable[dict[str, str]]:
     """The labels of the other pods of the same owner."""
     own = engine.snapshot.pod(pod.namespace, pod.name)
-    owners = _owners(own) if own is not None else frozenset()
+    owners = frozenset(owners_of(own)) if own is not None else frozenset()
     if not owners:
         return
     for other in engine.snapshot.pods:
-        if other.metadata.namespace == pod.namespace and _owners(other) & owners:
+        if other.metadata.namespace == pod.namespace and not owners.isdisjoint(owners_of(other)):
             yield other.metadata.labels
-
-
-def _owners(pod: Pod) -> frozenset[tuple[str, str]]:
-    """A pod's owners; for a ReplicaSet the Deployment that its name begins with, since each release has a ReplicaSet."""
-    owners = set()
-    for owner in pod.metadata.owner_references:
-        name = owner.name
-        suffix = pod.metadata.labels.get("pod-template-hash") or pod.metadata.labels.get("rollouts-pod-template-hash")
-        if owner.kind == "ReplicaSet" and suffix:
-            name = name.removesuffix(f"-{suffix}")
-        owners.add((owner.kind, name))
-    return frozenset(owners)
 
 
 def _match_labels(obj: KubeObject) -> dict[str, str]:

@@ -27,6 +27,7 @@ from kubectl_genainet.policy.model import (
     PolicyVerdict,
 )
 from kubectl_genainet.policy.patches import calico, cilium
+from kubectl_genainet.policy.patches.added import AddedLabel, labels_to_add, used_in, with_labels
 from kubectl_genainet.policy.patches.labels import PodLabels, lasting_labels
 from kubectl_genainet.policy.patches.narrowest import narrowest
 from kubectl_genainet.policy.patches.origin import keeper_of
@@ -57,12 +58,13 @@ class Patch(msgspec.Struct, frozen=True):
 
     @property
     def smallest(self) -> PatchOption:
-        """The option that admits less besides the flow. Where both admit the same, the edit, unless a release undoes it."""
+        """The option that needs no label added and admits less besides the flow. Where both admit the same, the edit, unless
+        a release undoes it."""
         if self.edit is None or self.new is None:
             option = self.edit or self.new
             assert option is not None
             return option
-        edit, new = ((len(option.also_admits), option.kept) for option in (self.edit, self.new))
+        edit, new = ((bool(o.labels), len(o.also_admits), o.kept) for o in (self.edit, self.new))
         return self.edit if edit <= new else self.new
 
 
@@ -74,7 +76,12 @@ def patch(engine: PolicyEngine, flow: PolicyFlow) -> Patch | None:
 
 def patch_all(engine: PolicyEngine, flows: Sequence[PolicyFlow]) -> PatchOption | None:
     """One set of changes that admits all flows, made by patching one flow after the other. None where one can't be."""
-    current, labels = engine, PodLabels(engine)
+    labels = PodLabels(engine)
+    ends = [end for flow in flows for end in engine.ends(flow)]
+    if added := labels_to_add(engine, labels, ends):
+        engine = with_labels(engine, added)
+        labels = PodLabels(engine, [(a.key, a.value) for a in added])
+    current = engine
     changes: dict[ObjectRef, PolicyChange] = {}
     also: dict[tuple[str, str], None] = {}
     isolates: dict[str, None] = {}
@@ -90,7 +97,8 @@ def patch_all(engine: PolicyEngine, flows: Sequence[PolicyFlow]) -> PatchOption 
         isolates |= dict.fromkeys(patched.smallest.isolates)
         current = changed.engine
     asked = {(str(f.source), str(f.destination)) for f in flows}
-    together = PatchOption(tuple(changes.values()), tuple(p for p in also if p not in asked), tuple(isolates))
+    needed = used_in(added, [change.object for change in changes.values()])
+    together = PatchOption(tuple(changes.values()), tuple(p for p in also if p not in asked), tuple(isolates), needed)
     return _with_origins(engine, together)
 
 
@@ -102,6 +110,7 @@ class Patcher:
         self._labels = labels or PodLabels(engine)
         self._alike: dict[object, tuple[PolicyFlow, Patch | None]] = {}
         self._of_replicas: dict[object, Patch] = {}
+        self._labelled: dict[frozenset[AddedLabel], Patcher] = {}
 
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """The patch for a denied flow, or None. Flows between alike pods have the same one."""
@@ -146,6 +155,8 @@ class Patcher:
         if explanation.verdict is not PolicyVerdict.DENY or flow.protocol not in PROTOCOLS:
             return None
         source, destination = self._engine.ends(flow)
+        if added := labels_to_add(self._engine, self._labels, (source, destination)):
+            return self._with_labels(flow, added)
         isolating = [{p.ref for p in explanation.direction(d).policies if p.isolates} for d in Direction]
         edits: list[list[PolicyChange]] = []
         news: list[list[PolicyChange]] = []
@@ -163,6 +174,30 @@ class Patcher:
             candidates = [o if o is not None and not o.isolates else None for o in candidates]
         edit, new = candidates
         return Patch(flow, edit, new) if edit or new else None
+
+    def _with_labels(self, flow: PolicyFlow, added: frozenset[AddedLabel]) -> Patch | None:
+        """The patch of a flow between pods that get labels which last; an option that selects by none of them needs none."""
+        patcher = self._labelled.get(added)
+        if patcher is None:
+            engine = with_labels(self._engine, added)
+            patcher = Patcher(engine, PodLabels(engine, [(label.key, label.value) for label in added]))
+            self._labelled[added] = patcher
+        patch = patcher.patch(flow)
+        if patch is None:
+            return None
+        edit, new = (self._as_needed(flow, option, added) for option in (patch.edit, patch.new))
+        return Patch(flow, edit, new) if edit or new else None
+
+    def _as_needed(
+        self, flow: PolicyFlow, option: PatchOption | None, added: frozenset[AddedLabel]
+    ) -> PatchOption | None:
+        if option is None:
+            return None
+        used = used_in(added, [change.object for change in option.changes])
+        if used:
+            return msgspec.structs.replace(option, labels=used)
+        trial = tried(self._engine, flow, option.changes)
+        return trial.option() if trial is not None else None
 
     def _best(self, flow: PolicyFlow, proposals: Sequence[Sequence[PolicyChange]]) -> PatchOption | None:
         """Of all ways to choose one change a direction, the one that isolates and admits least besides the flow, then

@@ -14,6 +14,7 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, PolicyVerdict
+from kubectl_genainet.policy.patches.added import AddedLabel
 from kubectl_genainet.policy.reach.classes import NOBODY
 from kubectl_genainet.policy.reach.rows import MatrixRows, bits, looks_at_own
 from kubectl_genainet.policy.rules import Policy
@@ -36,12 +37,14 @@ class PolicyChange(msgspec.Struct, frozen=True):
 class PatchOption(msgspec.Struct, frozen=True):
     """Objects that together admit the flow. `also_admits` are the other flows (source, destination) on its port.
 
-    `isolates` are pods that were open and are not any more: the rest of what they receive or send stops.
+    `isolates` are pods that were open and are not any more: the rest of what they receive or send stops. `labels` have to be
+    added to pods first, since all of theirs change with a release.
     """
 
     changes: tuple[PolicyChange, ...]
     also_admits: tuple[tuple[str, str], ...]
     isolates: tuple[str, ...] = ()
+    labels: tuple[AddedLabel, ...] = ()
 
     @property
     def kept(self) -> bool:

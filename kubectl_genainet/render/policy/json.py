@@ -13,6 +13,7 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer
 from kubectl_genainet.policy.flows.dns_way import DnsWay
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
+from kubectl_genainet.policy.patches.added import AddedLabel
 from kubectl_genainet.policy.patches.patch import Patch, PatchOption, PolicyChange
 from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson, circumstances_json
 
@@ -83,12 +84,25 @@ class ChangeJson(TypedDict):
     kept_by: NotRequired[str]
 
 
+class AddedLabelJson(TypedDict):
+    """A label that the pod template of a workload needs first; the pod itself where `kind` is "Pod"."""
+
+    kind: str
+    namespace: str
+    name: str
+    key: str
+    value: str
+    pods: list[str]
+
+
 class OptionJson(TypedDict):
-    """One way to admit the flow, what else it would admit, and the open pods that it would isolate."""
+    """One way to admit the flow, what else it would admit, the open pods that it would isolate, and the labels that pods need
+    first, since all of theirs change with a release."""
 
     changes: list[ChangeJson]
     also_admits: list[FlowEnds]
     isolates: list[str]
+    labels: NotRequired[list[AddedLabelJson]]
 
 
 class LineErrorJson(TypedDict):
@@ -183,10 +197,24 @@ def patch_json(patch: Patch) -> PatchJson:
 def _option(option: PatchOption | None) -> OptionJson | None:
     if option is None:
         return None
-    return {
+    value: OptionJson = {
         "changes": [_change(change) for change in option.changes],
         "also_admits": [{"from": a, "to": b} for a, b in option.also_admits],
         "isolates": list(option.isolates),
+    }
+    if option.labels:
+        value["labels"] = [_added_label(label) for label in option.labels]
+    return value
+
+
+def _added_label(label: AddedLabel) -> AddedLabelJson:
+    return {
+        "kind": label.kind,
+        "namespace": label.namespace,
+        "name": label.name,
+        "key": label.key,
+        "value": label.value,
+        "pods": list(label.pods),
     }
 
 

@@ -119,7 +119,7 @@ def print_patch(console: Console, patch: Patch) -> None:
             what = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
             console.print(f"  [bold]to admit it, {title}[/]: {markup_safe(what)}", soft_wrap=True)
             console.print(f"    {markup_safe(_also(option))}", soft_wrap=True)
-            for line in origin_lines(option):
+            for line in (*added_label_lines(option), *origin_lines(option)):
                 console.print(f"    [yellow]{markup_safe(line)}[/]", soft_wrap=True)
             if option.isolates:
                 console.print(f"    [yellow]{markup_safe(isolates_text(option))}[/]", soft_wrap=True)
@@ -141,6 +141,16 @@ def isolates_text(option: PatchOption) -> str:
     shown = ", ".join(option.isolates[:_MOST_LISTED]) + (", …" if number > _MOST_LISTED else "")
     were = "pod that was" if number == 1 else "pods that were"
     return f"Adding this policy isolates {number} {were} open: {shown}. Whatever else they exchange stops."
+
+
+def added_label_lines(option: PatchOption) -> Iterator[str]:
+    """The labels that pods need before the option does anything."""
+    for label in option.labels:
+        pods = ", ".join(label.pods[:_MOST_LISTED]) + (", …" if len(label.pods) > _MOST_LISTED else "")
+        yield (
+            f"First add the label {label.key}: {label.value} to {label.place}. No label of {pods} is sure to outlast a release "
+            "or a replica, so no policy can name them by those that they have."
+        )
 
 
 def origin_lines(option: PatchOption) -> Iterator[str]:

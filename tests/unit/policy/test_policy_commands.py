@@ -290,3 +290,30 @@ def test_a_patch_for_a_client_outside_names_every_node_that_it_may_come_through(
     assert blocks == ["192.168.0.1/32", "192.168.0.2/32"]
     mended = write(tmp_path / "mended.json", *PODS, *nodes, service, patch)
     assert "ALLOW" in run(*asked, str(mended)).stdout
+
+
+@pytest.fixture
+def of_a_revision(tmp_path: Path) -> Path:
+    """A pod of Knative whose labels all change with the revision, and one that it may not reach."""
+    changing = {"app": "rag-00001", "serving.knative.dev/revision": "rag-00001", "build-id": "4711"}
+    client = pod("ai/rag-00001-deployment-7d9f8b6c5-x2x4k", "10.1.0.1", labels=changing)
+    client["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "rag-00001-deployment-7d9f8b6c5"}]
+    shut = netpol("ai/shut", policyTypes=["Ingress"])
+    return write(tmp_path / "m.yaml", namespace("ai"), client, pod("ai/llm", "10.1.0.2"), shut)
+
+
+ADDED = "the label app.kubernetes.io/name: rag to the pod template of Knative Service ai/rag"
+
+
+def test_a_pod_without_a_label_that_lasts_is_told_which_to_add(of_a_revision: Path) -> None:
+    ends = ("pod/rag-00001-deployment-7d9f8b6c5-x2x4k", "pod/llm:8000", "-n", "ai", "--manifests", str(of_a_revision))
+    text = run("explain", *ends)
+    assert f"First add {ADDED}" in text.stdout
+    patched = run("explain", *ends, "--patch")
+    peer = yaml.safe_load(patched.stdout)["spec"]["ingress"][0]["from"][0]
+    assert peer == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "rag"}}}
+    assert f"First add {ADDED}" in patched.stderr
+    (label,) = json.loads(run("explain", *ends, "-o", "json").stdout)["patch"]["edit"]["labels"]
+    assert (label["kind"], label["namespace"], label["name"]) == ("Knative Service", "ai", "rag")
+    assert (label["key"], label["value"]) == ("app.kubernetes.io/name", "rag")
+    assert label["pods"] == ["ai/rag-00001-deployment-7d9f8b6c5-x2x4k"]

@@ -87,12 +87,18 @@ def test_an_address_is_admitted_alone() -> None:
     assert verdict(after(judge, found.new), "203.0.113.10", "ai/rag") == "deny"
 
 
+def replicas_of_one(*, isolated: str) -> list[dict[str, Any]]:
+    """Two replicas, and a policy of Cilium's without one spec to edit that selects the labels of one of them."""
+    names = ("ai/db-0", "ai/db-1")
+    pods = [pod(n, f"10.1.3.{i}", labels={"app": "db", "shard": f"s{i}"}) for i, n in enumerate(names)]
+    for made in pods:
+        made["metadata"]["ownerReferences"] = [{"kind": "StatefulSet", "name": "db"}]
+    return [*pods, netpol("ai/one", podSelector=labels(shard=isolated), policyTypes=["Ingress"])]
+
+
 def test_a_new_policy_that_would_isolate_others_is_not_offered() -> None:
-    """The pod has no label of its own: a policy for it would isolate the whole namespace."""
-    bare = pod("ai/bare", "10.1.0.9", labels={})
-    only_bare = {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}
-    judge = engine(*PODS, bare, netpol("ai/p", podSelector=only_bare, ingress=[]))
-    found = patch(judge, flow("ai/rag", "ai/bare"))
+    """One replica is isolated, and the labels that it shares with the other are the only ones that last."""
+    found = patch(engine(*PODS, *replicas_of_one(isolated="s0")), flow("ai/rag", "ai/db-0"))
     assert found is not None
     assert found.edit is not None and found.new is None
 
@@ -275,15 +281,14 @@ def test_a_policy_that_is_full_gets_no_further_rule(kind: str, most: int) -> Non
 
 
 def test_a_policy_that_isolates_open_pods_is_the_last_resort_and_says_so() -> None:
-    """The only pod that is isolated has no label of its own."""
-    bare = pod("ai/bare", "10.1.0.9", labels={})
-    only_bare = {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}
+    """The policy that isolates the one replica has two specs, and can't be edited."""
+    *pods, _ = replicas_of_one(isolated="s0")
     several = cilium_policy(ingress=[])
     del several["spec"]
-    several["specs"] = [{"endpointSelector": only_bare, "ingress": [{}]}] * 2
-    found = patch(engine(*PODS, bare, several), flow("web/chat", "ai/bare"))
+    several["specs"] = [{"endpointSelector": labels(shard="s0"), "ingress": [{}]}] * 2
+    found = patch(engine(*PODS, *pods, several), flow("web/chat", "ai/db-0"))
     assert found is not None and found.edit is None and found.new is not None
-    assert set(found.new.isolates) == {"ai/llama-0", "ai/llama-1", "ai/rag"}
+    assert set(found.new.isolates) == {"ai/db-1"}
 
 
 def test_the_pod_selector_is_always_there() -> None:

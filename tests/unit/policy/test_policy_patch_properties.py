@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubectl_genainet.model.workload_kinds.generated_labels import changes
 from kubectl_genainet.policy import Patcher, PolicyEngine, PolicyFlow, PolicyVerdict, patch, pod_endpoint
 from kubectl_genainet.policy.enforcers import named_enforcer
-from kubectl_genainet.policy.patches.labels import changes
 from kubectl_genainet.policy.patches.patch import PatchOption
 from tests.unit.policy.policy_cluster import Raw, admin, end, engine, labels, namespace, netpol, node, pod, snapshot
 from tests.unit.policy.policy_schemas import problems
@@ -165,7 +165,7 @@ def test_a_patch_is_valid_admits_its_flow_and_survives_a_rollout(dialect: str, d
 
 def rolled_out(one: Raw) -> Raw:
     """A pod of the next release: every label that a controller or a release tool sets has another value."""
-    labels = {k: "v2-next" if changes(k) else v for k, v in one["metadata"]["labels"].items()}
+    labels = {k: "v2-next" if k in GENERATED else v for k, v in one["metadata"]["labels"].items()}
     return {**one, "metadata": {**one["metadata"], "labels": labels}}
 
 
