@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch
+from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch, pod_endpoint
 from kubectl_genainet.policy.enforcers import named_enforcer
 from kubectl_genainet.policy.patches.patch import PatchOption
-from tests.unit.policy.policy_cluster import Raw, admin, end, namespace, netpol, node, snapshot
+from tests.unit.policy.policy_cluster import Raw, admin, namespace, netpol, node, snapshot
 from tests.unit.policy.policy_schemas import problems
 from tests.unit.policy.rollout_labels import of_a_person, of_a_release
 from tests.unit.policy.rollouts import KINDS, WITHOUT_A_NAME
@@ -69,8 +69,9 @@ def judge(dialect: str, objects: Sequence[Raw]) -> PolicyEngine:
 
 
 def flow(source: Raw, target: Raw) -> PolicyFlow:
-    ends = (end(f"{o['metadata']['namespace']}/{o['metadata']['name']}") for o in (source, target))
-    return PolicyFlow(*ends, "TCP", 8000)
+    return PolicyFlow(
+        pod_endpoint("ai", source["metadata"]["name"]), pod_endpoint("ai", target["metadata"]["name"]), "TCP", 8000
+    )
 
 
 def admitted(engine: PolicyEngine, sources: list[Raw], targets: list[Raw]) -> set[PolicyVerdict]:
