@@ -18,6 +18,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.files.charts import Charts, policy_kinds_in
 from kubectl_genainet.kube.files.generated_pods import pods_of_workloads
 from kubectl_genainet.kube.files.places import Places
+from kubectl_genainet.kube.files.unused import IN_CHART, IN_KUSTOMIZATION, UnusedFiles
 from kubectl_genainet.kube.kustomize.build import Kustomizations
 from kubectl_genainet.kube.yaml_text import parse_text
 from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot, LeftOut
@@ -82,15 +83,15 @@ def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot
     """The objects of all files, in order; "-" is standard input, a folder stands for the files below it.
 
     `namespace` is that of the objects that name none, as with `kubectl apply -n`. Raises InputError, with file and
-    document, for a file given by its name that can't be read, and where there is no Kubernetes object at all.
+    document, for a file given by its name that can't be read, and where there is no Kubernetes object at all, with how many
+    files were looked at and why each of them was left out.
     """
     loading = _Loading(namespace)
     for path in paths:
         loading.read(path)
     objects = loading.objects
     if not objects:
-        where = ", ".join("standard input" if path == "-" else path for path in paths)
-        raise loading.first_problem or InputError(f"there is no Kubernetes object in {where}")
+        raise loading.unused.error(paths)
     pods = []
     for pod in pods_of_workloads(objects, loading.notes.append):
         problem = _unreadable(pod)
@@ -144,7 +145,7 @@ class _Loading:
         self.namespace = namespace
         self.notes: list[str] = []
         self.unread: dict[str, LeftOut] = {}  # by kind: policies that files hold which are not read
-        self.first_problem: InputError | None = None
+        self.unused = UnusedFiles()
         self.overlays = _Overlays()
         self._objects: dict[tuple[str, str, str, str], KubeObject] = {}
 
@@ -155,10 +156,12 @@ class _Loading:
     def read(self, path: str) -> None:
         if path == "-":
             self._text("standard input", sys.stdin.read())
+            self.unused.file(path)
             return
         place = Path(path)
         if not place.is_dir():
             self._text(str(place), _text_of(place))
+            self.unused.file(path)
             return
         kustomizations, charts = Kustomizations(place, self.notes.append), Charts(place)
         files = sorted(p for p in place.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
@@ -170,11 +173,12 @@ class _Loading:
                     self.overlays.add(obj, str(root))
         for note in charts.named(self.namespace):
             self.notes.append(note)
-            self.first_problem = self.first_problem or InputError(note)
+            self.unused.hint(note)
         for unread in charts.left_out():
             self.unread.setdefault(unread.kind, unread)
         for file in files:
-            if kustomizations.consumes(file) or charts.hold(file):
+            if (held := kustomizations.consumes(file)) or charts.hold(file):
+                self.unused.file(str(file), IN_KUSTOMIZATION if held else IN_CHART)
                 continue
             text = ""
             try:
@@ -184,9 +188,10 @@ class _Loading:
                 self._left_out(error)
                 for kind in policy_kinds_in(text):
                     self.unread.setdefault(kind, LeftOut(kind, f"{file} can't be read", partly=True))
+            self.unused.file(str(file))
 
     def _left_out(self, error: InputError) -> None:
-        self.first_problem = self.first_problem or error
+        self.unused.problem(error)
         self.notes.append(f"{error.message}: left out" + (f". {error.hint}" if error.hint else ""))
 
     def _text(self, source: str, text: str) -> None:
@@ -274,6 +279,6 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(f"can't read {file}: {error.strerror}") from None
+        raise InputError(f"can't be read: {error.strerror}", source=str(file)) from None
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8 text") from None
+        raise InputError("not UTF-8 text", source=str(file)) from None

@@ -106,7 +106,8 @@ def _values(source: str, text: str, warn: Warn) -> list[Any]:
         hint = (
             "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`" if "{{" in text else ""
         )
-        raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
+        problem = " ".join(str(error).replace(' in "<unicode string>",', " at").split())
+        raise InputError(f"not YAML: {problem}", source=source, hint=hint) from None
 
 
 def _without_logs(text: str) -> str:

@@ -15,7 +15,9 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Input, Static
 
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.render.screen.frame import Frame, FrameRow
+from kubectl_genainet.render.text import printable
 
 DRAW_S = 0.25
 OWN_COLOURS = ("ansi-dark", "textual-ansi")  # themes of the terminal's own colours, by textual's versions
@@ -65,6 +67,9 @@ class LiveApp(App[None]):
     CSS = """
     Screen { background: $background; }
     DataTable { height: 1fr; }
+    DataTable.without-rows { height: 1; }
+    #no-match { display: none; height: 1fr; padding: 1 1; }
+    #no-match.open { display: block; }
     Input { display: none; height: 1; border: none; padding: 0; }
     Input.open { display: block; }
     #state, #foot { height: auto; max-height: 12; }
@@ -98,6 +103,7 @@ class LiveApp(App[None]):
 
     def compose(self) -> ComposeResult:
         yield DataTable(cursor_type="row", zebra_stripes=False, cell_padding=1)
+        yield Static(id="no-match")
         yield Input(placeholder="words that a row must have")
         self._state = Static("loading the probes", id="state")
         yield self._state
@@ -151,6 +157,17 @@ class LiveApp(App[None]):
         self._rows = {row.key: row for row in rows}
         if chosen in self._rows:
             shown.move_cursor(row=shown.get_row_index(chosen), animate=False)
+        self._say_no_match(len(frame.rows))
+
+    def _say_no_match(self, count: int) -> None:
+        """Below the titles, where the filter leaves none of so many rows: an empty table would look like no traffic."""
+        none = bool(self._words) and not self._rows
+        self.query_one(DataTable).set_class(none, "without-rows")
+        said = self.query_one("#no-match", Static)
+        said.set_class(none, "open")
+        if none:
+            text = f"no row matches '{printable(self._words)}' ({counted(count, 'row')}); Esc shows all again"
+            said.update(Text(text, style="yellow"))
 
     @property
     def _chosen(self) -> str:

@@ -99,6 +99,28 @@ def test_a_filter_leaves_the_rows_with_its_words_and_escape_all() -> None:
     drive(steps, frame_of(*ROWS))
 
 
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)])
+def test_a_filter_that_no_row_has_says_so_until_it_is_cleared(size: tuple[int, int]) -> None:
+    async def steps(app: LiveApp, pilot: Pilot[None]) -> None:
+        said = app.query_one("#no-match", Static)
+        await pilot.press("slash", *"xyz", "enter")
+        assert names(app) == [] and said.display
+        assert str(said.render()) == "no row matches 'xyz' (3 rows); Esc shows all again"
+        assert said.region.y < 3, "just below the titles"
+        app.latest = frame_of(("xyz", 1, "-"), *ROWS)
+        app._tick()
+        await pilot.pause()
+        assert names(app) == ["xyz"] and not said.display
+        app.latest = frame_of(*ROWS)
+        app._tick()
+        await pilot.press("escape")
+        assert names(app) == ["ui", "rag", "batch"] and not said.display
+        await pilot.press("down", "enter")
+        assert str(app.screen.query_one("#behind", Static).render()) == "behind rag", "the table has the keys again"
+
+    drive(steps, frame_of(*ROWS), size)
+
+
 def test_sorting_goes_through_the_columns_and_back() -> None:
     async def steps(app: LiveApp, pilot: Pilot[None]) -> None:
         orders = []

@@ -286,6 +286,33 @@ def test_no_object_at_all_is_an_error_and_not_a_pass(tmp_path: Path) -> None:
         run("--manifests", str(tmp_path))
 
 
+def test_a_folder_without_objects_is_named_with_why_each_kind_of_file_was_left_out(tmp_path: Path) -> None:
+    files = {
+        "a.yaml": "replicas: 1",
+        "deep/b.json": '{"b": 2}',
+        "c.yml": "# nothing yet",
+        "d.yaml": "a: [",
+        "e.yaml": "x: {a: {{ .b }}}",
+        "chart/Chart.yaml": "name: c",
+        "chart/values.yaml": "v: 1",
+        "README.md": "not looked at",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        run("--manifests", str(tmp_path))
+    begin, _, reasons = error.value.message.partition(" looked at, ")
+    assert begin == f"there is no Kubernetes object in {tmp_path}: 7 files"
+    assert reasons.split("; ") == [
+        "2 not a Kubernetes object: it has no apiVersion and kind (a.yaml, deep/b.json)",
+        "1 empty, or comments only (c.yml)",
+        "2 part of a Helm chart, which is not rendered (chart/Chart.yaml, chart/values.yaml)",
+        "2 not YAML (d.yaml, e.yaml)",
+    ]
+    assert f"helm template RELEASE {tmp_path / 'chart'}" in error.value.hint
+
+
 def test_a_template_is_told_from_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "service.yaml").write_text("apiVersion: v1\nspec: {port: {{ .Values.port }}}\n")
     with pytest.raises(InputError) as error:
