@@ -38,61 +38,80 @@ _RSH, _AND, _ADD_X, _TAX, _JEQ, _JSET, _RET = 0x74, 0x54, 0x0C, 0x07, 0x15, 0x45
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
 
+class _Program:
+    """A classic BPF program that is being written. A jump names a label that may come later; "" is the next instruction."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[int, str, str, int]] = []
+        self._labels: dict[str, int] = {}
+
+    def add(self, code: int, k: int = 0, yes: str = "", no: str = "") -> None:
+        self._lines.append((code, yes, no, k))
+
+    def any_of(self, load: int, offset: int, values: Iterable[int], yes: str) -> None:
+        """Loads a field, and jumps where it has one of the values."""
+        self.add(load, offset)
+        for value in values:
+            self.add(_JEQ, value, yes=yes)
+
+    def label(self, name: str) -> None:
+        """The next instruction has that name."""
+        self._labels[name] = len(self._lines)
+
+    def assembled(self) -> list[Instruction]:
+        return [(code, self._jump(i, yes), self._jump(i, no), k) for i, (code, yes, no, k) in enumerate(self._lines)]
+
+    def _jump(self, here: int, label: str) -> int:
+        return self._labels[label] - here - 1 if label else 0
+
+
 def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int = _ALL) -> list[Instruction]:
     """A program on packets that begin with the IP header: TCP from or to one of the ports, first fragments, at most so many
     bytes of each. With `begins`, only segments whose data begins with one of these four bytes."""
     ports, first_words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
-    program: list[tuple[int, str, str, int]] = []
-    labels: dict[str, int] = {}
-
-    def add(code: int, k: int = 0, yes: str = "", no: str = "") -> None:
-        program.append((code, yes, no, k))
-
-    def compare(load: int, offset: int, then: str) -> None:
-        add(load, offset)
-        for port in ports:
-            add(_JEQ, port, yes=then)
-
-    four, six = ("data4", "data6") if first_words else ("take", "take")
-    add(_LDB, 0)
-    add(_RSH, 4)
-    add(_JEQ, 6, yes="six")
-    add(_JEQ, 4, no="leave")
-    add(_LDB, 9)
-    add(_JEQ, socket.IPPROTO_TCP, no="leave")
-    add(_LDH, 6)
-    add(_JSET, 0x1FFF, yes="leave")
-    add(_LDXMSH, 0)
-    compare(_LDH_IND, 0, four)
-    compare(_LDH_IND, 2, four)
-    add(_JEQ, 1 << 31, no="leave", yes="leave")
-    labels["six"] = len(program)
-    add(_LDB, 6)
-    add(_JEQ, socket.IPPROTO_TCP, no="leave")
-    add(_LDX, 40)
-    compare(_LDH_IND, 0, six)
-    compare(_LDH_IND, 2, six)
-    labels["leave"] = len(program)
-    add(_RET, 0)
+    program = _Program()
+    _match_headers(program, ports, "data" if first_words else "take")
     if first_words:
-        # X is where the TCP header begins; the upper half of its thirteenth byte is its length in words.
-        labels["data4"] = labels["data6"] = len(program)
-        add(_LDB_IND, 12)
-        add(_AND, 0xF0)
-        add(_RSH, 2)
-        add(_ADD_X)
-        add(_TAX)
-        add(_LDW_IND, 0)
-        for word in first_words:
-            add(_JEQ, word, yes="take")
-        add(_RET, 0)
-    labels["take"] = len(program)
-    add(_RET, most)
+        program.label("data")
+        _match_data(program, first_words)
+    program.label("take")
+    program.add(_RET, most)
+    return program.assembled()
 
-    def distance(here: int, label: str) -> int:
-        return labels[label] - here - 1 if label else 0
 
-    return [(code, distance(i, yes), distance(i, no), k) for i, (code, yes, no, k) in enumerate(program)]
+def _match_headers(program: _Program, ports: list[int], then: str) -> None:
+    """The IP and TCP headers, with X as the IP header's length; another packet is left."""
+    program.add(_LDB, 0)
+    program.add(_RSH, 4)
+    program.add(_JEQ, 6, yes="six")
+    program.add(_JEQ, 4, no="leave")
+    program.add(_LDB, 9)
+    program.add(_JEQ, socket.IPPROTO_TCP, no="leave")
+    program.add(_LDH, 6)
+    program.add(_JSET, 0x1FFF, yes="leave")
+    program.add(_LDXMSH, 0)
+    program.any_of(_LDH_IND, 0, ports, then)
+    program.any_of(_LDH_IND, 2, ports, then)
+    program.add(_JEQ, 1 << 31, no="leave", yes="leave")
+    program.label("six")
+    program.add(_LDB, 6)
+    program.add(_JEQ, socket.IPPROTO_TCP, no="leave")
+    program.add(_LDX, 40)
+    program.any_of(_LDH_IND, 0, ports, then)
+    program.any_of(_LDH_IND, 2, ports, then)
+    program.label("leave")
+    program.add(_RET, 0)
+
+
+def _match_data(program: _Program, first_words: list[int]) -> None:
+    """The first four bytes after the TCP header, whose length in words is the upper half of its thirteenth byte."""
+    program.add(_LDB_IND, 12)
+    program.add(_AND, 0xF0)
+    program.add(_RSH, 2)
+    program.add(_ADD_X)
+    program.add(_TAX)
+    program.any_of(_LDW_IND, 0, first_words, "take")
+    program.add(_RET, 0)
 
 
 def attach_filter(sock: socket.socket, program: list[Instruction]) -> None:

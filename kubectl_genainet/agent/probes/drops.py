@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from typing import Any
 
 from kubectl_genainet.agent.bpf.headers import StructView
 from kubectl_genainet.agent.probes.declare import (
@@ -76,32 +77,35 @@ def words(context: DecodeContext, options: Mapping[str, str]) -> Mapping[str, li
 def decode(data: bytes, context: DecodeContext) -> Event:
     """A sample: one dropped packet, or one ICMP error, with all that is known of it."""
     sample = SAMPLE.read(data)
-    kind = sample.key_kind
-    flow = five_tuple(
-        sample.key_t_saddr, sample.key_t_daddr, sample.key_t_sport, sample.key_t_dport, sample.key_t_proto
-    )
-    freed_at = context.symbol(sample.key_location) or hex(sample.key_location)
-    name, derived = reason_at(sample.key_reason, freed_at, context.drop_reasons) if kind != Kind.ICMP else ("", False)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(sample.stack)[: sample.depth])
-    if kind in (Kind.ICMP, Kind.ICMP_DROP):
-        return IcmpSampled(
-            node=context.node,
-            t_ns=sample.t_ns,
-            netns=sample.key_netns,
-            ifindex=sample.ifindex,
-            device=text(sample.device),
-            point=Point.RX if kind == Kind.ICMP else Point.DROP,
-            src=address(sample.outer_saddr),
-            dst=address(sample.outer_daddr),
-            family=4 if sample.outer_proto == 1 else 6,
-            type=sample.key_icmp_type,
-            code=sample.key_icmp_code,
-            mtu=icmp_mtu(sample.outer_proto, sample.key_icmp_type, sample.key_icmp_code, sample.icmp_rest),
-            quoted=flow,
-            hook=hook_of(stack),
-            reason=name,
-            location=freed_at if kind == Kind.ICMP_DROP else "",
-        )
+    is_icmp = sample.key_kind in (Kind.ICMP, Kind.ICMP_DROP)
+    return _icmp_sampled(sample, stack, context) if is_icmp else _drop_sampled(sample, stack, context)
+
+
+def _icmp_sampled(sample: Any, stack: tuple[str, ...], context: DecodeContext) -> IcmpSampled:
+    freed_at, reason, _ = _freed(sample, context) if sample.key_kind == Kind.ICMP_DROP else ("", "", False)
+    return IcmpSampled(
+        node=context.node,
+        t_ns=sample.t_ns,
+        netns=sample.key_netns,
+        ifindex=sample.ifindex,
+        device=text(sample.device),
+        point=Point.RX if sample.key_kind == Kind.ICMP else Point.DROP,
+        src=address(sample.outer_saddr),
+        dst=address(sample.outer_daddr),
+        family=4 if sample.outer_proto == 1 else 6,
+        type=sample.key_icmp_type,
+        code=sample.key_icmp_code,
+        mtu=icmp_mtu(sample.outer_proto, sample.key_icmp_type, sample.key_icmp_code, sample.icmp_rest),
+        quoted=_flow(sample),
+        hook=hook_of(stack),
+        reason=reason,
+        location=freed_at,
+    )
+
+
+def _drop_sampled(sample: Any, stack: tuple[str, ...], context: DecodeContext) -> DropSampled:
+    freed_at, reason, derived = _freed(sample, context)
     outer = five_tuple(
         sample.outer_saddr, sample.outer_daddr, sample.outer_sport, sample.outer_dport, sample.outer_proto
     )
@@ -112,13 +116,13 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         ifindex=sample.ifindex,
         device=text(sample.device),
         skb=sample.skb,
-        flow=flow,
+        flow=_flow(sample),
         length=sample.len,
         payload=0,
         ip_id=sample.ip_id,
         tcp=TcpFlags(sample.seq, sample.ack, sample.tcp_flags) if sample.key_t_proto == 6 else None,
         tunnel=outer if sample.outer_proto else None,
-        reason=name,
+        reason=reason,
         reason_derived=derived,
         location=freed_at,
         stack=stack,
@@ -126,6 +130,19 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         ct_state=conntrack_state(sample.tracked),
         fragment=bool(sample.later),
     )
+
+
+def _flow(sample: Any) -> FiveTuple:
+    """The packet that was dropped, or that the ICMP error quotes."""
+    return five_tuple(
+        sample.key_t_saddr, sample.key_t_daddr, sample.key_t_sport, sample.key_t_dport, sample.key_t_proto
+    )
+
+
+def _freed(sample: Any, context: DecodeContext) -> tuple[str, str, bool]:
+    """The function that freed the packet, the reason, and whether that follows from the function."""
+    freed_at = context.symbol(sample.key_location) or hex(sample.key_location)
+    return freed_at, *reason_at(sample.key_reason, freed_at, context.drop_reasons)
 
 
 def drain(maps: Maps, context: DecodeContext, memory: dict[bytes, int], now: int) -> Iterator[Event]:

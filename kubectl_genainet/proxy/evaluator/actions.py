@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Union
@@ -28,65 +28,86 @@ def perform(
     """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
     before = state.path
     state.path = (rule, before)
-    for number, action in enumerate(rule.actions):
-        if action.lookup is not None:
-            results = action.lookup(state)
-            if walk.asked.touched:
-                walk.asked.note(action.lookup, state, results)
-            if results is None:  # no such element: the rule does not match after all (nft_lookup_eval)
-                state.path = before
-                return None
-            action = results
-            if action.element is not None:
-                state.path = (action.element, state.path)
-        if action.kind is Act.DNAT:
-            ask = partial(destinations, action=action)
-            places = ask(state)
-            if walk.asked.touched:
-                walk.asked.note(ask, state, places)
-            if len(places) > 1:
-                choices = [(None, Action(Act.DNAT, address=ip, port=port)) for ip, port in places]
-                action = Action(Act.SPLIT, choices=tuple(choices))
+    for number, written in enumerate(rule.actions):
+        action = _looked_up(walk, state, written)
+        if action is None:
+            break
         match action.kind:
             case Act.CONDITION:
                 if not walk.presume_condition(state, action, hook, chain_index, here):
-                    state.path = before
-                    return None
+                    break
             case Act.MARK | Act.CONNMARK:
                 if not _mark(state, action):
-                    state.path = before
-                    return None
-            case Act.NOTRACK:
-                if state.ct_later:  # a packet that has been tracked already stays so
-                    state.ct, state.ct_later = "UNTRACKED", ""
-            case Act.TOS:
-                state.tos = get_tos(state) & action.keep ^ action.flip
-            case Act.TTL:
-                state.ttl = _new_ttl(state.ttl, action)
+                    break
             case Act.TPROXY:
                 if not _hand_over(walk, state, rule, action, hook, chain_index, here, before):
                     return None if action.detail == "nft" else final(walk, state, _DROP, hook)
                 if action.detail != "nft":
                     return final(walk, state, _ACCEPT, hook)
-            case Act.ADD:
-                state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
             case Act.SPLIT:
-                for share, choice in reversed(action.choices):
-                    way = state.copy()
-                    way.probability = None if state.probability is None or share is None else state.probability * share
+                for way, choice in _ways(state, action):
                     if choice.kind in (Act.MARK, Act.CONNMARK):  # and on with the same rule
                         way.path = before
                         rules, position, parent = here
                         remaining = (rule.rest(number, choice), *rules[position:])
                         walk.pending.append((way, hook, chain_index, (remaining, 0, parent)))
-                        continue
-                    walk.put_off(way, choice, hook, chain_index, chain, here)
+                    else:
+                        walk.put_off(way, choice, hook, chain_index, chain, here)
                 return False
-            case Act.CONTINUE:
-                pass
+            case Act.NOTRACK | Act.TOS | Act.TTL | Act.ADD | Act.CONTINUE:
+                _change(state, action)
             case _:
                 return step(walk, state, action, hook, chain, here)
+    else:
+        return None
+    state.path = before  # an action asks for what is not there: the rule does not match after all
     return None
+
+
+def _looked_up(walk: Walk, state: State, action: Action) -> Action | None:
+    """What the action is for this packet: a map's element, one of several destinations. None: no such element
+    (nft_lookup_eval)."""
+    if action.lookup is not None:
+        element = action.lookup(state)
+        if walk.asked.touched:
+            walk.asked.note(action.lookup, state, element)
+        if element is None:
+            return None
+        action = element
+        if action.element is not None:
+            state.path = (action.element, state.path)
+    if action.kind is Act.DNAT:
+        ask = partial(destinations, action=action)
+        places = ask(state)
+        if walk.asked.touched:
+            walk.asked.note(ask, state, places)
+        if len(places) > 1:
+            choices = [(None, Action(Act.DNAT, address=ip, port=port)) for ip, port in places]
+            return Action(Act.SPLIT, choices=tuple(choices))
+    return action
+
+
+def _ways(state: State, split: Action) -> Iterator[tuple[State, Action]]:
+    """The ways of a random pick, the last choice first, each with its share of the packets."""
+    for share, choice in reversed(split.choices):
+        way = state.copy()
+        way.probability = None if state.probability is None or share is None else state.probability * share
+        yield way, choice
+
+
+def _change(state: State, action: Action) -> None:
+    """What an action changes of the packet, whatever the packet is."""
+    match action.kind:
+        case Act.NOTRACK if state.ct_later:  # a packet that has been tracked already stays so
+            state.ct, state.ct_later = "UNTRACKED", ""
+        case Act.TOS:
+            state.tos = get_tos(state) & action.keep ^ action.flip
+        case Act.TTL:
+            state.ttl = _new_ttl(state.ttl, action)
+        case Act.ADD:
+            state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
+        case _:
+            pass
 
 
 _ACCEPT, _DROP = Action(Act.ACCEPT), Action(Act.DROP)

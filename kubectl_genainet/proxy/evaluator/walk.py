@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.proxy.evaluator import actions, doubts, virtual
-from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
+from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames, Here
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Rule, RulePath
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.packet.state import State
@@ -238,32 +238,8 @@ class Walk:
                             break
                         unsure = [*(unsure or ()), number]
                 else:
-                    if unsure and (rule.idle or len(state.doubts) > MAX_DOUBTS):
-                        if rule.idle:
-                            continue
-                        self.end(state, RulesetVerdict.UNKNOWN, f"more than {MAX_DOUBTS} matches that are not known")
-                        return False
-                    if unsure and not self._presume(
-                        state, rule.doubts(unsure), hook, chain_index, (rules, position, parent)
-                    ):
-                        continue
-                    if rule.probability is not None:
-                        self._chance(state, rule.probability, hook, chain_index, (rules, position, parent))
-                    target = rule.target
-                    if target is not None:
-                        self.steps += position - started
-                        if self._wanders(state, rule.chain, parent):
-                            return False
-                        state.path = (rule, state.path)
-                        parent = parent if rule.goto else (rules, position, parent)
-                        rules, position, started = target.candidates(state), 0, 0
-                        count = len(rules)
-                        continue
-                    if rule.final is not None:
-                        self.steps += position - started
-                        state.path = (rule, state.path)
-                        return actions.final(self, state, rule.final, hook)
-                    step = actions.perform(self, state, rule, hook, chain_index, chain, (rules, position, parent))
+                    here = (rules, position, parent)
+                    step = self._matched(state, rule, unsure, hook, chain_index, chain, here)
                     if step is None:
                         continue
                     self.steps += position - started
@@ -276,6 +252,35 @@ class Walk:
             self.steps += count - started
             frames = parent
         return self._policy(state, hook, chain_index, chain)
+
+    def _matched(
+        self,
+        state: State,
+        rule: Rule,
+        unsure: list[int] | None,
+        hook: Hook,
+        chain_index: int,
+        chain: Chain,
+        here: Here,
+    ) -> Here | bool | None:
+        """Does what a rule says of which no condition failed; as `actions.perform`. `unsure`: the conditions not known."""
+        if unsure:
+            if rule.idle:
+                return None
+            if len(state.doubts) > MAX_DOUBTS:
+                self.end(state, RulesetVerdict.UNKNOWN, f"more than {MAX_DOUBTS} matches that are not known")
+                return False
+            if not self._presume(state, rule.doubts(unsure), hook, chain_index, here):
+                return None
+        if rule.probability is not None:
+            self._chance(state, rule.probability, hook, chain_index, here)
+        if rule.target is not None:
+            state.path = (rule, state.path)
+            return rule.target.candidates(state), 0, here[2] if rule.goto else here
+        if rule.final is not None:
+            state.path = (rule, state.path)
+            return actions.final(self, state, rule.final, hook)
+        return actions.perform(self, state, rule, hook, chain_index, chain, here)
 
     def _wanders(self, state: State, chain: Chain, parent: Frames = None) -> bool:
         """Ends a way whose jumps go too deep, or on which too many rules were met."""
@@ -314,7 +319,7 @@ class Walk:
         hook: Hook,
         chain_index: int,
         chain: Chain,
-        here: tuple[Sequence[Rule], int, Frames],
+        here: Here,
     ) -> None:
         """Puts a way that begins with `action` among those to be followed."""
         if action.kind is Act.CONTINUE:
@@ -332,7 +337,7 @@ class Walk:
         asked: Sequence[doubts.Doubt],
         hook: Hook,
         chain_index: int,
-        here: tuple[Sequence[Rule], int, Frames],
+        here: Here,
     ) -> bool:
         """Takes matches that can't be known for true, and puts off the ways where one is not."""
         for doubt in asked:
@@ -347,9 +352,7 @@ class Walk:
                 return False
         return True
 
-    def presume_condition(
-        self, state: State, action: Action, hook: Hook, chain_index: int, here: tuple[Sequence[Rule], int, Frames]
-    ) -> bool:
+    def presume_condition(self, state: State, action: Action, hook: Hook, chain_index: int, here: Here) -> bool:
         """A match that stands behind another action: whether the rule goes on."""
         assert action.condition is not None
         result = action.condition(state)
@@ -359,9 +362,7 @@ class Walk:
             return self._presume(state, ((action.condition, action.detail),), hook, chain_index, here)
         return result
 
-    def _chance(
-        self, state: State, share: float, hook: Hook, chain_index: int, here: tuple[Sequence[Rule], int, Frames]
-    ) -> None:
+    def _chance(self, state: State, share: float, hook: Hook, chain_index: int, here: Here) -> None:
         if share >= 1:
             return
         other = state.copy()

@@ -105,65 +105,105 @@ def parse_iptables(
     An excerpt without "*table" lines is taken for the nat table where its chains or its targets are of that, else
     for the filter table; see `_hook_roots` for where it is entered. The policies of its chains are not known.
     """
-    family = family or family_of(text) or 4
-    tables: dict[str, IptablesTable] = {}
-    table: IptablesTable | None = None
-    excerpt: IptablesTable | None = None
-    chains: dict[str, Chain] = {}
-    missing: list[str] = []
-    has_head = is_open = False
+    reading = _Reading(text, source, sets, family or family_of(text) or 4)
+    chains = reading.chains
     for line in text.splitlines():
-        if line.startswith(("-A ", "[")):
-            start = 3 if line[0] == "-" else line.find("] -A ") + 5
-            end = line.find(" ", start)
-            name = line[start:end] if end > 0 else line[start:]
-            chain = chains.get(name)
-            if chain is None:
-                if start == 4:  # "[...]"
-                    missing.append(f"a line that is not read: {line.strip()[:80]}")
-                    continue
-                if table is None:
-                    has_head |= bool(tables)
-                    table = excerpt = _table(
-                        tables, "nat" if _NAT_ONLY.search(text) else "filter", family, source, sets
-                    )
-                    chains, is_open = table.chains, False
-                chain = table.chain(name)
-                if table is excerpt and chain.hook is not None and table.name != "nat":  # nobody drops there
-                    chain.policy = ""
-            chain.raw.append(line)
-        elif line.startswith(":") and table is not None:
+        if not line.startswith(("-A ", "[")):
+            reading.other_line(line)
+            chains = reading.chains
+            continue
+        start = 3 if line[0] == "-" else line.find("] -A ") + 5
+        end = line.find(" ", start)
+        name = line[start:end] if end > 0 else line[start:]
+        chain = chains.get(name)
+        if chain is None:
+            if start == 4:  # "[...]"
+                reading.skip(line)
+                continue
+            chain = reading.new_chain(name)
+            chains = reading.chains
+        chain.raw.append(line)
+    reading.end()
+    return list(reading.tables.values()), reading.missing
+
+
+class _Reading:
+    """Where the reader of a text is: in a table, in an excerpt without one, or between two. `chains` are of that table."""
+
+    def __init__(self, text: str, source: str, sets: dict[str, SetLookup], family: int) -> None:
+        self.tables: dict[str, IptablesTable] = {}
+        self.missing: list[str] = []
+        self.chains: dict[str, Chain] = {}
+        self._text, self._source, self._sets, self._family = text, source, sets, family
+        self._table: IptablesTable | None = None
+        self._excerpt: IptablesTable | None = None
+        self._has_head = self._is_open = False
+
+    def skip(self, line: str) -> None:
+        self.missing.append(f"a line that is not read: {line.strip()[:80]}")
+
+    def new_chain(self, name: str) -> Chain:
+        """A chain that a rule is the first to name. Outside of a table the rule begins an excerpt."""
+        if self._table is None:
+            self._has_head |= bool(self.tables)
+            self._excerpt = self._enter("nat" if _NAT_ONLY.search(self._text) else "filter", is_open=False)
+        assert self._table is not None
+        chain = self._table.chain(name)
+        if self._table is self._excerpt and chain.hook is not None and self._table.name != "nat":  # nobody drops there
+            chain.policy = ""
+        return chain
+
+    def other_line(self, line: str) -> None:
+        """What is no rule that is appended."""
+        if line.startswith(":") and self._table is not None:
             name, _, policy_and_counters = line[1:].partition(" ")
             policy = policy_and_counters.partition(" ")[0]
-            chain = table.chain(name)
+            chain = self._table.chain(name)
             chain.policy = policy if policy not in ("-", "") else "ACCEPT" if chain.hook is None else ""
-        elif line.startswith("-I ") and table is not None and table is not excerpt and _insert(table, line):
-            pass
-        elif line.startswith(("-N ", "-P ")) and table is not None and len(tokens := line.split()) > 1:
-            chain = table.chain(tokens[1])
-            if line[1] == "P":
-                chain.policy = tokens[2] if len(tokens) > 2 else ""
         elif line.startswith("*"):
-            if is_open and table is not None:
-                missing.append(f"it is cut short: table {table.name} has no COMMIT")
-            has_head |= excerpt is not None
-            table = _table(tables, line[1:].strip(), family, source, sets)
-            chains, is_open = table.chains, True
+            self._check_end()
+            self._has_head |= self._excerpt is not None
+            self._enter(line[1:].strip(), is_open=True)
         elif line.startswith("COMMIT"):
-            has_head |= not is_open
-            is_open, table, chains = False, None, {}
+            self._has_head |= not self._is_open
+            self._is_open, self._table, self.chains = False, None, {}
         elif line.startswith("# Generated by ") and " *" in line:
-            missing.append("its lines are not apart")
-        elif line.strip() and not line.startswith("#"):
-            missing.append(f"a line that is not read: {line.strip()[:80]}")
-    if is_open and table is not None:
-        missing.append(f"it is cut short: table {table.name} has no COMMIT")
-    if excerpt is not None:
-        is_mixed = excerpt.name == "nat" and _FILTER_ONLY.search(text) is not None
-        missing.append(_HEADLESS if has_head or is_mixed else EXCERPT)
-        excerpt.is_excerpt = True
-        _hook_roots(excerpt)
-    return list(tables.values()), missing
+            self.missing.append("its lines are not apart")
+        elif line.strip() and not line.startswith("#") and not self._is_restored(line):
+            self.skip(line)
+
+    def _is_restored(self, line: str) -> bool:
+        """Takes up what only the input of iptables-restore has: -I, -N and -P. False: it is none of these."""
+        table = self._table
+        if table is None:
+            return False
+        if line.startswith("-I "):
+            return table is not self._excerpt and _insert(table, line)
+        tokens = line.split()
+        if not line.startswith(("-N ", "-P ")) or len(tokens) < 2:
+            return False
+        chain = table.chain(tokens[1])
+        if line[1] == "P":
+            chain.policy = tokens[2] if len(tokens) > 2 else ""
+        return True
+
+    def end(self) -> None:
+        self._check_end()
+        excerpt = self._excerpt
+        if excerpt is not None:
+            is_mixed = excerpt.name == "nat" and _FILTER_ONLY.search(self._text) is not None
+            self.missing.append(_HEADLESS if self._has_head or is_mixed else EXCERPT)
+            excerpt.is_excerpt = True
+            _hook_roots(excerpt)
+
+    def _check_end(self) -> None:
+        if self._is_open and self._table is not None:
+            self.missing.append(f"it is cut short: table {self._table.name} has no COMMIT")
+
+    def _enter(self, name: str, *, is_open: bool) -> IptablesTable:
+        table = self.tables.setdefault(name, IptablesTable(name, self._family, self._source, self._sets))
+        self._table, self.chains, self._is_open = table, table.chains, is_open
+        return table
 
 
 def _insert(table: IptablesTable, line: str) -> bool:
@@ -208,9 +248,3 @@ def _leads_to(table: IptablesTable, start: Chain, target: re.Pattern[str]) -> bo
                 seen.add(match.group(1))
                 waiting.append(table.chains[match.group(1)])
     return False
-
-
-def _table(
-    tables: dict[str, IptablesTable], name: str, family: int, source: str, sets: dict[str, SetLookup]
-) -> IptablesTable:
-    return tables.setdefault(name, IptablesTable(name, family, source, sets))
