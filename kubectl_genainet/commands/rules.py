@@ -243,7 +243,8 @@ def _firewalls(source: Source, request: _Request, messages: Messages) -> ExitSta
         console = make_console()
         for firewall in firewalls:
             console.print(host_firewall_text(firewall), soft_wrap=True)
-    return ExitStatus.OK if all(firewall.verdict == "passes" for firewall in firewalls) else ExitStatus.FOUND
+    status = ExitStatus.OK if all(firewall.verdict == "passes" for firewall in firewalls) else ExitStatus.FOUND
+    return status.with_failures(bool(source.failed_nodes))
 
 
 def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:

@@ -101,13 +101,15 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     """
     filters = run.filters
     bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
-    if bundle is not None and watching.record:
-        _write_again(source, watching.record, run.view)
-    return _replay(run, source, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
+    if bundle is None:
+        return _watch(run, source, watching)
+    is_written = not watching.record or _write_again(source, watching.record, run.view)
+    status = _replay(run, source, bundle, watching.command)
+    return status if is_written else ExitStatus.FAILED
 
 
-def _write_again(source: Source, file: str, view: View) -> None:
-    """Writes all that a recording has as a bundle."""
+def _write_again(source: Source, file: str, view: View) -> bool:
+    """Writes all that a recording has as a bundle; whether it is whole."""
     bundle = source.recording
     assert bundle is not None
     with BundleWriter(file, bundle.header, bundle.snapshot) as writer:
@@ -115,6 +117,7 @@ def _write_again(source: Source, file: str, view: View) -> None:
             writer.write(event)
     if writer.problem:
         view.warn(writer.problem)
+    return not writer.problem
 
 
 def check_recorded_by(source: Source, bundle: Bundle, command: str) -> None:

@@ -239,6 +239,35 @@ def test_one_agent_that_fails_is_warned_of_and_the_others_go_on(lab: FakeLab) ->
     assert records(done)[-1]["nodes"] == ["node-1", "node-3"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("trace", TARGET, "--timeout", "3s"),
+        ("drops", "--timeout", "3s"),
+        ("diagnose", TARGET, "--for", "3s"),
+        ("rules", TARGET),
+        ("rules", TARGET, "--exact", "1"),
+        ("rules", "why", "10.244.1.2", "10.244.2.2:8080"),
+        ("rules", TARGET, "--host-firewall"),
+        ("doctor", "--only", "kube-proxy"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_wrong_on_the_nodes_that_answered_is_no_success(lab: FakeLab, command: tuple[str, ...]) -> None:
+    lab.refuses = {"node-2"}
+    done = run(*command, "-o", "json")
+    assert (done.exception, done.return_value) == (None, ExitStatus.FAILED), done.stderr
+    assert "node node-2" in done.stderr
+
+
+@pytest.mark.parametrize("source", [("--timeout", "3s", f"--lab={NAME}"), ("--from", str(recordings() / "healthy.gnb"))])
+def test_a_recording_for_which_there_is_no_room_is_no_success(lab: FakeLab, source: tuple[str, ...]) -> None:
+    arguments = ["trace", TARGET, "--record", "/dev/full", *source]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert "the bundle /dev/full ends early: No space left on device" in done.stderr
+    assert (done.exception, done.return_value) == (None, ExitStatus.FAILED)
+
+
 def test_where_every_agent_fails_the_command_has_failed(lab: FakeLab) -> None:
     lab.refuses = set(lab.nodes)
     done = run("drops", "--timeout", "3s", "-n", "default")

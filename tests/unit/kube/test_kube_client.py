@@ -21,6 +21,8 @@ from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect, context_namespace
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
+from kubectl_genainet.kube.resources import POD, Served
+from kubectl_genainet.kube.watch import Selection, watch_once
 
 
 def write_config(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> str:
@@ -286,6 +288,16 @@ def test_a_watch_whose_object_has_no_end_is_given_up(tmp_path: Path, monkeypatch
             kube.lines("/x", {}, read_timeout_s=5) as lines,
         ):
             list(lines)
+
+
+def test_a_watch_that_is_refused_is_no_empty_watch(tmp_path: Path) -> None:
+    refusal = b'{"kind": "Status", "message": "said the server"}'
+    head = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: %d\r\n\r\n" % len(refusal)
+    with answering(head + refusal) as address:
+        kube = connect(kubeconfig=write_config(tmp_path / "config", address))
+        with pytest.raises(ApiError, match="can't watch pods: said the server") as caught:
+            list(watch_once(kube, Selection(Served(POD, "v1")), "1"))
+    assert caught.value.status == 500
 
 
 def test_an_answer_that_breaks_off_is_asked_for_once_more(tmp_path: Path) -> None:

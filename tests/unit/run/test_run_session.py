@@ -217,6 +217,14 @@ def test_ctrl_c_costs_no_record_that_was_polled(monkeypatch: pytest.MonkeyPatch)
     assert taken == [Tick(node="a", t_ns=1), Tick(node="a", t_ns=2)]
 
 
+def test_a_node_that_fails_on_the_way_is_remembered_by_the_source() -> None:
+    """Whoever asks the source next (`diagnose`, `mcp`) knows that its answer is not of all nodes."""
+    taken: list[Event] = []
+    session, failure = live_session(taken), AgentFailed(node="node-2", message="out of order")
+    session._take(failure, None)
+    assert session.source.failed_nodes == {"node-2"} and session.failed == taken == [failure]
+
+
 @pytest.mark.parametrize(("watches", "status"), [(False, ExitStatus.INTERRUPTED), (True, ExitStatus.OK)])
 def test_ctrl_c_before_any_agent_watches_is_no_result(
     monkeypatch: pytest.MonkeyPatch, watches: bool, status: ExitStatus

@@ -11,14 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kubectl_genainet.assets import recordings
+from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.cli import cli
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.timeline import SeriesName, Timeline
 from kubectl_genainet.records import RECORDS
 from kubectl_genainet.render.timeline import text
 from kubectl_genainet.run.collect import DoctorCollector
+from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 from kubectl_genainet.run.timeline import timeline
 from kubectl_genainet.timeline import build
@@ -122,6 +124,18 @@ def test_where_nothing_rises_nothing_began(tmp_path: Path) -> None:
     assert result.onsets == () and len(result.changes) == 1
     done = run(SERVICE, "--from", path)
     assert done.return_value == 0 and "nothing became worse" in done.stdout
+
+
+def test_a_quiet_time_without_a_node_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, load = str(tmp_path / "well.gnb"), BundleSource._load
+
+    def without_a_node(source: BundleSource) -> Bundle:
+        source.failed_nodes.add("node-2")
+        return load(source)
+
+    recorded.write(path, recorded.bundle(recorded.buckets(), recorded.policy(5000)))
+    monkeypatch.setattr(BundleSource, "_load", without_a_node)
+    assert run(SERVICE, "--from", path).return_value is ExitStatus.FAILED
 
 
 def test_what_was_not_followed_whole_is_said_of_what_is_not_counted(tmp_path: Path) -> None:
