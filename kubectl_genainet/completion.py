@@ -209,6 +209,8 @@ def _names_in_cluster(context: click.Context, path: str) -> list[str]:
         kubeconfig=source_parameters["kubeconfig"],
         timeout_s=_TIMEOUT_S,
         user=user,
+        within_s=DEADLINE_S,
+        may_ask=False,
     )
     everywhere = bool(context.params.get("all_namespaces"))
     namespace = "" if everywhere else f"namespaces/{context.params.get('namespace') or client.namespace}/"

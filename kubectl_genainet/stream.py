@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import socket
 import threading
 import time
@@ -30,7 +31,9 @@ T = TypeVar("T")
 Dial = Callable[[], socket.socket]
 
 SILENT_S = 15.0  # agents send a record every second
+_LATE = math.inf  # since when a node was asked that was hung up on
 _NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a request that it does not know
+HELLO_S = 20.0  # to say who it is, which an agent does at once
 ANSWER_S = 60.0  # an agent gives up a report of its node after a third of that
 RULES_S = 130.0  # and its rules after 120 s
 MAX_ANSWER = 4 * wire.MAX_RECORD  # bytes of an answer that is no stream
@@ -249,6 +252,7 @@ class Streams:
         self._finishing = threading.Event()
         self._open: dict[str, AgentConnection] = {}
         self._sessions: dict[str, str] = {}
+        self._asked: dict[str, float] = {}  # nodes that have not said who they are, since when
         self._threads = {
             node: threading.Thread(target=self._read, args=(node, request), daemon=True, name=f"stream-{node}")
             for node, request in requests.items()
@@ -278,6 +282,7 @@ class Streams:
                 self._open[node] = connection
                 if self._closing.is_set() or self._finishing.is_set():  # they may not have seen this one
                     return
+                self._asked[node] = time.monotonic()
                 response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
                 self._sessions[node] = response.getheader("Genainet-Session", "")
                 self._pump(connection, connection.lines(response))
@@ -285,8 +290,11 @@ class Streams:
                 connection.close()
         except GenainetError as error:
             if not self._closing.is_set():
-                self._put((AgentFailed(node=node, message=error.message, hint=error.hint),))
+                late = self._asked.get(node) == _LATE
+                message = f"node {node} has not said who it is within {HELLO_S:g} s" if late else error.message
+                self._put((AgentFailed(node=node, message=message, hint="" if late else error.hint),))
         finally:
+            self._asked.pop(node, None)
             self._ready(node)
             self._unfinished.discard(node)
             self._put(None)
@@ -301,6 +309,7 @@ class Streams:
                 if not isinstance(event, Hello):
                     raise GenainetError(f"the process answering on node {node} is not a genainet agent")
                 wire.check_hello(event)
+                self._asked.pop(node, None)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
             ended = ended or isinstance(event, Bye | AgentFailed)
@@ -319,6 +328,7 @@ class Streams:
         """The next record, or None after the time or at the end (see `done`)."""
         if self._line:
             return self._line.popleft()
+        self._hang_up()
         deadline = time.monotonic() + timeout_s
         while self._running:
             try:
@@ -331,6 +341,13 @@ class Streams:
                 self._line.extend(events)
                 return self._line.popleft()
         return None
+
+    def _hang_up(self) -> None:
+        """On nodes that do not say who they are: a byte now and then keeps each single wait short."""
+        for node, asked in list(self._asked.items()):
+            if time.monotonic() - asked > HELLO_S and node in self._asked:
+                self._asked[node] = _LATE
+                self._open[node].interrupt()
 
     @property
     def done(self) -> bool:

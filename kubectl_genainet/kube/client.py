@@ -6,26 +6,24 @@ analysis works on the API's own JSON anyway.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import queue
-import shutil
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 import urllib3
 
+from kubectl_genainet.deadline import in_time
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.failures import api_error, decoded_answer, overdue, unreachable
+from kubectl_genainet.kube.kubeconfig import context_of, kubeconfig_paths, load, namespace_of, read_kubeconfig
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 T = TypeVar("T")
@@ -61,16 +59,23 @@ class KubeClient:
         timeout_s: float = 30.0,
         user: Impersonation = NOBODY_ELSE,
         within_s: float = math.inf,
+        begun: float | None = None,
     ) -> None:
+        """`within_s` counts from `begun` (time.monotonic()), or from now."""
         from kubernetes.client.rest import RESTClientObject
 
         self.configuration, self.namespace = configuration, namespace
         self._user = user
         self.server = str(configuration.host).rstrip("/")
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
-        self._within_s, self._until = within_s, time.monotonic() + within_s
+        self._within_s, self._until = within_s, (time.monotonic() if begun is None else begun) + within_s
         configuration.connection_pool_maxsize = 16
         self._pool = RESTClientObject(configuration).pool_manager
+
+    @property
+    def left_s(self) -> float:
+        """Of the time for all that the client is asked."""
+        return max(0.0, self._until - time.monotonic())
 
     @cached_property
     def tls(self) -> ssl.SSLContext:
@@ -148,13 +153,18 @@ class KubeClient:
             answer.close()  # a half-read connection can't be used again
 
     def _split(self, answer: Any) -> Iterator[bytes]:
-        partial_line = b""
+        parts: list[bytes] = []  # of a line that is not whole yet: joined once, however small they are
+        size = 0
         try:
             for chunk in answer.stream(1 << 16, decode_content=True):
-                *whole, partial_line = (partial_line + chunk).split(b"\n")
-                if len(partial_line) > MAX_LINE:
+                first, *others = chunk.split(b"\n")
+                parts.append(first)
+                size += len(first)
+                if others:
+                    yield from (line for line in (b"".join(parts), *others[:-1]) if line)
+                    parts, size = [others[-1]], len(others[-1])
+                if size > MAX_LINE:
                     raise GenainetError(f"{self.server} sent an object of more than {MAX_LINE >> 20} MiB")
-                yield from (line for line in whole if line)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(error, self.server) from None
 
@@ -172,23 +182,11 @@ class KubeClient:
     def _in_time(self, work: Callable[[], T]) -> T:
         """What `work` returns, within the time that a whole answer, and all answers together, may take; else Unreachable, and
         its thread is left."""
-        outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-        def attempt() -> None:
-            try:
-                outcome.put((work(), None))
-            except BaseException as error:
-                outcome.put((None, error))
-
-        threading.Thread(target=attempt, daemon=True, name="api-request").start()
         whole_s = max(WHOLE_ANSWER_S, float(self._timeout.read_timeout or 0))
         try:
-            result, error = outcome.get(timeout=max(0.0, min(whole_s, self._until - time.monotonic())))
-        except queue.Empty:
+            return in_time(work, min(whole_s, self.left_s), name="api-request")
+        except TimeoutError:
             raise overdue(self.server, min(whole_s, self._within_s)) from None
-        if error is not None:
-            raise error
-        return cast("T", result)
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> str:
         return self.server + path + ("?" + urlencode(query) if query else "")
@@ -226,148 +224,43 @@ def connect(
     timeout_s: float = 30.0,
     user: Impersonation = NOBODY_ELSE,
     within_s: float = math.inf,
+    may_ask: bool = True,
 ) -> KubeClient:
     """A client for a context of the kubeconfig (default: the current one), or for the cluster this process runs in.
-    `timeout_s` is the longest silence, `within_s` the time for all that the client is asked.
+    `timeout_s` is the longest silence, `within_s` the time for all that the client is asked, and for the credential plugin,
+    which may ask somebody at the terminal (`may_ask`).
 
     Nothing is sent yet, except by a credential plugin. Raises GenainetError for a kubeconfig that is missing, damaged
-    or without that context, and for a plugin that fails.
+    or without that context, and for a plugin that fails or does not end.
     """
     from kubernetes.client import Configuration
 
-    configuration = Configuration()
+    begun, configuration = time.monotonic(), Configuration()
     if _in_cluster(context, kubeconfig):
         from kubernetes.config import load_incluster_config
 
         load_incluster_config(client_configuration=configuration)
         return KubeClient(configuration, context_namespace(), timeout_s, user, within_s)
-    content = _read_kubeconfig(kubeconfig)
-    entry = _context(content, context)
-    _load(configuration, content, entry["name"])
-    return KubeClient(configuration, _namespace_of(entry), timeout_s, user, within_s)
+    content = read_kubeconfig(kubeconfig)
+    entry = context_of(content, context)
+    load(configuration, content, entry["name"], within_s=within_s, may_ask=may_ask)
+    return KubeClient(configuration, namespace_of(entry), timeout_s, user, within_s, begun)
 
 
 def context_namespace(*, context: str = "", kubeconfig: str = "") -> str:
     """The namespace that a context of the kubeconfig names; "default" where it names none. Reads files only."""
     if _in_cluster(context, kubeconfig):
         return (_SERVICE_ACCOUNT / "namespace").read_text().strip() or "default"
-    return _namespace_of(_context(_read_kubeconfig(kubeconfig), context))
+    return namespace_of(context_of(read_kubeconfig(kubeconfig), context))
 
 
 def context_names(*, kubeconfig: str = "") -> list[str]:
     """The contexts of the kubeconfig, in its order. Reads files only."""
-    return [str(c["name"]) for c in _read_kubeconfig(kubeconfig).contexts]
+    return [str(c["name"]) for c in read_kubeconfig(kubeconfig).contexts]
 
 
 def _in_cluster(context: str, kubeconfig: str) -> bool:
     """As kubectl: inside a pod, and no kubeconfig to be found."""
     if context or kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
         return False
-    return (_SERVICE_ACCOUNT / "token").exists() and not any(p.exists() for p in _kubeconfig_paths(""))
-
-
-def _kubeconfig_paths(kubeconfig: str) -> list[Path]:
-    """--kubeconfig, else $KUBECONFIG (a list), else ~/.kube/config."""
-    if kubeconfig:
-        return [Path(kubeconfig)]
-    listed = [p for p in os.environ.get("KUBECONFIG", "").split(os.pathsep) if p]
-    return [Path(p).expanduser() for p in listed] or [Path.home() / ".kube" / "config"]
-
-
-class _Kubeconfig(msgspec.Struct, frozen=True):
-    """The merged kubeconfig as the official library keeps it, and the files it came from."""
-
-    node: Any
-    contexts: tuple[dict[str, Any], ...]
-    current: str
-    files: tuple[Path, ...]
-
-
-def _read_kubeconfig(kubeconfig: str) -> _Kubeconfig:
-    import yaml  # the agent's image has none, and no kubeconfig
-    from kubernetes.config import ConfigException
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    from kubectl_genainet.kube.yaml_text import parse_text
-
-    paths = _kubeconfig_paths(kubeconfig)
-    files = tuple(p for p in paths if p.is_file())
-    if not files:
-        raise GenainetError(
-            f"there is no kubeconfig: {', '.join(map(str, paths))} {'does' if len(paths) == 1 else 'do'} not exist",
-            "Give --kubeconfig FILE or set KUBECONFIG; --lab, --manifests and --from work without a cluster.",
-        )
-    for file in files:  # the library reads whatever depth and however many aliases
-        try:
-            parse_text(str(file), file.read_text(errors="replace"), lambda _: None)
-        except OSError as error:
-            raise GenainetError(f"the kubeconfig {file} can't be read: {error.strerror}") from None
-    try:
-        node = KubeConfigMerger(os.pathsep.join(map(str, files))).config
-        content = node.value
-        listed = [getattr(c, "value", c) for c in content.get("contexts") or ()]
-        contexts = tuple(c for c in listed if isinstance(c, dict) and c.get("name"))
-        return _Kubeconfig(node, contexts, str(content.get("current-context") or ""), files)
-    except (ConfigException, yaml.YAMLError, AttributeError, TypeError, OSError, ValueError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise GenainetError(f"the kubeconfig {files[0]} can't be read: {problem}") from None
-
-
-def _context(content: _Kubeconfig, context: str) -> dict[str, Any]:
-    name = context or content.current
-    if not name:
-        raise GenainetError(
-            f"the kubeconfig {content.files[0]} sets no current context",
-            "Choose one with --context or `kubectl config use-context NAME`.",
-        )
-    for entry in content.contexts:
-        if entry["name"] == name:
-            return entry
-    from kubectl_genainet.model.target import not_found
-
-    raise not_found("context", name, [c["name"] for c in content.contexts])
-
-
-def _namespace_of(entry: Mapping[str, Any]) -> str:
-    return str((entry.get("context") or {}).get("namespace") or "default")
-
-
-def _load(configuration: Any, content: _Kubeconfig, context: str) -> None:
-    """Fills `configuration` with server, certificates and credentials; runs the credential plugin if there is one."""
-    from kubernetes.config import ConfigException
-    from kubernetes.config.kube_config import KubeConfigLoader
-
-    logged = _Messages()
-    root = logging.getLogger()
-    root.addHandler(logged)  # the library logs a failing plugin and goes on without credentials
-    try:
-        loader = KubeConfigLoader(content.node, context, config_base_path=None)
-        loader.load_and_set(configuration)
-    except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise GenainetError(f"the kubeconfig's context {context!r} can't be used: {error}") from None
-    finally:
-        root.removeHandler(logged)
-    if logged.texts:
-        raise _plugin_failed(content, context, logged.texts[-1])
-
-
-def _plugin_failed(content: _Kubeconfig, context: str, text: str) -> GenainetError:
-    user = next((c["context"].get("user") for c in content.contexts if c["name"] == context), "")
-    users = [getattr(u, "value", u) for u in content.node.value.get("users") or ()]
-    command = next(
-        (u["user"]["exec"].get("command", "") for u in users if u["name"] == user and "exec" in u["user"]), ""
-    )
-    if command and not shutil.which(command):
-        hint = f"{command} is not on PATH: install it; it is what your kubeconfig uses to log in."
-    else:
-        hint = f"Run it by hand, or log in again: the kubeconfig's user {user!r} gets its credentials from it."
-    return GenainetError(f"the credential plugin {command or user} failed: {text}", hint)
-
-
-class _Messages(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+    return (_SERVICE_ACCOUNT / "token").exists() and not any(p.exists() for p in kubeconfig_paths(""))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
 
 from kubectl_genainet.collector import collector_paused
+from kubectl_genainet.deadline import Pending, side_by_side
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.kube.items import Item, ItemDecoder
@@ -17,6 +19,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
 
 PAGE = 500  # as kubectl
+# All pages of a list, however many the server says there are.
+LIST_S, MAX_LIST = 600.0, 4 << 30
 _PARALLEL = 4
 _NOT_READ = LeftOut("Secret", "never read: no role of this tool includes Secrets")
 NOT_ASKED_FOR = "only doctor and diagnose ask for them"
@@ -58,8 +62,11 @@ def read_listings(
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)
 
-    with collector_paused(), ThreadPoolExecutor(_PARALLEL) as pool:
-        listings = tuple(pool.map(lambda resource: _read_kind(client, resource, namespace or client.namespace), served))
+    def read(resource: Served) -> Listing:
+        return _read_kind(client, resource, namespace or client.namespace)
+
+    with collector_paused():
+        listings = tuple(side_by_side(read, served, _PARALLEL, name="list"))
     left_out += [listing.missing for listing in listings if listing.missing is not None]
     left_out += [LeftOut(told_name(kind), NOT_ASKED_FOR) for kind in KINDS if kind.for_checks and kind not in kinds]
     objects = tuple(obj for listing in listings for obj in listing.objects)
@@ -113,30 +120,36 @@ def list_pages(
 ) -> Iterator[Page]:
     """All objects of one kind, page by page: a caller that keeps little of each needs little memory.
 
-    A list that outlives its snapshot in etcd (410 Gone between pages) is read again, in one piece.
+    A list that outlives its snapshot in etcd (410 Gone between pages) is read again, in one piece. Raises GenainetError for one
+    without end.
     """
     doing = f"list {served.resource.plural}" + (f" in namespace {namespace}" if namespace else "")
     options = {"limit": str(PAGE), **dict(served.resource.query), **dict(query)}
     first, items = True, ItemDecoder(served)
+    begun, size = time.monotonic(), 0
 
     def read() -> _List:
+        nonlocal size
         answer = client.request("GET", served.path(namespace), query=dict(options), doing=doing)
+        size += len(answer)
+        took_s = time.monotonic() - begun
+        if size > MAX_LIST or took_s > LIST_S:
+            raise GenainetError(f"can't {doing}: the list does not end: {size >> 20} MB within {took_s:.0f} s")
         page: _List = decoded_answer(answer, _List, doing)
         return page
 
-    with ThreadPoolExecutor(1) as ahead:  # the server prepares a page while this one's objects are made
-        page: _List | None = read()
-        while page is not None:
-            following = None
-            if page.metadata.continue_:
-                options["continue"] = page.metadata.continue_
-                following = ahead.submit(read)
-            yield Page(first, [items.object(item) for item in page.items or ()], page.metadata.resource_version)
-            first, page = False, None
-            try:
-                page = following.result() if following is not None else None
-            except ApiError as error:
-                if error.status != 410:
-                    raise
-                options.pop("continue"), options.pop("limit")
-                first, page = True, read()
+    page: _List | None = read()
+    while page is not None:
+        following = None
+        if page.metadata.continue_:
+            options["continue"] = page.metadata.continue_
+            following = Pending(read, "list")  # the server prepares a page while this one's objects are made
+        yield Page(first, [items.object(item) for item in page.items or ()], page.metadata.resource_version)
+        first, page = False, None
+        try:
+            page = following.result() if following is not None else None
+        except ApiError as error:
+            if error.status != 410:
+                raise
+            options.pop("continue"), options.pop("limit")
+            first, page = True, read()

@@ -54,6 +54,16 @@ def well(sock: socket.socket, node: str) -> None:
     sock.sendall(b"0\r\n\r\n")
 
 
+def trickles(sock: socket.socket, node: str) -> None:
+    """A byte of a header now and then: each wait is short, all of them have no end."""
+    asked(sock) if node == "filters" else sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(b"x")
+            time.sleep(0.05)
+
+
 def hangs(sock: socket.socket, node: str) -> None:
     head(sock)
     send(sock, hello(node))

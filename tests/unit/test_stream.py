@@ -37,6 +37,7 @@ from tests.unit.agentfleet import (
     is_older,
     refuses,
     send,
+    trickles,
     well,
 )
 
@@ -225,16 +226,6 @@ def test_close_ends_streams_that_hang(fleet: Fleet) -> None:
     finally:
         threading.excepthook = before
     assert not any(thread.is_alive() for thread in readers) and not died
-
-
-def trickles(sock: socket.socket, node: str) -> None:
-    """A byte of a header now and then: each wait is short, all of them have no end."""
-    asked(sock) if node == "filters" else sock.recv(65536)
-    sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-    with contextlib.suppress(OSError):
-        while True:
-            sock.sendall(b"x")
-            time.sleep(0.05)
 
 
 def has_report(sock: socket.socket, node: str) -> None:

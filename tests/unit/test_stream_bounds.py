@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from kubectl_genainet import __version__, stream, wire
-from kubectl_genainet.model.events import Bye, Event, Hello, Tick
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Tick
 from kubectl_genainet.stream import Streams
+from tests.unit.agentfleet import REQUEST, Fleet, everything, trickles, well
 
 HELLO = Hello(
     node="node-1",
@@ -53,3 +54,19 @@ def test_rules_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(stream, "ask_all", ask_all)
     stream.rulesets({}, conntrack=True)
     assert asked == [("/v1/rulesets?conntrack=1", stream.RULES_S)]
+
+
+def test_who_trickles_a_hello_is_hung_up_on_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HELLO_S", 0.3)
+    fleet = Fleet()
+    dials = {"slow": fleet.dial("slow", trickles), "well": fleet.dial("well", well)}
+    streams = Streams(dials, dict.fromkeys(dials, REQUEST))
+    try:
+        events = everything(streams)
+    finally:
+        streams.close()
+    late = AgentFailed(node="slow", message="node slow has not said who it is within 0.3 s")
+    assert [e for e in events if isinstance(e, AgentFailed)] == [late]
+    assert sum(isinstance(e, Bye) for e in events) == 1
+    for thread in fleet.threads:
+        thread.join(10)

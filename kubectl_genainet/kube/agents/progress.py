@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
+from kubectl_genainet.deadline import side_by_side
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.base import AGENT
 from kubectl_genainet.kube.agents.paths import get_or_none
@@ -82,12 +82,11 @@ def _problems_of_pods(client: KubeClient, namespace: str, selector: str, warning
     """What ended containers said is asked for side by side: there may be 1,000 of them."""
     pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items") or []
     unready = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp") and not is_ready(pod)]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        logs = pool.map(lambda pod: _last_words(client, pod), unready)
-        problems = [
-            pod_problem(pod, warnings.get(pod["metadata"].get("uid", ""), ()), log)
-            for pod, log in zip(unready, logs, strict=True)
-        ]
+    logs = side_by_side(lambda pod: _last_words(client, pod), unready, _PARALLEL, name="log")
+    problems = [
+        pod_problem(pod, warnings.get(pod["metadata"].get("uid", ""), ()), log)
+        for pod, log in zip(unready, logs, strict=True)
+    ]
     return [problem for problem in problems if problem is not None]
 
 

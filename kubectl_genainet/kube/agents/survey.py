@@ -15,7 +15,7 @@ from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import NODE, Served
 from kubectl_genainet.kube.snapshot import list_objects
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.stream import ask_all
+from kubectl_genainet.stream import ANSWER_S, ask_all
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ def survey(client: KubeClient, namespace: str) -> Survey:
         warnings.append(f"the agents were not asked: {error.message}")
     else:
         ready = {agent.node: dialler(client, agent) for agent in agents if agent.ready}
-        for node, answer in ask_all(ready, "/v1/hello", token).items():
+        for node, answer in ask_all(ready, "/v1/hello", token, within_s=min(ANSWER_S, client.left_s)).items():
             hello = None if isinstance(answer, GenainetError) else next(iter(answer), None)
             if isinstance(hello, Hello):
                 answers[node] = hello

@@ -13,10 +13,10 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.results.fleet import AgentStatus, Versions
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
-from kubectl_genainet.stream import ask_all
+from kubectl_genainet.stream import HELLO_S, ask_all
 from kubectl_genainet.wire import PROTOCOL
 
-# All questions of `version`, which answers without a cluster too, and those of `status` before it asks the agents.
+# All questions of `version`, which answers without a cluster too, and those of `status`, the agents' answers among them.
 VERSION_S, STATUS_S = 10.0, 60.0
 _SILENT_S = 5.0  # of the API server, for `version`
 _DEPLOY_AGAIN = "run `kubectl genainet deploy` with this client"
@@ -61,7 +61,7 @@ def lab_fleet(name: str) -> FleetStatus:
     from kubectl_genainet.run.sources.lab import LabSource
 
     rows = []
-    for node, answer in sorted(ask_all(LabSource(name).agents().dials, "/v1/hello").items()):
+    for node, answer in sorted(ask_all(LabSource(name).agents().dials, "/v1/hello", within_s=HELLO_S).items()):
         hello = None if isinstance(answer, GenainetError) else next(iter(answer), None)
         if isinstance(hello, Hello):
             rows.append(greeted(hello, node))

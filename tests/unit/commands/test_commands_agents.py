@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +20,7 @@ from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.kube.agents.base import AGENT, NAMESPACE, VERSION_LABEL
 from kubectl_genainet.model.events import Hello
+from kubectl_genainet.run.fleet import status
 from kubectl_genainet.run.fleet.status import lab_fleet
 from tests.unit.commands.fake_api import VERSION, FakeApi, Object, fake_api
 from tests.unit.commands.live_output import saying
@@ -126,6 +130,31 @@ def test_status_tells_the_agent_that_answers_from_the_one_that_is_not_ready(
     }
     assert (rows["node-1"]["kernel"], rows["node-1"]["tier"]) == ("6.18.0", "kprobe")
     assert done.return_value is ExitStatus.FOUND
+
+
+def test_status_ends_in_its_time_whoever_trickles(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent whose answer has no end is one more part of all that `status` waits for."""
+
+    def trickling() -> socket.socket:
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=trickle, args=(theirs,), daemon=True).start()
+        return ours
+
+    def trickle(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            while True:
+                sock.sendall(b"H")
+                time.sleep(0.05)
+
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: trickling)
+    monkeypatch.setattr(status, "STATUS_S", 2.0)
+    begun = time.monotonic()
+    done = cluster.run("status", "-o", "json")
+    assert time.monotonic() - begun < 10
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert row["state"] == "silent" and "has not answered within" in row["problem"]
 
 
 def test_status_of_a_cluster_where_all_answer_is_ok(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

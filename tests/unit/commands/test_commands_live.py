@@ -260,7 +260,9 @@ def test_nothing_wrong_on_the_nodes_that_answered_is_no_success(lab: FakeLab, co
     assert "node node-2" in done.stderr
 
 
-@pytest.mark.parametrize("source", [("--timeout", "3s", f"--lab={NAME}"), ("--from", str(recordings() / "healthy.gnb"))])
+@pytest.mark.parametrize(
+    "source", [("--timeout", "3s", f"--lab={NAME}"), ("--from", str(recordings() / "healthy.gnb"))]
+)
 def test_a_recording_for_which_there_is_no_room_is_no_success(lab: FakeLab, source: tuple[str, ...]) -> None:
     arguments = ["trace", TARGET, "--record", "/dev/full", *source]
     done = CliRunner().invoke(cli, arguments, standalone_mode=False)

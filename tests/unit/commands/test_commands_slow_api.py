@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,27 +17,33 @@ import yaml
 from click.testing import CliRunner, Result
 
 from kubectl_genainet.cli import cli
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.run.fleet import status
 
 
 @contextmanager
-def endless(folder: Path, *, trickling: bool) -> Iterator[str]:
-    """A kubeconfig for an API server whose answers trickle, or whose lists go on after each page."""
+def endless(folder: Path, *, trickling: bool, asked: Callable[[str], object] = lambda path: None) -> Iterator[str]:
+    """A kubeconfig for an API server whose answers trickle, or whose lists go on after each page. Which kinds it has it says."""
     over = threading.Event()
+    pods = {"name": "pods", "kind": "Pod", "namespaced": True, "verbs": ["list"]}
+    said = {"/api": {"versions": ["v1"]}, "/apis": {"groups": []}, "/api/v1": {"resources": [pods]}}
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
         def do_GET(self) -> None:
-            text = json.dumps({"gitVersion": "v1.33.1", "items": [], "metadata": {"continue": "more"}}).encode()
+            path = self.path.partition("?")[0]
+            asked(path)
+            page = {"gitVersion": "v1.33.1", "items": [], "metadata": {"continue": "more"}}
+            text = json.dumps(said.get(path, page)).encode()
+            trickles = trickling and path not in said
             self.send_response(200)
-            self.send_header("Content-Length", str(1 << 20 if trickling else len(text)))
+            self.send_header("Content-Length", str(1 << 20 if trickles else len(text)))
             self.end_headers()
             try:
-                self.wfile.write(b" " if trickling else text)
-                while trickling and not over.wait(0.02):  # far more often than the time-out of a read
+                self.wfile.write(b" " if trickles else text)
+                while trickles and not over.wait(0.02):  # far more often than the time-out of a read
                     self.wfile.write(b" ")
             except OSError:
                 return
@@ -75,3 +84,22 @@ def test_status_says_that_the_api_server_does_not_end(tmp_path: Path, monkeypatc
     assert isinstance(done.exception, GenainetError)
     assert "has not answered in full within 0.3 s" in done.exception.message
     assert "kubectl get --raw /version" in done.exception.hint
+
+
+def test_ctrl_c_waits_for_no_list(tmp_path: Path) -> None:
+    listing = threading.Event()
+
+    def asked(path: str) -> None:
+        if path.endswith("/pods"):
+            listing.set()
+
+    with endless(tmp_path, trickling=True, asked=asked) as kubeconfig:
+        command = [sys.executable, "-m", "kubectl_genainet", "matrix", "--kubeconfig", kubeconfig]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert listing.wait(30)
+            process.send_signal(signal.SIGINT)
+            try:
+                _, said = process.communicate(timeout=20)
+            finally:
+                process.kill()
+    assert process.returncode == ExitStatus.INTERRUPTED and b"Traceback" not in said

@@ -6,10 +6,12 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,23 +80,6 @@ def test_an_unknown_context_lists_near_matches(tmp_path: Path) -> None:
 def test_a_damaged_kubeconfig_is_called_so(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
     assert "kubeconfig" in failure(str(tmp_path / "config")).message
-
-
-def test_a_missing_credential_plugin_is_named(tmp_path: Path) -> None:
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-aws", "args": ["eks"]}
-    error = failure(write_config(tmp_path / "config", exec=plugin))
-    assert error.message.startswith("the credential plugin no-such-aws failed")
-    assert "not on PATH" in error.hint
-
-
-def test_a_credential_plugin_that_fails_shows_its_message(tmp_path: Path) -> None:
-    plugin = {
-        "apiVersion": "client.authentication.k8s.io/v1",
-        "command": "sh",
-        "args": ["-c", "echo token expired >&2; exit 3"],
-    }
-    error = failure(write_config(tmp_path / "config", exec=plugin))
-    assert error.message == "the credential plugin sh failed: exec: process returned 3. token expired"
 
 
 def test_a_refused_connection_names_the_server(tmp_path: Path) -> None:
@@ -288,6 +273,16 @@ def test_a_watch_whose_object_has_no_end_is_given_up(tmp_path: Path, monkeypatch
             kube.lines("/x", {}, read_timeout_s=5) as lines,
         ):
             list(lines)
+
+
+def test_an_object_of_a_watch_costs_as_much_as_it_is_long(tmp_path: Path) -> None:
+    """However small the parts that it comes in: joining them anew with each would take hours."""
+    parts = [b"1234567", b"\n89", b"\n\n0", *[b"x"] * 1_000_000, b"\n"]
+    answer = SimpleNamespace(stream=lambda size, decode_content: iter(parts))
+    begun = time.process_time()
+    lines = list(connect(kubeconfig=write_config(tmp_path / "config"))._split(answer))
+    assert time.process_time() - begun < 10
+    assert lines == [b"1234567", b"89", b"0" + b"x" * 1_000_000]
 
 
 def test_a_watch_that_is_refused_is_no_empty_watch(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube import snapshot
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import decoded_answer
 from kubectl_genainet.kube.nesting import TOO_DEEP, without_deep_values
@@ -69,6 +70,14 @@ def test_an_object_nested_without_end_hides_no_other(depth: int) -> None:
     deep = objects[1].raw
     assert deep["spec"]["y"] == ']}[{"'
     assert depth_of(deep) < 300 and TOO_DEEP in str(deep["spec"]) and TOO_DEEP in str(deep["extra"])
+
+
+@pytest.mark.parametrize(("bound", "value"), [("LIST_S", 0.05), ("MAX_LIST", 100_000)])
+def test_a_list_whose_pages_have_no_end_is_given_up(bound: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, bound, value)
+    page = b'{"items":[%s],"metadata":{"resourceVersion":"7","continue":"more"}}' % item("a")
+    with pytest.raises(GenainetError, match="can't list pods: the list does not end: 0 MB within"):
+        list_objects(client(page), SERVED)
 
 
 def test_a_watch_goes_on_after_an_object_nested_without_end() -> None:

@@ -15,7 +15,7 @@ from kubectl_genainet.agent.objects import server as objects_server
 from kubectl_genainet.agent.serve import history, limits, server
 from kubectl_genainet.commands.options import when
 from kubectl_genainet.history import blocks, ranges
-from kubectl_genainet.kube import client, nesting, yaml_text
+from kubectl_genainet.kube import client, credentials, nesting, snapshot, yaml_text
 from kubectl_genainet.kube.kustomize import build, patterns
 from kubectl_genainet.policy.dialects.cilium import options
 from kubectl_genainet.policy.matching import expressions
@@ -48,7 +48,8 @@ BOUNDS = {
     f"{connections.MAX_CONNECTIONS} connections that carried most",
     "open DNS exchanges of a node, events of DNS": f"{DNS_ENTRIES:,}; {limits.Budget().events_per_second:,} a second and CPU; "
     "each client as much as is left for the others",
-    "an agent's answer": f"{stream.ANSWER_S:g} s (rules {stream.RULES_S:g} s), {mb(stream.MAX_ANSWER)}",
+    "an agent's answer": f"{stream.ANSWER_S:g} s (rules {stream.RULES_S:g} s), {mb(stream.MAX_ANSWER)}; of a trace "
+    f"{stream.HELLO_S:g} s to say who it is",
     "what all nodes recorded of one time": f"{mb(WANTED.max_bytes)} of a node, {mb(ranges.MAX_BYTES)} of all, "
     f"{ranges.MAX_PLAIN >> 30} GB unpacked; an answer {mb(ranges._FREE)} and a hundred times its size",
     "addresses of a question about a recording": f"{wire.MAX_HISTORY_ADDRESSES:,}",
@@ -56,6 +57,8 @@ BOUNDS = {
     "records of agents that wait to be taken": f"{stream.WAITING_RECORDS:,}, of {mb(stream.WAITING_BYTES)}",
     "an answer of the API server; an object of a watch": f"{client.WHOLE_ANSWER_S:g} s for all of it, "
     f"{mb(client.MAX_ANSWER)} unpacked; {mb(client.MAX_LINE)}",
+    "all pages of a list of the API server's": f"{snapshot.LIST_S:g} s, {snapshot.MAX_LIST >> 30} GB",
+    "a credential plugin": f"{credentials.PLUGIN_S:g} s, at a terminal {credentials.LOGIN_S:g} s; {mb(credentials.MOST_OUTPUT)}",
     "all that `version` asks the API server, all that `status` does": f"{status.VERSION_S:g} s; {status.STATUS_S:g} s",
     "a packet's walk through rules": f"{walk.MAX_STEPS:,} rules, {walk.MAX_WAYS:,} ways, jumps {walk.MAX_DEPTH} deep",
     "a record of a stream or a bundle": mb(wire.MAX_RECORD),
