@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,7 +28,22 @@ LOGIN_S = 300.0  # at a terminal: somebody may be logging in
 MOST_OUTPUT = 1 << 20  # bytes
 RENEWED_S = 60.0  # before credentials expire
 _LOOK_S = 0.2  # whether it has ended while something that it left behind holds its output
-_NEVER, _ALWAYS = "Never", "Always"  # else IfAvailable
+
+
+class EnvironmentVariable(msgspec.Struct, frozen=True):
+    name: str
+    value: str
+
+
+class PluginSettings(msgspec.Struct, frozen=True, rename="camel"):
+    """A user's `exec` in a kubeconfig."""
+
+    api_version: str
+    command: str
+    args: tuple[str, ...] | None = None
+    env: tuple[EnvironmentVariable, ...] | None = None
+    interactive_mode: Literal["Never", "IfAvailable", "Always"] | None = None
+    provide_cluster_info: bool = False
 
 
 class _Status(msgspec.Struct, frozen=True, rename="camel"):
@@ -67,14 +82,14 @@ class CredentialPlugin:
     """`settings` is the user's `exec`, `folder` where the kubeconfig is, `cluster` what the kubeconfig says of the cluster."""
 
     user: str
-    settings: Mapping[str, Any]
+    settings: PluginSettings
     folder: str
     cluster: Mapping[str, Any]
 
     @property
     def command(self) -> str:
         """A path is relative to the kubeconfig, a mere name is searched for on PATH."""
-        command = str(self.settings.get("command", ""))
+        command = self.settings.command
         return os.path.join(self.folder, command) if os.sep in command else command
 
     def ask(self, within_s: float, *, at_terminal: bool) -> Credential:
@@ -83,14 +98,14 @@ class CredentialPlugin:
         Where it may ask somebody (`at_terminal`, and its interactiveMode), standard input and error are the terminal's, and it
         has more time. Else it reads nothing, and its words are in the error.
         """
-        mode = self.settings.get("interactiveMode", "IfAvailable")
-        if mode == _ALWAYS and not at_terminal:
+        mode = self.settings.interactive_mode
+        if mode == "Always" and not at_terminal:
             raise self._failed("it asks for something (interactiveMode: Always), and there is no terminal")
-        asks = at_terminal and mode != _NEVER
+        asks = at_terminal and mode != "Never"
         limit_s = min(LOGIN_S if asks else PLUGIN_S, within_s)
         try:
             status, output, complaint = _run(
-                [self.command, *map(str, self.settings.get("args") or ())],
+                [self.command, *(self.settings.args or ())],
                 self._environment(asks),
                 limit_s,
                 stdin=None if asks else subprocess.DEVNULL,
@@ -99,8 +114,8 @@ class CredentialPlugin:
         except TimeoutError as error:
             said = f"; it said: {error}" if str(error) else ""
             raise self._failed(f"it has not answered within {limit_s:g} s{said}") from None
-        except OSError as error:
-            raise self._failed(error.strerror or str(error)) from None
+        except (OSError, ValueError) as error:  # ValueError: a null character in what it is started with
+            raise self._failed(getattr(error, "strerror", None) or str(error)) from None
         if status:
             raise self._failed(f"it ended with status {status}" + (f": {complaint}" if complaint else ""))
         return self._credential(output)
@@ -112,8 +127,8 @@ class CredentialPlugin:
             until = datetime.fromisoformat(status.expiration_timestamp) if status.expiration_timestamp else None
         except (*DECODE_ERRORS, ValueError) as error:
             raise self._failed(f"what it printed is no ExecCredential: {error}") from None
-        if answer.kind != "ExecCredential" or answer.api_version != self.settings.get("apiVersion"):
-            expected = self.settings.get("apiVersion", "")
+        expected = self.settings.api_version
+        if answer.kind != "ExecCredential" or answer.api_version != expected:
             raise self._failed(f"it answered with a {answer.kind} of {answer.api_version}, not one of {expected}")
         if not status.is_complete:
             raise self._failed("it printed neither a token nor a certificate with its key")
@@ -122,14 +137,14 @@ class CredentialPlugin:
 
     def _environment(self, asks: bool) -> dict[str, str]:
         spec: dict[str, Any] = {"interactive": asks}
-        if self.settings.get("provideClusterInfo"):
+        if self.settings.provide_cluster_info:
             spec["cluster"] = _cluster_info(self.cluster)
-        info = {"apiVersion": self.settings.get("apiVersion", ""), "kind": "ExecCredential", "spec": spec}
-        own = {str(entry["name"]): str(entry["value"]) for entry in self.settings.get("env") or ()}
+        info = {"apiVersion": self.settings.api_version, "kind": "ExecCredential", "spec": spec}
+        own = {variable.name: variable.value for variable in self.settings.env or ()}
         return {**os.environ, **own, "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
 
     def _failed(self, why: str) -> GenainetError:
-        command = str(self.settings.get("command", "")) or self.user
+        command = self.settings.command
         if not shutil.which(self.command):
             hint = f"{command} is not on PATH: install it; it is what your kubeconfig uses to log in."
         else:
@@ -161,8 +176,9 @@ def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """What provideClusterInfo gives a plugin, by the names of the kubeconfig, which are the API's."""
     names = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
     told = {name: cluster[name] for name in names if name in cluster}
-    for extension in cluster.get("extensions") or ():
-        if extension.get("name") == "client.authentication.k8s.io/exec":
+    extensions = cluster.get("extensions")
+    for extension in extensions if isinstance(extensions, list) else ():
+        if isinstance(extension, dict) and extension.get("name") == "client.authentication.k8s.io/exec":
             told["config"] = extension.get("extension")
     return told
 

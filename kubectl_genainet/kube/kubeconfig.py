@@ -13,7 +13,7 @@ import msgspec
 
 from kubectl_genainet.deadline import in_time
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.credentials import LOGIN_S, CredentialPlugin, RenewedCredential, is_terminal
+from kubectl_genainet.kube.credentials import LOGIN_S, CredentialPlugin, PluginSettings, RenewedCredential, is_terminal
 
 
 def kubeconfig_paths(kubeconfig: str) -> list[Path]:
@@ -130,13 +130,16 @@ def _member(content: Kubeconfig, members: str, name: str) -> dict[str, Any]:
 
 def _plugin(content: Kubeconfig, entry: Mapping[str, Any], user: Mapping[str, Any]) -> CredentialPlugin | None:
     """The plugin, where the user has no other credentials that come before it."""
-    settings = user.get("exec")
-    if not isinstance(settings, dict) or any(user.get(other) for other in ("auth-provider", "token", "tokenFile")):
+    if "exec" not in user or any(user.get(other) for other in ("auth-provider", "token", "tokenFile")):
         return None
     of = entry.get("context") or {}
     cluster = _member(content, "clusters", str(of.get("cluster") or "")).get("cluster") or {}
     name = str(of.get("user"))
     folder = os.path.dirname(os.path.abspath(_member(content, "users", name)["path"]))
+    try:
+        settings = msgspec.convert(user["exec"], PluginSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise GenainetError(f"the kubeconfig's user {name!r} can't be used: exec: {error}") from None
     return CredentialPlugin(name, settings, folder, cluster)
 
 

@@ -82,6 +82,25 @@ def test_a_plugin_that_fails_shows_its_message(tmp_path: Path) -> None:
     assert "user 'u'" in error.hint
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"command": 7},
+        {"args": "x"},
+        {"env": [{"name": "A"}]},
+        {"env": [{"name": "A", "value": "a\0b"}]},
+        {"args": ["a\0b"]},
+        {"interactiveMode": "Sometimes"},
+        {"provideClusterInfo": True, "env": [{"name": "A=", "value": "b"}], "command": "no-such\x1b[2J"},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    assert refused(with_plugin(tmp_path, "", **settings)).message.startswith(
+        ("the kubeconfig's user 'u'", "the credential")
+    )
+
+
 def test_a_plugin_that_never_answers_is_named_and_ended_with_its_children(tmp_path: Path) -> None:
     begun = time.monotonic()
     error = refused(with_plugin(tmp_path, HANGS.format(tmp_path / "pids")), within_s=0.5)
