@@ -122,9 +122,9 @@ def joined_target(arguments: list[str]) -> str:
 
 
 def _tell_error(error: GenainetError) -> None:
-    from kubectl_genainet.render.text import printable, tell  # not before: it costs more than a --help
+    from kubectl_genainet.render.text import tell  # not before: it costs more than a --help
 
-    tell(f"error: {printable(error.message)}")
+    tell(f"error: {error.message}")
     if error.hint:
         tell(f"  {error.hint}")
 
@@ -197,7 +197,7 @@ def _status_of(arguments: list[str]) -> int:
 
         shown = io.StringIO()
         error.show(shown)
-        tell(shown.getvalue().rstrip())
+        tell(*shown.getvalue().rstrip().split("\n"))
         target = joined_target(arguments) if isinstance(error, click.UsageError) else ""
         if target:
             tell(f"  A target is one word: {target}")

@@ -217,6 +217,6 @@ def incident(name: str, clear: bool, incident: str | None) -> None:
         tell(f"incident {incident} is {'cleared' if was_there else 'not in the lab'}")
     else:
         made = make_incident(name, incident)
-        tell(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n")
+        tell(f"incident {incident} is in the lab: {made.summary}", "", *made.description.split("\n"), "")
         option = "" if name == DEFAULT_NAME else f" --lab {name}"
         tell(f"Undo it: kubectl genainet lab incident {incident} --clear{option}")

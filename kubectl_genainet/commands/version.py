@@ -37,4 +37,4 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str, user:
         for version, count in (answer.agents or {}).items():
             click.echo(f"agents {printable(version)} on {counted(count, 'node')}")
     for warning in warnings:
-        tell(f"warning: {printable(warning)}")
+        tell(f"warning: {warning}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubectl_genainet.render.text import printable, tell
+from kubectl_genainet.render.text import tell
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.agents.deployment import AppliedObject
@@ -21,12 +21,12 @@ class StepLines:
 
     def step(self, step: AppliedObject) -> None:
         if step.outcome == "waiting":
-            tell(printable(f"{step.object}: {step.note}; waiting"))
+            tell(f"{step.object}: {step.note}; waiting")
             return
         self.steps += 1
         print(f"{step.object} {step.outcome}{self._suffix}", flush=True)
         if step.note:
-            tell(printable(f"warning: {step.object}: {step.note}"))
+            tell(f"warning: {step.object}: {step.note}")
 
     def rollout(self, state: Rollout) -> None:
         """Each number of ready agents and each problem is told once."""
@@ -40,5 +40,5 @@ class StepLines:
         if (key or text) in self._said:
             return False
         self._said.add(key or text)
-        tell(printable(text))
+        tell(text)
         return True

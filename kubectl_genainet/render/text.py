@@ -33,11 +33,11 @@ def printable(text: str) -> str:
     )
 
 
-def tell(text: str) -> None:
-    """A line for a person, on stderr: what a name brought along does nothing to the terminal. Where stderr can't be written
-    the exit status still says how the command ended."""
+def tell(*lines: str) -> None:
+    """Lines for a person, on stderr: what a name brought along does nothing to the terminal, and begins no line. Where stderr
+    can't be written the exit status still says how the command ended."""
     with contextlib.suppress(OSError):
-        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
+        print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def markup_safe(text: str) -> str:

@@ -94,4 +94,4 @@ def _show(nodes: Sequence[AgentStatus], output: str) -> None:
     else:
         make_console().print(fleet_table(nodes, wide=output == "wide"))
         for hint in dict.fromkeys(node.hint for node in nodes if node.hint):
-            tell(f"  {printable(hint)}")
+            tell(f"  {hint}")

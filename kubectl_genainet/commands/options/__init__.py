@@ -331,14 +331,14 @@ class Messages:
     """Warnings and progress of a run, on stderr."""
 
     def warn(self, text: str) -> None:
-        from kubectl_genainet.render.text import printable, tell
+        from kubectl_genainet.render.text import tell
 
-        tell(f"warning: {printable(text)}")
+        tell(f"warning: {text}")
 
     def say(self, text: str) -> None:
-        from kubectl_genainet.render.text import printable, tell
+        from kubectl_genainet.render.text import tell
 
-        tell(printable(text))
+        tell(text)
 
 
 class MessagesOnce(Messages):

@@ -28,7 +28,9 @@ def _clean(text: str) -> bool:
     return all(c.isprintable() or c == "\n" for c in text)
 
 
-@pytest.mark.parametrize("error", [GenainetError(f"no pod {HOSTILE}\nerror: fake", HOSTILE), click.UsageError(HOSTILE)])
+@pytest.mark.parametrize(
+    "error", [GenainetError(f"no pod {HOSTILE}\nerror: fake", f"{HOSTILE}\nerror: fake"), click.UsageError(HOSTILE)]
+)
 def test_an_error_is_escaped_with_its_hint(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +48,7 @@ def test_an_error_is_escaped_with_its_hint(
 
 
 def test_what_is_told_is_escaped_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(f"one {HOSTILE}\ntwo")
+    tell(f"one {HOSTILE}\nerror: fake", "two")
     said = capsys.readouterr().err
     assert _clean(said) and len(said.splitlines()) == 2
 
