@@ -166,6 +166,8 @@ class IdentityScheme:
         return LabelValue(dual if self.dual_stack else single)
 
     def _api_server(self, party: PolicyParty) -> LabelValue:
+        if party.api_server:
+            return LabelValue(True)
         if self.api_servers is None:
             return LabelValue(None, why="the addresses of the API servers are not known")
         is_node = party.kind is PartyKind.HOST and bool(party.node) and party.node in self.api_nodes

@@ -17,6 +17,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.flows import api_server
+from kubectl_genainet.policy.flows.api_server import as_a_node, is_to_an_unread_api_server
 from kubectl_genainet.policy.flows.link_local import WHY, as_its_nodes, may_be_its_nodes
 from kubectl_genainet.policy.flows.node_ports import NodeEntry, ways_through
 from kubectl_genainet.policy.flows.overlays import tunnel_addresses
@@ -83,6 +85,8 @@ def explain_arriving(
     redirect = _redirect(snapshot, flow, service)
     if redirect:
         return _redirected(engine, flow, redirect)
+    if flow.destination.domain and is_to_an_unread_api_server(engine, flow):
+        return _combined(flow, [engine.explain(flow), as_a_node(engine, flow)], api_server.WHY)
     if may_be_its_nodes(engine, flow):
         return _combined(flow, [engine.explain(flow), as_its_nodes(engine, flow)], WHY)
     if _through_overlay(engine, flow):

@@ -10,6 +10,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.target import Target, TargetKind, service_named
+from kubectl_genainet.policy.matching.api_servers import api_servers, is_its_service
 
 _DOMAIN = ["cluster", "local"]
 
@@ -33,7 +34,8 @@ def in_cluster(snapshot: ClusterSnapshot, host: str, port: int | str | None, nam
         case [name] if not ours and snapshot.service(namespace, name) is not None:
             return Target(TargetKind.SERVICE, "Service", name, port, namespace)
         case [name, where] if ours or snapshot.service(where, name) is not None:
-            service_named(snapshot, where, name)
+            if not (is_its_service(where, name) and api_servers(snapshot)):
+                service_named(snapshot, where, name)
             return Target(TargetKind.SERVICE, "Service", name, port, where)
         case [hostname, name, where] if ours or snapshot.service(where, name) is not None:
             service_named(snapshot, where, name)

@@ -9,12 +9,19 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.kube import EndpointPort, KubeObject, Pod, Service, ServicePort
+from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
 from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_found, pod_named, service_named
 from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 from kubectl_genainet.policy.flows.names import in_cluster
 from kubectl_genainet.policy.flows.node_ports import NodeEntry
+from kubectl_genainet.policy.matching.api_servers import (
+    API_SERVER,
+    addresses_in_endpoints,
+    api_servers,
+    arrives_at,
+    is_its_service,
+)
 from kubectl_genainet.policy.matching.selectors import RawSelector, selector_of
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
 from kubectl_genainet.policy.where import Where
@@ -29,19 +36,6 @@ class _WorkloadSpec(msgspec.Struct, frozen=True):
 
 class _Workload(msgspec.Struct, frozen=True):
     spec: _WorkloadSpec = _WorkloadSpec()
-
-
-class _Address(msgspec.Struct, frozen=True):
-    ip: str
-
-
-class _Subset(msgspec.Struct, frozen=True):
-    addresses: tuple[_Address, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
-
-
-class _Endpoints(msgspec.Struct, frozen=True):
-    subsets: tuple[_Subset, ...] = ()
 
 
 class FlowDestination(NamedTuple):
@@ -114,7 +108,11 @@ def _through_service(
     snapshot: ClusterSnapshot, target: Target, namespace: str, protocol: str, seen: frozenset[str] = frozenset()
 ) -> list[FlowDestination]:
     """Where connections to a Service arrive. One of type ExternalName is an alias: of another Service or of a domain."""
-    service = service_named(snapshot, target.namespace or namespace, target.name)
+    wanted = target.namespace or namespace, target.name
+    known = api_servers(snapshot) if is_its_service(*wanted) and snapshot.service(*wanted) is None else {}
+    if known:  # the Service itself was not read
+        return [FlowDestination(ip_endpoint(ip), "TCP", number, "/".join(wanted)) for ip, number in known.items()]
+    service = service_named(snapshot, *wanted)
     where, name = service.metadata.namespace, f"{service.metadata.namespace}/{service.metadata.name}"
     if service.spec.type != "ExternalName":
         return [d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)]
@@ -160,7 +158,7 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
                 )
     elif not service.spec.selector:
         backends = [
-            FlowDestination(ip_endpoint(ip), port.protocol, number, name)
+            FlowDestination(ip_endpoint(ip) if ip else domain_endpoint(API_SERVER), port.protocol, number, name)
             for ip, number in _endpoints(snapshot, service, port)
         ]
     else:
@@ -193,13 +191,13 @@ def _of_family(service: Service, pod: Pod) -> str:
 
 
 def _endpoints(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> Iterator[tuple[str, int]]:
-    """The addresses and ports in the Endpoints (v1) of a Service, which older manifests have instead of slices."""
-    for obj in snapshot.of("Endpoints", ""):
-        if (obj.namespace, obj.name) != (service.metadata.namespace, service.metadata.name):
-            continue
-        for subset in obj.decode(_Endpoints).subsets:
-            numbers = [p.port for p in subset.ports if (p.name, p.protocol) == (port.name, port.protocol)]
-            yield from ((canonical_ip(a.ip), number) for a in subset.addresses for number in numbers)
+    """The addresses and ports in the Endpoints (v1) of a Service, which older manifests have instead of slices; an empty
+    address for an API server whose address was not read."""
+    meta = service.metadata
+    for ip, ports in addresses_in_endpoints(snapshot, meta.namespace, meta.name):
+        yield from ((ip, p.port) for p in ports if (p.name, p.protocol) == (port.name, port.protocol))
+    if is_its_service(meta.namespace, meta.name) and not api_servers(snapshot):
+        yield "", arrives_at(service, port.port)
 
 
 def _target_port(pod: Pod, port: ServicePort) -> int:

@@ -11,6 +11,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Node, Pod
 from kubectl_genainet.model.target import pod_named
+from kubectl_genainet.policy.matching.api_servers import API_SERVER
 from kubectl_genainet.policy.matching.cidr import Address, address_of
 from kubectl_genainet.policy.matching.mesh import MeshLevel, linkerd_default, linkerd_mesh_default, mesh_level
 from kubectl_genainet.policy.model import PolicyEndpoint
@@ -57,6 +58,7 @@ class PolicyParty(msgspec.Struct, frozen=True):
     mesh: MeshLevel = MeshLevel.OUTSIDE
     linkerd: str = ""  # what Linkerd's proxy of the pod admits by default; empty where it has none
     versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
+    api_server: bool = False  # it is one, though its address was not read
 
     def same_pod(self, other: PolicyParty) -> bool:
         return bool(self.name) and (self.namespace, self.name) == (other.namespace, other.name)
@@ -97,6 +99,8 @@ class Parties:
         address = address_of(endpoint.ip) if endpoint.ip else None
         if endpoint.ip and address is None:
             raise InputError(f"{endpoint.ip!r} is not an IP address")
+        if endpoint.domain == API_SERVER:
+            return PolicyParty(PartyKind.OUTSIDE, "the API server", api_server=True)
         if endpoint.domain:
             return PolicyParty(
                 PartyKind.OUTSIDE, endpoint.domain, address=address, domain=endpoint.domain.lower().rstrip(".")

@@ -18,6 +18,7 @@ from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import is_published
 from kubectl_genainet.policy.flows.dns_way import DnsWays
+from kubectl_genainet.policy.matching.api_servers import api_servers
 from kubectl_genainet.policy.matching.cidr import Address, address_of
 from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, PolicyVerdict
@@ -193,11 +194,7 @@ def _public_samples(engine: PolicyEngine) -> list[Address]:
 
 def _api_servers(engine: PolicyEngine) -> tuple[list[PolicyParty], Port]:
     """The API servers behind the Service default/kubernetes; one at an unknown address where that was not read."""
-    for item in engine.snapshot.endpoint_slices:
-        if (item.metadata.namespace, item.service or item.metadata.name) == ("default", "kubernetes"):
-            addresses = [address_of(text) for endpoint in item.endpoints for text in endpoint.addresses]
-            port = next((p.port for p in item.ports if p.port), 6443)
-            parties = [engine.parties.of_address(a) for a in addresses if a is not None]
-            if parties:
-                return parties, ("TCP", port)
+    known = [(a, port) for text, port in api_servers(engine.snapshot).items() if (a := address_of(text)) is not None]
+    if known:
+        return [engine.parties.of_address(address) for address, _ in known], ("TCP", known[0][1])
     return [PolicyParty(PartyKind.HOST, "API server", node="(control plane)")], ("TCP", 6443)

@@ -15,6 +15,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.identity import IdentityScheme
+from kubectl_genainet.policy.matching.api_servers import api_servers
 from kubectl_genainet.policy.matching.cidr import Address, address_of
 
 _CONFIG = "cilium-config"
@@ -152,13 +153,7 @@ def _versions(snapshot: ClusterSnapshot) -> set[bool]:
 
 def _api_servers(snapshot: ClusterSnapshot) -> frozenset[Address] | None:
     """The addresses behind the Service default/kubernetes, where API servers publish their own; None if not read."""
-    addresses = [
-        address_of(text)
-        for item in snapshot.endpoint_slices
-        if (item.metadata.namespace, item.service or item.metadata.name) == ("default", "kubernetes")
-        for endpoint in item.endpoints
-        for text in endpoint.addresses
-    ]
+    addresses = map(address_of, api_servers(snapshot))
     return frozenset(a for a in addresses if a is not None) or None
 
 

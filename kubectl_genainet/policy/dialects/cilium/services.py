@@ -11,6 +11,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.policy.identity import POD_NAMESPACE, IdentityPeer, IdentityScheme, LabelTerm
+from kubectl_genainet.policy.matching.api_servers import addresses_in_endpoints
 from kubectl_genainet.policy.matching.cidr import AddressBlock, address_of
 from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, UnknownPeer
 from kubectl_genainet.policy.matching.selectors import Operator, RawSelector, Selector, selector_of
@@ -68,14 +69,15 @@ def _backends(service: Service, snapshot: ClusterSnapshot, identities: IdentityS
         terms = [LabelTerm("k8s", k, Operator.IN, (v,)) for k, v in service.spec.selector.items()]
         terms.append(LabelTerm("k8s", POD_NAMESPACE, Operator.IN, (meta.namespace,)))
         return [IdentityPeer(tuple(terms), identities, where.field, meta.namespace)]
-    addresses = [
-        address
+    in_slices = [
+        text
         for item in snapshot.endpoint_slices
         if (item.metadata.namespace, item.service) == (meta.namespace, meta.name)
         for endpoint in item.endpoints
-        for address in map(address_of, endpoint.addresses)
-        if address is not None
+        for text in endpoint.addresses
     ]
+    texts = in_slices or [ip for ip, _ in addresses_in_endpoints(snapshot, meta.namespace, meta.name)]
+    addresses = [address for address in map(address_of, texts) if address is not None]
     if not addresses:
         why = f"the addresses of Service {meta.namespace}/{meta.name} are not among the objects"
         return [UnknownPeer(where.field, why)]
