@@ -171,6 +171,7 @@ class _Loading:
             for raw, source in kustomizations.build(root):
                 for obj in self._value(raw, source):
                     self.overlays.add(obj, str(root))
+        self.notes += kustomizations.leaves_out(f for f in files if not charts.hold(f))
         for note in charts.named(self.namespace):
             self.notes.append(note)
             self.unused.hint(note)

@@ -15,6 +15,8 @@ from kubectl_genainet.shell import sh
 
 _CHART_FILE = "Chart.yaml"
 _KIND = re.compile(r"^[ \t-]*kind:[ \t]*[\"']?(\w+)", re.MULTILINE)
+_SUFFIXES = (".yaml", ".yml", ".tpl", ".json")
+_MOST_NAMED = 8
 _MOST_BYTES = 1 << 20  # of a template, searched for kinds
 _POLICY_KINDS = frozenset(kind for _, kind in POLICY_KINDS)
 
@@ -39,7 +41,7 @@ class Charts:
         """What to say of each chart: how to have what it makes."""
         place = f" -n {sh(namespace)}" if namespace else ""
         return [
-            f"{root}: a Helm chart is not rendered: what it makes is left out. To have it: "
+            f"{root}: a Helm chart is not rendered: what it makes is left out ({_parts_of(root)}). To have it: "
             f"helm template{place} RELEASE {sh(str(root))} | kubectl genainet ... --manifests -"
             for root in self._roots
         ]
@@ -49,6 +51,14 @@ class Charts:
         for root in self._roots:
             for kind in _kinds_in(p for name in ("templates", "charts") for p in sorted((root / name).rglob("*"))):
                 yield LeftOut(kind, f"the Helm chart {root} is not rendered", partly=True)
+
+
+def _parts_of(root: Path) -> str:
+    """The files of a chart that are not read."""
+    names = [p.relative_to(root) for p in sorted(root.rglob("*")) if p.suffix in _SUFFIXES and p.is_file()]
+    parts = [str(name) for name in names if _is_part(name)]
+    more = len(parts) - _MOST_NAMED
+    return ", ".join(parts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_part(path: Path) -> bool:
@@ -62,7 +72,7 @@ def _is_part(path: Path) -> bool:
 def _kinds_in(files: Iterable[Path]) -> list[str]:
     kinds: set[str] = set()
     for file in files:
-        if file.suffix in (".yaml", ".yml", ".tpl", ".json") and file.is_file():
+        if file.suffix in _SUFFIXES and file.is_file():
             with file.open(encoding="utf-8", errors="replace") as opened:
                 kinds.update(policy_kinds_in(opened.read(_MOST_BYTES)))
     return sorted(kinds)

@@ -7,7 +7,7 @@ What is not built (remote resources, Helm charts, other plugins) is named. Annot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 from kubectl_genainet.shell import sh
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_OBJECTS = ("resources", "bases", "components")
 _NOT_BUILT = ("helmCharts", "helmChartInflationGenerator")
 _LISTS = (
     *("resources", "bases", "components", "patches", "patchesStrategicMerge", "patchesJson6902", "labels", "images"),
@@ -52,19 +53,39 @@ class Kustomizations:
             if raw is not None:
                 self._read.setdefault(file.parent.resolve(), raw)
         self._consumed = {p.resolve() for p in files}
+        self._parts: set[Path] = set()
         used: set[Path] = set()
         for place, raw in self._read.items():
+            objects = {_resolved(place, name) for name in _listed(raw, *_OBJECTS)}
             for name in self._names(place, raw):
                 path = _resolved(place, name)
                 (used if path in self._read else self._consumed).add(path)
+                if path not in objects:
+                    self._parts.add(path)
         whole = folder.resolve()
         tops = [p for p in self._read if p not in used and not edits.is_component(self._read[p])]
         self.roots = [whole] if whole in self._read else tops
         self._whole = whole in self._read
+        self._beside = [p for p in tops if p != whole] if self._whole else []
 
     def consumes(self, file: Path) -> bool:
-        """Whether a file is part of a kustomization: it is not an object file of its own then."""
+        """Whether a file is part of a kustomization, or beside those that are built: it is not an object file of its own then."""
         return self._whole or file.resolve() in self._consumed
+
+    def leaves_out(self, files: Iterable[Path]) -> Iterator[str]:
+        """What to say of files that are not read as objects: those that no kustomization names where the folder is one, and
+        those that are patches or a generator's input."""
+        parts = []
+        for file in files:
+            path = file.resolve()
+            if path in self._parts:
+                parts.append(str(file))
+            elif self._whole and path not in self._consumed:
+                yield f"{file}: no kustomization here names it: left out"
+        yield from (f"{place}: a kustomization that no other here builds on: left out" for place in self._beside)
+        if parts:
+            are = "a part" if len(parts) == 1 else "parts"
+            yield f"read as {are} of kustomizations (patches, inputs of generators), not as objects: {', '.join(parts)}"
 
     def _names(self, place: Path, raw: dict[str, Any]) -> list[str]:
         try:
@@ -313,7 +334,7 @@ def _listed(raw: dict[str, Any], *fields: str) -> list[str]:
 
 def _file_names(raw: dict[str, Any]) -> Iterator[str]:
     """The files and folders that a kustomization names."""
-    yield from _listed(raw, "resources", "bases", "components", "configurations", "crds", "transformers", "generators")
+    yield from _listed(raw, *_OBJECTS, "configurations", "crds", "transformers", "generators")
     yield from (v for v in _listed(raw, "patchesStrategicMerge") if "\n" not in v)
     for patch in [f for field in ("patches", "patchesJson6902", "replacements") for f in raw.get(field) or ()]:
         if isinstance(patch, dict) and isinstance(patch.get("path"), str):

@@ -22,11 +22,13 @@ FILES = {**BASE, "base/kustomization.yaml": "resources: [deployment.yaml, servic
 
 
 def built(root: Path, overlay: str, **files: str) -> tuple[dict[tuple[str, str], dict[str, Any]], tuple[str, ...]]:
-    """The objects of an overlay by kind and name, and what is said of them."""
+    """The objects of an overlay by kind and name, and what is said of them; not which files are patches."""
     more = {f"overlay/{name}.yaml": text for name, text in files.items()}
     tree(root, {**FILES, "overlay/kustomization.yaml": overlay, **more})
     snapshot = load_manifests([str(root / "overlay")])
-    return {(o.kind, o.name): o.raw for o in snapshot.objects if o.kind != "Pod"}, snapshot.notes
+    return {(o.kind, o.name): o.raw for o in snapshot.objects if o.kind != "Pod"}, tuple(
+        note for note in snapshot.notes if not note.startswith("read as")
+    )
 
 
 LABELS = "labels: [{pairs: {env: prod}, includeSelectors: true}]\n"

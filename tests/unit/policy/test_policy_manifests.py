@@ -197,7 +197,9 @@ def test_a_chart_is_left_out_whole_and_what_its_policies_could_stop_is_unknown(t
     found = load_manifests([str(tmp_path)], "ai")
     assert [o.name for o in found.objects] == ["a", "b"]
     command = f"helm template -n ai RELEASE {chart} | kubectl genainet ... --manifests -"
-    assert found.notes == (f"{chart}: a Helm chart is not rendered: what it makes is left out. To have it: {command}",)
+    parts = "Chart.yaml, templates/plain.yaml, values.yaml"
+    said = f"{chart}: a Helm chart is not rendered: what it makes is left out ({parts}). To have it: {command}"
+    assert found.notes == (said,)
     assert judged(found) == "allow"
     write(chart / "templates" / "policy.yaml", POLICY_TEMPLATE)
     assert judged(load_manifests([str(tmp_path)])) == "unknown"
