@@ -5,7 +5,9 @@ import gzip
 import os
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -58,6 +60,40 @@ def test_a_bundle_cut_short_is_called_damaged(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(GenainetError, match="damaged or cut short"):
         read_bundle(tmp_path / "b")
+
+
+def test_a_damaged_bundle_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    whole = (tmp_path / "b").read_bytes()
+    for at in range(len(whole)):
+        (tmp_path / "b").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            assert read_bundle(tmp_path / "b").events == (LOST,), "only what gzip's header says of times may be another"
+        except GenainetError:
+            continue
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b"{}\n"), b"no gzip"])
+def test_a_file_without_a_header_or_objects_is_no_bundle(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b").write_bytes(content)
+    with pytest.raises(GenainetError, match=r"is not a bundle|is damaged"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(GenainetError, match="Is a directory"):
+        read_bundle(tmp_path)
+
+
+def test_a_bundle_goes_through_a_pipe_and_is_closed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))  # to its end
+    reader.start()
+    write(tmp_path / "pipe")
+    reader.join(10)
+    (tmp_path / "b").write_bytes(read[0])
+    assert read_bundle(tmp_path / "b").events == (LOST,)
 
 
 def test_a_newer_bundle_names_both_schemas(tmp_path: Path) -> None:
@@ -168,6 +204,18 @@ def test_a_bundle_that_unpacks_without_end_is_refused_at_once(tmp_path: Path) ->
     with pytest.raises(GenainetError, match="unpacks to more than"):
         read_bundle(tmp_path / "b")
     assert time.process_time() - begun < 2
+
+
+def test_no_more_of_a_record_is_unpacked_than_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_RECORD", 1 << 10)
+    (tmp_path / "b").write_bytes(gzip.compress(b'{"schema": 1}' + b" " * (3 << 20) + b"\n"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(GenainetError, match="unpacks to more"):
+            read_bundle(tmp_path / "b")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_record_beyond_its_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,21 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(option: str, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and kept.read_text() == "as it was"
 
 
+def test_a_new_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    arguments = ("doctor", "--from", BUNDLE, "-o", "json", "--write-baseline", str(tmp_path / "file"))
+    assert run(*arguments, output=Path(os.devnull), room=100).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+    write_whole(tmp_path / "file", b"whole", "the file")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def test_messages_that_cant_be_written_change_no_status(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "kubectl_genainet", "doctor", "--manifests", str(tmp_path / "nothing")]

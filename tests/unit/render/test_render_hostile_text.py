@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 from markdown_it import MarkdownIt
+from rich.text import Text
 
 import kubectl_genainet
 from kubectl_genainet import cli
@@ -18,7 +19,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 from kubectl_genainet.policy import PolicyEndpoint, PolicyFlow
 from kubectl_genainet.render.document.markdown import markdown, markdown_text
 from kubectl_genainet.render.document.model import Card, Document, PathBox, TextTable
-from kubectl_genainet.render.text import tell
+from kubectl_genainet.render.text import markup_safe, tell
 from kubectl_genainet.why.remedies import explain_command
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e\u2066b\x7f"
@@ -76,6 +77,12 @@ def test_the_patch_of_a_flow_is_asked_for_in_its_protocol() -> None:
     """Without it, explain judges TCP where the pod does not declare the port: the change for DNS admitted TCP 53."""
     flow = PolicyFlow(PolicyEndpoint("", "", "10.1.1.1"), PolicyEndpoint("", "", "10.1.1.2"), "UDP", 53)
     assert explain_command(flow) == "kubectl genainet explain 10.1.1.1 10.1.1.2:53 --protocol UDP --patch"
+
+
+def test_a_name_is_no_markup_of_the_console() -> None:
+    name = "[red]x[/red] [link=http://e]y[/] [/bold] \\[b] [@click=quit]z"
+    shown = Text.from_markup(f"[bold]{markup_safe(name)}[/bold]")
+    assert shown.plain == name and [str(span.style) for span in shown.spans] == ["bold"]
 
 
 def test_a_name_is_no_markup_in_markdown() -> None:
