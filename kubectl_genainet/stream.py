@@ -95,12 +95,14 @@ class AgentConnection:
         return getattr(self._socket, "reason", "")
 
     def decode(self, line: bytes) -> Event:
-        """A line as a record. Raises GenainetError, which names the agent's version where it is another one."""
+        """A line as a record of the node. Raises GenainetError, which names the agent's version where it is another one."""
         try:
-            return wire.decode(line)
+            event = wire.decode(line)
         except GenainetError as error:
             skew, remedy = wire.skew(self.node, self._version)
             raise GenainetError(f"{error.message}; {skew}" if skew else error.message, remedy) from None
+        wire.check_is_of(event, self.node)
+        return event
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""

@@ -114,13 +114,16 @@ class _Node:
         return t_ns + self.ahead
 
     def _records(self, block: Block) -> list[Event] | None:
-        """None, and a gap, where this version can't read them."""
+        """None, and a gap, where this version can't read them, or where they are not the node's."""
         try:
-            return block.records()
-        except BlockError as error:
+            records = block.records()
+            for record in records:
+                wire.check_is_of(record, self.node)
+        except (BlockError, GenainetError) as error:
             span = block.covers
             self._gap(Gap(node=self.node, since_ns=span.wall_from, until_ns=span.wall_until, why=str(error)))
             return None
+        return records
 
     def _block(self, block: Block) -> None:
         records = self._records(block)

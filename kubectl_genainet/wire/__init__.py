@@ -100,6 +100,15 @@ def expand(event: Event) -> Iterable[Event]:
     return sightings.unpack(event) if isinstance(event, Sightings) else (event,)
 
 
+def check_is_of(event: Event, node: str) -> None:
+    """Raises GenainetError for a record that an agent of the node has no business to send: of another node, or of the cluster's
+    objects. Who has one node would speak for all."""
+    said = getattr(event, "node", None)
+    if said != node:
+        of = f"node {said}" if said else "the cluster's objects"
+        raise GenainetError(f"node {node} sent a record of {of}: its agent is not believed", hint="Look at that node.")
+
+
 def skew(node: str, agent_version: str) -> tuple[str, str]:
     """What to say, and what to do, of an agent of another version ("": it did not say); ("", "") of the same."""
     if agent_version == __version__:

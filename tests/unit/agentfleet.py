@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from kubectl_genainet import wire
-from kubectl_genainet.model.events import Bye, Event, Hello, Tick
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import Bye, ClusterChanged, Event, Hello, Tick
 from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -143,6 +144,17 @@ def ends_within_a_record(sock: socket.socket, node: str) -> None:
     head(sock)
     send(sock, hello(node))
     sock.sendall(b'5\r\n{"kin\r\n0\r\n\r\n')
+
+
+def speaks_for_another_node(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node), Tick(node=f"not-{node}", t_ns=1))
+
+
+def replaces_the_clusters_objects(sock: socket.socket, node: str) -> None:
+    """None of them: no policy, no endpoint."""
+    head(sock)
+    send(sock, hello(node), ClusterChanged.of(ClusterSnapshot(objects=())))
 
 
 def begins_with_something_else(sock: socket.socket, node: str) -> None:

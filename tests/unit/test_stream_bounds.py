@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kubectl_genainet import __version__, stream, wire
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Tick
+from kubectl_genainet.model.node import NodeReport
 from kubectl_genainet.stream import Streams
-from tests.unit.agentfleet import REQUEST, Fleet, everything, trickles, well
+from tests.unit.agentfleet import (
+    REQUEST,
+    Fleet,
+    Talk,
+    everything,
+    replaces_the_clusters_objects,
+    speaks_for_another_node,
+    trickles,
+    well,
+)
 
 HELLO = Hello(
     node="node-1",
@@ -70,3 +82,30 @@ def test_who_trickles_a_hello_is_hung_up_on_and_the_others_go_on(monkeypatch: py
     assert sum(isinstance(e, Bye) for e in events) == 1
     for thread in fleet.threads:
         thread.join(10)
+
+
+@pytest.mark.parametrize("forges", [speaks_for_another_node, replaces_the_clusters_objects])
+def test_an_agent_says_nothing_of_another_node_or_of_the_clusters_objects(forges: Talk) -> None:
+    """Who has one node is not to say what the others saw, nor which policies and endpoints there are."""
+    fleet = Fleet()
+    dials = {"bad": fleet.dial("bad", forges), "well": fleet.dial("well", well)}
+    streams = Streams(dials, dict.fromkeys(dials, REQUEST))
+    try:
+        events = everything(streams)
+    finally:
+        streams.close()
+    (failed,) = (e for e in events if isinstance(e, AgentFailed))
+    assert failed.node == "bad" and "node bad sent a record of" in failed.message
+    assert {getattr(e, "node", "") for e in events if not isinstance(e, AgentFailed | Hello)} == {"well"}
+
+
+def test_a_report_of_another_node_is_no_report() -> None:
+    """Rules of one node would be taken for those of another."""
+
+    def forges(sock: socket.socket, node: str) -> None:
+        sock.recv(65536)
+        body = wire.encode(NodeReport(node=f"not-{node}", t_ns=0, namespaces=()))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    (answer,) = stream.node_reports({"a": Fleet().dial("a", forges)}).values()
+    assert isinstance(answer, GenainetError) and "node a sent a record of node not-a" in answer.message

@@ -36,8 +36,8 @@ from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import Cover, Nobody, Rebuilt, rows_of_folder
 from kubectl_genainet.history.select import Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import AgentFailed, Event, Sightings, TcpRetransmit
-from kubectl_genainet.model.history import histogram_bounds
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Sightings, TcpRetransmit
+from kubectl_genainet.model.history import Gap, histogram_bounds
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
@@ -127,6 +127,21 @@ def test_a_node_whose_records_are_none_hides_no_other() -> None:
     assert [event.node for event in events if isinstance(event, TcpRetransmit)] == ["b"]
 
 
+def of_node(node: str) -> TcpRetransmit:
+    return msgspec.structs.replace(resent(1), node=node)
+
+
+@pytest.mark.parametrize("forged", [of_node("b"), ClusterChanged.of(ClusterSnapshot(objects=()))])
+def test_a_recording_says_nothing_of_another_node_or_of_the_clusters_objects(forged: Event) -> None:
+    lying = node_range("a", [block([of_node("a"), forged], flags=Flag(0)), block([])])
+    honest = node_range("b", [block([of_node("b")], flags=Flag(0)), block([])])
+    events = merged({"a": lying, "b": honest}, NOTHING, WALL, WALL + 60 * SECOND)
+    assert [event.node for event in events if isinstance(event, TcpRetransmit)] == ["b"]
+    assert not [event for event in events if isinstance(event, ClusterChanged)]
+    (gap,) = (event for event in events if isinstance(event, Gap))
+    assert gap.node == "a" and "node a sent a record of" in gap.why
+
+
 def test_what_can_not_be_read_has_no_row_that_says_it_was_covered(tmp_path: Path) -> None:
     recording = Recording(tmp_path)
     recording.block(resent(1))
@@ -177,7 +192,7 @@ def source_over(table: Table, snapshot: ClusterSnapshot) -> ClickHouseSource:
 
 def test_a_header_that_is_none_is_left_out_and_hides_no_other_node() -> None:
     covers = [("a", ["[1,"], "", 1), ("b", [cover()], "", 1)]
-    records = [(node, 1, 1, 0, WALL, encode(resent(1)).decode()) for node in ("a", "b")]
+    records = [(node, 1, 1, 0, WALL, encode(of_node(node)).decode()) for node in ("a", "b")]
     said: list[str] = []
     source = source_over(Table(covers, [], records), ClusterSnapshot(objects=()))
     source._warn = said.append
@@ -186,9 +201,9 @@ def test_a_header_that_is_none_is_left_out_and_hides_no_other_node() -> None:
 
 
 def test_a_row_with_numbers_that_are_none_fails_its_node_only() -> None:
-    huge = encode(resent(1)).replace(b'"netns":', b'"netns":99999999999999999999')
+    huge = encode(of_node("a")).replace(b'"netns":', b'"netns":99999999999999999999')
     covers = [(node, [cover()], "", 1) for node in ("a", "b")]
-    records = [("a", 1, 1, 0, WALL, huge.decode()), ("b", 1, 1, 0, WALL, encode(resent(1)).decode())]
+    records = [("a", 1, 1, 0, WALL, huge.decode()), ("b", 1, 1, 0, WALL, encode(of_node("b")).decode())]
     source = source_over(Table(covers, [], records), ClusterSnapshot(objects=()))
     events = source.recording.events
     assert [event.node for event in events if isinstance(event, AgentFailed)] == ["a"] and source.failed_nodes == {"a"}

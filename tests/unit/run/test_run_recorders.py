@@ -19,7 +19,7 @@ from kubectl_genainet.model.history import Gap
 from kubectl_genainet.run.sources import recorders
 from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
 from kubectl_genainet.wire import HistoryRequest
-from tests.unit.history.recording import BOOT, MONO, SECOND, WALL, resent
+from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, WALL, resent
 
 SPAN = Span(WALL, WALL + 60 * SECOND, MONO, MONO + 60 * SECOND)
 REQUEST = HistoryRequest(since_ns=WALL, until_ns=WALL + 60 * SECOND)
@@ -138,10 +138,10 @@ def test_what_falls_silent_in_its_answer_is_cut_short_and_a_gap(serve: Serve) ->
 
 
 def test_a_node_that_searches_for_long_is_waited_for() -> None:
-    answer = ask_recorders({"a": dial_to(searches_for_long)}, REQUEST)["a"]
+    answer = ask_recorders({NODE: dial_to(searches_for_long)}, REQUEST)[NODE]
     assert answer == RecorderAnswer(_blocks(), True)
-    given = node_range("a", answer.blocks, complete=answer.complete)
-    events = merged({"a": given}, ObjectsRange(None, (), ()), REQUEST.since_ns, REQUEST.until_ns)
+    given = node_range(NODE, answer.blocks, complete=answer.complete)
+    events = merged({NODE: given}, ObjectsRange(None, (), ()), REQUEST.since_ns, REQUEST.until_ns)
     assert not [event for event in events if isinstance(event, Gap)]
     assert [event for event in events if isinstance(event, TcpRetransmit)] == [resent(1)]
 
