@@ -11,6 +11,23 @@ clusters: [{name: a, cluster: {server: "https://10.0.0.1:6443", insecure-skip-tl
 contexts: [{name: a, context: {cluster: a, user: a, namespace: x}}]
 users: [{name: a, user: {token: abc}}]
 """
+# Of no program that there is: it is run.
+EXEC_KUBECONFIG = b"""apiVersion: v1
+kind: Config
+current-context: a
+clusters:
+- {name: a, cluster: {server: "https://10.0.0.1:6443", extensions: [{name: client.authentication.k8s.io/exec, extension: {}}]}}
+contexts: [{name: a, context: {cluster: a, user: a}}]
+users:
+- name: a
+  user:
+    exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin-of-any-cloud, args: [a, b],
+      interactiveMode: Never, provideClusterInfo: true, env: [{name: A, value: b}]}
+"""
+EXEC_CREDENTIAL = (
+    b'{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t", '
+    b'"expirationTimestamp": "2030-01-01T00:00:00Z", "clientCertificateData": "c", "clientKeyData": "k"}}'
+)
 POLICIES = [
     b"""apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy

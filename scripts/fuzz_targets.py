@@ -33,6 +33,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.client import connect
+from kubectl_genainet.kube.credentials import CredentialPlugin, PluginSettings
 from kubectl_genainet.kube.manifests import load_manifests
 from kubectl_genainet.model.dns import parse_resolv_conf
 from kubectl_genainet.model.kube import KubeObject
@@ -55,6 +56,8 @@ from scripts.fuzz_seeds import (
     ANNOTATED,
     CGROUP,
     CONNTRACK,
+    EXEC_CREDENTIAL,
+    EXEC_KUBECONFIG,
     IPVSADM,
     KUBECONFIG,
     KUSTOMIZATION,
@@ -66,6 +69,7 @@ from scripts.fuzz_seeds import (
 from scripts.fuzz_structure import structured
 
 _ROOT = Path(__file__).parents[1]
+_PLUGIN = CredentialPlugin("a", PluginSettings("client.authentication.k8s.io/v1", "x"), "/", {})
 _WHERE = Where(KubeObject({"apiVersion": "v1", "kind": "NetworkPolicy", "metadata": {"name": "fuzz"}}, "fuzz"))
 
 
@@ -185,6 +189,10 @@ def _identities(data: bytes) -> object:
     owners = Owners(_file(data, "identities"))
     owners.reload()
     return owners.error, owners.at("10.0.0.1")
+
+
+def _connect(data: bytes) -> object:
+    return connect(kubeconfig=_file(data, "config"), may_ask=False).headers()
 
 
 def _policies(data: bytes) -> object:
@@ -307,7 +315,8 @@ TARGETS = [
     Target(
         "judged policies", _judged, [b"\n---\n".join((policy, fuzz_judged.CILIUM)) for policy in POLICIES], most=8 << 10
     ),
-    Target("kubeconfig", lambda data: connect(kubeconfig=_file(data, "config")), [KUBECONFIG], most=8 << 10),
+    Target("kubeconfig", _connect, [KUBECONFIG, EXEC_KUBECONFIG], most=8 << 10),
+    Target("credential", _PLUGIN.credential_of, [EXEC_CREDENTIAL]),
     Target("calico selector", _selector, [b"(app == 'x' || has(y)) && !(z in {'a', 'b'})", b"a starts with 'b'"]),
     Target("label", _label, [b"app.kubernetes.io/name", b"x"]),
     Target("domain pattern", _domain, [b"*a*b.example.com\nxaxb.example.com", b"**.x.com\na.b.x.com"]),

@@ -118,9 +118,10 @@ class CredentialPlugin:
             raise self._failed(getattr(error, "strerror", None) or str(error)) from None
         if status:
             raise self._failed(f"it ended with status {status}" + (f": {complaint}" if complaint else ""))
-        return self._credential(output)
+        return self.credential_of(output)
 
-    def _credential(self, output: bytes) -> Credential:
+    def credential_of(self, output: bytes) -> Credential:
+        """What it printed. Raises GenainetError for anything else than credentials."""
         try:
             answer = msgspec.json.decode(output, type=_ExecCredential)
             status = answer.status
