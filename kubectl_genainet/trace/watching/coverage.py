@@ -27,7 +27,8 @@ class Coverage:
 
     def _spans(self, connection: Connection) -> Iterator[tuple[str, int, int]]:
         """(node, begin, end) of the time in which each node on the way may have seen the connection, on its clock. A node that
-        saw nothing of it may have left it out, or lost it: it is asked for the other nodes' moments."""
+        saw nothing of it may have left it out, or lost it: it is asked for the other nodes' moments. A connection whose start was
+        not seen is older than the trace, or was left out when it began: all of the trace is its time."""
         wall = self._watches.wall_clock
         began: dict[str, int] = {}
         for seen in (s for attempt in connection.attempts for s in attempt):
@@ -36,7 +37,8 @@ class Coverage:
         last = max((wall(node, t_ns) for node, t_ns in connection.last.items()), default=0)
         for node in self.way(connection):
             ahead = wall(node, 0)
-            yield node, began.get(node, first - ahead), connection.last.get(node, last - ahead)
+            begin = 0 if connection.mid_stream else began.get(node, first - ahead)
+            yield node, begin, connection.last.get(node, last - ahead)
 
     def wholly_followed(self, connection: Connection, ports: Container[int]) -> bool:
         """Whether no node left the connection out while it lasted; `ports` are those of the filters."""

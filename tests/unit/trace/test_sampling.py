@@ -7,7 +7,7 @@ from itertools import pairwise
 from kubectl_genainet.model.events import Event, Sampled
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
 from kubectl_genainet.trace.watching.sampling import Sampling
-from tests.unit.trace_world import FIN, SECOND, World
+from tests.unit.trace_world import ACK, FIN, SECOND, World
 
 T = 1000 * SECOND
 PORTS = range(40000, 40400)
@@ -64,3 +64,27 @@ def test_connections_that_one_node_left_out_are_counted_and_not_told() -> None:
     assert {p.flow.client.port for p in paths} == {p for p in PORTS if followed(flow(p), 20_000)}
     assert all(len(p.hops) == 6 and not p.findings for p in paths)
     assert world.correlator.left_out == len(PORTS) - len(paths)
+
+
+def test_connection_whose_start_was_left_out_is_counted_and_not_told() -> None:
+    """Its client's node follows more from a moment on, while it lasts: it is not older than the trace."""
+    world = World()
+    fewer, all_again = (
+        Sampled(node="node-1", t_ns=T + at * SECOND, kept=kept) for at, kept in ((1, 20_000), (3, ALL_KEPT))
+    )
+    left_out, kept = (
+        next(port for port in PORTS if followed(flow(port), 20_000) is wanted) for wanted in (False, True)
+    )
+    late = T + 4 * SECOND
+    rest = [
+        [
+            *world.request(port, late, ACK, seq=1001, payload=100),
+            *world.reply(port, late + 200_000, FIN, seq=9001, payload=200),
+            *world.request(port, late + 300_000, FIN, seq=1101),
+        ]
+        for port in (left_out, kept)
+    ]
+    events = [*world.begin(), *world.ticks(T), fewer, *world.ticks(T + 2 * SECOND), all_again]
+    paths = world.feed([*events, *(event for seen in rest for event in seen), *world.ticks(T + 6 * SECOND)])
+    assert [path.flow.client.port for path in paths + world.finish()] == [kept]
+    assert world.correlator.left_out == 1
