@@ -12,7 +12,7 @@ from rich.console import Console
 from kubectl_genainet.commands.options import Messages, output_option, show_each, source_options, watch_option
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
+from kubectl_genainet.policy import Patch, PolicyFlow
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
@@ -105,7 +105,7 @@ def command(
         return _print_only_patch(between)
     _print(between, output)
     between.check_refused()
-    return ExitStatus.OK if between.all_admitted else ExitStatus.FOUND
+    return ExitStatus.OK if between.all_start else ExitStatus.FOUND
 
 
 def _print(between: FlowsBetween, output: str) -> None:
@@ -123,13 +123,15 @@ def _print(between: FlowsBetween, output: str) -> None:
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     between.check_refused()
     if between.all_admitted:
+        for line in between.lookups_denied(None):
+            tell(line)
         tell("The flow passes already: there is nothing to change.")
-        return ExitStatus.OK
+        return ExitStatus.OK if between.all_start else ExitStatus.FOUND
     option = between.patch_all()
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
-    for line in (*added_label_lines(option), *origin_lines(option)):
+    for line in (*added_label_lines(option), *origin_lines(option), *between.lookups_denied(option)):
         tell(line)
     if option.isolates:
         tell(isolates_text(option))
@@ -156,7 +158,7 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
                 print_enforcer(console, answer.enforcer)
                 first = False
             _print_flows(console, answer.flows, answer.enforcer)
-        if answer.deciding.explanation.verdict is not PolicyVerdict.ALLOW and status is ExitStatus.OK:
+        if not answer.deciding.starts and status is ExitStatus.OK:
             status = ExitStatus.FOUND
     return status
 

@@ -152,7 +152,7 @@ def _explain(source: Source, asked: given.ExplainArguments, collected: Quiet) ->
         )
         for flow in between.flows
     ]
-    return Outcome(ExitStatus.OK if between.all_admitted else ExitStatus.FOUND, records)
+    return Outcome(ExitStatus.OK if between.all_start else ExitStatus.FOUND, records)
 
 
 def _matrix(source: Source, asked: given.MatrixArguments, collected: Quiet) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.matching.covering import hold_all
 from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, BlockPeer, Match, Peer, best_match, no
 from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction, Term
@@ -139,7 +140,8 @@ class PolicyRule(msgspec.Struct, frozen=True):
 
     def _holds_every_address(self, own: PolicyParty) -> bool:
         """Whether blocks of the rule hold every address that the pod can send to, so that any name is admitted."""
-        held = {p.block.version for p in self.peers or () if isinstance(p, BlockPeer) and p.holds_all}
+        blocks = [p for p in self.peers or () if isinstance(p, BlockPeer)]
+        held = {version for version in (4, 6) if hold_all(blocks, version)}
         return bool(held) and held >= set(own.versions or (4, 6))
 
     def match_ports(self, protocol: str, port: int, destination: PolicyParty) -> Match:

@@ -146,12 +146,6 @@ class BlockPeer(msgspec.Struct, frozen=True):
     outside_only: bool = False
     also: frozenset[PartyKind] = frozenset()
 
-    @property
-    def holds_all(self) -> bool:
-        """Whether it is every address of its family."""
-        bits = 32 if self.block.version == 4 else 128
-        return not self.excepts and (self.block.first, self.block.last) == (0, (1 << bits) - 1)
-
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 

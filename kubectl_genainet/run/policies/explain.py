@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.target import Target, TargetKind, parse_target
 from kubectl_genainet.policy import (
     Explanation,
@@ -48,6 +49,11 @@ class JudgedFlow:
     def admitted(self) -> bool:
         return self.explanation.verdict is PolicyVerdict.ALLOW
 
+    @property
+    def starts(self) -> bool:
+        """Whether the connection may begin: the policies admit it, and do not keep the client from looking its name up."""
+        return self.admitted and (self.dns is None or self.dns.verdict is not PolicyVerdict.DENY)
+
 
 class Explainer:
     """Explains flows as they arrive, with what goes with them."""
@@ -61,9 +67,13 @@ class Explainer:
         flow, service = sent.flow, sent.service
         explanation = explain_arriving(self.engine, flow, service, sent.entry)
         deviations = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
-        name = flow.destination.domain or (_name_of(service) if service else "")
-        lookup = self._dns.of(flow.source, name) if by_name and flow.port != _DNS_PORT else None
+        lookup = self._dns.of(flow.source, _name(flow, service)) if by_name and flow.port != _DNS_PORT else None
         return JudgedFlow(explanation, service, lookup, tuple(deviations))
+
+
+def _name(flow: PolicyFlow, service: str) -> str:
+    """The name that a client looks up for a flow; "" where it has the address."""
+    return flow.destination.domain or (_name_of(service) if service else "")
 
 
 def _name_of(service: str) -> str:
@@ -106,6 +116,22 @@ class FlowsBetween:
     @property
     def all_admitted(self) -> bool:
         return all(flow.admitted for flow in self.flows)
+
+    @property
+    def all_start(self) -> bool:
+        return all(flow.starts for flow in self.flows)
+
+    def lookups_denied(self, option: PatchOption | None) -> list[str]:
+        """What there is to say of clients that policies keep from their resolver, once an option is applied."""
+        objects = [KubeObject(change.object) for change in option.changes] if option is not None else []
+        changed = self.engine.with_changes(objects)
+        judge = DnsWays(changed.engine if changed is not None else self.engine)
+        ways = [
+            judge.of(flow.explanation.flow.source, _name(flow.explanation.flow, flow.service))
+            for flow in self.flows
+            if flow.dns is not None
+        ]
+        return list(dict.fromkeys(w.text for w in ways if w is not None and w.verdict is PolicyVerdict.DENY))
 
     def check_refused(self) -> None:
         """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""

@@ -42,9 +42,10 @@ class LineAnswer:
 
     @property
     def deciding(self) -> JudgedFlow:
-        """The flow that decides the line: one that is denied, else one that is not known, else the first."""
+        """The flow that decides the line: one that is denied, else one that is not known, else one that never starts since its
+        name can't be looked up, else the first."""
         order = (PolicyVerdict.DENY, PolicyVerdict.UNKNOWN, PolicyVerdict.ALLOW)
-        return min(self.flows, key=lambda flow: order.index(flow.explanation.verdict))
+        return min(self.flows, key=lambda flow: (order.index(flow.explanation.verdict), flow.starts))
 
 
 def explain_lines(

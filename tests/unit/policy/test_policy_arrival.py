@@ -273,3 +273,21 @@ def test_the_agents_dns_proxy_refuses_names_that_no_dns_rule_admits() -> None:
 
 
 HTTPS = [{"port": "443", "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "excepts", "expected"),
+    [
+        (("0.0.0.0/1", "128.0.0.0/1"), (), "allow"),
+        (("0.0.0.0/0", "10.0.0.0/8"), ("10.0.0.0/8",), "allow"),  # the second holds what the first leaves out
+        (("0.0.0.0/0", "10.0.0.0/9"), ("10.0.0.0/8",), "unknown"),
+        (("0.0.0.0/1", "192.0.0.0/2"), (), "unknown"),
+    ],
+)
+def test_blocks_that_are_every_address_together_admit_a_name(
+    blocks: tuple[str, ...], excepts: tuple[str, ...], expected: str
+) -> None:
+    first, second = ({"cidr": block} for block in blocks)
+    peers: list[Any] = [{"ipBlock": {**first, **({"except": list(excepts)} if excepts else {})}}, {"ipBlock": second}]
+    policy = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": peers}])
+    assert verdict(engine(namespace("ai"), pod("ai/rag", "10.0.0.1"), policy), "ai/rag", "huggingface.co") == expected

@@ -317,3 +317,28 @@ def test_a_pod_without_a_label_that_lasts_is_told_which_to_add(of_a_revision: Pa
     assert (label["kind"], label["namespace"], label["name"]) == ("Knative Service", "ai", "rag")
     assert (label["key"], label["value"]) == ("app.kubernetes.io/name", "rag")
     assert label["pods"] == ["ai/rag-00001-deployment-7d9f8b6c5-x2x4k"]
+
+
+def test_a_connection_whose_name_can_not_be_looked_up_is_something_found(tmp_path: Path) -> None:
+    """The policies admit the flow itself, and not the query before it."""
+    egress = netpol(
+        "ai/out", podSelector=labels(app="rag"), policyTypes=["Egress"], egress=[{"ports": [{"port": 8080}]}]
+    )
+    ends = ("--manifests", str(write(tmp_path / "x.json", *PODS, egress)), "-n", "ai", "pod/rag")
+    assert run("explain", *ends, "svc/llama").return_value == 1
+    assert run("explain", *ends, "10.1.0.1:8080").return_value == 0
+    patched = run("explain", *ends, "svc/llama", "--patch")
+    assert (patched.return_value, patched.stdout) == (1, "")
+    assert "would never start" in patched.stderr and "passes already" in patched.stderr
+    batch = run("explain", *ends[:-1], "--flows", "-", "-o", "json", text="pod/rag svc/llama\npod/rag 10.1.0.1:8080\n")
+    assert batch.return_value == 1
+
+
+@pytest.mark.parametrize(("enforcer", "closed"), [("calico", True), ("cilium", False)])
+def test_a_change_is_judged_for_the_lookup_too(tmp_path: Path, enforcer: str, closed: bool) -> None:
+    """The rule for a domain name under Cilium comes with the one for DNS; for a Service there is none."""
+    shut = netpol("ai/out", podSelector=labels(app="rag"), policyTypes=["Egress"])
+    ends = ("--manifests", str(write(tmp_path / "x.json", *PODS, shut)), "-n", "ai", "--enforcer", enforcer, "pod/rag")
+    target = "svc/llama" if closed else "api.openai.com:443"
+    patched = run("explain", *ends, target, "--patch")
+    assert ("would never start" in patched.stderr) is closed
