@@ -43,11 +43,13 @@ def _bomb(repeat: str) -> str:
         '{"a": 99999999999999999999}',  # 67 bits
         '{} {"a": 99999999999999999999}',
         "a: 99999999999999999999",
+        '{ # YAML\n"a": 99999999999999999999}',
+        "{}\n---\na: 99999999999999999999",
         "a: !!set {x, y}",
         "a: !!binary eA==",
         "a: !!python/object/apply:os.system [true]",
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_it_is_refused_soon_and_cheaply(text: str) -> None:
     tracemalloc.start()

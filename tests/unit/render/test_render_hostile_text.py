@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 from rich.text import Text
 
@@ -17,6 +19,7 @@ from kubectl_genainet import cli
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 from kubectl_genainet.policy import PolicyEndpoint, PolicyFlow
+from kubectl_genainet.render.data_text import json_text, yaml_text
 from kubectl_genainet.render.document.markdown import markdown, markdown_text
 from kubectl_genainet.render.document.model import Card, Document, PathBox, TextTable
 from kubectl_genainet.render.text import markup_safe, tell
@@ -117,6 +120,25 @@ def test_nor_is_it_any_wherever_a_document_has_it() -> None:
         tags |= set(re.findall(r"<(\w+)", page))
         assert not re.search(r"<h\d>\W*FORGED", page)
     assert not tags & {"a", "img", "del", "b"} and {"h1", "h2", "table", "pre", "code"} <= tags
+
+
+def test_nothing_in_a_document_of_markdown_does_anything_to_a_terminal() -> None:
+    """Nor in its blocks of code, which are copied as they are."""
+    remedy = Remedy(HOSTILE, yaml=f"a: b\n# {HOSTILE}", command=f"kubectl {HOSTILE}")
+    card = Card(HOSTILE, Severity.ERROR, "check", HOSTILE, (), (HOSTILE,), (PathBox("client", HOSTILE),), remedy=remedy)
+    document = Document(title=HOSTILE, headline=HOSTILE, cards=(card,), notes=(HOSTILE,), commands=(HOSTILE,))
+    lines = list(markdown(document))
+    assert _clean("\n".join(lines)) and "a: b\n# " in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text", [HOSTILE, "x\u202ey", "\u200b", "a\u2028b\u0085c", "- a: [\x1b", "yes", "1\n2", "\U000e0001"]
+)
+def test_a_string_of_yaml_and_json_is_shown_without_harm_and_read_as_it_was(text: str) -> None:
+    shown = yaml_text([{text: [text]}])
+    assert _clean(shown) and yaml.safe_load(shown) == {text: [text]}
+    line = json_text({text: [text]})
+    assert _clean(line) and "\n" not in line and json.loads(line) == {text: [text]}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kubectl_genainet import bundle, stream, wire
+from kubectl_genainet import bundle, completion, stream, wire
 from kubectl_genainet.agent.always import metrics
 from kubectl_genainet.agent.exact import rules as exact
 from kubectl_genainet.agent.fabric import connections
@@ -59,6 +59,7 @@ BOUNDS = {
     f"{mb(client.MAX_ANSWER)} unpacked; {mb(client.MAX_LINE)}",
     "all pages of a list of the API server's": f"{snapshot.LIST_S:g} s, {snapshot.MAX_LIST >> 30} GB",
     "a credential plugin": f"{credentials.PLUGIN_S:g} s, at a terminal {credentials.LOGIN_S:g} s; {mb(credentials.MOST_OUTPUT)}",
+    "completion": f"{completion.DEADLINE_S:g} s",
     "all that `version` asks the API server, all that `status` does": f"{status.VERSION_S:g} s; {status.STATUS_S:g} s",
     "a packet's walk through rules": f"{walk.MAX_STEPS:,} rules, {walk.MAX_WAYS:,} ways, jumps {walk.MAX_DEPTH} deep",
     "a record of a stream or a bundle": mb(wire.MAX_RECORD),
