@@ -24,6 +24,7 @@ from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.untrusted_http import BROKEN
 from kubectl_genainet.wire import Filters, TraceRequest
 from kubectl_genainet.wire.waiting import WaitingRecords
 
@@ -68,14 +69,14 @@ class AgentConnection:
             self._http.request(method, path, body or None, self._headers)
             self._step("asked")
             response = self._http.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except BROKEN as error:
             raise GenainetError(
                 f"the agent on node {self.node} does not answer: {error or type(error).__name__}"
             ) from None
         self._version = response.getheader(wire.VERSION_HEADER, "")
         if response.status >= 400:
             text = b""
-            with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(response):
+            with contextlib.suppress(*BROKEN), contextlib.closing(response):
                 text = response.read(65536)
             try:
                 answer = msgspec.json.decode(text, type=dict[str, str])
@@ -113,7 +114,7 @@ class AgentConnection:
                 data = response.read1(1 << 16)
             except TimeoutError:
                 raise GenainetError(f"node {self.node} has sent nothing for {SILENT_S:.0f} s") from None
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except BROKEN as error:
                 raise GenainetError(f"the stream of node {self.node} broke off: {self._why or error}") from None
             if not data:
                 if partial_line:
@@ -365,7 +366,9 @@ class Streams:
         sessions, body = dict(self._sessions), msgspec.json.encode(filters)
 
         def change(connection: AgentConnection) -> None:
-            connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body).read(1 << 16)
+            answer = connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body)
+            with contextlib.suppress(*BROKEN):  # it has taken them: what it says besides is of no interest
+                answer.read(1 << 16)
 
         answers = _each({node: self._dials[node] for node in sessions}, self._token, change, CHANGE_S)
         return [answer for answer in answers.values() if answer is not None]

@@ -33,6 +33,8 @@ WHOLE_ANSWER_S = 120.0
 MAX_ANSWER = 512 << 20  # bytes, unpacked; a page of 500 objects of 1 MiB each
 MAX_LINE = 16 << 20  # of a watch: one object
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# What reading an answer may raise. ValueError: a chunk of less than no bytes.
+_BROKEN = (urllib3.exceptions.HTTPError, OSError, ValueError)
 _RETRY = urllib3.Retry(
     total=3,
     connect=0,
@@ -121,7 +123,8 @@ class KubeClient:
             answer = self._send(method, url, body, headers, timeout=self._timeout, retries=_RETRY)
             try:
                 return answer.status, self._read(answer, path)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
+            except _BROKEN as error:
+                answer.close()  # a half-read connection can't be used again
                 if tries > 1:  # it broke off
                     return whole(tries - 1)
                 raise unreachable(error, self.server) from None
@@ -150,7 +153,7 @@ class KubeClient:
                 raise api_error(answer.status, self._read(answer, path), doing or f"watch {path}")
             yield self._split(answer)
         finally:
-            answer.close()  # a half-read connection can't be used again
+            answer.close()
 
     def _split(self, answer: Any) -> Iterator[bytes]:
         parts: list[bytes] = []  # of a line that is not whole yet: joined once, however small they are
@@ -165,7 +168,7 @@ class KubeClient:
                     parts, size = [others[-1]], len(others[-1])
                 if size > MAX_LINE:
                     raise GenainetError(f"{self.server} sent an object of more than {MAX_LINE >> 20} MiB")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _BROKEN as error:
             raise unreachable(error, self.server) from None
 
     def _read(self, answer: Any, path: str) -> bytes:
@@ -213,7 +216,7 @@ class KubeClient:
                 preload_content=False,
                 retries=retries,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except _BROKEN as error:
             raise unreachable(error, self.server) from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
+import pytest
+
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.stream import ask_all
 
@@ -21,3 +23,20 @@ def test_a_refusal_without_end_is_read_and_repeated_to_a_bound() -> None:
     with theirs:
         answer = ask_all({"a": lambda: ours}, "/v1/hello")["a"]
     assert isinstance(answer, GenainetError) and "refuses (500): xxx" in answer.message and len(answer.message) < 400
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 No"])
+def test_an_answer_that_is_none_of_http_fails_its_node_only(status: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """A chunk of less than no bytes: an exception of its own in Python's client."""
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        with theirs:
+            theirs.recv(65536)
+            theirs.sendall(b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc" % status)
+
+    threading.Thread(target=answer).start()
+    answer_of_a = ask_all({"a": lambda: ours}, "/v1/hello", within_s=20)["a"]
+    assert isinstance(answer_of_a, GenainetError)
+    assert "broke off" in answer_of_a.message or "refuses (500): its reason did not arrive" in answer_of_a.message
+    assert "Traceback" not in capfd.readouterr().err

@@ -37,11 +37,13 @@ from kubectl_genainet.model.events import (
     Tally,
 )
 from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.untrusted_http import BROKEN, hung_up_after
 
 QUEUE = 8192  # records
 BATCH = 512
 INTERVAL_S = 5.0
 TIMEOUT_S = 10.0
+ANSWER_S = 30.0  # for all of an answer, however it comes
 ATTEMPTS = 4
 PAUSE_S = (1.0, 30.0)  # before the second attempt, doubled each time; the most that Retry-After may ask for
 MAX_ANSWER = 65536
@@ -84,7 +86,7 @@ class OtlpEndpoint:
         return kind(self.host, self.port, timeout=TIMEOUT_S)
 
     def post(self, signal: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, float | None, bytes]:
-        """Sends "logs" or "metrics": (status, seconds that Retry-After asks for, body). Raises OSError and HTTPException."""
+        """Sends "logs" or "metrics": (status, seconds that Retry-After asks for, body). Raises those of BROKEN."""
         connection = self.connect()
         try:
             fields = {
@@ -92,10 +94,13 @@ class OtlpEndpoint:
                 "Content-Type": "application/json",
                 "User-Agent": f"kubectl-genainet/{__version__}",
             }
-            connection.request("POST", f"{self.path}/v1/{signal}", body, fields)
-            answer = connection.getresponse()
-            after = answer.getheader("Retry-After", "")
-            return answer.status, float(after) if after.isascii() and after.isdigit() else None, answer.read(MAX_ANSWER)
+            connection.connect()
+            with hung_up_after(connection.sock, ANSWER_S):
+                connection.request("POST", f"{self.path}/v1/{signal}", body, fields)
+                answer = connection.getresponse()
+                after = answer.getheader("Retry-After", "")
+                wait = float(after) if after.isascii() and after.isdigit() else None
+                return answer.status, wait, answer.read(MAX_ANSWER)
         finally:
             connection.close()
 
@@ -286,7 +291,7 @@ class LogExporter:
         for attempt in range(ATTEMPTS):
             try:
                 status, wait, answer = self._endpoint.post("logs", body, self._headers)
-            except (OSError, http.client.HTTPException, ValueError):
+            except BROKEN:
                 status, wait, answer, why = 0, None, b"", "unreachable"
             if 200 <= status < 300:
                 rejected = min(_rejected(answer), len(batch))

@@ -7,7 +7,6 @@ Prometheus: `genainet_dns_duration_seconds` is `genainet.dns_duration` in s, whi
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import time
 from collections import defaultdict
@@ -20,6 +19,7 @@ from prometheus_client.samples import Sample
 
 from kubectl_genainet import __version__
 from kubectl_genainet.agent.always.otlp import OtlpEndpoint, OtlpRecord, attributes_of, headers_from, resource_of
+from kubectl_genainet.untrusted_http import BROKEN
 
 INTERVAL_S = 60.0  # OTEL_METRIC_EXPORT_INTERVAL's default
 _CUMULATIVE = 2  # AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -125,7 +125,7 @@ class MetricsExporter:
         try:
             status, _, _ = await asyncio.to_thread(self._endpoint.post, "metrics", body, self._headers)
             outcome = "sent" if 200 <= status < 300 else "refused"
-        except (OSError, http.client.HTTPException, ValueError):
+        except BROKEN:
             outcome = "unreachable"
         self._exports.labels(outcome).inc()
 

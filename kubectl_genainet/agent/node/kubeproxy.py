@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import math
 import re
-import socket
-import threading
 from collections import defaultdict
 
 from kubectl_genainet.model.node import KubeProxyState, Latency
 from kubectl_genainet.model.packet import OBSERVER
 from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.untrusted_http import BROKEN, hung_up_after
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249
@@ -78,26 +76,14 @@ def _latency(buckets: dict[float, int]) -> Latency:
 
 def _get(path: str) -> str | None:
     connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S, source_address=(OBSERVER, 0))
-    timer = None
-    late = threading.Event()
     try:
         connection.connect()
-        timer = threading.Timer(TIMEOUT_S, _end, (connection.sock, late))
-        timer.daemon = True
-        timer.start()
-        connection.request("GET", path, headers={"Accept": "text/plain"})
-        response = connection.getresponse()
-        body = response.read(_MAX_BYTES).decode(errors="replace")
-        return body if response.status == 200 and not late.is_set() else None
-    except (OSError, ValueError, http.client.HTTPException):  # ValueError: a chunk's size that is no number
+        with hung_up_after(connection.sock, TIMEOUT_S) as late:
+            connection.request("GET", path, headers={"Accept": "text/plain"})
+            response = connection.getresponse()
+            body = response.read(_MAX_BYTES).decode(errors="replace")
+            return body if response.status == 200 and not late.is_set() else None
+    except BROKEN:
         return None
     finally:
-        if timer is not None:
-            timer.cancel()
         connection.close()
-
-
-def _end(sock: socket.socket, late: threading.Event) -> None:
-    late.set()  # before the reader is woken: what it has then is a part
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -15,6 +15,7 @@ from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.netns import inside
 from kubectl_genainet.model.events import CheckConnectionResult, NameLookup
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.untrusted_http import hung_up_after
 from kubectl_genainet.wire import CheckRequest
 
 TIMEOUT_S = 5.0
@@ -80,18 +81,28 @@ def _open(request: CheckRequest) -> tuple[str, int | None, int | None]:
             connected = time.monotonic_ns() - start
             if not request.path:
                 return "connected", connected, None
-            http_client = http.client.HTTPConnection(request.host, request.port, timeout=TIMEOUT_S)
-            http_client.sock = sock
-            headers = {"User-Agent": "kubectl-genainet", "Connection": "close"}
-            if request.host_header:
-                headers["Host"] = request.host_header
-            http_client.request("GET", request.path, headers=headers)
-            answer = http_client.getresponse()
-            answer.read(65536)
-            return f"http {answer.status}", connected, time.monotonic_ns() - start
+            with hung_up_after(sock, TIMEOUT_S) as late:
+                outcome = _answer(request, sock)
+                if late.is_set():
+                    return "timeout", connected, None
+            return outcome, connected, time.monotonic_ns() - start if outcome.startswith("http ") else None
     except TimeoutError:
         return "timeout", connected, None
-    except http.client.HTTPException as error:
-        return f"no HTTP answer ({type(error).__name__})", connected, None
     except OSError as error:
         return _OUTCOMES.get(error.errno or 0, str(error)), connected, None
+
+
+def _answer(request: CheckRequest, sock: socket.socket) -> str:
+    """Raises OSError. The process that answers is a pod's."""
+    http_client = http.client.HTTPConnection(request.host, request.port, timeout=TIMEOUT_S)
+    http_client.sock = sock
+    headers = {"User-Agent": "kubectl-genainet", "Connection": "close"}
+    if request.host_header:
+        headers["Host"] = request.host_header
+    try:
+        http_client.request("GET", request.path, headers=headers)
+        answer = http_client.getresponse()
+        answer.read(65536)
+        return f"http {answer.status}"
+    except (http.client.HTTPException, ValueError) as error:  # ValueError: a chunk of less than no bytes
+        return f"no HTTP answer ({type(error).__name__})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import ALIVE
 from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.stream import AgentConnection, Dial
+from kubectl_genainet.untrusted_http import BROKEN
 from kubectl_genainet.wire import HistoryRequest
 
 TOTAL_S = 120.0  # for all nodes' recordings
@@ -77,7 +77,7 @@ class _Question:
                 received += data
                 if len(received) > self.max_bytes + (1 << 20):
                     raise GenainetError(f"node {self.node} sent more of its recording than was asked for")
-        except (OSError, http.client.HTTPException):
+        except BROKEN:
             complete = False
         blocks = self.room.whole_blocks(bytes(received))
         complete = complete and not response.length and sum(map(len, blocks)) == len(received)

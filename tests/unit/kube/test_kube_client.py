@@ -21,7 +21,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube import client
 from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect, context_namespace
-from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.failures import ApiError, Unreachable
 from kubectl_genainet.kube.incluster import ServiceAccountClient
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.watch import Selection, watch_once
@@ -251,6 +251,26 @@ def test_an_answer_that_trickles_has_a_deadline_of_its_own(tmp_path: Path, monke
         ended.set()
         dripping.join()
     assert error.message.endswith("has not answered in full within 1 s")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabc",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"Content-Encoding: gzip, gzip, gzip, gzip, gzip, gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"Content-Length: 10\r\n\r\n{",
+    ],
+)
+def test_an_answer_that_is_none_of_http_is_no_answer(tmp_path: Path, broken: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n" + broken
+    with answering(answer, answer) as address:
+        assert isinstance(failure(write_config(tmp_path / "config", address)), Unreachable)
+    with answering(answer) as address:
+        kube = connect(kubeconfig=write_config(tmp_path / "config", address))
+        with pytest.raises(Unreachable):
+            list(watch_once(kube, Selection(Served(POD, "v1")), "1"))
 
 
 def test_an_answer_that_unpacks_to_more_than_the_bound_is_given_up(
