@@ -17,6 +17,7 @@ from kubectl_genainet.context.account import losses_text, warning_of
 from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, NameLookup, Progress
 from kubectl_genainet.model.finding import counted, listed
 from kubectl_genainet.render.data_text import json_text, yaml_text
+from kubectl_genainet.render.paragraphs import print_prose
 from kubectl_genainet.render.screen.frame import Frame
 from kubectl_genainet.render.text import duration, make_console, printable
 
@@ -92,7 +93,7 @@ class Screen:
 
     def say(self, console: Console, text: Text, *, stays: bool) -> None:
         """A line above what is drawn; one that `stays` matters after the run too."""
-        console.print(text, soft_wrap=True)
+        print_prose(console, text)
 
 
 class ProgressClock:

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from kubectl_genainet.render.text import printable
+from kubectl_genainet.render.text import HAS_COMMAND, printable
 
 LEAST = 20  # columns of text, however narrow the terminal
 
@@ -39,6 +39,14 @@ def hanging(text: Text, width: int, *, indent: int = 0, hang: int = 0) -> Iterat
         line.rstrip()
         before = Text(" " * (indent + (hang if number else 0)), no_wrap=True)
         yield (before if number else before.append_text(margin)).append_text(line)
+
+
+def print_prose(console: Console, text: Text, *, indent: int = 0) -> None:
+    """Prints `text` wrapped at words, as wide as the console is; one with a command in it stays a line."""
+    whole = HAS_COMMAND.search(text.plain) is not None
+    lines = [Text(" " * indent).append_text(text)] if whole else hanging(text, console.width, indent=indent, hang=2)
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def command_lines(command: str, width: int, *, indent: int = 0, style: str = "cyan") -> Iterator[Text]:

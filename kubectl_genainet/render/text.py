@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
+import textwrap
 import unicodedata
+from collections.abc import Iterable
 from typing import IO, Any
 
 from rich.console import Console
@@ -21,6 +24,8 @@ CERTAINTY_STYLE = {
     Certainty.UNKNOWN: "dim",
 }
 PIPE_WIDTH = 10_000  # of a pipe: nothing is folded
+# Text with a command in it is not wrapped: the terminal breaks it where it must, and what is copied from there runs.
+HAS_COMMAND = re.compile(r"`|\b(?:kubectl|helm) ")
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
 
 
@@ -37,7 +42,22 @@ def tell(*lines: str) -> None:
     """Lines for a person, on stderr: what a name brought along does nothing to the terminal, and begins no line. Where stderr
     can't be written the exit status still says how the command ended."""
     with contextlib.suppress(OSError):
-        print("\n".join(map(printable, lines)), file=sys.stderr)
+        print("\n".join(_lines_told(map(printable, lines))), file=sys.stderr)
+
+
+def _lines_told(lines: Iterable[str]) -> Iterable[str]:
+    """In a terminal, lines are wrapped at words; the further ones of each are indented by two more."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    except (OSError, ValueError):
+        width = 0
+    for line in lines:
+        if not width or HAS_COMMAND.search(line):
+            yield line
+            continue
+        margin = " " * (len(line) - len(line.lstrip()) + 2)
+        wrapped = textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
+        yield from wrapped or [""]
 
 
 def markup_safe(text: str) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
 from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 from kubectl_genainet.policy.reach.outside import Beyond, BeyondCell
+from kubectl_genainet.render.paragraphs import print_prose
 from kubectl_genainet.render.text import printable
 
 STYLE = {"all": "green", "some": "yellow", "none": "red", "unknown": "yellow", "empty": "dim"}
@@ -103,7 +104,7 @@ def print_beyond(console: Console, grid: Grid, cells: Sequence[BeyondCell]) -> N
         start = end
     open_cells = dict.fromkeys(f"{_where(c)}: {c.why}" for c in cells if c.verdict is PolicyVerdict.UNKNOWN)
     for text in list(open_cells)[:_MOST_REASONS]:
-        console.print(f"? {printable(text)}", style="dim", markup=False, soft_wrap=True)
+        print_prose(console, Text(f"? {printable(text)}", style="dim"))
     if len(open_cells) > _MOST_REASONS:
         console.print(f"? {len(open_cells) - _MOST_REASONS} more: -o json says why", style="dim")
 

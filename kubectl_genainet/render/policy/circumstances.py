@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from rich.console import Console
+from rich.text import Text
 
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, EnforcerName
 from kubectl_genainet.policy.flows.dns_way import DnsWay
 from kubectl_genainet.policy.model import PolicyVerdict
-from kubectl_genainet.render.text import markup_safe
+from kubectl_genainet.render.paragraphs import print_prose
+from kubectl_genainet.render.text import printable
 
 _DNS_STYLE = {PolicyVerdict.ALLOW: "dim", PolicyVerdict.DENY: "bold red", PolicyVerdict.UNKNOWN: "yellow"}
 
@@ -57,7 +59,7 @@ def enforcer_text(enforcer: Enforcer) -> str:
 
 def print_enforcer(console: Console, enforcer: Enforcer) -> None:
     style = "bold yellow" if enforcer.inert else "dim"
-    console.print(f"[{style}]{markup_safe(enforcer_text(enforcer))}[/]", soft_wrap=True)
+    print_prose(console, Text(printable(enforcer_text(enforcer)), style=style))
 
 
 def print_circumstances(
@@ -66,9 +68,9 @@ def print_circumstances(
     """The deviations that decided one flow, and whether its client can look up the name."""
     for deviation in deviations:
         text = f"decided by how {enforcer.title} deviates from the API: {deviation.text} ({deviation.source})"
-        console.print(f"  [yellow]{markup_safe(text)}[/]", soft_wrap=True)
+        print_prose(console, Text(printable(text), style="yellow"), indent=2)
     if dns is not None:
-        console.print(f"  [{_DNS_STYLE[dns.verdict]}]{markup_safe(dns.text)}[/]", soft_wrap=True)
+        print_prose(console, Text(printable(dns.text), style=_DNS_STYLE[dns.verdict]), indent=2)
 
 
 def circumstances_json(enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None) -> CircumstancesJson:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import (
@@ -20,7 +21,8 @@ from kubectl_genainet.policy.model import (
     RuleAction,
 )
 from kubectl_genainet.policy.patches.patch import Patch, PatchOption
-from kubectl_genainet.render.text import markup_safe
+from kubectl_genainet.render.paragraphs import print_prose
+from kubectl_genainet.render.text import printable
 
 VERDICT_STYLE = {PolicyVerdict.ALLOW: "green", PolicyVerdict.DENY: "bold red", PolicyVerdict.UNKNOWN: "yellow"}
 _MOST_LISTED = 20
@@ -33,9 +35,9 @@ def print_explanation(console: Console, explanation: Explanation, service: str =
     more = f", and {alike} more alike" if alike else ""
     text = f"{flow.source} → {flow.destination} {flow.protocol} {flow.port}{via}{more}"
     style = VERDICT_STYLE[explanation.verdict]
-    console.print(f"[{style}]{explanation.verdict.value.upper()}[/] {markup_safe(text)}", soft_wrap=True)
+    print_prose(console, Text.assemble((explanation.verdict.value.upper(), style), " ", printable(text)))
     if explanation.arrival:
-        console.print(f"  [yellow]{markup_safe(explanation.arrival)}[/]", soft_wrap=True)
+        print_prose(console, Text(printable(explanation.arrival), style="yellow"), indent=2)
     _print_direction(console, Direction.EGRESS, str(flow.source), explanation.egress)
     _print_direction(console, Direction.INGRESS, str(flow.destination), explanation.ingress)
 
@@ -43,13 +45,15 @@ def print_explanation(console: Console, explanation: Explanation, service: str =
 def _print_direction(console: Console, direction: Direction, own: str, result: DirectionResult) -> None:
     style = VERDICT_STYLE[result.verdict]
     of = "from" if direction is Direction.EGRESS else "into"
-    head = f"  {direction.value} {of} {own}: "
-    console.print(f"{markup_safe(head)}[{style}]{result.verdict.value}[/], {markup_safe(_why(result))}", soft_wrap=True)
+    head = printable(f"{direction.value} {of} {own}: ")
+    why = printable(f", {_why(result)}")
+    print_prose(console, Text.assemble(head, (result.verdict.value, style), why), indent=2)
     for policy in result.policies:
         for line in policy_lines(policy):
-            console.print(f"    {markup_safe(line)}", soft_wrap=True)
+            blanks = len(line) - len(line.lstrip())
+            print_prose(console, Text(printable(line.lstrip())), indent=4 + blanks)
     for note in result.not_evaluated:
-        console.print(f"    [yellow]not evaluated[/] {markup_safe(str(note))}", soft_wrap=True)
+        print_prose(console, Text.assemble(("not evaluated", "yellow"), f" {printable(str(note))}"), indent=4)
 
 
 def _why(result: DirectionResult) -> str:
@@ -117,14 +121,14 @@ def print_patch(console: Console, patch: Patch) -> None:
     for title, option in (("edit", patch.edit), ("new policy", patch.new)):
         if option is not None:
             what = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
-            console.print(f"  [bold]to admit it, {title}[/]: {markup_safe(what)}", soft_wrap=True)
-            console.print(f"    {markup_safe(_also(option))}", soft_wrap=True)
+            print_prose(console, Text.assemble((f"to admit it, {title}", "bold"), f": {printable(what)}"), indent=2)
+            print_prose(console, Text(printable(_also(option))), indent=4)
             for line in (*added_label_lines(option), *origin_lines(option)):
-                console.print(f"    [yellow]{markup_safe(line)}[/]", soft_wrap=True)
+                print_prose(console, Text(printable(line), style="yellow"), indent=4)
             if option.isolates:
-                console.print(f"    [yellow]{markup_safe(isolates_text(option))}[/]", soft_wrap=True)
+                print_prose(console, Text(printable(isolates_text(option)), style="yellow"), indent=4)
             for line in patch_yaml(option).splitlines():
-                console.print(f"    {markup_safe(line)}", soft_wrap=True)
+                console.print(Text(f"    {printable(line)}"), soft_wrap=True)
 
 
 def _also(option: PatchOption) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kubectl_genainet.render.live import LiveView, Screen
+from kubectl_genainet.render.paragraphs import print_prose
 from kubectl_genainet.render.screen.app import LiveApp
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class KeyScreen(Screen):
     def say(self, console: Console, text: Text, *, stays: bool) -> None:
         if not self.on:
             for earlier in self._later:
-                console.print(earlier, soft_wrap=True)
+                print_prose(console, earlier)
             self._later.clear()
             super().say(console, text, stays=stays)
             return
