@@ -103,6 +103,24 @@ def test_an_api_server_that_does_not_end_its_answer_completes_nothing(tmp_path: 
     assert (done.returncode, done.stdout, done.stderr) == (0, ":4\n", "")
 
 
+def test_a_deadline_that_somebody_swallows_still_ends_it() -> None:
+    """The signal may arrive where any error means that an optional module is missing."""
+    code = """
+import contextlib, time
+from kubectl_genainet import completion
+
+def complete(words, incomplete):
+    with contextlib.suppress(Exception):
+        time.sleep(60)
+    time.sleep(60)
+
+completion.DEADLINE_S, completion.complete = 0.2, complete
+completion.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "deploy"], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, ":4\n", "")
+
+
 def trickle(server: socket.socket) -> None:
     connection, _ = server.accept()
     with connection, contextlib.suppress(OSError):
