@@ -37,6 +37,9 @@ class OutputFormat(_Choice):
         name, equals, template = value.partition("=")
         if name in ("jsonpath-file", "go-template-file") and equals:
             name, template = name.removesuffix("-file"), read_argument(template)
+        if name in ("jsonpath", "go-template") and not template:
+            example = {"jsonpath": "'{.kind}'", "go-template": "'{{.kind}}'"}[name]
+            self.fail(f"{name} needs a template: -o {name}={example}", param, ctx)
         if name == "jsonpath" and equals:
             from kubectl_genainet.render.jsonpath import JsonPathTemplate
 
@@ -47,10 +50,17 @@ class OutputFormat(_Choice):
 
             GoTemplate(template)
             return f"{name}={template}"
+        if value not in self.choices:
+            page = " A page: --report FILE.html." if value == "html" and _has_report(ctx) else ""
+            self.fail(f"'{value}' is not one of {', '.join(self.choices)}, jsonpath=…, go-template=….{page}", param, ctx)
         return super().convert(value, param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return f"[{'|'.join(self.choices)}|jsonpath=…|go-template=…]"
+
+
+def _has_report(ctx: click.Context | None) -> bool:
+    return ctx is not None and any(param.name == "report" for param in ctx.command.params)
 
 
 def output_option(*formats: str, templates: bool = False) -> Callable[[F], F]:

@@ -99,7 +99,10 @@ def test_a_template_of_a_file_is_the_same(tmp_path: Path) -> None:
         ("jsonpath={.hops[", "JSONPath"),
         ("go-template={{.kind", "does not end"),
         ("jsonpath-file=nowhere.txt", "can't read nowhere.txt"),
-        ("go-template", "is not one of"),
+        ("go-template", "go-template needs a template: -o go-template='{{.kind}}'"),
+        ("jsonpath=", "jsonpath needs a template: -o jsonpath='{.kind}'"),
+        ("csv", "'csv' is not one of tree, wide, markdown, json, yaml, name, jsonpath=…, go-template=…"),
+        ("html", "A page: --report FILE.html"),
     ],
 )
 def test_a_bad_template_fails_before_anything_is_read(output: str, said: str) -> None:
