@@ -221,10 +221,12 @@ def _programmed(source: Source, request: _Request, messages: Messages) -> ExitSt
         )
         show_each(answers, lambda now: _show(now.report, now.dumps, output, name, saved=False))
     result = rules(request.state(source), target, options, messages.warn)
-    _show(result.report, result.dumps, output, name, saved=bool(request.files))
-    if request.report:
-        write_report(request.report, rules_document(result.report, name))
-        messages.say(f"report written to {request.report}")
+    try:
+        _show(result.report, result.dumps, output, name, saved=bool(request.files))
+    finally:  # also where nobody reads it to its end
+        if request.report:
+            write_report(request.report, rules_document(result.report, name))
+            messages.say(f"report written to {request.report}")
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
 

@@ -52,7 +52,9 @@ class OutputFormat(_Choice):
             return f"{name}={template}"
         if value not in self.choices:
             page = " A page: --report FILE.html." if value == "html" and _has_report(ctx) else ""
-            self.fail(f"'{value}' is not one of {', '.join(self.choices)}, jsonpath=…, go-template=….{page}", param, ctx)
+            self.fail(
+                f"'{value}' is not one of {', '.join(self.choices)}, jsonpath=…, go-template=….{page}", param, ctx
+            )
         return super().convert(value, param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:

@@ -11,6 +11,7 @@ from kubectl_genainet.model.results.diagnosis import Activity, HeatMap
 from kubectl_genainet.render.text import duration
 
 WIDTH, LABEL = 640, 90  # of a chart, and of the words at its left, in the units of its viewBox
+LETTER = 7  # a wide font's mean width, at the size of a label
 ROW, CELL = 34, 14  # heights: of a series, of a row of a heat map
 MOST_COLUMNS = 120  # seconds are drawn together beyond that
 SHADES = 5
@@ -89,11 +90,12 @@ def _bars(
 def _series(timeline: Activity) -> Chart:
     bars: list[Bar] = []
     labels: list[Label] = []
-    left = 190.0
-    for row, series in enumerate(timeline.series):
+    names = [f"{series.name}: {sum(series.counts.values())}" for series in timeline.series]
+    left = max(map(len, names)) * LETTER + 8.0
+    for row, (name, series) in enumerate(zip(names, timeline.series, strict=True)):
         y = row * ROW
         bars += _bars(series.counts, timeline.seconds, ROW - 8, y, "bad" if series.name in BAD else "", left)
-        labels.append(Label(0, y + ROW - 6, f"{series.name}: {sum(series.counts.values())}"))
+        labels.append(Label(0, y + ROW - 6, name))
     height = len(timeline.series) * ROW
     labels += [
         Label(left, height + 12, "0 s"),

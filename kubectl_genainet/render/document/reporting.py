@@ -44,7 +44,10 @@ def write_report(file: str, document: Document, past: str = "") -> None:
 
 
 class Reporting(Generic[V]):
-    """What all have in common: the other view, and when things happened."""
+    """What all have in common: the other view, and when things happened.
+
+    `finish` of each writes the page also where nobody reads what the view prints to its end (`| head`).
+    """
 
     def __init__(self, view: V, file: str) -> None:
         self.view, self._file = view, file
@@ -109,9 +112,11 @@ class TraceReporting(Reporting[TraceView]):
         self.view.path(path)
 
     def finish(self, summary: TraceSummary) -> None:
-        self.view.finish(summary)
-        grouping, timeline = self._grouping, self.timeline.build(self.watch)
-        self.write(of_trace.document(grouping.groups, grouping.connections, summary, timeline, self.seconds))
+        try:
+            self.view.finish(summary)
+        finally:
+            grouping, timeline = self._grouping, self.timeline.build(self.watch)
+            self.write(of_trace.document(grouping.groups, grouping.connections, summary, timeline, self.seconds))
 
 
 class DropsReporting(Reporting[DropsView]):
@@ -124,9 +129,11 @@ class DropsReporting(Reporting[DropsView]):
         self.view.source = source
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
-        self.view.finish(rows, summary)
-        self.timeline.counted(summary.timeline)
-        self.write(drops_document(rows, summary, self.timeline.build(self.watch), self.seconds))
+        try:
+            self.view.finish(rows, summary)
+        finally:
+            self.timeline.counted(summary.timeline)
+            self.write(drops_document(rows, summary, self.timeline.build(self.watch), self.seconds))
 
 
 class DnsReporting(Reporting[DnsView]):
@@ -143,8 +150,10 @@ class DnsReporting(Reporting[DnsView]):
         self.view.exchange(exchange)
 
     def finish(self, summary: DnsSummary) -> None:
-        self.view.finish(summary)
-        self.write(dns_document(summary, self.timeline.build(self.watch), self.seconds))
+        try:
+            self.view.finish(summary)
+        finally:
+            self.write(dns_document(summary, self.timeline.build(self.watch), self.seconds))
 
 
 class DiagnoseReporting(Reporting[ConclusionView]):
@@ -161,10 +170,16 @@ class DiagnoseReporting(Reporting[ConclusionView]):
         self.view.exchange(exchange)
 
     def finish(self, conclusion: Conclusion) -> None:
-        self.view.finish(conclusion)
+        try:
+            self.view.finish(conclusion)
+        finally:
+            past = self._past_sections()
+            self.write(of_diagnosis.document(conclusion), past)
+
+    def _past_sections(self) -> str:
         try:
             timeline = self._past()
         except GenainetError as error:
             self.view.warn(f"the report has no timeline: {error.message}")
-            timeline = None
-        self.write(of_diagnosis.document(conclusion), sections(timeline) if timeline is not None else "")
+            return ""
+        return sections(timeline) if timeline is not None else ""

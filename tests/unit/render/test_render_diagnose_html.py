@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,14 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (make setup)")
 HOSTILE = "</style><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u202egnp"
+
+WORDS_UNDER_BARS = """Array.from(document.querySelectorAll("svg"), svg => {
+    const within = (word, bar) => word.x < bar.x + bar.width && bar.x < word.x + word.width
+        && word.y < bar.y + bar.height && bar.y < word.y + word.height;
+    const bars = Array.from(svg.querySelectorAll("rect"), bar => bar.getBBox());
+    const covered = label => bars.some(bar => within(label.getBBox(), bar));
+    return Array.from(svg.querySelectorAll("text")).filter(covered).map(label => label.textContent);
+}).flat()"""
 
 
 def path(client: str = "ui-7f9-abc") -> PacketPath:
@@ -138,6 +147,19 @@ def test_every_command_writes_a_page(command: str, tmp_path: Path) -> None:
     assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.parametrize("command", PAGES)
+def test_a_page_is_written_also_where_nobody_reads_the_text(command: str, tmp_path: Path) -> None:
+    bundle, _ = PAGES[command]
+    file = tmp_path / "page.html"
+    arguments = (command, "svc/my-llama-svc", "--from", str(BUNDLES / bundle), "--report", str(file))
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "kubectl_genainet", *arguments], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 0 and f"report written to {file}" in done.stderr.decode(), done.stderr
+    assert file.read_text().rstrip().endswith("</html>")
+
+
 @in_browser
 def test_axe_finds_nothing_on_the_page_of_any_command(tmp_path: Path) -> None:
     files = [report_of(command, tmp_path) for command in PAGES]
@@ -175,6 +197,7 @@ def assert_accessible(files: list[Path], scheme: str, viewport: dict[str, int]) 
             page.goto(file.as_uri())
             assert page.evaluate("window.hacked") is None
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            assert page.evaluate(WORDS_UNDER_BARS) == [], file
             assert heard == []
             response = Axe().run(page).response
             assert [v["id"] for v in response["violations"]] == [], file

@@ -17,7 +17,9 @@ from kubectl_genainet.render.text import tell
 
 BUNDLE = Path(__file__).parents[2] / "golden" / "bundles" / "policy-service-port.gnb"
 PROSE = "warning: the objects of namespace default were not read: what NetworkPolicy default/model admits is not known"
-COMMAND = "Undo it: kubectl genainet lab incident policy-service-port --clear --lab another-lab-with-a-long-name-of-its-own"
+COMMAND = (
+    "Undo it: kubectl genainet lab incident policy-service-port --clear --lab another-lab-with-a-long-name-of-its-own"
+)
 
 
 @pytest.mark.parametrize("command", ["explain deploy/chatbot-ui svc/my-llama-svc", "matrix"])
