@@ -75,6 +75,13 @@ def block_of(text: str, where: Where) -> AddressBlock:
     return AddressBlock(version, first, last, text)
 
 
+def as_spelled(block: AddressBlock) -> AddressBlock:
+    """A block of IPv4-mapped addresses as one of IPv6, for what does not count them as IPv4."""
+    if block.version == 6 or ":" not in block.text:
+        return block
+    return AddressBlock(6, block.first | 0xFFFF << 32, block.last | 0xFFFF << 32, block.text)
+
+
 def excepts_of(cidr: AddressBlock, texts: tuple[str, ...], where: Where) -> tuple[AddressBlock, ...]:
     """Reads `except`: each must be a strict part of `cidr` (API validation of IPBlock)."""
     excepts = []

@@ -111,7 +111,7 @@ def allow_rule(context: ProposalContext, kind: str) -> dict[str, Any]:
         selector: dict[str, Any] = {"pods": pods}
     else:
         selector = {"networks": [single_address(peer)]}
-    rule: dict[str, Any] = {"name": f"allow-{_plain(peer)}"[:100], "action": "Allow", context.side: [selector]}
+    rule: dict[str, Any] = {"name": f"allow-{_plain(context, peer)}"[:100], "action": "Allow", context.side: [selector]}
     if kind == "ClusterNetworkPolicy":
         port = {flow.protocol.lower(): {"destinationPort": {"number": flow.port}}}
         return {**rule, "action": "Accept", "protocols": [port]}
@@ -169,13 +169,16 @@ def _pods(context: ProposalContext, pod: PolicyParty) -> dict[str, Any]:
 
 def free_name(context: ProposalContext) -> str:
     """A free object name: allow-OWN-from-PEER or allow-OWN-to-PEER."""
-    base = f"allow-{_plain(context.own)[:24].rstrip('-')}-{context.side}-{_plain(context.peer)[:24]}".rstrip("-")
+    base = f"allow-{_plain(context, context.own)[:24].rstrip('-')}-{context.side}-{_plain(context, context.peer)[:24]}".rstrip(
+        "-"
+    )
     taken = context.engine.policy_names
     return next(name for i in range(len(taken) + 1) if (name := f"{base}-{i}" if i else base) not in taken)
 
 
-def _plain(party: PolicyParty) -> str:
-    """A short word for a party that fits into an object name."""
+def _plain(context: ProposalContext, party: PolicyParty) -> str:
+    """A short word for a party that fits into an object name: of the labels by which it is known."""
     own = party.name or party.domain or str(party.address)
-    text = next((party.labels[k] for k in _NAMING if party.labels.get(k)), own)
+    labels = context.labels.of(party) if party.kind is PartyKind.POD else {}
+    text = next((labels[k] for k in _NAMING if labels.get(k)), next(iter(labels.values()), own))
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "pod"

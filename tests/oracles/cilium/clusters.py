@@ -16,6 +16,18 @@ OUTSIDE = ("203.0.113.9", "203.0.113.130", "198.51.100.7", OUTSIDE_API_SERVER)
 NAMES = ("api.openai.com", "cdn.huggingface.co", "a.b.huggingface.co", "huggingface.co")
 APPS = ("s", "c", "d")
 PORTS = (80, 443, 8080, 9100, 53)
+# Labels that are no part of an identity by the default list, and some that look like them and are one.
+OUTSIDE_IDENTITY = (
+    *("controller-revision-hash", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index"),
+    *("batch.kubernetes.io/controller-uid", "controller-uid", "node.beta.kubernetes.io/x", "kubernetes.io/x"),
+    *(
+        "k8s.io/x",
+        "topology.kubernetes.io/zone",
+        "batch.kubernetes.io/job-name",
+        "my.kubernetes.io/x",
+        "pod-template-x",
+    ),
+)
 
 
 @dataclass
@@ -70,6 +82,8 @@ class Maker:
             labels["statefulset.kubernetes.io/pod-name"] = f"p{number}"
         if self.chance(0.3):
             labels["pod-template-hash"] = "h"
+        if self.chance(0.3):
+            labels[self.some(*OUTSIDE_IDENTITY)] = "h"
         host = self.chance(0.15)
         node = self.some(*NODES)
         node_ip = f"192.168.0.{NODES.index(node) + 1}"
@@ -111,7 +125,7 @@ class Maker:
         kind = "CiliumClusterwideNetworkPolicy" if clusterwide else "CiliumNetworkPolicy"
         made = _meta("cilium.io/v2", kind, f"c{number}", namespace)
         if self.chance(0.1):
-            made["specs"] = [self._spec() for _ in range(2)]
+            made["specs"] = [self._spec() for _ in range(self.some(2, 2, 2, 0))]
         else:
             made["spec"] = self._spec()
         return made
@@ -150,7 +164,11 @@ class Maker:
             case 10 if side == "egress":
                 return {"toFQDNs": [self._fqdn() for _ in range(self.some(1, 1, 0))]}
             case 11:
-                return {f"{prefix}Nodes": [{}]} if self.chance(0.2) else {}
+                if self.chance(0.2):
+                    return {f"{prefix}Nodes": self.some([{}], [], [{"matchLabels": {"zone": "n1"}}])}
+                if side == "egress" and self.chance(0.3):
+                    return dict(self.some({"toServices": []}, {"toGroups": []}))
+                return {}
             case _:
                 return {}
 
@@ -166,7 +184,16 @@ class Maker:
         if self.chance(0.4):
             return {"matchName": self.some(*NAMES, "API.openai.com.")}
         return {
-            "matchPattern": self.some("*", "**", "*.huggingface.co", "**.huggingface.co", "*ingface.co", "a*.openai.*")
+            "matchPattern": self.some(
+                "*",
+                "**",
+                "*.huggingface.co",
+                "**.huggingface.co",
+                "*ingface.co",
+                "a*.openai.*",
+                "**.",
+                "*.*.huggingface.co",
+            )
         }
 
     def _block(self) -> str:
@@ -174,6 +201,7 @@ class Maker:
             self.some(
                 *("203.0.113.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.0.0.0/8", "192.168.0.0/16", "203.0.113.9/32"),
                 *("203.0.113.0/24", "0.0.0.0/0", "::/0", "2001:db8::/32", "0.0.0.0/1", "10.0.0.3/32"),
+                *("::ffff:203.0.113.0/120", "128.0.0.0/1"),
             )
         )
 
@@ -226,6 +254,7 @@ class Maker:
             ("io.cilium.k8s.policy.cluster", self.some("default", "other")),
             ("statefulset.kubernetes.io/pod-name", "p1"),
             ("pod-template-hash", "h"),
+            (self.some(*OUTSIDE_IDENTITY), "h"),
             ("reserved:" + self.some("host", "remote-node", "world", "kube-apiserver", "init"), ""),
             ("container:app", "s"),
         )
@@ -236,7 +265,8 @@ class Maker:
 
     def _port_rule(self, side: str) -> Raw:
         if self.chance(0.05):
-            return dict(self.some({}, {"ports": []}))
+            http = {"rules": {"http": [{"method": "GET"}]}} if "Deny" not in side else {}
+            return dict(self.some({}, {"ports": []}, http))
         rule: Raw = {"ports": [self._port() for _ in range(self.some(1, 1, 2))]}
         if side == "egress" and self.chance(0.15):
             rule = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
@@ -319,7 +349,7 @@ class Maker:
                 {"matchLabels": {"app": self.some(*APPS)}},
                 {"matchLabels": {"app": self.some(*APPS), "tier": "x"}},
                 {"matchExpressions": [{"key": "tier", "operator": self.some("Exists", "DoesNotExist")}]},
-                {"matchLabels": {"pod-template-hash": "h"}},
+                {"matchLabels": {self.some("pod-template-hash", *OUTSIDE_IDENTITY): "h"}},
                 {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["s"]}]},
             )
         )

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.policy.policy_cluster import Raw, ask, engine, labels, namespace, netpol, node, pod, verdict
+from kubectl_genainet.policy import PolicyEngine
+from kubectl_genainet.policy.enforcers import named_enforcer
+from tests.unit.policy.policy_cluster import Raw, ask, engine, labels, namespace, netpol, node, pod, snapshot, verdict
 from tests.unit.policy.test_policy_cilium import cnp
 
 PODS = (
@@ -351,3 +353,28 @@ def test_of_two_values_of_one_label_it_is_not_known_which_counts() -> None:
     same = {"matchLabels": {"any:app": "rag", "app": "rag"}}
     e = under(cnp(endpointSelector=same, ingress=[{"fromEndpoints": [labels(app="vec")]}]))
     assert verdict(e, WORLD, "ai/rag") == "deny"
+
+
+def test_mapped_addresses_are_ipv6_to_cilium() -> None:
+    """Elsewhere they are the IPv4 addresses that they stand for."""
+    outside, mapped = "203.0.113.9", "::ffff:203.0.113.0/120"
+    admitted = netpol("a/in", ingress=[{"from": [{"ipBlock": {"cidr": mapped}}]}])
+    objects = (namespace("a"), node("n1", "192.168.0.1"), pod("a/s", "10.0.0.1", node="n1"))
+    assert verdict(PolicyEngine(snapshot(*objects, admitted), named_enforcer("calico")), outside, "a/s") == "allow"
+    assert verdict(PolicyEngine(snapshot(*objects, admitted), named_enforcer("cilium")), outside, "a/s") == "deny"
+    own: Raw = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "in", "namespace": "a"},
+    }
+    for rule in ({"fromCIDR": [mapped]}, {"fromCIDRSet": [{"cidr": mapped}]}):
+        spec = {"endpointSelector": {}, "ingress": [rule]}
+        judge = PolicyEngine(snapshot(*objects, {**own, "spec": spec}), named_enforcer("cilium"))
+        assert verdict(judge, outside, "a/s") == "deny"
+    excepted = {
+        "endpointSelector": {},
+        "ingress": [{"fromCIDRSet": [{"cidr": mapped, "except": ["203.0.113.128/25"]}]}],
+    }
+    judge = PolicyEngine(snapshot(*objects, {**own, "spec": excepted}), named_enforcer("cilium"))
+    assert [str(policy.ref) for policy in judge.refused] == ["CiliumNetworkPolicy a/in"]
+    assert verdict(judge, outside, "a/s") == "allow"  # it is not in force

@@ -309,6 +309,7 @@ def test_a_pod_without_a_label_that_lasts_is_told_which_to_add(of_a_revision: Pa
     ends = ("pod/rag-00001-deployment-7d9f8b6c5-x2x4k", "pod/llm:8000", "-n", "ai", "--manifests", str(of_a_revision))
     text = run("explain", *ends)
     assert f"First add {ADDED}" in text.stdout
+    assert "allow-llm-from-rag\n" in text.stdout  # the name of the new policy outlasts the revision, too
     patched = run("explain", *ends, "--patch")
     peer = yaml.safe_load(patched.stdout)["spec"]["ingress"][0]["from"][0]
     assert peer == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "rag"}}}

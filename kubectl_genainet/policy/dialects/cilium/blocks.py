@@ -12,7 +12,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.identity import LabelTerm
-from kubectl_genainet.policy.matching.cidr import Address, AddressBlock, block_of
+from kubectl_genainet.policy.matching.cidr import Address, AddressBlock, as_spelled, block_of
 from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, Match, no
 from kubectl_genainet.policy.matching.selectors import Operator
@@ -40,7 +40,7 @@ def groups_of(snapshot: ClusterSnapshot) -> dict[str, CidrGroup]:
 def _group(obj: KubeObject) -> CidrGroup:
     where = Where(obj).at("spec").at("externalCIDRs")
     texts = (obj.raw.get("spec") or {}).get("externalCIDRs") or []
-    blocks = tuple(block_of(str(text), where.item(i)) for i, text in enumerate(texts))
+    blocks = tuple(as_spelled(block_of(str(text), where.item(i))) for i, text in enumerate(texts))
     labels = tuple((k, str(v)) for k, v in obj.labels.items() if not k.startswith(_OWNED))
     return CidrGroup(obj.name, labels, blocks)
 

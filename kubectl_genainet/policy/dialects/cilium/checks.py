@@ -18,7 +18,7 @@ from kubectl_genainet.policy.dialects.cilium.shapes import (
     RawPortProtocol,
     RawPortRule,
 )
-from kubectl_genainet.policy.matching.cidr import AddressBlock, block_of
+from kubectl_genainet.policy.matching.cidr import AddressBlock, as_spelled, block_of
 from kubectl_genainet.policy.matching.domains import MAX_DOMAIN
 from kubectl_genainet.policy.model import Direction, RuleAction
 from kubectl_genainet.policy.where import Where
@@ -182,7 +182,7 @@ def excepts_in(block: AddressBlock | None, texts: Sequence[str], where: Where) -
     """Reads `except`: each must be a part of the block; the whole block may be excepted."""
     excepts = []
     for i, text in enumerate(texts):
-        excepted = block_of(text, where.item(i))
+        excepted = as_spelled(block_of(text, where.item(i)))
         if block is not None and not (
             excepted.version == block.version and block.first <= excepted.first and excepted.last <= block.last
         ):

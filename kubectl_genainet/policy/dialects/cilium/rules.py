@@ -25,7 +25,7 @@ from kubectl_genainet.policy.dialects.cilium.shapes import (
     RawPortProtocol,
 )
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer, IdentityScheme, LabelTerm
-from kubectl_genainet.policy.matching.cidr import block_of
+from kubectl_genainet.policy.matching.cidr import as_spelled, block_of
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.matching.peers import BlockPeer, NobodyPeer, Peer
 from kubectl_genainet.policy.matching.selectors import Operator, RawSelector
@@ -119,12 +119,13 @@ class RuleReader:
         return None if restricted else (NobodyPeer(where.field, "a rule without peers and ports selects no peer"),)
 
     def block(self, text: str, excepts: tuple[str, ...], where: Where) -> Peer:
-        block = block_of(text, where)
+        block = as_spelled(block_of(text, where))
         return self.as_block(BlockPeer(block, excepts_in(block, excepts, where.at("except")), where.field))
 
     def as_block(self, peer: BlockPeer) -> Peer:
-        """A block as it selects here; all addresses of a family are the world."""
-        block = peer.block
+        """A block as it selects here; all addresses of a family are the world. To Cilium, mapped addresses are IPv6."""
+        block = as_spelled(peer.block)
+        peer = msgspec.structs.replace(peer, block=block, excepts=tuple(map(as_spelled, peer.excepts)))
         own_family = self._identities.dual_stack or block.version == self._identities.version
         if block.text.endswith("/0") and own_family and not peer.excepts and not self._also:
             world = f"world-ipv{block.version}" if self._identities.dual_stack else "world"
