@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kubectl_genainet.lab.datapath import netns
@@ -25,18 +25,28 @@ def spawn(
     """Starts a process of the lab, in a network namespace where one is named, and returns its pid; its output goes to
     `log`.
 
-    It outlives the caller. It carries the mark from its first moment, so it is found even if the caller dies before
-    noting the pid.
+    It outlives the caller, and keeps open nothing that the caller had from others: a lock that somebody holds while the
+    caller runs would be held as long as the lab is up. It carries the mark from its first moment, so it is found even if the
+    caller dies before noting the pid.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
     ]
     with netns.inside(namespace) if namespace else contextlib.nullcontext():
         whole = {**marked_environment(lab_id), **(environment or {})}
         return os.posix_spawnp(command[0], command, whole, file_actions=files, setsid=True)
+
+
+def _inherited() -> Iterator[int]:
+    """Descriptors beyond the first three that a program which is started would have too."""
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing
+            if int(entry) > 2 and os.get_inheritable(int(entry)):
+                yield int(entry)
 
 
 def processes_of(lab_id: str, namespaces: Iterable[str]) -> list[int]:
