@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 import yaml
 
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.kustomize import build
+from kubectl_genainet.kube.manifests import load_manifests
 from kubectl_genainet.kube.yaml_text import MAX_ALIASED, MAX_DEPTH, MAY_ALIAS, parse_text
 
 HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
@@ -126,3 +129,27 @@ def _has_an_alias(text: str) -> bool:
         return any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"\xff\xfe\xfd", "can't decode"),
+        (b"a: [", "not YAML"),
+        (b"a: " + b"9" * 50, "more than 64 bits"),
+        (b"resources: []\n" + b"#" * 2_000, "more than 0 MiB"),
+        (b"resources: []\n---\nresources: []\n", "is not a kustomization"),
+        (b"- resources", "is not a kustomization"),
+        (b"resources: {a: b}", "resources is not a list"),
+    ],
+)
+def test_a_kustomization_that_is_none_costs_no_other_file(
+    text: bytes, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_MOST_BYTES", 1_000)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/kustomization.yaml").write_bytes(text)
+    (tmp_path / "service.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata: {name: chat}\n")
+    loaded = load_manifests([str(tmp_path)])
+    assert [str(obj.ref) for obj in loaded.objects] == ["Service default/chat"]
+    assert any(problem in note for note in loaded.notes), loaded.notes

@@ -14,6 +14,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube import snapshot
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import decoded_answer
+from kubectl_genainet.kube.items import Item, ItemDecoder
 from kubectl_genainet.kube.nesting import TOO_DEEP, without_deep_values
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.snapshot import list_objects
@@ -118,3 +119,19 @@ def test_what_is_cut_is_whole_values_and_costs_as_much_as_it_is_long() -> None:
     assert time.process_time() - begun < 10
     text = nested(20_000)
     assert depth_of(msgspec.json.decode(without_deep_values(text, 100))) == 100
+
+
+def test_objects_with_ever_other_members_are_not_remembered_without_end() -> None:
+    """Labels may have any name: a type for each set of them would stay for good."""
+    decoder = ItemDecoder(SERVED)
+    pods = [f'{{"metadata":{{"name":"p","labels":{{"l{n}":"x"}}}}}}'.encode() for n in range(2_000)]
+    objects = [decoder.object(msgspec.json.decode(pod, type=Item)) for pod in pods]
+    assert objects[-1].raw["metadata"]["labels"] == {"l1999": "x"}
+    assert len(decoder._compact._shapes) <= decoder._compact._MOST_SHAPES
+
+
+@pytest.mark.parametrize("annotations", [b"null", b"[]", b'"x"', b"7", b'{"a":null}', b'{"a":[1]}'])
+def test_annotations_that_are_none_hide_no_object(annotations: bytes) -> None:
+    page = b'{"items":[{"metadata":{"name":"a","annotations":%s}}],"metadata":{}}' % annotations
+    (obj,), _ = list_objects(client(page), SERVED)
+    assert obj.name == "a"

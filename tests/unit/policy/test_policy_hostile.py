@@ -9,6 +9,7 @@ import pytest
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.checks import check_fqdn
+from kubectl_genainet.policy.dialects.cilium.options import KeyFilter, Options
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
 from kubectl_genainet.policy.matching.domains import domain_matches
 from kubectl_genainet.policy.matching.expressions import parse_selector
@@ -56,6 +57,21 @@ def test_a_selector_of_any_depth_is_refused_in_a_few_words(text: str) -> None:
     with pytest.raises(InputError, match="is not a selector") as refused:
         parse_selector(text, WHERE)
     assert len(refused.value.message) < 1000
+
+
+@pytest.mark.parametrize("text", ["has(a) has(b)", "a == 'b' c", "all() )", "a == 'b' 'c'", "a in {'b'} }"])
+def test_nothing_follows_a_selector(text: str) -> None:
+    """What is left over would be a part of the policy that is not judged."""
+    with pytest.raises(InputError, match="unexpected"):
+        parse_selector(text, WHERE)
+
+
+@pytest.mark.timeout(20)
+def test_a_label_key_of_any_length_takes_no_time_to_be_looked_for() -> None:
+    """A pattern with two repetitions goes over a long key as often as it has characters."""
+    keys = KeyFilter.of(Options(read=True, labels=("k8s:a.*b.*c",)))
+    assert keys.takes("a" + "b" * 60 + "c") is True
+    assert keys.takes("a" + "b" * 1_000_000) is None
 
 
 def test_a_long_selector_of_no_depth_is_read() -> None:
