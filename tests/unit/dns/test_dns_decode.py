@@ -106,6 +106,19 @@ def test_segments_of_any_bytes_are_parsed_or_left(packet: bytes, more: int) -> N
     parse_segment(packet, len(packet) + more)
 
 
+def test_a_message_has_so_many_questions_and_answers_and_so_much_text() -> None:
+    """What nobody asks for at once, and what somebody may send all the same."""
+    question = b"\1a\0" + struct.pack("!HH", 1, 1)
+    many = struct.pack("!6H", 7, 0x8180, 9_000, 0, 0, 0) + question * 9_000
+    assert len(decode_message(many, answers=True).questions) == 32
+    text = bytes([200]) + b"x" * 200
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 60, len(text) * 20) + text * 20
+    answers = struct.pack("!6H", 7, 0x8180, 1, 60, 0, 0) + question + record * 60
+    message = decode_message(answers, answers=True)
+    assert message.answers is not None and len(message.answers) <= MAX_ANSWERS
+    assert all(len(value) <= 520 for answer in message.answers for value in answer.data)
+
+
 def test_pointer_loop_is_an_error_and_the_rest_is_kept() -> None:
     data = struct.pack("!6H", 7, 0x8180, 2, 0, 0, 0) + b"\3foo\0\0\1\0\1" + b"\xc0\x15\0\1\0\1"
     message = decode_message(data)
