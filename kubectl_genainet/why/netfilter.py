@@ -28,7 +28,7 @@ from kubectl_genainet.model.diagnoses.rules import (
 )
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
+from kubectl_genainet.proxy import Evaluation, Hook, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.authors import is_kube_proxys
 from kubectl_genainet.proxy.enforcers import policy_behind
 from kubectl_genainet.proxy.evaluator.model import masquerades
@@ -49,11 +49,13 @@ def netfilter(context: DropContext) -> DropExplanation:
         note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {device} in {context.place}"
         how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
         return DropExplanation(DEVICE_RULE_DROP, f"{note} ({how})", Certainty.DERIVED)
-    if context.ruleset is None or not event.hook:
+    if context.ruleset is None or Hook.named(event.hook) is None:
         why = context.ruleset_error or (
             "the hook could not be read from the stack"
             if not event.hook
             else f"the rules of {context.place} were not read"
+            if context.ruleset is None
+            else f"no rules stand at {event.hook}, as far as this version knows"
         )
         note = f"a netfilter rule dropped it; which one is not known ({why})"
         return _unnamed(note, policy)

@@ -64,6 +64,50 @@ def renamed(bundle: str, behind: str, folder: Path, kinds: tuple[str, ...] = KIN
     return str(path)
 
 
+# What decodes to one of a closed set, and what parts of a recording are joined by.
+STRUCTURE = {
+    "kind",
+    "apiVersion",
+    "node",
+    "nodeName",
+    "protocol",
+    "operator",
+    "type",
+    "family",
+    "point",
+    "stage",
+    "end",
+}
+KEPT = re.compile(r"[\d.:/a-f]*|\d{4}-.*Z|rx|tx|drop|done")  # numbers, addresses, times, points
+
+
+def with_hostile_texts(bundle: str, folder: Path) -> str:
+    """A recording of which every text has HOSTILE behind it: what kernels, agents, pods and people may write."""
+
+    def hostile(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: hostile(member, name) for name, member in value.items()}
+        if isinstance(value, list):
+            return [hostile(member, key) for member in value]
+        is_text = (
+            isinstance(value, str) and key not in STRUCTURE and key != "policyTypes" and KEPT.fullmatch(value) is None
+        )
+        return value + HOSTILE if is_text else value
+
+    header, *lines = lines_of(bundle)
+    path = folder / "hostile.gnb"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write(f"{header}\n")
+        for line in lines:
+            record = json.loads(line)
+            if record["kind"] == "cluster":
+                record["objects"] = list(map(hostile, record["objects"]))
+            elif record["kind"] not in ("hello", "bye", "progress", "tick", "ruleset"):
+                record = hostile(record)
+            file.write(json.dumps(record) + "\n")
+    return str(path)
+
+
 def explained(bundle: str) -> list[str]:
     """Both ends of a flow, by address: a name made to do something is none that can be asked for."""
     pods = (o for o in json.loads(lines_of(bundle)[1])["objects"] if o["kind"] == "Pod")
@@ -140,6 +184,20 @@ def test_a_name_does_nothing_in_any_form(verb: str, form: str, tmp_path: Path) -
     if form in ("html", "report", "markdown"):
         page = Page(MarkdownIt("commonmark").render(text) if form == "markdown" else text)
         assert "img" not in page.tags and not {name for name in page.attributes if name.startswith("on")}
+
+
+@pytest.mark.parametrize("verb", RECORDED)
+def test_nor_does_any_other_text_of_a_recording(verb: str, tmp_path: Path) -> None:
+    """Hooks, reasons, devices, messages, annotations, images, labels: in the form that people read, and in the page."""
+    bundle = with_hostile_texts(RECORDED[verb], tmp_path)
+    forms = forms_of(verb)
+    for form in dict.fromkeys((forms[0], *({"html", "report", "markdown"} & set(forms)))):
+        text, said = printed(verb, form, bundle, tmp_path)
+        assert {c for c in text + said if not c.isprintable() and c != "\n"} == set(), form
+        assert not [line for line in (text + said).splitlines() if re.match(r"[\W_]*FORGED", line)], form
+        if form != forms[0]:
+            page = Page(MarkdownIt("commonmark").render(text) if form == "markdown" else text)
+            assert "img" not in page.tags and not {name for name in page.attributes if name.startswith("on")}, form
 
 
 @pytest.mark.parametrize(("verb", "form"), FORMS)

@@ -109,6 +109,14 @@ def test_drop_without_a_known_rule_names_causes_and_says_that_none_is_known() ->
     ]
 
 
+@pytest.mark.parametrize("hook", ["FORWARD\x1b[2J", "BR_BROUTING", "x" * 2_000])
+def test_a_hook_that_no_rules_stand_at_is_named_and_no_failure(hook: str) -> None:
+    """A kernel may have another; who has a node, or wrote a bundle, may say anything."""
+    (row,) = rows(rules("-A FORWARD -j DROP"), sample(hook=hook), dropped())
+    assert row.drop is not None and row.drop.rule is None
+    assert f"no rules stand at {hook}" in row.drop.explanation
+
+
 def test_drop_that_policies_ask_for_agrees() -> None:
     (row,) = rows(rules(), sample(), dropped(), admits=False)
     assert row.policy is not None

@@ -153,6 +153,15 @@ def test_what_can_not_be_read_has_no_row_that_says_it_was_covered(tmp_path: Path
     assert [row.kind for row in rows_of_folder(tmp_path, NODE, Nobody())] == ["block", "retransmit"]
 
 
+@pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"\x93\1\2\3")[:-5], zlib.compress(b"\xff" * 4)])
+def test_a_whole_block_whose_records_do_not_unpack_is_not_read(packed: bytes) -> None:
+    data = with_header(block([])[: HEADER.size] + packed + b"\0\0\0\0", payload=len(packed), plain=4)
+    (part,) = scan(data)
+    assert isinstance(part, Block)
+    with pytest.raises(BlockError):
+        part.records()
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"wall_from": 1 << 70}, {"number": -1}, {"flags": 1 << 40}, {"boot_id": "x"}, {"earliest_ns": -(1 << 63) - 1}],
