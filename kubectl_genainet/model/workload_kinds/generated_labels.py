@@ -127,6 +127,7 @@ _GENERATED_VALUE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_ONE_OF_MANY = re.compile(rf".+-(\d+|{_GENERATED_NAME}{{5}})")
 _LEAST_REPEATED = 5
 _LONGEST_VALUE = 63
 
@@ -154,6 +155,11 @@ def changes(key: str) -> bool:
 def is_generated(value: str) -> bool:
     """Whether a value is of the form of what tools make: a commit, a version, a time, a number, a hash at its end."""
     return len(value) > _LONGEST_VALUE or _GENERATED_VALUE.fullmatch(value) is not None
+
+
+def is_of_a_replica(name: str) -> bool:
+    """Whether a pod's name is one of many that a controller makes: it ends in a number or at random."""
+    return _ONE_OF_MANY.fullmatch(name) is not None
 
 
 def lasting(labels: Mapping[str, str], made: Iterable[str] = (), selected_by: Collection[str] = ()) -> dict[str, str]:

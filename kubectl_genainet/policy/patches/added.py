@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.kube import KubeObject, Pod
+from kubectl_genainet.model.workload_kinds.generated_labels import is_of_a_replica
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.patches.labels import PodLabels
-from kubectl_genainet.policy.patches.owners import OwnerKey, workload_above
+from kubectl_genainet.policy.patches.owners import OwnerKey, is_made, workload_above
 
 _KEYS = ("app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/instance", "workload")
 _LONGEST = 63  # of a label's value
@@ -80,8 +81,9 @@ def _pods_below(engine: PolicyEngine, namespace: str, above: OwnerKey) -> Iterat
 
 
 def _free_value(engine: PolicyEngine, namespace: str, key: str, kind: str, name: str) -> str:
-    """The workload's name, or with its kind where other pods have that value already."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:_LONGEST].strip("-._") or "workload"
+    """The workload's name (of a run without its number), or with its kind where other pods have that value already."""
+    stem = name.rpartition("-")[0] if is_made(kind) and is_of_a_replica(name) else name
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:_LONGEST].strip("-._") or "workload"
     taken = {_value(pod, key) for pod in engine.snapshot.pods if pod.metadata.namespace == namespace}
     with_kind = f"{plain[: _LONGEST - len(kind) - 1]}-{kind.lower().replace(' ', '-')}"
     numbered = (f"{with_kind[: _LONGEST - 5]}-{i}" for i in range(2, len(taken) + 3))

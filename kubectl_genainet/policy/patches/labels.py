@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds.generated_labels import lasting
+from kubectl_genainet.model.workload_kinds.generated_labels import is_of_a_replica, lasting
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matching.party import PolicyParty
 from kubectl_genainet.policy.matching.peers import PodsPeer
@@ -14,7 +14,24 @@ from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Se
 from kubectl_genainet.policy.patches.owners import is_made_for_a_release, names_made, owners_of
 
 _WELL_KNOWN = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component")
-_COMMON = ("app", "k8s-app", "component", "name", "role", "tier")
+# Labels in which controllers of other kinds write the name of the workload.
+_OF_A_WORKLOAD = (
+    *("leaderworkerset.sigs.k8s.io/name", "jobset.sigs.k8s.io/jobset-name", "serving.kserve.io/inferenceservice"),
+    *(
+        "serving.knative.dev/service",
+        "training.kubeflow.org/job-name",
+        "volcano.sh/job-name",
+        "modelserving.volcano.sh/name",
+    ),
+    *(
+        "rolebasedgroup.workloads.x-k8s.io/name",
+        "storm-service-name",
+        "sparkoperator.k8s.io/app-name",
+        "cnpg.io/cluster",
+    ),
+    *("tekton.dev/pipeline", "dag_id", "deploymentconfig"),
+)
+_COMMON = ("app", "k8s-app", *_OF_A_WORKLOAD, "component", "name", "role", "tier")
 _WORKLOADS = (
     "Deployment",
     "StatefulSet",
@@ -30,7 +47,8 @@ _MOST_COMBINED = 4
 def lasting_labels(pod: PolicyParty) -> dict[str, str]:
     """The labels that the next pod of the same workload will have too, as far as the pod shows it; all labels where there
     are no others."""
-    return lasting(pod.labels, (pod.name,) if pod.owned else ()) or dict(pod.labels)
+    own = (pod.name,) if pod.owned and is_of_a_replica(pod.name) else ()
+    return lasting(pod.labels, own) or dict(pod.labels)
 
 
 class PodLabels:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Pod
+from kubectl_genainet.model.workload_kinds.generated_labels import is_of_a_replica
 
 OwnerKey = tuple[str, str]  # kind and name, in the namespace of the pod
 
@@ -43,7 +44,8 @@ def names_made(snapshot: ClusterSnapshot, pod: Pod) -> list[str]:
     """The names that the pod of the next release or replica does not have: its own, where a controller gave it, and of
     those above it what is made for one release of something else."""
     chain = list(_chain(snapshot, pod))
-    return [pod.metadata.name, *(name for kind, name in chain[:-1] if kind in _PER_RELEASE)] if chain else []
+    own = [pod.metadata.name] if chain and is_of_a_replica(pod.metadata.name) else []
+    return [*own, *(name for kind, name in chain[:-1] if kind in _PER_RELEASE)]
 
 
 def workload_above(snapshot: ClusterSnapshot, pod: Pod) -> OwnerKey | None:
@@ -59,6 +61,11 @@ def workload_above(snapshot: ClusterSnapshot, pod: Pod) -> OwnerKey | None:
     kind, name = chain[-1]
     of_cron = _CRON.fullmatch(name) if kind == "Job" else None
     return ("CronJob", of_cron[1]) if of_cron else (kind, name)
+
+
+def is_made(kind: str) -> bool:
+    """Whether objects of a kind are mostly made for one release or one run."""
+    return kind in _PER_RELEASE
 
 
 def is_made_for_a_release(obj: KubeObject) -> bool:

@@ -16,7 +16,7 @@ from kubectl_genainet.policy.patches.patch import PatchOption
 from tests.unit.policy.policy_cluster import Raw, admin, namespace, netpol, node, snapshot
 from tests.unit.policy.policy_schemas import problems
 from tests.unit.policy.rollout_labels import of_a_person, of_a_release
-from tests.unit.policy.rollouts import KINDS, WITHOUT_A_NAME
+from tests.unit.policy.rollouts import KINDS, WITHOUT_A_NAME, Made
 
 some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EVERY_POD: Raw = {"namespaces": {}}
@@ -151,6 +151,22 @@ def test_a_label_that_a_release_changes_is_never_the_one(key: str) -> None:
     assert {(label.kind, label.name) for option in options for label in option.labels} == {("Deployment", "rag")}
 
 
+def test_a_run_gives_its_label_the_name_without_its_number() -> None:
+    client, server = Workload("rag", "argo_workflow", 1), Workload("llm", "deployment", 2, ("app",))
+    options = check("kubernetes", client, server, Workload("chat", "deployment", 3, ("app",)))
+    assert {label.value for option in options for label in option.labels} == {"rag"}
+
+
+def test_the_name_of_the_workload_goes_before_a_role() -> None:
+    """A role may be another workload's tomorrow."""
+    made = KINDS["leader"]("llm", 1, 0).pod("ai", {"role": "leader"}, "10.1.1.1")
+    target = KINDS["deployment"]("rag", 1, 0).pod("ai", {"app": "rag"}, "10.2.1.1")
+    answer = patch(judge("kubernetes", [SHUT["kubernetes"][1], made, target]), flow(made, target))
+    assert answer is not None and answer.edit is not None
+    keys = selector_keys(answer.edit.changes[0].object["spec"]["ingress"])
+    assert keys == {"leaderworkerset.sigs.k8s.io/name"}
+
+
 def selector_keys(value: Any) -> set[str]:
     """The keys of all matchLabels in an object."""
     if isinstance(value, list):
@@ -159,6 +175,15 @@ def selector_keys(value: Any) -> set[str]:
         return set()
     own = set(value.get("matchLabels", {}))
     return own.union(*(selector_keys(item) for item in value.values()))
+
+
+def test_a_pod_that_is_named_as_its_workload_is_known_by_that_name() -> None:
+    """As the pod of a Sandbox is, which has no replicas."""
+    made = Made("rag", {}, (("Sandbox", "rag"),)).pod("ai", {"app": "rag"}, "10.1.1.1")
+    target = KINDS["deployment"]("llm", 1, 0).pod("ai", {"app": "llm"}, "10.2.1.1")
+    answer = patch(judge("kubernetes", [SHUT["kubernetes"][1], made, target]), flow(made, target))
+    assert answer is not None and answer.edit is not None and answer.edit.labels == ()
+    assert selector_keys(answer.edit.changes[0].object["spec"]["ingress"]) == {"app"}
 
 
 @pytest.mark.parametrize(
