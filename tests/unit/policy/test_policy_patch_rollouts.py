@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch, pod_endpoint
+from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch, patch_all, pod_endpoint
 from kubectl_genainet.policy.enforcers import named_enforcer
 from kubectl_genainet.policy.patches.patch import PatchOption
 from tests.unit.policy.policy_cluster import Raw, admin, namespace, netpol, node, snapshot
@@ -155,6 +155,21 @@ def test_a_run_gives_its_label_the_name_without_its_number() -> None:
     client, server = Workload("rag", "argo_workflow", 1), Workload("llm", "deployment", 2, ("app",))
     options = check("kubernetes", client, server, Workload("chat", "deployment", 3, ("app",)))
     assert {label.value for option in options for label in option.labels} == {"rag"}
+
+
+def test_one_change_for_all_replicas_adds_one_label_and_one_rule() -> None:
+    client, server = Workload("rag", "argo_workflow", 1), Workload("llm", "cron_job", 2)
+    engine = judge("kubernetes", [SHUT["kubernetes"][1], *client.pods(1), *server.pods(1)])
+    flows = [flow(a, b) for a in client.pods(1) for b in server.pods(1)]
+    together = patch_all(engine, flows)
+    assert together is not None
+    (change,) = together.changes
+    assert len(change.object["spec"]["ingress"]) == 1
+    assert {label.name for label in together.labels} <= {
+        f"{client.pods(1)[0]['metadata']['name'].split('-embed')[0]}",
+        "llm",
+    }
+    assert [label.kind for label in together.labels if label.kind == "Workflow"] == ["Workflow"]
 
 
 def test_the_name_of_the_workload_goes_before_a_role() -> None:
