@@ -32,7 +32,7 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
 
 @click.command("diagnose")
 @click.argument("target", required=False)
-@click.option("--from-pod", default="", metavar="pod/NAME", help="Only what this client pod does.")
+@click.option("--from-pod", default="", metavar="pod/[NAMESPACE/]NAME", help="Only what this client pod does.")
 @click.option(
     "--for",
     "--timeout",

@@ -33,8 +33,9 @@ from kubectl_genainet.run.sources.base import Source
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.
 
-    TARGET are the clients: svc/NAME, pod/NAME, deploy/NAME or IP; by default all of the cluster. Queries over UDP and TCP
-    are followed from the client's pod through kube-proxy's NAT to the server and on to its upstream.
+    TARGET are the clients: svc/NAME, pod/NAME, deploy/NAME or IP (pod/NAMESPACE/NAME for another namespace); by default all of
+    the cluster. Queries over UDP and TCP are followed from the client's pod through kube-proxy's NAT to the server and on to
+    its upstream.
 
     \b
     Examples:

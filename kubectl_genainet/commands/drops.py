@@ -37,9 +37,9 @@ def command(
 ) -> ExitStatus:
     """Show what is being dropped now, where and why.
 
-    TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]; without one, all pods and Services of the namespace,
-    with -A all packets of all nodes. Packets are counted in the kernel; resets, retransmits, full listen queues and
-    ICMP errors are counted beside them.
+    TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT] (pod/NAMESPACE/NAME for another namespace); without one, all
+    pods and Services of the namespace, with -A all packets of all nodes. Packets are counted in the kernel; resets,
+    retransmits, full listen queues and ICMP errors are counted beside them.
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import IO
 
@@ -12,7 +12,6 @@ from rich.console import Console
 from kubectl_genainet.commands.options import Messages, output_option, show_each, source_options, watch_option
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.policy import Patch, PolicyFlow
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
@@ -24,6 +23,7 @@ from kubectl_genainet.render.policy.text import (
     origin_lines,
     patch_yaml,
     print_explanation,
+    print_no_patch,
     print_patch,
 )
 from kubectl_genainet.render.text import make_console, tell
@@ -113,15 +113,15 @@ def _print(between: FlowsBetween, output: str) -> None:
         enforcer = between.engine.enforcer
         for flow in between.flows:
             patch = between.patch(flow.explanation.flow)
-            write(explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch))
+            no_patch = between.why_no_patch(flow.explanation, patch)
+            write(explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch, no_patch))
         return
     console = make_console()
     print_enforcer(console, between.engine.enforcer)
-    _print_flows(console, between.flows, between.engine.enforcer, between.patch)
+    _print_flows(console, between.flows, between.engine.enforcer, between)
 
 
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
-    between.check_refused()
     if between.all_admitted:
         for line in between.lookups_denied(None):
             tell(line)
@@ -129,7 +129,10 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
         return ExitStatus.OK if between.all_start else ExitStatus.FOUND
     option = between.patch_all()
     if option is None:
-        raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
+        between.check_refused()
+        first = next(flow.explanation for flow in between.flows if not flow.admitted)
+        why = between.why_no_patch(first, None) or "Run it without --patch: what is not evaluated is named there."
+        raise GenainetError("no change of a policy was found that admits the flow", hint=why)
     click.echo(patch_yaml(option), nl=False)
     for line in (*added_label_lines(option), *origin_lines(option), *between.lookups_denied(option)):
         tell(line)
@@ -137,6 +140,7 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
         tell(isolates_text(option))
     if option.also_admits:
         tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
+    between.check_refused()
     return ExitStatus.FOUND
 
 
@@ -179,13 +183,15 @@ def _print_flows(
     console: Console,
     flows: Sequence[JudgedFlow],
     enforcer: Enforcer,
-    patch: Callable[[PolicyFlow], Patch | None] = lambda _: None,
+    between: FlowsBetween | None = None,
 ) -> None:
     about = {id(flow.explanation): flow for flow in flows}
     for group in grouped([(flow.explanation, flow.service) for flow in flows]):
         first, service = group[0]
         print_explanation(console, first, service, alike=len(group) - 1)
         print_circumstances(console, enforcer, about[id(first)].deviations, about[id(first)].dns)
-        admitting_change = patch(first.flow)
-        if admitting_change is not None:
-            print_patch(console, admitting_change)
+        if between is not None:
+            patch = between.patch(first.flow)
+            if patch is not None:
+                print_patch(console, patch)
+            print_no_patch(console, between.why_no_patch(first, patch))

@@ -28,7 +28,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 def command(source: Source, target: str, seconds: float, output: str) -> ExitStatus:
     """Show which GPU pods talk by RDMA and which by kernel TCP, and what the RDMA devices count.
 
-    TARGET is pod/NAME, job/NAME (also deploy/, sts/, lws/, …: its pods, whether they have GPUs or not) or node/NAME;
+    TARGET is pod/[NAMESPACE/]NAME, job/NAME (also deploy/, sts/, lws/, …: its pods, whether they have GPUs or not) or node/NAME;
     without one, all GPU pods of the namespace, with -A of all. Each node is read twice: the counters of its RDMA devices
     and NICs, who holds queue pairs, and the bytes of the pods' TCP connections with each other.
 

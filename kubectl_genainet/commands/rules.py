@@ -106,7 +106,8 @@ def command(source: Source, **arguments: Any) -> ExitStatus:
     not what the API says. With --flows nothing is judged: each flow's verdict is the answer, and the status is 0.
 
     `rules why FLOW` shows one flow's walk through the rules, chain by chain, with each rule's counters; what decided is
-    marked. FLOW is SRC DST:PORT[/PROTOCOL] (addresses, pod/NAME, svc/NAME[:PORT]) or one JSON object as --flows reads it.
+    marked. FLOW is SRC DST:PORT[/PROTOCOL] (addresses, pod/[NAMESPACE/]NAME, svc/NAME[:PORT]) or one JSON object as --flows
+    reads it.
 
     \b
     Examples:

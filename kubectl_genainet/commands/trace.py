@@ -38,7 +38,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "servers",
     multiple=True,
     metavar="END",
-    help="Only connections to this backend: pod/NAME, deploy/NAME, svc/NAME, ns/NAME, node/NAME, a CIDR or a label.",
+    help="Only connections to this backend: pod/[NAMESPACE/]NAME, deploy/NAME, svc/NAME, ns/NAME, node/NAME, a CIDR or a label.",
 )
 @click.option("-l", "--selector", default="", help="Only connections with a pod of these labels at either end.")
 @click.option("--last", type=click.IntRange(1, 1_000_000), metavar="N", help="Only the last N connections.")
@@ -47,7 +47,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
 @click.option(
     "--from-pod",
     default="",
-    metavar="pod/NAME",
+    metavar="pod/[NAMESPACE/]NAME",
     help="Only traffic of this client pod; with --check, where it connects from.",
 )
 @click.option(
@@ -89,9 +89,9 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show the path of real packets through a Service, hop by hop.
 
-    TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]; without one, all of the namespace. The traffic that is
-    there is watched; --check makes some where there is none. Connections of the same workloads with the same outcome and
-    cause are one block, failures first; --each, --follow and -o wide show them one by one.
+    TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT] (pod/NAMESPACE/NAME for another namespace); without one, all
+    of the namespace. The traffic that is there is watched; --check makes some where there is none. Connections of the same
+    workloads with the same outcome and cause are one block, failures first; --each, --follow and -o wide show them one by one.
 
     \b
     Examples:

@@ -23,7 +23,9 @@ from kubectl_genainet.kube.kustomize.build import Kustomizations
 from kubectl_genainet.kube.yaml_text import parse_text
 from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
-from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
+from kubectl_genainet.policy import POLICY_KINDS
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, looks_like_a_policy
+from kubectl_genainet.policy.where import nearest
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 # A kind that is not here is taken for one with a namespace.
@@ -76,7 +78,7 @@ _CLUSTER_SCOPED_POLICIES = frozenset(key for key, other in OTHER_KINDS.items() i
 
 def _group_and_kind(raw: dict[str, Any]) -> tuple[str, str]:
     group, _, version = str(raw.get("apiVersion", "")).rpartition("/")
-    return group if version else "", str(raw["kind"])
+    return group if version else "", str(raw.get("kind", ""))
 
 
 def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot:
@@ -211,7 +213,7 @@ class _Loading:
                 self._left_out(problem)
                 continue
             readable.append(obj)
-            key = (obj.group, obj.kind, obj.namespace, obj.name)
+            key = (obj.group, obj.kind, obj.namespace, obj.name or source)
             before = self._objects.pop(key, None)
             if before is not None and _is_patch(before) != _is_patch(obj):
                 patch, obj = (obj, before) if _is_patch(obj) else (before, obj)
@@ -227,31 +229,56 @@ class _Loading:
             for i, item in enumerate(value):
                 yield from self._read_objects(item, f"{source}, item {i + 1}")
             return
-        if not isinstance(value, dict) or not isinstance(value.get("kind"), str) or not value.get("apiVersion"):
+        if not isinstance(value, dict) or not (_is_typed(value) or _may_be_a_policy(value)):
             self._left_out(InputError("not a Kubernetes object: it has no apiVersion and kind", source=source))
             return
-        items = value.get("items", "")
-        if value["kind"].endswith("List") and (items is None or isinstance(items, list)):
-            for i, item in enumerate(items or ()):  # an empty list of `kubectl cluster-info dump` is null
+        items, kind = value.get("items", ""), value.get("kind")
+        if isinstance(kind, str) and kind.endswith("List") and (items is None or isinstance(items, list | dict)):
+            of_all = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")}
+            members = list(items.values()) if isinstance(items, dict) else items  # refused, but no policy in it is lost
+            for i, item in enumerate(members or ()):  # an empty list of `kubectl cluster-info dump` is null
                 if isinstance(item, dict):  # items of typed lists (PodList) may leave out what the list says
-                    item = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List"), **item}
+                    item = {**of_all, **item}
                 yield from self._read_objects(item, f"{source}, item {i + 1}")
             return
         raw: dict[str, Any] = without_nulls(value)
         metadata = raw.setdefault("metadata", {})
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
             name = metadata.get("generateName") if isinstance(metadata, dict) else None
-            if not isinstance(name, str) or not name:
-                self._left_out(InputError("has no name", source=source, obj=raw["kind"], field="metadata.name"))
+            if isinstance(name, str) and name:
+                metadata["name"] = name
+            elif _may_be_a_policy(raw):  # kept with the reason why it is refused
+                metadata = raw["metadata"] = (isinstance(metadata, dict) and metadata) or _misspelt_metadata(raw)
+            else:
+                self._left_out(InputError("has no name", source=source, obj=str(kind), field="metadata.name"))
                 return
-            metadata["name"] = name
-        if raw["kind"] in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
+        yield self._placed(raw, metadata, source)
+
+    def _placed(self, raw: dict[str, Any], metadata: dict[str, Any], source: str) -> KubeObject:
+        """The object in its namespace: its own, else the user's, else "default"."""
+        kind, namespace = raw.get("kind"), metadata.get("namespace")
+        if kind in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
             metadata.pop("namespace", None)
-        elif not isinstance(metadata.get("namespace"), str) or not metadata["namespace"]:
+        elif not namespace or not (isinstance(namespace, str) or _may_be_a_policy(raw)):
             metadata["namespace"] = self.namespace or "default"
-            yield KubeObject(raw, source, unplaced=not self.namespace)
-            return
-        yield KubeObject(raw, source)
+            return KubeObject(raw, source, unplaced=not self.namespace)
+        return KubeObject(raw, source)
+
+
+def _is_typed(value: dict[str, Any]) -> bool:
+    return all(isinstance(value.get(field), str) and value[field] for field in ("apiVersion", "kind"))
+
+
+def _misspelt_metadata(raw: dict[str, Any]) -> dict[str, Any]:
+    """What stands under a name that is nearly "metadata"."""
+    given = (v for k, v in raw.items() if nearest(str(k), ("metadata",)) and isinstance(v, dict))
+    return dict(next(given, {}))
+
+
+def _may_be_a_policy(value: dict[str, Any]) -> bool:
+    """Whether what can't be read as an object is kept all the same: a policy that is refused is named, never left out."""
+    obj = KubeObject(value)
+    return (obj.group, obj.kind) in POLICY_KINDS or looks_like_a_policy(obj)
 
 
 # Kinds that are read with their types: an object of another shape is left out, not the others with it.

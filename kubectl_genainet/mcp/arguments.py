@@ -11,13 +11,14 @@ MAX_WATCH_S = 120.0
 MAX_LAST = 1_000_000
 
 TargetText = Annotated[
-    str, Meta(description="svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]; empty: all of the namespace.")
+    str,
+    Meta(description="svc/NAME[:PORT], pod/[NAMESPACE/]NAME, deploy/NAME or IP[:PORT]; empty: all of the namespace."),
 ]
 WatchSeconds = Annotated[
     float, Meta(ge=1, le=MAX_WATCH_S, description="How long to watch live packets. A recording is read as it is.")
 ]
 NodeName = Annotated[str, Meta(description="Only what this node sees.")]
-PodName = Annotated[str, Meta(description="pod/NAME: only what this client does.")]
+PodName = Annotated[str, Meta(description="pod/[NAMESPACE/]NAME: only what this client does.")]
 
 
 class ScopeArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +77,9 @@ class DnsArguments(ScopeArguments, frozen=True, kw_only=True):
 
 
 class ExplainArguments(ScopeArguments, frozen=True, kw_only=True):
-    client: Annotated[str, Meta(min_length=1, description="pod/NAME, deploy/NAME, svc/NAME or an IP address.")]
+    client: Annotated[
+        str, Meta(min_length=1, description="pod/[NAMESPACE/]NAME, deploy/NAME, svc/NAME or an IP address.")
+    ]
     destination: Annotated[
         str, Meta(min_length=1, description="As the client, with an optional :PORT; also a domain name.")
     ]
@@ -95,7 +98,7 @@ class RulesArguments(ScopeArguments, frozen=True, kw_only=True):
 
 
 class FabricArguments(ScopeArguments, frozen=True, kw_only=True):
-    target: Annotated[str, Meta(description="pod/NAME, job/NAME or node/NAME; empty: all GPU pods.")] = ""
+    target: Annotated[str, Meta(description="pod/[NAMESPACE/]NAME, job/NAME or node/NAME; empty: all GPU pods.")] = ""
     seconds: Annotated[float, Meta(ge=0.5, le=MAX_WATCH_S, description="How long to measure.")] = 5.0
 
 

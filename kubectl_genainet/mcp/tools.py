@@ -146,12 +146,11 @@ def _explain(source: Source, asked: given.ExplainArguments, collected: Quiet) ->
     between = FlowsBetween(source, asked.client, asked.destination, protocol=asked.protocol)
     warn_of_unevaluated(between.engine, collected.warn)
     enforcer = between.engine.enforcer
-    records = [
-        explained_json(
-            flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, between.patch(flow.explanation.flow)
-        )
-        for flow in between.flows
-    ]
+    records = []
+    for flow in between.flows:
+        patch = between.patch(flow.explanation.flow)
+        why = between.why_no_patch(flow.explanation, patch)
+        records.append(explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch, why))
     return Outcome(ExitStatus.OK if between.all_start else ExitStatus.FOUND, records)
 
 

@@ -21,6 +21,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 BUILT_HERE = "kustomize-VERSION"
 
 
+# Kinds of policies that other projects have too, with the groups whose own they are.
+_OWN_GROUPS = {"NetworkPolicy": ("networking.k8s.io",), "ClusterNetworkPolicy": ("policy.networking.k8s.io",)}
 _PLAIN = frozenset((str, int, bool, float))
 
 
@@ -63,11 +65,14 @@ class KubeObject(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        return str(self.raw.get("kind", ""))
+        """Empty where it is no text: of what has no kind only a policy is kept."""
+        kind = self.raw.get("kind")
+        return kind if isinstance(kind, str) else ""
 
     @property
     def api_version(self) -> str:
-        return str(self.raw.get("apiVersion", ""))
+        version = self.raw.get("apiVersion")
+        return version if isinstance(version, str) else ""
 
     @property
     def group(self) -> str:
@@ -86,7 +91,9 @@ class KubeObject(msgspec.Struct, frozen=True):
 
     @property
     def namespace(self) -> str:
-        return str(self.metadata.get("namespace", ""))
+        """Empty where it is a list or a mapping, which no object has."""
+        namespace = self.metadata.get("namespace", "")
+        return "" if isinstance(namespace, list | dict) else str(namespace)
 
     @property
     def owner_references(self) -> list[dict[str, Any]]:
@@ -105,7 +112,10 @@ class KubeObject(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> ObjectRef:
-        return ObjectRef(self.kind, self.name, self.namespace)
+        """Of a kind that Kubernetes has too, one of another group is told from its own as kubectl does: KIND.GROUP."""
+        own = _OWN_GROUPS.get(self.kind)
+        kind = self.kind if own is None or "." not in self.group or self.group in own else f"{self.kind}.{self.group}"
+        return ObjectRef(kind or "policy", self.name or "(without a name)", self.namespace)
 
     @property
     def pod_containers(self) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import msgspec
@@ -65,8 +65,12 @@ _KINDS = {
 KIND_WORDS = frozenset(_KINDS)
 # Kinds by the word that kubectl's users type; all others by their name.
 _SHORT = {"Service": "svc", "Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds", "ReplicaSet": "rs"}
+_MOST_ELSEWHERE = 3
 NAMESPACE_WORDS = frozenset({"ns", "namespace", "namespaces"})
 NODE_WORDS = frozenset({"no", "node", "nodes"})
+_FORMS = (
+    "Targets are svc/NAME[:PORT], pod/NAME, pod/NAMESPACE/NAME, deploy/NAME (also sts/, ds/, job/, …) or IP[:PORT]."
+)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -84,8 +88,12 @@ class Target(msgspec.Struct, frozen=True):
         if self.kind is TargetKind.ADDRESS:
             return f"[{self.name}]{port}" if ":" in self.name and port else f"{self.name}{port}"
         prefix = f"{self.namespace}/" if self.namespace else ""
-        word = _SHORT.get(self.api_kind, self.api_kind.lower()) or self.kind.value
-        return f"{word}/{prefix}{self.name}{port}"
+        return f"{self.word}/{prefix}{self.name}{port}"
+
+    @property
+    def word(self) -> str:
+        """The kind as users type it."""
+        return _SHORT.get(self.api_kind, self.api_kind.lower()) or self.kind.value
 
 
 def parse_target(text: str) -> Target:
@@ -99,14 +107,16 @@ def parse_target(text: str) -> Target:
     kind, slash, path = text.partition("/")
     if not slash and not text.strip("0123456789.:"):
         raise InputError(
-            f"{text!r} is not an IP address", hint="Targets are also svc/NAME[:PORT], pod/NAME and deploy/NAME."
+            f"{text!r} is not an IP address",
+            hint="Targets are also svc/NAME[:PORT], pod/NAME, pod/NAMESPACE/NAME and deploy/NAME.",
         )
     if not slash and _NAME.fullmatch(text.partition(":")[0]):
         raise InputError(f"{text!r} is not a target", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?")
     if not slash or kind.lower() not in _KINDS:
+        named = _NAME.fullmatch(kind) and _NAME.fullmatch(path.partition(":")[0])
         raise InputError(
             f"{text!r} is not a target",
-            hint="Targets are svc/NAME[:PORT], pod/NAME, pod/NAMESPACE/NAME, deploy/NAME (also sts/, ds/, job/, …) or IP[:PORT].",
+            hint=f"Did you mean pod/{text}, svc/{text} or deploy/{text} (KIND/NAMESPACE/NAME)?" if named else _FORMS,
         )
     namespace, _, path = path.rpartition("/")
     name, colon, port = path.partition(":")
@@ -169,6 +179,13 @@ def not_found(what: str, name: str, known: Iterable[str], *, namespace: str = ""
     return InputError(f"no {what} {name!r}{where}", hint=hint)
 
 
+def elsewhere_only(what: str, word: str, name: str, namespace: str, others: Sequence[str]) -> InputError:
+    """The error for a name that only other namespaces have; `word` is the kind as targets have it."""
+    forms = " or ".join(f"{word}/{other}/{name}" for other in others[:_MOST_ELSEWHERE])
+    one_namespace = f", or -n {sh(others[0])}" if len(others) == 1 else ""
+    return InputError(f"no {what} {name!r} in namespace {namespace}", hint=f"Did you mean {forms}{one_namespace}?")
+
+
 def must_be_read(snapshot: ClusterSnapshot, kind: str, namespace: str) -> None:
     """Raises InputError with the reason where the objects of a kind in a namespace ("": in all) were not read: nothing is known
     of them."""
@@ -185,10 +202,7 @@ def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:
         must_be_read(snapshot, "Pod", namespace)
         elsewhere = sorted(p.metadata.namespace for p in snapshot.pods if p.metadata.name == name)
         if elsewhere:
-            raise InputError(
-                f"no pod {name!r} in namespace {namespace}",
-                hint=f"There is one in {elsewhere[0]} (-n {sh(elsewhere[0])}).",
-            )
+            raise elsewhere_only("pod", "pod", name, namespace, elsewhere)
         known = (p.metadata.name for p in snapshot.pods if p.metadata.namespace == namespace)
         raise not_found("pod", name, known, namespace=namespace)
     return pod
@@ -201,10 +215,7 @@ def service_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Servi
         must_be_read(snapshot, "Service", namespace)
         elsewhere = sorted(s.metadata.namespace for s in snapshot.services if s.metadata.name == name)
         if elsewhere:
-            raise InputError(
-                f"no Service {name!r} in namespace {namespace}",
-                hint=f"There is one in {elsewhere[0]} (-n {sh(elsewhere[0])}).",
-            )
+            raise elsewhere_only("Service", "svc", name, namespace, elsewhere)
         known = (s.metadata.name for s in snapshot.services if s.metadata.namespace == namespace)
         raise not_found("Service", name, known, namespace=namespace)
     return service

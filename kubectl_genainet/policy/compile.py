@@ -24,10 +24,12 @@ from kubectl_genainet.policy.identity import IdentityScheme
 from kubectl_genainet.policy.left_out.linkerd_defaults import linkerd_refusals
 from kubectl_genainet.policy.left_out.mesh_config import closed_registry
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
+from kubectl_genainet.policy.left_out.of_nodes import ANTREA as OF_NODES
 from kubectl_genainet.policy.left_out.of_nodes import policies_of_nodes
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 from kubectl_genainet.policy.left_out.served import SERVED, Doubtful, RefusedBy, all_doubtful, doubtful
 from kubectl_genainet.policy.left_out.unevaluated import (
+    StandIn,
     Unevaluated,
     stand_in_for,
     stand_in_for_doubtful,
@@ -58,10 +60,12 @@ from kubectl_genainet.policy.rules import (
     Refused,
     Tier,
 )
+from kubectl_genainet.policy.spelling import check_top, with_misspelt
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
 _CILIUM_KINDS = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+_CILIUM_KEYS = tuple(("cilium.io", kind) for kind in _CILIUM_KINDS)
 _CALICO_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
 _CALICO_PARTS = ("NetworkSet", "GlobalNetworkSet", "Tier", "HostEndpoint")
 _EVALUATED = frozenset(SERVED)
@@ -121,17 +125,33 @@ class Compiled:
             if doubtful(obj) is not None:
                 continue  # take_doubtful has it
             try:
+                check_top(obj)
                 if unread is None:
                     self.policies += compiler(obj)
                 else:
                     self._take_unread(obj, compiler, unread)
             except InputError as error:
-                stand_in = stand_in_for(obj, error, by)
-                self.policies.append(stand_in.policy)
-                self.unevaluated.append(stand_in.what)
+                self.take_stand_in(stand_in_for(obj, with_misspelt(obj, error), by), unread)
 
-    def take_doubtful(self, doubtful: Doubtful) -> None:
+    def take_stand_in(self, stand_in: StandIn, unread: UnreadKinds | None) -> None:
+        """What takes the place of a policy that is not evaluated; one that the enforcer does not read changes nothing."""
+        policy, what = stand_in.policy, stand_in.what
+        if unread is None or not unread.certain:
+            self.policies.append(policy)
+            self.unevaluated.append(what)
+            return
+        self._put_aside(policy, unread, what.source)
+        if what.refused_by in (RefusedBy.NOBODY, RefusedBy.AGENT):  # its agent is not there
+            what = Unevaluated(what.ref, unread.why, source=what.source)
+        else:
+            what = msgspec.structs.replace(what, reason=f"{what.reason}; {unread.why}")
+        self.unevaluated.append(what)
+
+    def take_doubtful(self, doubtful: Doubtful, unread: UnreadKinds | None) -> None:
         """Compiles a policy that may not be in force as it is written: what hangs on it is not known."""
+        if unread is not None and unread.certain:
+            self.take_stand_in(stand_in_for_doubtful(doubtful), unread)
+            return
         compiler = self.compilers.get((doubtful.meant.group, doubtful.meant.kind))
         try:
             compiled = tuple(compiler(doubtful.meant)) if compiler is not None else ()
@@ -157,10 +177,13 @@ class Compiled:
                 premises = (*policy.premises, Premise("", unread.why))
                 self.policies.append(msgspec.structs.replace(policy, premises=premises))
                 continue
-            self.unread.append(policy)
-            directions = frozenset(d for d in Direction if policy.applies(d))
-            self.refused.append(Refused(obj.ref, policy.subject, directions, "", unread.why, obj.source))
+            self._put_aside(policy, unread, obj.source)
         self.unevaluated.append(Unevaluated(obj.ref, unread.why, source=obj.source))
+
+    def _put_aside(self, policy: Policy, unread: UnreadKinds, source: str) -> None:
+        self.unread.append(policy)
+        directions = frozenset(d for d in Direction if policy.applies(d))
+        self.refused.append(Refused(policy.ref, policy.subject, directions, "", unread.why, source))
 
     def without_selected(self, policies: Sequence[Policy]) -> Iterator[Policy]:
         """The policies, those of the baseline without the pods that some NetworkPolicy selects."""
@@ -190,7 +213,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
             (ADMIN_GROUP, kind): lambda o: [hedges.of_administrators(_admin_policy(o, enforcer, calico), o)]
             for kind in _ADMIN_KINDS
         },
-        **{("cilium.io", kind): lambda o: hedges.of_cilium(o, cilium.compile_valid(o)) for kind in _CILIUM_KINDS},
+        **{("cilium.io", kind): lambda o: hedges.of_cilium(o, cilium.compile(o)) for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }
     compiled.network_policy = network_policy
@@ -201,8 +224,9 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     compiled.policies += [policy for _, policy in compiled.made]
     if Trait.BASELINE in enforcer.traits:
         compiled.policies = list(compiled.without_selected(compiled.policies))
-    _stand_in(compiled, snapshot)
-    compiled.host_policies += (*cilium.host_policies, *policies_of_nodes(snapshot))
+    _stand_in(compiled, snapshot, unread)
+    compiled.host_policies += cilium.host_policies if _CILIUM_KEYS[1] not in unread else []
+    compiled.host_policies += policies_of_nodes(snapshot) if OF_NODES not in unread else ()
     if (CALICO_GROUPS[0], "GlobalNetworkPolicy") not in unread:
         compiled.host_policies += host_policies(snapshot)
         compiled.policies += forward_policies(snapshot)
@@ -223,28 +247,33 @@ def _take_all(
     cilium, calico, hedges = dialects
     for key in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
         compiled.take(snapshot.of(key[1], key[0]), compiled.compilers[key], RefusedBy.API, unread.get(key))
-    for kind in _CILIUM_KINDS:
-        compiled.take(
-            snapshot.of(kind, "cilium.io"),
-            lambda o: hedges.of_cilium(o, cilium.compile(o)),
-            RefusedBy.AGENT,
-            unread.get(("cilium.io", kind)),
-        )
+
+    def of_cilium(obj: KubeObject) -> Iterable[Policy]:
+        try:
+            return hedges.of_cilium(obj, cilium.compile(obj))
+        except InputError as error:
+            cilium.refuse(obj, with_misspelt(obj, error))
+            return ()
+
+    for key in _CILIUM_KEYS:
+        compiler = compiled.compilers[key] if key in unread else of_cilium
+        compiled.take(snapshot.of(key[1], key[0]), compiler, RefusedBy.AGENT, unread.get(key))
     for obj in calico.policies():
         by = RefusedBy.API if obj.group == CALICO_GROUPS[0] else RefusedBy.AGENT
         key = (obj.group, obj.kind)
         compiled.take((obj,), compiled.compilers[key], by, unread.get(key))
     compiled.compilers = {key: compiler for key, compiler in compiled.compilers.items() if key not in unread}
-    for group_of_kinds in all_doubtful(snapshot):
-        compiled.take_doubtful(group_of_kinds)
+    for one in all_doubtful(snapshot):
+        compiled.take_doubtful(one, unread.get((one.meant.group, one.meant.kind)))
 
 
-def _stand_in(compiled: Compiled, snapshot: ClusterSnapshot) -> None:
+def _stand_in(compiled: Compiled, snapshot: ClusterSnapshot, unread: Mapping[tuple[str, str], UnreadKinds]) -> None:
     """What is not evaluated, or decided by a mesh, as policies that stand for it."""
     meshes = (*strict_mutual_tls(snapshot), *closed_registry(snapshot), *linkerd_refusals(snapshot))
     for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *meshes):
-        compiled.policies.append(stand_in.policy)
-        compiled.unevaluated.append(stand_in.what)
+        kinds = [unread.get(key) for key in stand_in.kinds]
+        read = not kinds or any(kind is None or not kind.certain for kind in kinds)
+        compiled.take_stand_in(stand_in, None if read else kinds[0])
     compiled.unevaluated = list(dict.fromkeys(compiled.unevaluated))
 
 

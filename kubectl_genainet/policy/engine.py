@@ -18,8 +18,6 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.compile import compile_policies, isolating_unselected
 from kubectl_genainet.policy.decide import Selected
-from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
-from kubectl_genainet.policy.dialects.calico.compiler import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.exemptions import exemption
 from kubectl_genainet.policy.explain import explain_direction
@@ -29,6 +27,7 @@ from kubectl_genainet.policy.matching.cidr import address_of
 from kubectl_genainet.policy.matching.party import Parties, PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.model import (
+    NOT_IN_FORCE,
     Direction,
     DirectionResult,
     Explanation,
@@ -152,8 +151,7 @@ class PolicyEngine:
             objects |= self._before.engine._objects
         new = self._snapshot.objects if self._before is None else self._applied[len(self._before.engine._applied) :]
         for obj in (o for o in new if "Policy" in o.kind):
-            ref = policy_ref(obj) if obj.group in CALICO_GROUPS else obj.ref
-            objects[ref] = [*(o for o in objects[ref] if o.group != obj.group), obj]
+            objects[obj.ref] = [*(o for o in objects[obj.ref] if o.group != obj.group), obj]
         return objects
 
     def policy_object(self, ref: ObjectRef, groups: Collection[str]) -> KubeObject | None:
@@ -324,7 +322,7 @@ class PolicyEngine:
             return early
         result = self._judged(flow, direction, own, peer)
         refused = tuple(
-            NotEvaluated(str(r.ref), r.field, f"not in force: {r.why}")
+            NotEvaluated(str(r.ref), r.field, f"{NOT_IN_FORCE}: {r.why}")
             for r in self.refused
             if direction in r.directions and r.subject.match(own, own).value is not False
         )

@@ -137,6 +137,9 @@ class FailedTerm(msgspec.Struct, frozen=True):
         return f"the {self.term.value} {verb} {self.actual}; the rule requires {self.wanted}"
 
 
+NOT_IN_FORCE = "not in force"  # so begins the reason of a policy that changes nothing
+
+
 class NotEvaluated(msgspec.Struct, frozen=True):
     """Something that the verdict may depend on and that was not evaluated."""
 

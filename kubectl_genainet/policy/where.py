@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,8 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 
 T = TypeVar("T")
+NO_SUCH_FIELD = "no such field"
+_NEAR = 0.7  # "cird" is one of cidr
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,26 @@ class Where:
         return InputError(problem, source=self.obj.source, obj=str(self.obj.ref), field=self.field, hint=hint)
 
 
-def unknown_fields(raw: Any, shape: type[msgspec.Struct], field: str) -> list[str]:
+class UnknownField(NamedTuple):
+    """A path in an object that its kind has no field for, and the field there that is spelt nearly so, if one is."""
+
+    field: str
+    near: str
+
+    def why(self, kind: str) -> str:
+        return f"{NO_SUCH_FIELD} in {kind}" + (f": did you mean {self.near}?" if self.near else "")
+
+
+def unknown_fields(raw: Any, shape: type[msgspec.Struct], field: str) -> list[UnknownField]:
     """Paths in `raw` that `shape` has no field for."""
     return list(_unknown(raw, _fields_of(shape), field))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that one nearly is, whatever its case; "" where it is none, or one of them."""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), by_lower, n=1, cutoff=_NEAR)
+    return by_lower[near[0]] if near and by_lower[near[0]] != name else ""
 
 
 class _Nested(NamedTuple):
@@ -64,10 +84,10 @@ def _nested(info: msgspec.inspect.Type, in_list: bool = False) -> _Nested | None
             return None
 
 
-def _unknown(raw: Any, known: Mapping[str, _Nested | None], field: str) -> Iterator[str]:
+def _unknown(raw: Any, known: Mapping[str, _Nested | None], field: str) -> Iterator[UnknownField]:
     for key, value in raw.items() if isinstance(raw, dict) else ():
         if key not in known:
-            yield f"{field}.{key}"
+            yield UnknownField(f"{field}.{key}", nearest(str(key), known.keys() - raw.keys()))
             continue
         nested = known[key]
         if nested is None or not value:

@@ -151,8 +151,8 @@ def flow_of_words(arguments: Sequence[str]) -> FlowRequest:
     except (ValueError, KeyError) as error:
         raise InputError(
             f"this is no flow: {error}",
-            hint="Write SRC DST:PORT, as in 10.244.1.7 10.96.0.10:53/UDP (of a cluster also pod/NAME, svc/NAME[:PORT]), or a "
-            "JSON object.",
+            hint="Write SRC DST:PORT, as in 10.244.1.7 10.96.0.10:53/UDP (of a cluster also pod/NAME, pod/NAMESPACE/NAME, "
+            "svc/NAME[:PORT]), or a JSON object.",
         ) from None
 
 

@@ -108,7 +108,8 @@ def _chosen(source: Source, snapshot: ClusterSnapshot, target: str) -> tuple[tup
         wanted = parse_target(target)
         if wanted.kind not in (TargetKind.POD, TargetKind.WORKLOAD):
             raise InputError(
-                f"{target} is no pod, workload or node", hint="pod/NAME, job/NAME, deploy/NAME or node/NAME"
+                f"{target} is no pod, workload or node",
+                hint="Give pod/NAME, pod/NAMESPACE/NAME, job/NAME, deploy/NAME or node/NAME.",
             )
         return members(snapshot, pods_named(snapshot, wanted, source.default_namespace)), ()
     scope = source.scope_namespace

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.history.objects import BEFORE_NS
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol, address_text
-from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target, pod_named
 from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows, words_of
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.drift.ways import OUTSIDE, packets_to
@@ -198,11 +198,9 @@ def _address_of(source: Source | None, word: str, namespace: str) -> str:
     where = target.namespace or (source.namespace or source.default_namespace or namespace)
     snapshot = source.snapshot()
     if target.kind is TargetKind.POD:
-        pod = snapshot.pod(where, target.name)
-        if pod is None or not pod.ips:
-            raise not_found(
-                "Pod with an address", target.name, [p.metadata.name for p in snapshot.pods], namespace=where
-            )
+        pod = pod_named(snapshot, where, target.name)
+        if not pod.ips:
+            raise InputError(f"{pod.ref} has no address yet", hint="Give the address that it will have.")
         return pod.ips[0] if target.port is None else address_text(pod.ips[0], int(target.port))
     service = snapshot.service(where, target.name)
     if service is None or not service.cluster_ips:

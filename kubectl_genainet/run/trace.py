@@ -149,7 +149,7 @@ def _check_request(
         candidates = [
             p for p in snapshot.pods if resolved.namespace in ("", p.metadata.namespace) and p.ips and not p.finished
         ]
-        names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
+        names = ", ".join(sorted(f"pod/{p.metadata.namespace}/{p.metadata.name}" for p in candidates)[:5])
         raise InputError(
             "--check needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
         )

@@ -130,7 +130,7 @@ _from_clients = click.option(
     multiple=True,
     metavar="BUNDLE|END",
     help="Work from a recorded bundle instead of a cluster, or from a table of records (clickhouse://HOST/DB, chdb:FOLDER); or "
-    "only connections of this client: pod/NAME, deploy/NAME, ns/NAME, node/NAME, a CIDR or a label (app=rag).",
+    "only connections of this client: pod/[NAMESPACE/]NAME, deploy/NAME, ns/NAME, node/NAME, a CIDR or a label (app=rag).",
 )
 
 

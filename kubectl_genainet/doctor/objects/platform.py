@@ -201,7 +201,7 @@ def _cilium(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
     if config is None:
         unknown = seen(obj.ref, "metadata.name", obj.name, f"{name} is installed; cilium-config was not found")
         return Cni(name, obj, Routing.NATIVE if obj.name == "anetd" else Routing.UNKNOWN, "", True, unknown)
-    data = config.raw.get("data") or {}
+    data = mapping(config.raw, "data")
     mode, old = text(data, "routing-mode"), text(data, "tunnel")
     if mode == "native" or (not mode and old == "disabled"):
         field = "data[routing-mode]" if mode else "data[tunnel]"

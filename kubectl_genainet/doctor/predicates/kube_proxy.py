@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.platform import conf_value, config_map
-from kubectl_genainet.doctor.objects.raw import at, text
+from kubectl_genainet.doctor.objects.raw import at, mapping, text
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 
@@ -26,7 +26,7 @@ def configuration(cluster: Cluster) -> Configuration | None:
     """From ConfigMap kube-proxy-config (EKS: `config`) or kube-proxy (kubeadm: `config.conf`)."""
     for name in ("kube-proxy-config", "kube-proxy"):
         config = config_map(cluster.snapshot, name)
-        for key, conf in (at(config.raw, "data") or {}).items() if config else ():
+        for key, conf in mapping(config.raw, "data").items() if config else ():
             if config and "KubeProxyConfiguration" in str(conf):
                 mode = conf_value(str(conf), "mode") or "iptables"
                 return Configuration(config.ref, f"data[{key}].mode", str(conf), mode)

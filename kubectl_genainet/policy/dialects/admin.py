@@ -147,7 +147,7 @@ def compile_admin_policy(obj: KubeObject) -> Policy:
         order=(priority, obj.name),
         egress=_rules(obj.kind, spec.egress, where.at("egress"), "to"),
         ingress=_rules(obj.kind, spec.ingress, where.at("ingress"), "from"),
-        not_evaluated=tuple((field, f"no such field in {obj.kind}") for field in unknown),
+        not_evaluated=tuple((one.field, one.why(obj.kind)) for one in unknown),
     )
 
 

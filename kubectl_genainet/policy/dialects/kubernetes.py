@@ -73,7 +73,7 @@ def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Poli
     types = _types(spec, where)
     selector = selector_of(spec.pod_selector, where.at("podSelector"))
     unknown = unknown_fields(obj.raw.get("spec", {}), RawNetworkPolicySpec, "spec")
-    misspelt = any(field.count(".") == 1 and "[" not in field for field in unknown)  # perhaps a whole direction
+    misspelt = any(one.field.count(".") == 1 and "[" not in one.field for one in unknown)  # perhaps a whole direction
     isolates_egress, isolates_ingress = misspelt or Direction.EGRESS in types, misspelt or Direction.INGRESS in types
     rules_field = where.at("ingress")
     ingress = tuple(_rule(i, r.from_, r.ports, rules_field.item(i), "from") for i, r in enumerate(spec.ingress))
@@ -89,7 +89,7 @@ def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Poli
         ingress=ingress if isolates_ingress or every_rule else (),
         isolates_egress=isolates_egress,
         isolates_ingress=isolates_ingress,
-        not_evaluated=tuple((field, "no such field in NetworkPolicy v1") for field in unknown),
+        not_evaluated=tuple((one.field, one.why("NetworkPolicy v1")) for one in unknown),
     )
 
 

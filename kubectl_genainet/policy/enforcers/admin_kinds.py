@@ -78,7 +78,11 @@ def _text(version: Version) -> str:
 def _antrea(snapshot: ClusterSnapshot) -> Iterator[UnreadKinds]:
     """By the controller's configuration, in a ConfigMap antrea-config (with a hash behind its name before 1.10)."""
     settings = [o.raw.get("data") for o in snapshot.of("ConfigMap", "") if o.name.startswith("antrea-config")]
-    texts = [str(data["antrea-controller.conf"]) for data in settings if data and "antrea-controller.conf" in data]
+    texts = [
+        str(data["antrea-controller.conf"])
+        for data in settings
+        if isinstance(data, dict) and "antrea-controller.conf" in data
+    ]
     for kind, gate in _ANTREA.items():
         if not texts:
             why = f"Antrea reads this kind where the feature gate {gate} is on (off by default); it was not read"

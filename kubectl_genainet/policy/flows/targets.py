@@ -10,7 +10,15 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
-from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_found, pod_named, service_named
+from kubectl_genainet.model.target import (
+    Target,
+    TargetKind,
+    elsewhere_only,
+    must_be_read,
+    not_found,
+    pod_named,
+    service_named,
+)
 from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 from kubectl_genainet.policy.flows.names import in_cluster
@@ -225,6 +233,9 @@ def pods_named(snapshot: ClusterSnapshot, target: Target, namespace: str) -> lis
     workload = next(iter(snapshot.named(target.api_kind, where, target.name)), None)
     if workload is None:
         must_be_read(snapshot, target.api_kind, where)
+        elsewhere = sorted(o.namespace for o in snapshot.by_kind.get(target.api_kind, ()) if o.name == target.name)
+        if elsewhere:
+            raise elsewhere_only(target.api_kind, target.word, target.name, where, elsewhere)
         others = [o.name for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
         raise not_found(target.api_kind, target.name, others, namespace=where)
     pods = list(
@@ -274,8 +285,9 @@ def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[FlowDestination]
         ports = [p for p in ports if p.name == target.port]
     if not ports:
         wanted = f"no port named {target.port}" if target.port else "no declared port"
+        with_port = msgspec.structs.replace(target, port=8080)
         raise InputError(
-            f"pod {pod.metadata.name} has {wanted}", hint=f"Give one: {target.kind.value}/{target.name}:8080"
+            f"pod {pod.metadata.namespace}/{pod.metadata.name} has {wanted}", hint=f"Give one: {with_port}"
         )
     declared = dict.fromkeys((p.protocol, p.container_port) for p in ports)
     return [FlowDestination(_endpoint(pod), proto, number) for proto, number in declared]

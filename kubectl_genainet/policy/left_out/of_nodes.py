@@ -17,13 +17,13 @@ from kubectl_genainet.policy.matching.selectors import EVERYTHING, RawSelector, 
 from kubectl_genainet.policy.rules import HostPolicy
 from kubectl_genainet.policy.where import Where
 
-_ANTREA = ("crd.antrea.io", "ClusterNetworkPolicy")
+ANTREA = ("crd.antrea.io", "ClusterNetworkPolicy")
 _WHY = "it applies to nodes, and Antrea's policies are not evaluated"
 
 
 def policies_of_nodes(snapshot: ClusterSnapshot) -> Iterator[HostPolicy]:
     """Such policies, for each node that they select; for every node where the nodes are not among the objects."""
-    for obj in snapshot.of(_ANTREA[1], _ANTREA[0]):
+    for obj in snapshot.of(ANTREA[1], ANTREA[0]):
         selectors = [_selector(obj, part["nodeSelector"]) for part in _applied(obj) if "nodeSelector" in part]
         if selectors and not snapshot.nodes:
             yield HostPolicy(obj.ref, _WHY)
@@ -35,7 +35,7 @@ def policies_of_nodes(snapshot: ClusterSnapshot) -> Iterator[HostPolicy]:
 def is_of_nodes_alone(obj: KubeObject) -> bool:
     """Whether a policy applies to no pod."""
     parts = _applied(obj)
-    return (obj.group, obj.kind) == _ANTREA and bool(parts) and all("nodeSelector" in part for part in parts)
+    return (obj.group, obj.kind) == ANTREA and bool(parts) and all("nodeSelector" in part for part in parts)
 
 
 def _applied(obj: KubeObject) -> list[dict[str, Any]]:

@@ -6,10 +6,12 @@ Sources: API references of the projects named; Kubernetes deprecation guide (rem
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.left_out.selections import selects_pods
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, OTHER_TIER, Tier
 
@@ -123,8 +125,12 @@ HARMLESS = frozenset(
         ("cilium.io", "CiliumLocalRedirectPolicy"),
         ("cilium.io", "CiliumBGPPeeringPolicy"),
         ("cilium.io", "CiliumL2AnnouncementPolicy"),
+        ("isovalent.com", "IsovalentEgressGatewayPolicy"),
+        ("policy.linkerd.io", "AuthorizationPolicy"),  # it admits what Servers refuse
+        ("policy.linkerd.io", "HTTPLocalRateLimitPolicy"),
         ("egressgateway.spidernet.io", "EgressPolicy"),  # the address that traffic leaves with
         ("egressgateway.spidernet.io", "EgressClusterPolicy"),
+        ("projectcalico.org", "EgressGatewayPolicy"),
         ("projectcalico.org", "StagedNetworkPolicy"),
         ("projectcalico.org", "StagedGlobalNetworkPolicy"),
         ("projectcalico.org", "StagedKubernetesNetworkPolicy"),
@@ -133,9 +139,51 @@ HARMLESS = frozenset(
         ("crd.projectcalico.org", "StagedKubernetesNetworkPolicy"),
     }
 )
-_SELECTS_PODS = ("podSelector", "subject", "endpointSelector", "appliedTo")
+# Groups whose policies are about something else than the network of pods, though they may select pods or namespaces: what is
+# admitted to the API, where images and certificates come from, drivers of devices, clusters and clouds; and what a gateway does
+# with the requests that reach it. Those below them too.
+_ABOUT_OTHER_THINGS = (
+    "admissionregistration.k8s.io",
+    "audit.k8s.io",
+    "policy",
+    "kyverno.io",
+    "gatekeeper.sh",
+    "kubewarden.io",
+    "jspolicy.com",
+    "sigstore.dev",
+    "cert-manager.io",
+    "open-cluster-management.io",
+    "karmada.io",
+    "kasten.io",
+    "kubevirt.io",
+    "libopenstorage.org",
+    "nvidia.com",
+    "mellanox.com",
+    "amd.com",
+    "sriovnetwork.openshift.io",
+    "nmstate.io",
+    "crossplane.io",
+    "upbound.io",
+    "services.k8s.aws",
+    "cnrm.cloud.google.com",
+    "tekton.dev",
+    "knative.dev",
+    "toolkit.fluxcd.io",
+    "karpenter.sh",
+    "gateway.networking.k8s.io",
+    "gateway.networking.x-k8s.io",
+    "gateway.envoyproxy.io",
+    "gateway.kgateway.dev",
+    "gateway.nginx.org",
+    "kuadrant.io",
+    "application-networking.k8s.aws",
+)
+_GATEWAY_KINDS = frozenset({("networking.gke.io", kind) for kind in ("GCPBackendPolicy", "HealthCheckPolicy")})
 # Of what these groups have, only policies select pods: a kind of theirs that is not known is a policy's, misspelt.
 _GROUPS_OF_POLICIES = frozenset({"networking.k8s.io", "policy.networking.k8s.io"})
+# By which an object without a kind is one of a policy; the last ones beside a selector that is an expression, as Calico's.
+_OF_POLICIES_ONLY = frozenset({"podSelector", "policyTypes", "subject", "endpointSelector", "appliedTo"})
+_RULES = frozenset({"ingress", "egress", "types"})
 _RESTRICT = ("policy", "securitygroup", "firewall")  # ends of names of kinds that restrict the pods that they select
 
 
@@ -144,6 +192,26 @@ def looks_like_a_policy(obj: KubeObject) -> bool:
     kind = obj.kind.lower().replace("policies", "policy")
     if "networkpolicy" in kind or "egressfirewall" in kind:
         return True
+    if (obj.group, obj.kind) in _GATEWAY_KINDS or _is_about_other_things(obj.group):
+        return False
     spec = obj.raw.get("spec")
-    restricts = kind.endswith(_RESTRICT) or obj.group in _GROUPS_OF_POLICIES
-    return restricts and isinstance(spec, dict) and any(f in spec for f in _SELECTS_PODS)
+    if not obj.kind:
+        specs = obj.raw.get("specs")
+        return any(_has_fields_of_policies(one) for one in (spec, *(specs if isinstance(specs, list) else ())))
+    if not obj.api_version and kind.endswith("policy"):
+        return not kind.endswith("admissionpolicy")
+    if not kind.endswith(_RESTRICT) and obj.group not in _GROUPS_OF_POLICIES:
+        return False
+    return selects_pods(spec) or selects_pods(obj.raw.get("specs"))
+
+
+def _has_fields_of_policies(spec: Any) -> bool:
+    if not isinstance(spec, dict):
+        return False
+    return bool(spec.keys() & _OF_POLICIES_ONLY) or (
+        isinstance(spec.get("selector"), str) and bool(spec.keys() & _RULES)
+    )
+
+
+def _is_about_other_things(group: str) -> bool:
+    return any(group == other or group.endswith(f".{other}") for other in _ABOUT_OTHER_THINGS)

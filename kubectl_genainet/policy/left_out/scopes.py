@@ -15,6 +15,8 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.left_out.of_nodes import is_of_nodes_alone
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
+from kubectl_genainet.policy.left_out.served import SERVED
 from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
@@ -190,6 +192,13 @@ def _subject(obj: KubeObject, spec: dict[str, Any]) -> Peer:
     return _pods(obj, spec)
 
 
+def _may_be_cluster_scoped(obj: KubeObject) -> bool:
+    """Whether the namespace of an object, of a kind that is not known, may be none of its own."""
+    if (obj.group, obj.kind) in OTHER_KINDS or (obj.group, obj.kind) in SERVED:
+        return False
+    return obj.unplaced or obj.kind.startswith(("Cluster", "Global"))
+
+
 def _administered(obj: KubeObject, subject: dict[str, Any]) -> Peer:
     """The subject of an administrator's policy, which is cluster-scoped."""
     if isinstance(subject.get("namespaces"), dict):
@@ -200,7 +209,7 @@ def _administered(obj: KubeObject, subject: dict[str, Any]) -> Peer:
 
 def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
     pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
-    if obj.namespace:
+    if obj.namespace and not _may_be_cluster_scoped(obj):
         return PodsPeer(pods, namespace=obj.namespace)
     return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
 

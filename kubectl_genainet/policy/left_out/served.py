@@ -1,4 +1,4 @@
-"""Policies whose apiVersion or kind no API server takes as written, read as the kind that they must mean.
+"""Policies whose apiVersion, kind or name no API server takes as written, read as the kind that they must mean.
 
 Such a policy is not in force as it stands; somebody wrote it to be. It is compiled as the kind that is served, and a verdict
 that changes with it is UNKNOWN. Source: API references of the projects named; Kubernetes deprecation guide.
@@ -6,15 +6,18 @@ that changes with it is UNKNOWN. Source: API references of the projects named; K
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.left_out.other_kinds import HARMLESS, OTHER_KINDS
 
 
 class RefusedBy(Enum):
@@ -39,6 +42,7 @@ class ServedKind(msgspec.Struct, frozen=True):
         return f"{self.group}/{self.versions[0]}"
 
 
+KUBECTL_REFUSES = "kubectl refuses the file"
 _KUBERNETES = "networking.k8s.io"
 _ADMIN = "policy.networking.k8s.io"
 SERVED: Mapping[tuple[str, str], ServedKind] = {
@@ -57,6 +61,8 @@ SERVED: Mapping[tuple[str, str], ServedKind] = {
     )
 }
 _BY_LOWER = {(group, kind.lower()): served for (group, kind), served in SERVED.items()}
+_OF_CALICO = frozenset({"selector", "types", "order", "namespaceSelector", "serviceAccountSelector"})
+_ALIKE = 0.9
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
@@ -71,13 +77,18 @@ class Doubtful(msgspec.Struct, frozen=True):
 
 
 def doubtful(obj: KubeObject) -> Doubtful | None:
-    """What is wrong with the apiVersion or the kind of a policy that is evaluated; None for one that is served."""
+    """What is wrong with the apiVersion, the kind or the name of a policy that is evaluated; None for one that is served."""
     group, _, version = obj.api_version.rpartition("/")
     served = SERVED.get((group, obj.kind))
-    if served is not None and version in served.versions:
+    unsent = unsent_because(obj)
+    if served is not None and version in served.versions and not unsent:
         return None
+    if unsent:
+        served = served or _meant_by(obj)
+        return None if served is None else _unsent(obj, served, *unsent)
     built_in = "." not in group  # the groups of the other projects have a domain
-    served = _BY_LOWER.get((_KUBERNETES if built_in else group, obj.kind.lower().replace("policies", "policy")))
+    group_meant = _KUBERNETES if built_in else group
+    served = _BY_LOWER.get((group_meant, _singular(obj.kind))) or _misspelt(group_meant, obj.kind)
     if served is None:
         return None
     by = RefusedBy.API
@@ -101,10 +112,62 @@ def doubtful(obj: KubeObject) -> Doubtful | None:
 
 def all_doubtful(snapshot: ClusterSnapshot) -> Iterator[Doubtful]:
     """Every such policy among the objects."""
-    names = {kind.lower() for _, kind in SERVED}
     for kind, objects in snapshot.by_kind.items():
-        if kind.lower().replace("policies", "policy") in names:
+        if not kind or any(_misspelt(group, kind) for group, _ in SERVED):
             yield from filter(None, map(doubtful, objects))
+
+
+def unsent_because(obj: KubeObject) -> tuple[str, str] | None:
+    """The field for whose sake kubectl refuses to send an object, and what is wrong with it."""
+    for field in ("apiVersion", "kind"):
+        if not getattr(obj, "api_version" if field == "apiVersion" else field):
+            return field, f"{_missing(obj.raw.get(field), f'the {field}')}: {KUBECTL_REFUSES}"
+    for name in ("name", "namespace"):
+        value = obj.metadata.get(name)
+        if (name == "name" and not value) or not (value is None or isinstance(value, str)):
+            return f"metadata.{name}", f"{_missing(value, f'the {name}')}: {KUBECTL_REFUSES}"
+    return None
+
+
+def _missing(value: Any, what: str) -> str:
+    return f"{what} is missing" if value in (None, "") else f"{what} is {value!r:.60}, and not a text"
+
+
+def _unsent(obj: KubeObject, served: ServedKind, field: str, problem: str) -> Doubtful:
+    meaning = "" if field.startswith("metadata") else f"; {served.kind} is of {served.current}"
+    if field == "kind":
+        meaning = f"; its fields are those of {served.kind} of {served.current}"
+    return Doubtful(obj, _as_served(obj, served), field, problem + meaning, RefusedBy.CLIENT)
+
+
+def _meant_by(obj: KubeObject) -> ServedKind | None:
+    """The kind of a policy of which the group or the kind can't be read: by the other one and its fields, where they tell."""
+    if obj.kind and obj.api_version:
+        return None
+    spec = obj.raw.get("spec")
+    fields = spec.keys() if isinstance(spec, dict) else frozenset[str]()
+    of_calico = "podSelector" not in fields and bool(fields & _OF_CALICO)
+    if obj.kind:
+        named = [served for (_, kind), served in _BY_LOWER.items() if kind == _singular(obj.kind)]
+        if named and named[0].kind == "NetworkPolicy":
+            return SERVED[("projectcalico.org" if of_calico else _KUBERNETES, "NetworkPolicy")]
+        return named[0] if named else None
+    tells = obj.group in ("", _KUBERNETES, "extensions") and "podSelector" in fields and "subject" not in fields
+    return SERVED[(_KUBERNETES, "NetworkPolicy")] if tells else None
+
+
+@cache
+def _misspelt(group: str, kind: str) -> ServedKind | None:
+    """The kind of a group that one must mean which it does not have: it differs in a letter or two, or in its case."""
+    of_group = {known: served for (other, known), served in _BY_LOWER.items() if other == group}
+    if (group, kind) in HARMLESS or (group, kind) in OTHER_KINDS:
+        return None
+    near = difflib.get_close_matches(_singular(kind), of_group, n=1, cutoff=_ALIKE)
+    return of_group[near[0]] if near else None
+
+
+def _singular(kind: str) -> str:
+    return kind.lower().replace("policies", "policy")
 
 
 def _newer(version: str, served: ServedKind) -> bool:
@@ -121,8 +184,10 @@ def _rank(version: str) -> tuple[int, int, int]:
 
 
 def _as_served(obj: KubeObject, served: ServedKind) -> KubeObject:
-    metadata: dict[str, Any] = dict(obj.metadata)
+    metadata: dict[str, Any] = {**obj.metadata, "name": obj.name}
     if not served.namespaced:
         metadata.pop("namespace", None)
+    elif obj.namespace:
+        metadata["namespace"] = obj.namespace
     raw = {**obj.raw, "apiVersion": served.current, "kind": served.kind, "metadata": metadata}
     return msgspec.structs.replace(obj, raw=raw)

@@ -24,11 +24,30 @@ from kubectl_genainet.policy.left_out.other_kinds import (
     looks_like_a_policy,
 )
 from kubectl_genainet.policy.left_out.scopes import EVERYBODY, PolicyScope, scope_of
-from kubectl_genainet.policy.left_out.served import Doubtful, RefusedBy, doubtful
+from kubectl_genainet.policy.left_out.served import KUBECTL_REFUSES, Doubtful, RefusedBy, doubtful, unsent_because
 from kubectl_genainet.policy.matching.node_peers import OutsidePeer
 from kubectl_genainet.policy.model import Direction, PolicyFamily, RuleAction
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, PolicyRule
 
+_SIDES = tuple(direction.value for direction in Direction)
+# Fields of a spec that hold no rule of either direction.
+_OF_BOTH = frozenset(
+    {
+        "podSelector",
+        "endpointSelector",
+        "namespaceSelector",
+        "serviceAccountSelector",
+        "selector",
+        "subject",
+        "appliedTo",
+        "priority",
+        "order",
+        "tier",
+        "description",
+        "labels",
+        "enableDefaultDeny",
+    }
+)
 _PLACES_OF_OTHERS = {kind: other.place for (_, kind), other in OTHER_KINDS.items()}
 
 
@@ -44,15 +63,17 @@ class Unevaluated(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         where = ": ".join(p for p in (self.source, str(self.ref), self.field) if p)
-        by = "" if self.refused_by is RefusedBy.NOBODY else f" (refused by its {self.refused_by.value})"
-        return f"{where}: {self.reason}{by}"
+        unsaid = self.refused_by is RefusedBy.NOBODY or KUBECTL_REFUSES in self.reason
+        return f"{where}: {self.reason}" + ("" if unsaid else f" (refused by its {self.refused_by.value})")
 
 
 class StandIn(msgspec.Struct, frozen=True):
-    """What takes the place of an unevaluated policy, and why it does."""
+    """What takes the place of an unevaluated policy, and why it does. `kinds` are those that it may be of, as (group, kind): none
+    where no enforcer of policies needs to read it."""
 
     policy: Policy
     what: Unevaluated
+    kinds: tuple[tuple[str, str], ...] = ()
 
 
 def stand_in_for(obj: KubeObject, error: InputError, by: RefusedBy) -> StandIn:
@@ -60,14 +81,16 @@ def stand_in_for(obj: KubeObject, error: InputError, by: RefusedBy) -> StandIn:
     what = Unevaluated(obj.ref, error.problem, error.field, obj.source, by, error.hint)
     reason = f"{error.problem}: its {by.value} refuses the policy"
     place = PLACES.get(obj.group, PLACES[""])
-    return StandIn(_policy(obj, place, scope_of(obj) or EVERYBODY, error.field, reason), what)
+    policy = _policy(obj, place, scope_of(obj) or EVERYBODY, error.field, reason)
+    return StandIn(policy, what, ((obj.group, obj.kind),))
 
 
 def stand_in_for_doubtful(doubtful: Doubtful) -> StandIn:
     """The stand-in for a policy that may not be in force as it is written, where its rules can't be read either."""
     place = PLACES.get(doubtful.meant.group, PLACES[""])
     scope = scope_of(doubtful.meant) or EVERYBODY
-    return StandIn(_policy(doubtful.written, place, scope, doubtful.field, doubtful.problem), unevaluated(doubtful))
+    policy = _policy(doubtful.written, place, scope, doubtful.field, doubtful.problem)
+    return StandIn(policy, unevaluated(doubtful), ((doubtful.meant.group, doubtful.meant.kind),))
 
 
 def unevaluated(doubtful: Doubtful) -> Unevaluated:
@@ -95,12 +118,17 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
             reason = f"{left_out.kind} objects could not be read: {left_out.reason}"
             directions = place.directions or tuple(Direction)
             policy = _stand_in(ref, place, EVERYBODY, directions, "", reason, 0)
-            yield StandIn(policy, Unevaluated(ref, reason))
+            every = (key for key in (*evaluated, *OTHER_KINDS) if key[1] == left_out.kind)
+            yield StandIn(policy, Unevaluated(ref, reason), tuple(every))
 
 
 def _other(obj: KubeObject, place: EnforcementPoint, scope: PolicyScope) -> StandIn:
-    reason = f"{obj.kind} ({obj.group or 'v1'}) is not evaluated"
-    return StandIn(_policy(obj, place, scope, "", reason), Unevaluated(obj.ref, reason, source=obj.source))
+    field, reason, by = "", f"{obj.kind} ({obj.group or 'v1'}) is not evaluated", RefusedBy.NOBODY
+    if unsent := unsent_because(obj):
+        field, reason = unsent
+        by = RefusedBy.CLIENT
+    what = Unevaluated(obj.ref, reason, field, obj.source, by)
+    return StandIn(_policy(obj, place, scope, field, reason), what, ((obj.group, obj.kind),))
 
 
 def _policy(obj: KubeObject, place: EnforcementPoint, scope: PolicyScope, field: str, reason: str) -> Policy:
@@ -154,7 +182,8 @@ def _directions(obj: KubeObject, spec: dict[str, Any]) -> tuple[Direction, ...]:
     if isinstance(types, list) and len(named) == len(types) and named:
         return tuple(d for d in Direction if d in named)
     sides = {d for d in Direction for key in spec if str(key).lower().startswith(d.value)}
-    if isinstance(types, list) or not sides:
+    elsewhere = [key for key in spec if key not in _OF_BOTH and not str(key).lower().startswith(_SIDES)]
+    if isinstance(types, list) or not sides or elsewhere:
         return tuple(Direction)
     if obj.group in ("networking.k8s.io", "extensions"):
         sides.add(Direction.INGRESS)  # a NetworkPolicy without policyTypes is about Ingress in any case

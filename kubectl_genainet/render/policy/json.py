@@ -132,6 +132,7 @@ ExplanationJson = TypedDict(
         "enforcer": NotRequired[EnforcerJson],
         "dns": NotRequired[DnsWayJson],
         "patch": NotRequired[PatchJson],
+        "no_patch": NotRequired[str],
     },
 )
 
@@ -177,8 +178,10 @@ def explained_json(
     deviations: Sequence[Deviation],
     dns: DnsWay | None,
     patch: Patch | None,
+    no_patch: str = "",
 ) -> ExplanationJson:
-    """A record of `explain`: the answer, what stands around it, and what would admit the flow."""
+    """A record of `explain`: the answer, what stands around it, and what would admit the flow. `no_patch` says why there is no
+    patch, or none with a new policy."""
     value = explanation_json(explanation, service)
     around = circumstances_json(enforcer, deviations, dns)
     value["enforcer"] = around["enforcer"]
@@ -186,6 +189,8 @@ def explained_json(
         value["dns"] = around["dns"]
     if patch is not None:
         value["patch"] = patch_json(patch)
+    if no_patch:
+        value["no_patch"] = no_patch
     return value
 
 

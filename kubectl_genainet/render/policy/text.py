@@ -131,6 +131,12 @@ def print_patch(console: Console, patch: Patch) -> None:
                 console.print(Text(f"    {printable(line)}"), soft_wrap=True)
 
 
+def print_no_patch(console: Console, why: str) -> None:
+    """Why there is no patch, or none with a new policy."""
+    if why:
+        console.print(f"  [yellow]{markup_safe(why)}[/]", soft_wrap=True)
+
+
 def _also(option: PatchOption) -> str:
     if not option.also_admits:
         return "admits no other flow between the pods that there are now"

@@ -207,7 +207,8 @@ def parse_override(value: str) -> Override:
     target = parse_target(name)
     if target.kind not in (TargetKind.WORKLOAD, TargetKind.POD) or target.port is not None:
         raise InputError(
-            f"--workload {value}: not a workload", hint="Give deploy/NAME, sts/NAME, ds/NAME, job/NAME or pod/NAME."
+            f"--workload {value}: not a workload",
+            hint="Give deploy/NAME, sts/NAME, ds/NAME, job/NAME, pod/NAME or pod/NAMESPACE/NAME.",
         )
     roles = {r.value: r for r in Role if r is not Role.UNKNOWN}
     if role and role not in roles:

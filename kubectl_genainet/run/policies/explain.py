@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import InputError
@@ -25,7 +26,9 @@ from kubectl_genainet.policy.flows.arrival import explain_arriving
 from kubectl_genainet.policy.flows.dns_way import DnsWay, DnsWays
 from kubectl_genainet.policy.flows.targets import SentFlow, flows_between
 from kubectl_genainet.policy.left_out.served import RefusedBy
-from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.model import NOT_IN_FORCE, Direction
+from kubectl_genainet.policy.patches.corrected import Corrections
+from kubectl_genainet.policy.patches.unmade import why_no_patch
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
@@ -136,7 +139,8 @@ class FlowsBetween:
     def check_refused(self) -> None:
         """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
         unknown = [f.explanation for f in self.flows if f.explanation.verdict is PolicyVerdict.UNKNOWN]
-        named = {note.policy for explanation in unknown for note in explanation.not_evaluated}
+        notes = (note for explanation in unknown for note in explanation.not_evaluated)
+        named = {note.policy for note in notes if not note.reason.startswith(NOT_IN_FORCE)}
         for policy in self.engine.unevaluated:
             if policy.source and policy.refused_by is RefusedBy.API and str(policy.ref) in named:
                 raise InputError(
@@ -147,7 +151,8 @@ class FlowsBetween:
         """What would admit one flow, by whichever node it comes; None where nothing is needed or nothing helps."""
         arriving = self._arriving.get(flow, ())
         if len(arriving) <= 1:
-            return self._patcher.patch(*arriving or (flow,))
+            judged = arriving[0] if arriving else flow
+            return self._patcher.patch(judged) or self._corrected(judged)
         if len(arriving) > _MOST_ARRIVING:
             return None
         option = patch_all(self.engine, arriving)
@@ -156,10 +161,32 @@ class FlowsBetween:
         new = all(change.is_new for change in option.changes)
         return Patch(flow, None if new else option, option if new else None)
 
+    def why_no_patch(self, explanation: Explanation, patch: Patch | None) -> str:
+        """What keeps a denied flow from having a patch, or one of a new policy; "" where there is nothing to say."""
+        nodes = len(explanation.arriving)
+        if patch is None and nodes > _MOST_ARRIVING:
+            return f"Any of {nodes} nodes may send it on: a patch would have to name each. Name their addresses with an ipBlock."
+        return why_no_patch(self.engine, explanation, patch)
+
+    def _corrected(self, flow: PolicyFlow) -> Patch | None:
+        """The patch of a flow that hangs on policies which are refused as they are written."""
+        explanation = next(
+            (f.explanation for f in self.flows if flow in (f.explanation.flow, *f.explanation.arriving)), None
+        )
+        if explanation is None or explanation.verdict is not PolicyVerdict.UNKNOWN:
+            return None
+        return self._corrections.patch(flow, (note.policy for note in explanation.not_evaluated))
+
+    @cached_property
+    def _corrections(self) -> Corrections:
+        return Corrections(self.engine)
+
     def patch_all(self) -> PatchOption | None:
         """One change that admits every flow that is not admitted now; None where none was found."""
         denied = [f.explanation for f in self.flows if not f.admitted]
         flows = [flow for explanation in denied for flow in explanation.arriving or (explanation.flow,)]
+        if len(flows) == 1 and (corrected := self._corrected(flows[0])) is not None:
+            return corrected.smallest
         return patch_all(self.engine, flows) if len(flows) <= len(denied) * _MOST_ARRIVING else None
 
 

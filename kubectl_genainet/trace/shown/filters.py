@@ -14,7 +14,10 @@ from kubectl_genainet.model.target import KIND_WORDS, NAMESPACE_WORDS, NODE_WORD
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Matches = Callable[[Party, ServiceRef | None, ClusterSnapshot], bool]
-_FORMS = "Ends are pod/NAME, deploy/NAME (sts/, ds/, …), svc/NAME, ns/NAME, node/NAME, an address, a CIDR or a label (app=rag)."
+_FORMS = (
+    "Ends are pod/NAME or pod/NAMESPACE/NAME, deploy/NAME (sts/, ds/, …), svc/NAME, ns/NAME, node/NAME, an address, a CIDR or a "
+    "label (app=rag)."
+)
 
 
 @dataclass(frozen=True, slots=True)

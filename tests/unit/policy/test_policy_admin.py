@@ -201,7 +201,8 @@ def test_kinds_of_others_are_named_and_make_the_verdict_unknown() -> None:
     antrea = {"apiVersion": "crd.antrea.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "strict"}}
     answer = ask(engine(*PODS, antrea), "web/chat", "ai/llama")
     assert answer.verdict.value == "unknown"
-    assert str(answer.not_evaluated[0]).startswith("ClusterNetworkPolicy strict: ClusterNetworkPolicy (crd.antrea.io)")
+    named = "ClusterNetworkPolicy.crd.antrea.io strict: ClusterNetworkPolicy (crd.antrea.io)"
+    assert str(answer.not_evaluated[0]).startswith(named)
 
 
 def test_a_mesh_policy_can_only_stop_what_passes_and_only_the_pods_it_selects() -> None:

@@ -213,7 +213,7 @@ def test_selectors(text: str, matches: bool) -> None:
 )
 def test_a_bad_selector_is_an_error_with_its_place(text: str) -> None:
     found = unevaluated(*PODS, policy(selector=text))
-    assert (str(found.ref), found.field) == ("NetworkPolicy ai/c", "spec.selector")
+    assert (str(found.ref), found.field) == ("NetworkPolicy.projectcalico.org ai/c", "spec.selector")
 
 
 def test_labels_of_a_peer_are_shown_beside_the_selector() -> None:

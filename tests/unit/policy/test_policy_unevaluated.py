@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.policy.left_out.served import RefusedBy
+from kubectl_genainet.render.policy.json import flow_json
 from tests.unit.policy.policy_cluster import (
     Raw,
     admin,
@@ -54,6 +55,47 @@ def test_a_policy_of_another_kind_is_never_an_allow(policy: Raw) -> None:
     assert answer.verdict.value == "unknown"
     assert policy["kind"] in answer.not_evaluated[0].policy
     assert verdict(engine(*PODS, policy), "web/chat", "203.0.113.7", 443) in ("allow", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind"),
+    [
+        (other("cilium.io/v2", "CiliumNetworkPolcy", "ai/p", endpointSelector={}, ingress=[{}]), "CiliumNetworkPolicy"),
+        (
+            other("cilium.io/v2", "CiliumClusterWideNetworkPolicy", "p", endpointSelector={}, ingress=[{}]),
+            "Clusterwide",
+        ),
+        (
+            other("projectcalico.org/v3", "GlobalNetworkPolcy", "p", selector="all()", types=["Ingress"]),
+            "GlobalNetworkPolicy",
+        ),
+        (other("networking.k8s.io/v1", "NetworkPolcy", "ai/p", podSelector={}), "the kind is NetworkPolicy of"),
+    ],
+)
+def test_a_kind_that_differs_in_a_letter_is_told_with_the_right_one(policy: Raw, kind: str) -> None:
+    found = unevaluated(*PODS, policy)
+    assert (found.field, found.refused_by) == ("kind", RefusedBy.CLIENT)
+    assert kind in found.reason
+    assert verdict(engine(*PODS, policy), "web/chat", "ai/llama") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "shown"),
+    [
+        ("projectcalico.org/v3", "NetworkPolicy", "NetworkPolicy.projectcalico.org ai/p"),
+        ("crd.projectcalico.org/v1", "NetworkPolicy", "NetworkPolicy.crd.projectcalico.org ai/p"),
+        ("projectcalico.org/v2", "NetworkPolicy", "NetworkPolicy.projectcalico.org ai/p"),
+        ("crd.antrea.io/v1beta1", "NetworkPolicy", "NetworkPolicy.crd.antrea.io ai/p"),
+        ("networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy", "ClusterNetworkPolicy.networking.k8s.aws ai/p"),
+    ],
+)
+def test_no_name_of_another_project_is_one_of_kubernetes(version: str, kind: str, shown: str) -> None:
+    e = engine(*PODS, other(version, kind, "ai/p", selector="has(", appliedTo=[{}]), netpol("ai/p"))
+    assert [str(one.ref) for one in e.unevaluated] == [shown]
+    answer = ask(e, "web/chat", "ai/llama")
+    assert {str(result.ref) for result in answer.ingress.policies} == {shown, "NetworkPolicy ai/p"}
+    record = flow_json(answer)["ingress"]
+    assert {policy["kind"] for policy in record["policies"]} == {shown.partition(" ")[0], "NetworkPolicy"}
 
 
 def test_it_leaves_alone_what_it_can_not_select() -> None:

@@ -110,7 +110,7 @@ def _kubelet_dns(cluster: Cluster) -> tuple[tuple[str, str, str], list[str]] | N
     """clusterDNS of kubeadm's kubelet-config, with the ConfigMap's identity; None where it was not read."""
     for obj in cluster.snapshot.of("ConfigMap", ""):
         if obj.namespace == "kube-system" and obj.name.startswith("kubelet-config"):
-            lines = str((obj.raw.get("data") or {}).get("kubelet", "")).splitlines()
+            lines = str(mapping(obj.raw, "data").get("kubelet", "")).splitlines()
             for index, line in enumerate(lines):
                 if line.startswith("clusterDNS:"):
                     addresses = []

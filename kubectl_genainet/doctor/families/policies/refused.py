@@ -8,10 +8,10 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import TEMPLATE
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.policy.left_out.served import RefusedBy
+from kubectl_genainet.policy.left_out.served import KUBECTL_REFUSES, RefusedBy
+from kubectl_genainet.policy.where import NO_SUCH_FIELD
 
 _PLACEHOLDER = re.compile(rf"{TEMPLATE}|\$\(\w+\)")
-_NO_SUCH_FIELD = "no such field"
 
 
 @check(Area.POLICY, Severity.ERROR)
@@ -36,8 +36,9 @@ def policy_refused(cluster: Cluster) -> Problems:
         if placeholder is not None:
             yield NotChecked(str(unevaluated.ref), f"{placeholder[0]} is a placeholder that is not filled in")
             continue
+        said = KUBECTL_REFUSES in unevaluated.reason
         yield Problem(
-            f"the {unevaluated.refused_by.value} refuses it: {unevaluated.reason}",
+            unevaluated.reason if said else f"the {unevaluated.refused_by.value} refuses it: {unevaluated.reason}",
             unevaluated.ref,
             (seen(unevaluated.ref, unevaluated.field, None, unevaluated.reason),),
             Remedy(
@@ -49,13 +50,14 @@ def policy_refused(cluster: Cluster) -> Problems:
     for policy in cluster.policy.policies:
         for field, reason in policy.not_evaluated:
             if (
-                reason.startswith(_NO_SUCH_FIELD)
+                reason.startswith(NO_SUCH_FIELD)
                 and cluster.in_scope(policy.ref.namespace)
                 and (policy.ref, field) not in reported
             ):
                 reported.add((policy.ref, field))
+                what, _, near = reason.partition(":")
                 yield Problem(
-                    f"there is {reason}: {field}",
+                    f"there is {what}: {field}" + (f";{near}" if near else ""),
                     policy.ref,
                     (seen(policy.ref, field, None, reason),),
                     Remedy(f"Correct the spelling of {field}: the API server drops fields that it does not know."),

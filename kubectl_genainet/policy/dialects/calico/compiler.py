@@ -14,7 +14,6 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.policy.dialects.calico.accounts import AccountLabelsPeer, accounts_of, endpoints_of
@@ -63,7 +62,7 @@ from kubectl_genainet.policy.rules import (
     Ports,
     Tier,
 )
-from kubectl_genainet.policy.where import Where, unknown_fields
+from kubectl_genainet.policy.where import Where, nearest, unknown_fields
 
 GROUPS = ("projectcalico.org", "crd.projectcalico.org")
 _LAST = float("inf")  # a policy without order comes last
@@ -112,12 +111,12 @@ class CalicoCompiler:
         types = _types(spec)
         tier, unknown = self._tier(spec)
         unknown += tuple(
-            (f, f"no such field in Calico's {obj.kind}")
-            for f in unknown_fields(obj.raw.get("spec", {}), RawCalicoSpec, "spec")
+            (unknown_field.field, unknown_field.why(f"Calico's {obj.kind}"))
+            for unknown_field in unknown_fields(obj.raw.get("spec", {}), RawCalicoSpec, "spec")
         )
         order = _LAST if spec.order is None else spec.order
         return Policy(
-            ref=policy_ref(obj),
+            ref=obj.ref,
             family=PolicyFamily.CALICO,
             tier=tier,
             subject=self._subject(obj, spec, where),
@@ -283,12 +282,6 @@ def _is_of_namespaces(peer: Peer) -> bool:
     return isinstance(peer, PodsPeer) and peer.pods_field == peer.namespaces_field
 
 
-def policy_ref(obj: KubeObject) -> ObjectRef:
-    """The reference of a policy of Calico: a NetworkPolicy with its API group, as kubectl tells it from Kubernetes' own."""
-    kind = f"{obj.kind}.{obj.group}" if obj.kind == "NetworkPolicy" else obj.kind
-    return ObjectRef(kind, obj.name, obj.namespace)
-
-
 def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
     blocks = []
     for i, net in enumerate(nets):
@@ -356,6 +349,9 @@ def _blocks_of(obj: KubeObject) -> Peer:
     """The addresses of a network set; where they can't be read, it is not known which."""
     spec = obj.raw.get("spec")
     nets = spec.get("nets", []) if isinstance(spec, dict) else []
+    misspelt = [key for key in spec if nearest(str(key), ("nets",))] if isinstance(spec, dict) else []
+    if misspelt:
+        return UnknownPeer(f"spec.{misspelt[0]}", f"{obj.ref} has no field {misspelt[0]}: did you mean nets?")
     try:
         blocks = _any_of(tuple(map(str, nets)), Where(obj).at("spec").at("nets"))
     except (InputError, TypeError) as error:

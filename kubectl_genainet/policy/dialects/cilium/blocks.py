@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.identity import LabelTerm
@@ -17,17 +18,26 @@ from kubectl_genainet.policy.matching.party import PartyKind, PolicyParty
 from kubectl_genainet.policy.matching.peers import YES, Match, no
 from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.where import Where
+from kubectl_genainet.policy.where import Where, unknown_fields
 
 _OWNED = "io.cilium.k8s"
 
 
+class _RawCidrGroupSpec(msgspec.Struct, frozen=True):
+    external_cidrs: tuple[str, ...] = msgspec.field(default=(), name="externalCIDRs")
+
+
+class _RawCidrGroup(msgspec.Struct, frozen=True):
+    spec: _RawCidrGroupSpec = _RawCidrGroupSpec()
+
+
 class CidrGroup(msgspec.Struct, frozen=True):
-    """A CiliumCIDRGroup."""
+    """A CiliumCIDRGroup; `unread` says why its blocks are not known, "" where they are."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
     blocks: tuple[AddressBlock, ...]
+    unread: str = ""
 
     def holds(self, address: Address) -> bool:
         return any(b.holds(address) for b in self.blocks)
@@ -38,10 +48,16 @@ def groups_of(snapshot: ClusterSnapshot) -> dict[str, CidrGroup]:
 
 
 def _group(obj: KubeObject) -> CidrGroup:
-    where = Where(obj).at("spec").at("externalCIDRs")
-    texts = (obj.raw.get("spec") or {}).get("externalCIDRs") or []
-    blocks = tuple(as_spelled(block_of(str(text), where.item(i))) for i, text in enumerate(texts))
+    """One that its API refuses is one whose blocks are not known."""
     labels = tuple((k, str(v)) for k, v in obj.labels.items() if not k.startswith(_OWNED))
+    where = Where(obj, "spec.externalCIDRs")
+    try:
+        raw = obj.decode(_RawCidrGroup)
+        for unknown in unknown_fields(obj.raw.get("spec", {}), _RawCidrGroupSpec, "spec"):
+            raise Where(obj, unknown.field).error(unknown.why(obj.kind))
+        blocks = tuple(as_spelled(block_of(text, where.item(i))) for i, text in enumerate(raw.spec.external_cidrs))
+    except InputError as error:
+        return CidrGroup(obj.name, labels, (), f"{obj.ref} can't be read: {error.field}: {error.problem}")
     return CidrGroup(obj.name, labels, blocks)
 
 
@@ -64,6 +80,9 @@ class GroupsPeer(msgspec.Struct, frozen=True):
         address = party.address
         labels = [pair for g in self.groups if g.holds(address) for pair in g.labels]
         excepted = any(e.holds(address) for e in self.excepts)
+        unread = next((group.unread for group in self.groups if group.unread), "")
+        if unread and not excepted:
+            return Match(None, why=unread)
         if excepted or not all(_holds(t, labels) for t in self.terms):
             return no(Term.ADDRESS, wanted, str(address), self.field, 1)
         doubt = next((t.doubt for t in self.terms if t.doubt), "")

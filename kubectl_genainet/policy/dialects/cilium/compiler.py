@@ -59,15 +59,7 @@ class CiliumCompiler:
 
     def compile(self, obj: KubeObject) -> tuple[Policy, ...]:
         """The policies that an object stands for: for each spec one that allows and, if need be, one that denies. None
-        where the object is refused or selects nodes."""
-        try:
-            return self.compile_valid(obj)
-        except InputError as error:
-            self.refused.append(self._refused(obj, error))
-            return ()
-
-    def compile_valid(self, obj: KubeObject) -> tuple[Policy, ...]:
-        """As `compile`. Raises InputError for what is refused."""
+        where it selects nodes. Raises InputError for what is refused."""
         return tuple(self._compile(obj))
 
     def _compile(self, obj: KubeObject) -> Iterator[Policy]:
@@ -99,7 +91,7 @@ class CiliumCompiler:
         assert spec.endpoint_selector is not None
         subject = subject_peer(spec.endpoint_selector, self.identities, where.at("endpointSelector"))
         raw = obj.raw["spec"] if where.field == "spec" else obj.raw["specs"][int(where.field[6:-1])]
-        unsure = [(f, f"no such field in {obj.kind}") for f in unknown_fields(raw, RawCiliumSpec, where.field)]
+        unsure = [(one.field, one.why(obj.kind)) for one in unknown_fields(raw, RawCiliumSpec, where.field)]
         unsure += unread
         for side, rules in (("ingressDeny", spec.ingress_deny), ("egressDeny", spec.egress_deny)):
             unsure += not_in_deny_rules(rules, where.at(side))
@@ -177,12 +169,14 @@ class CiliumCompiler:
                     fqdn = RawFqdn(str(dns.get("matchName", "")), str(dns.get("matchPattern", "")))
                     self.lookups.add(subject, namespace, name_pattern(fqdn))
 
-    def _refused(self, obj: KubeObject, error: InputError) -> Refused:
+    def refuse(self, obj: KubeObject, error: InputError) -> None:
+        """Notes an object that its agent does not take."""
         sides = {"ingress": Direction.INGRESS, "egress": Direction.EGRESS}
         specs = [s for s in (obj.raw.get("spec"), *_listed(obj.raw.get("specs"))) if isinstance(s, dict)]
         keys = {key.removesuffix("Deny") for spec in specs for key in spec if spec[key]}
         directions = frozenset(d for side, d in sides.items() if side in keys) or frozenset(Direction)
-        return Refused(obj.ref, self._subject_of(obj, specs), directions, error.field, error.problem, obj.source)
+        subject = self._subject_of(obj, specs)
+        self.refused.append(Refused(obj.ref, subject, directions, error.field, error.problem, obj.source))
 
     def _subject_of(self, obj: KubeObject, specs: list[dict[str, Any]]) -> Peer:
         every: Peer = PodsPeer(namespace=obj.namespace) if obj.namespace else AnyPeer()

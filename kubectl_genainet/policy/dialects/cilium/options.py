@@ -109,7 +109,8 @@ def options_of(snapshot: ClusterSnapshot) -> Options:
     config = _config(snapshot)
     if config is None:
         return Options()
-    data = {str(k): str(v) for k, v in (config.raw.get("data") or {}).items()}
+    given = config.raw.get("data")
+    data = {str(k): str(v) for k, v in given.items()} if isinstance(given, dict) else {}
     ipv6 = data.get("enable-ipv6")
     return Options(
         read=True,

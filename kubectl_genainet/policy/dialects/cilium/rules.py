@@ -141,9 +141,9 @@ class RuleReader:
             excepts = excepts_in(None, raw.except_, where.at("except"))
             return [GroupsPeer(terms, tuple(self._groups.values()), excepts, where.field)]
         group = self._groups.get(raw.cidr_group_ref)
-        if group is None:
+        if group is None or group.unread:
             what = f"an address of CiliumCIDRGroup {raw.cidr_group_ref}"
-            why = f"CiliumCIDRGroup {raw.cidr_group_ref} is not among the objects"
+            why = group.unread if group else f"CiliumCIDRGroup {raw.cidr_group_ref} is not among the objects"
             return [UnreadBlocksPeer(what, where.field, why)]
         excepts = excepts_in(None, raw.except_, where.at("except"))
         return [BlockPeer(b, excepts, where.field, True, self._also) for b in group.blocks] or [
