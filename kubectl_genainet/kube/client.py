@@ -110,6 +110,7 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         doing: str = "",
     ) -> bytes:
         """The body of the answer. Raises ApiError for a status above 299 and Unreachable where there is no answer.
@@ -117,6 +118,7 @@ class KubeClient:
         `path` begins with /api or /apis; `doing` says in errors what was attempted ("list pods").
         """
         headers = self._headers(body, content_type, packed=True)
+        headers["Accept"] = accept
         url = self._url(path, query)
 
         def whole(tries: int = 2 if method == "GET" else 1) -> tuple[int, bytes]:

@@ -15,6 +15,7 @@ from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.kube.items import Item, ItemDecoder
 from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name
+from kubectl_genainet.kube.unknown_policies import unknown_policies
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
 
@@ -61,6 +62,8 @@ def read_listings(
     """
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)
+    if any(kind.kind == "NetworkPolicy" for kind in kinds):
+        served += unknown_policies(client)
 
     def read(resource: Served) -> Listing:
         return _read_kind(client, resource, namespace or client.namespace)

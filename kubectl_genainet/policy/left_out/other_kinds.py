@@ -184,13 +184,14 @@ _GROUPS_OF_POLICIES = frozenset({"networking.k8s.io", "policy.networking.k8s.io"
 # By which an object without a kind is one of a policy; the last ones beside a selector that is an expression, as Calico's.
 _OF_POLICIES_ONLY = frozenset({"podSelector", "policyTypes", "subject", "endpointSelector", "appliedTo"})
 _RULES = frozenset({"ingress", "egress", "types"})
+_OF_THE_NETWORK = ("networkpolicy", "egressfirewall")  # parts of such names that say all
 _RESTRICT = ("policy", "securitygroup", "firewall")  # ends of names of kinds that restrict the pods that they select
 
 
 def looks_like_a_policy(obj: KubeObject) -> bool:
     """Whether an object of a kind that is not known may restrict the traffic of pods, by its kind and its fields."""
     kind = obj.kind.lower().replace("policies", "policy")
-    if "networkpolicy" in kind or "egressfirewall" in kind:
+    if any(part in kind for part in _OF_THE_NETWORK):
         return True
     if (obj.group, obj.kind) in _GATEWAY_KINDS or _is_about_other_things(obj.group):
         return False
@@ -203,6 +204,14 @@ def looks_like_a_policy(obj: KubeObject) -> bool:
     if not kind.endswith(_RESTRICT) and obj.group not in _GROUPS_OF_POLICIES:
         return False
     return selects_pods(spec) or selects_pods(obj.raw.get("specs"))
+
+
+def names_an_unknown_policy(group: str, kind: str) -> bool:
+    """Whether a kind that no entry names may be a policy of the pods' network, by its name alone."""
+    key, name = (group, kind), kind.lower()
+    if key in OTHER_KINDS or key in HARMLESS or key in _GATEWAY_KINDS or _is_about_other_things(group):
+        return False
+    return name.endswith(_RESTRICT) or any(part in name for part in _OF_THE_NETWORK)
 
 
 def _has_fields_of_policies(spec: Any) -> bool:

@@ -189,5 +189,6 @@ def _as_served(obj: KubeObject, served: ServedKind) -> KubeObject:
         metadata.pop("namespace", None)
     elif obj.namespace:
         metadata["namespace"] = obj.namespace
-    raw = {**obj.raw, "apiVersion": served.current, "kind": served.kind, "metadata": metadata}
+    raw = {**dict.fromkeys(("apiVersion", "kind")), **obj.raw, "metadata": metadata}
+    raw |= {"apiVersion": served.current, "kind": served.kind}
     return msgspec.structs.replace(obj, raw=raw)

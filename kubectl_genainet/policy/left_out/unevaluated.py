@@ -113,6 +113,8 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
                 yield _other(obj, other.place if other is not None else PLACES[""], scope)
     for left_out in snapshot.left_out:
         place = PLACES.get(left_out.kind) or _PLACES_OF_OTHERS.get(left_out.kind)
+        if place is None and "networkpolicy" in left_out.kind.lower():
+            place = PLACES[""]
         if place is not None:
             ref = ObjectRef(left_out.kind, "*")
             reason = f"{left_out.kind} objects could not be read: {left_out.reason}"

@@ -18,6 +18,7 @@ from kubectl_genainet.kube.snapshot import NOT_ASKED_FOR, list_objects, read_lis
 from kubectl_genainet.kube.watch import Expired, ObjectChange, ObjectChangeKind, ObjectWatch, Selection, watch_once
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from tests.cluster.harness.api import ApiError
 from tests.cluster.harness.binaries import Binaries
@@ -270,3 +271,31 @@ def test_a_watch_gives_changes_with_their_kind(plane: ControlPlane) -> None:
         if isinstance(item, ObjectChange):
             assert (item.kind, item.object.labels) == (ObjectChangeKind.MODIFIED, {"touched": "yes"})
             return
+
+
+def test_a_policy_of_a_kind_that_no_entry_names_is_read(plane: ControlPlane) -> None:
+    names = {"plural": "trafficpolicies", "singular": "trafficpolicy", "kind": "TrafficPolicy"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "trafficpolicies.example.org"},
+        "spec": {"group": "example.org", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+    policy = {
+        "apiVersion": "example.org/v1",
+        "kind": "TrafficPolicy",
+        "metadata": {"name": "closed", "namespace": NAMESPACE},
+        "spec": {"rules": [{"podSelector": {}}]},
+    }
+    api = plane.api()
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    api.request("POST", definitions, definition)
+    policies = f"/apis/example.org/v1/namespaces/{NAMESPACE}/trafficpolicies"
+    try:
+        wait_for("the kind is served", lambda: api.request("POST", policies, policy), timeout=30)
+        cluster = read_listings(connect(kubeconfig=kubeconfig(plane)))[0]
+        assert [str(one.ref) for one in PolicyEngine(cluster).unevaluated] == [f"TrafficPolicy {NAMESPACE}/closed"]
+    finally:
+        api.request("DELETE", f"{definitions}/trafficpolicies.example.org")
