@@ -173,6 +173,8 @@ class _Loading:
             for raw, source in kustomizations.build(root):
                 for obj in self._value(raw, source):
                     self.overlays.add(obj, str(root))
+        for unread_file in kustomizations.unread:
+            self._note_policies(unread_file, unread_file.read_text(encoding="utf-8", errors="replace"))
         self.notes += kustomizations.leaves_out(f for f in files if not charts.hold(f))
         for note in charts.named(self.namespace):
             self.notes.append(note)
@@ -189,9 +191,13 @@ class _Loading:
                 self._text(str(file), text)
             except InputError as error:
                 self._left_out(error)
-                for kind in policy_kinds_in(text):
-                    self.unread.setdefault(kind, LeftOut(kind, f"{file} can't be read", partly=True))
+                self._note_policies(file, text)
             self.unused.file(str(file))
+
+    def _note_policies(self, file: Path, text: str) -> None:
+        """That there are policies of the kinds that a file names which can't be read."""
+        for kind in policy_kinds_in(text):
+            self.unread.setdefault(kind, LeftOut(kind, f"{file} can't be read", partly=True))
 
     def _left_out(self, error: InputError) -> None:
         self.unused.problem(error)

@@ -46,6 +46,7 @@ class Kustomizations:
         self._built = 0
         self._variables: list[substitutions.Substitution] = []
         self._parsed: dict[Path, list[Any]] = {}  # the documents of files: a base is built on by many
+        self.unread: list[Path] = []  # files of objects that could not be read, or not built
         files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
         self._read: dict[Path, dict[str, Any]] = {}
         for file in files:
@@ -102,6 +103,7 @@ class Kustomizations:
             substitutions.resolve(built, self._variables, lambda m: self._warn(f"{place}: {m}"))
         except (*_WRONG_TYPES, RecursionError, InputError) as error:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
+            self.unread += sorted(p for p in place.rglob("*") if p.suffix in (".yaml", ".yml", ".json") and p.is_file())
             return []
         finished = [(without_former_names(obj), source) for obj, source in built if not _is_local(obj)]
         objects = [obj for obj, _ in finished]
@@ -245,8 +247,15 @@ class Kustomizations:
                 if not isinstance(value, dict):
                     self._warn(f"{source}: not a Kubernetes object: left out")
                     continue
-                items = value.get("items") if str(value.get("kind", "")).endswith("List") else None
-                yield from ((i, source) for i in items) if isinstance(items, list) else ((value, source),)
+                kind = str(value.get("kind", ""))
+                items = value.get("items") if kind.endswith("List") else None
+                of_all = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")}
+                members = (
+                    ({**of_all, **i} if isinstance(i, dict) else i for i in items)
+                    if isinstance(items, list)
+                    else (value,)
+                )
+                yield from ((member, source) for member in members)
         else:
             remote = "://" in name or name.startswith(("git@", "github.com/")) or "?ref=" in name
             self._warn(f"{place}: {name} is {'remote' if remote else 'not there'}: left out")
@@ -268,6 +277,7 @@ class Kustomizations:
             return parse_text(str(path), text, self._warn) if text is not None else []
         except InputError as error:
             self._warn(f"{error.message}: left out")
+            self.unread.append(path)
             return []
 
     def _text(self, place: Path, name: str) -> str | None:

@@ -133,3 +133,33 @@ def test_what_is_no_policy_is_left_out_as_before(tmp_path: Path, text: str) -> N
     assert e.unevaluated == ()
     assert len(e.snapshot.notes) == 1 and "not a Kubernetes object" in e.snapshot.notes[0]
     assert into(e, INTO_AI) == "allow"
+
+
+BROKEN = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p\n"
+
+
+@pytest.mark.parametrize(
+    "kustomization",
+    ["resources: [pods.yaml, policy.yaml]", "resources: [pods.yaml, policy.yaml]\npatches: 5\nimages: 7"],
+    ids=["a file that is no YAML", "a kustomization that can't be built"],
+)
+def test_policies_of_a_kustomization_that_can_not_be_read_are_not_taken_for_none(
+    tmp_path: Path, kustomization: str
+) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump_all(PODS))
+    for name, text in (("kustomization", kustomization), ("pods", yaml.safe_dump_all(PODS)), ("policy", BROKEN)):
+        (tmp_path / "app" / f"{name}.yaml").write_text(text)
+    e = PolicyEngine(load_manifests([str(tmp_path)]))
+    assert "NetworkPolicy objects could not be read" in e.unevaluated[0].reason
+    assert into(e, INTO_AI) == "unknown"
+
+
+def test_items_of_a_typed_list_in_a_kustomization_are_of_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [pods.yaml, policies.yaml]")
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump_all(PODS))
+    items = f"items: [{{{NAMED}, {CLOSED}}}]"
+    (tmp_path / "policies.yaml").write_text(f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicyList\n{items}")
+    e = PolicyEngine(load_manifests([str(tmp_path)]))
+    assert e.unevaluated == ()
+    assert into(e, INTO_AI) == "deny"
