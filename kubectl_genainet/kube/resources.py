@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.model.cluster import LeftOut
-from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, names_an_unknown_policy
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -320,3 +321,69 @@ def _resources_of(
             offered: _ApiResources = decoded_answer(text, _ApiResources, doing)
             listed[api_version] = frozenset(resource.name for resource in offered.resources)
     return listed[api_version]
+
+
+_AGGREGATED = ",".join(
+    f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")
+)
+_MOST_UNKNOWN = 50  # kinds
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    kind: str = ""
+
+
+class _OfferedResource(msgspec.Struct, frozen=True, rename="camel"):
+    resource: str = ""
+    response_kind: _Kind = _Kind()
+    scope: str = ""
+    verbs: tuple[str, ...] = ()
+
+
+class _OfferedVersion(msgspec.Struct, frozen=True):
+    version: str = ""
+    resources: tuple[_OfferedResource, ...] = ()
+
+
+class _GroupName(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class _OfferedGroup(msgspec.Struct, frozen=True):
+    metadata: _GroupName = _GroupName()
+    versions: tuple[_OfferedVersion, ...] = ()
+
+
+class _Offered(msgspec.Struct, frozen=True):
+    items: tuple[_OfferedGroup, ...] = ()
+
+
+def unknown_policies(client: KubeClient) -> list[Served]:
+    """Kinds that are policies by their names, though no entry names them, each in the version that the server prefers: what they
+    may stop is not taken for what passes.
+
+    One request asks for all kinds at once (Kubernetes 1.27 and later; API concepts, "Aggregated discovery"). Of an older server,
+    which answers in another form, nothing is taken.
+    """
+    doing = "ask which kinds there are"
+    try:
+        text = client.request("GET", "/apis", accept=f"{_AGGREGATED},application/json", doing=doing)
+        offered: _Offered = decoded_answer(text, _Offered, doing)
+    except GenainetError:
+        return []
+    known = {(kind.group, kind.kind) for kind in KINDS}
+    found: dict[tuple[str, str], Served] = {}
+    for served in (served for group in offered.items for served in _policies(group)):
+        found.setdefault((served.resource.group, served.resource.kind), served)
+    return [served for key, served in found.items() if key not in known][:_MOST_UNKNOWN]
+
+
+def _policies(group: _OfferedGroup) -> Iterator[Served]:
+    """The kinds of policies in a group's versions, the preferred one first."""
+    name = group.metadata.name
+    for version in group.versions:
+        for offered in version.resources:
+            kind = offered.response_kind.kind
+            if "list" in offered.verbs and names_an_unknown_policy(name, kind):
+                namespaced = offered.scope == "Namespaced"
+                yield Served(Resource(kind, offered.resource, name, (), namespaced, optional=True), version.version)

@@ -14,8 +14,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, decoded_answer
 from kubectl_genainet.kube.items import Item, ItemDecoder
-from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name
-from kubectl_genainet.kube.unknown_policies import unknown_policies
+from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name, unknown_policies
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
 

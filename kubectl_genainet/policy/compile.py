@@ -60,7 +60,7 @@ from kubectl_genainet.policy.rules import (
     Refused,
     Tier,
 )
-from kubectl_genainet.policy.spelling import check_top, with_misspelt
+from kubectl_genainet.policy.spelling import check_top, misspelt, with_misspelt
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
@@ -131,7 +131,12 @@ class Compiled:
                 else:
                     self._take_unread(obj, compiler, unread)
             except InputError as error:
-                self.take_stand_in(stand_in_for(obj, with_misspelt(obj, error), by), unread)
+                told = with_misspelt(obj, error)
+                stand_in = stand_in_for(obj, told, by)
+                more = tuple((one.field, one.why(obj.kind)) for one in misspelt(obj) if one.field != told.field)
+                policy = stand_in.policy
+                policy = msgspec.structs.replace(policy, not_evaluated=(*policy.not_evaluated, *more))
+                self.take_stand_in(msgspec.structs.replace(stand_in, policy=policy), unread)
 
     def take_stand_in(self, stand_in: StandIn, unread: UnreadKinds | None) -> None:
         """What takes the place of a policy that is not evaluated; one that the enforcer does not read changes nothing."""

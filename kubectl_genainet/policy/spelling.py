@@ -28,7 +28,7 @@ _OF_OBJECTS = ("apiVersion", "kind", "metadata", "spec", "specs", "status")
 
 def with_misspelt(obj: KubeObject, error: InputError) -> InputError:
     """The error of a policy, by the misspelt field that it comes from where there is one."""
-    for unknown in _misspelt(obj):
+    for unknown in misspelt(obj):
         parent = unknown.field.rpartition(".")[0]
         missing_there = error.field == parent and re.search(rf"\b{unknown.near}\b", error.problem)
         if missing_there or error.field == f"{parent}.{unknown.near}":
@@ -54,7 +54,8 @@ def _misspelt_at_the_top(obj: KubeObject) -> Iterator[UnknownField]:
             yield UnknownField(str(key), near)
 
 
-def _misspelt(obj: KubeObject) -> Iterator[UnknownField]:
+def misspelt(obj: KubeObject) -> Iterator[UnknownField]:
+    """Fields of a policy that its kind does not have and that are nearly ones that it has."""
     shape = _SHAPES.get(obj.group)
     if shape is None:
         return

@@ -84,6 +84,12 @@ def _nested(info: msgspec.inspect.Type, in_list: bool = False) -> _Nested | None
             return None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to say after a name that is none of those that are known, where it is nearly one."""
+    near = nearest(name, known)
+    return f": did you mean {near}?" if near else ""
+
+
 def _unknown(raw: Any, known: Mapping[str, _Nested | None], field: str) -> Iterator[UnknownField]:
     for key, value in raw.items() if isinstance(raw, dict) else ():
         if key not in known:

@@ -22,7 +22,7 @@ from kubectl_genainet.policy.rules import (
     PolicyRule,
     Ports,
 )
-from kubectl_genainet.policy.where import Where, unknown_fields
+from kubectl_genainet.policy.where import Where, did_you_mean, unknown_fields
 
 
 class RawNetworkPolicyPort(msgspec.Struct, frozen=True, rename="camel"):
@@ -99,7 +99,8 @@ def _types(spec: RawNetworkPolicySpec, where: Where) -> set[Direction]:
         return {Direction.INGRESS, Direction.EGRESS} if spec.egress else {Direction.INGRESS}
     for i, name in enumerate(spec.policy_types):
         if name not in ("Ingress", "Egress"):
-            raise where.at("policyTypes").item(i).error(f"{name!r} is neither Ingress nor Egress")
+            meant = did_you_mean(name, ("Ingress", "Egress"))
+            raise where.at("policyTypes").item(i).error(f"{name!r} is neither Ingress nor Egress{meant}")
     return {Direction(name.lower()) for name in spec.policy_types}
 
 

@@ -182,7 +182,7 @@ _GATEWAY_KINDS = frozenset({("networking.gke.io", kind) for kind in ("GCPBackend
 # Of what these groups have, only policies select pods: a kind of theirs that is not known is a policy's, misspelt.
 _GROUPS_OF_POLICIES = frozenset({"networking.k8s.io", "policy.networking.k8s.io"})
 # By which an object without a kind is one of a policy; the last ones beside a selector that is an expression, as Calico's.
-_OF_POLICIES_ONLY = frozenset({"podSelector", "policyTypes", "subject", "endpointSelector", "appliedTo"})
+_OF_POLICIES_ONLY = frozenset({"podSelector", "policyTypes", "endpointSelector", "appliedTo"})
 _RULES = frozenset({"ingress", "egress", "types"})
 _OF_THE_NETWORK = ("networkpolicy", "egressfirewall")  # parts of such names that say all
 _RESTRICT = ("policy", "securitygroup", "firewall")  # ends of names of kinds that restrict the pods that they select
@@ -193,16 +193,16 @@ def looks_like_a_policy(obj: KubeObject) -> bool:
     kind = obj.kind.lower().replace("policies", "policy")
     if any(part in kind for part in _OF_THE_NETWORK):
         return True
+    if kind and not kind.endswith(_RESTRICT) and obj.group not in _GROUPS_OF_POLICIES:  # most objects
+        return False
     if (obj.group, obj.kind) in _GATEWAY_KINDS or _is_about_other_things(obj.group):
         return False
     spec = obj.raw.get("spec")
-    if not obj.kind:
+    if not kind:
         specs = obj.raw.get("specs")
         return any(_has_fields_of_policies(one) for one in (spec, *(specs if isinstance(specs, list) else ())))
     if not obj.api_version and kind.endswith("policy"):
         return not kind.endswith("admissionpolicy")
-    if not kind.endswith(_RESTRICT) and obj.group not in _GROUPS_OF_POLICIES:
-        return False
     return selects_pods(spec) or selects_pods(obj.raw.get("specs"))
 
 
@@ -217,9 +217,9 @@ def names_an_unknown_policy(group: str, kind: str) -> bool:
 def _has_fields_of_policies(spec: Any) -> bool:
     if not isinstance(spec, dict):
         return False
-    return bool(spec.keys() & _OF_POLICIES_ONLY) or (
-        isinstance(spec.get("selector"), str) and bool(spec.keys() & _RULES)
-    )
+    subject, of_calico = spec.get("subject"), isinstance(spec.get("selector"), str) and bool(spec.keys() & _RULES)
+    of_administrators = isinstance(subject, dict) and bool(subject.keys() & {"namespaces", "pods"})
+    return bool(spec.keys() & _OF_POLICIES_ONLY) or of_administrators or of_calico
 
 
 def _is_about_other_things(group: str) -> bool:

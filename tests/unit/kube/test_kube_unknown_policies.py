@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from kubectl_genainet.kube.failures import ApiError
-from kubectl_genainet.kube.unknown_policies import unknown_policies
+from kubectl_genainet.kube.resources import unknown_policies
 from kubectl_genainet.model.cluster import LeftOut
 from tests.unit.policy.policy_cluster import engine, namespace, pod, verdict
 

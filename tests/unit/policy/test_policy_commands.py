@@ -206,7 +206,7 @@ def test_a_batch_takes_targets_and_says_what_they_stand_for(manifests: Path) -> 
         (("pod/rag", "10.0.0.1"), "10.0.0.1 needs a port number"),
         (("pod/rag", "huggingface.co"), "huggingface.co needs a port number"),
         (("huggingface.co", "pod/rag:80"), "a flow can't start at the name 'huggingface.co'"),
-        (("pod/llama-0", "pod/rag"), "pod rag has no declared port"),
+        (("pod/llama-0", "pod/rag"), "pod ai/rag has no declared port"),
         (("pod/rag", "nonsense"), "'nonsense' is not a target"),
         (("pod/rag", "::ffff:10.1.0.1"), "10.1.0.1 needs a port number"),
     ],

@@ -56,7 +56,7 @@ def test_a_name_that_no_service_has_is_the_internets() -> None:
 def test_what_is_in_another_namespace_is_said() -> None:
     with pytest.raises(InputError) as caught:
         ends(*OBJECTS, target="svc/store:80")
-    assert caught.value.hint == "There is one in vec (-n vec)."
+    assert caught.value.hint == "Did you mean svc/vec/store, or -n vec?"
 
 
 def test_an_external_name_is_an_alias() -> None:

@@ -97,3 +97,14 @@ def test_a_field_that_is_only_dropped_has_its_right_name_beside_it(policy: Raw, 
 )
 def test_a_name_is_near_another_whatever_its_case(name: str, near: str) -> None:
     assert nearest(name, ("from", "to", "ports")) == near
+
+
+def test_every_misspelling_of_a_refused_policy_is_named() -> None:
+    e = engine(*PODS, netpol("ai/p", podSelectr={}, policyTypes=["Ingres"]))
+    (one,) = e.unevaluated
+    assert (one.field, one.reason) == (
+        "spec.policyTypes[0]",
+        "'Ingres' is neither Ingress nor Egress: did you mean Ingress?",
+    )
+    (compiled,) = e.policies
+    assert ("spec.podSelectr", "no such field in NetworkPolicy: did you mean podSelector?") in compiled.not_evaluated

@@ -13,7 +13,7 @@ from kubectl_genainet.policy.dialects.calico.shapes import RawCalicoRule, RawCal
 from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.model import RuleAction
 from kubectl_genainet.policy.rules import PROTOCOLS
-from kubectl_genainet.policy.where import Where
+from kubectl_genainet.policy.where import Where, did_you_mean
 
 ACTIONS = {"Allow": RuleAction.ALLOW, "Deny": RuleAction.DENY, "Pass": RuleAction.PASS, "Log": RuleAction.LOG}
 _NUMBERS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
@@ -26,7 +26,8 @@ def check_policy(spec: RawCalicoSpec, where: Where) -> None:
     """Raises InputError for the first thing that the API refuses."""
     for i, name in enumerate(spec.types):
         if name not in ("Ingress", "Egress"):
-            raise where.at("types").item(i).error(f"{name!r} is neither Ingress nor Egress")
+            meant = did_you_mean(name, ("Ingress", "Egress"))
+            raise where.at("types").item(i).error(f"{name!r} is neither Ingress nor Egress{meant}")
         if name in spec.types[:i]:
             raise where.at("types").item(i).error(f"{name} is there twice")
     for field, selector in (
