@@ -227,13 +227,17 @@ class ServiceAccountPeer(msgspec.Struct, frozen=True):
 
 
 class NetworkSet(msgspec.Struct, frozen=True):
-    """Calico's NetworkSet, or GlobalNetworkSet (without a namespace): addresses with labels, and their namespace's."""
+    """Calico's NetworkSet, or GlobalNetworkSet (without a namespace): addresses with labels, and their namespace's.
+
+    `unread`: one that stands for those that could not be read, of whatever labels; they may hold addresses outside.
+    """
 
     namespace: str
     labels: dict[str, str]
     namespace_labels: dict[str, str]
     namespace_known: bool
     blocks: Peer
+    unread: bool = False
 
 
 class ExpressionPeer(msgspec.Struct, frozen=True):
@@ -258,7 +262,8 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
                 return pod
         unsure: Match | None = None
         for labelled_set in self.sets:
-            holds = self._holds_set(labelled_set)
+            outside = party.kind is PartyKind.OUTSIDE
+            holds = self._holds_set(labelled_set) if not labelled_set.unread else None if outside else False
             selected = labelled_set.blocks.match(party, own) if holds is not False else Match(False)
             if selected.value and holds:
                 return YES

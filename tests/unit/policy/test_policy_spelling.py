@@ -11,7 +11,7 @@ from tests.unit.policy.policy_cluster import Raw, admin, engine, netpol, pod, un
 
 PODS = (pod("ai/a", "10.0.0.1"),)
 DENY = {"action": "Deny", "from": [{"namespaces": {}}]}
-SUBJECT = {"namespaces": {}}
+SUBJECT: Raw = {"namespaces": {}}
 
 
 def of(version: str, kind: str, **spec: Any) -> Raw:

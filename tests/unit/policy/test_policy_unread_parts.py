@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.policy.enforcers import named_enforcer
 from tests.unit.policy.policy_cluster import Raw, ask, engine, netpol, pod, snapshot, verdict
@@ -59,3 +60,20 @@ def test_a_configuration_of_another_shape_ends_nothing(name: str, data: object) 
     for enforcer in ("cilium", "antrea", "vpc-cni"):
         e = PolicyEngine(snapshot(pod("ai/a", "10.1.0.1"), config, netpol("ai/p")), named_enforcer(enforcer))
         assert verdict(e, "203.0.113.7", "ai/a") in ("deny", "unknown")  # unknown: the pod has no owner (VPC CNI)
+
+
+def test_network_sets_that_may_not_be_read_leave_open_what_they_may_hold() -> None:
+    egress = [{"action": "Deny", "destination": {"selector": "a == 'b'"}}, {"action": "Allow"}]
+    policy = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"selector": "all()", "egress": egress},
+    }
+    pods = (pod("ai/a", "10.1.0.1"), pod("ai/b", "10.1.0.2"))
+    e = engine(*pods, policy, left_out=(LeftOut("GlobalNetworkSet", "forbidden"),))
+    answer = ask(e, "ai/a", "203.0.113.7", 443)
+    assert answer.verdict.value == "unknown"
+    assert "GlobalNetworkSet objects could not be read: forbidden" in answer.not_evaluated[0].reason
+    assert verdict(e, "ai/a", "ai/b") == "allow"
+    assert verdict(engine(*pods, policy), "ai/a", "203.0.113.7", 443) == "allow"

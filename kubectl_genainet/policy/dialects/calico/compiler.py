@@ -65,6 +65,7 @@ from kubectl_genainet.policy.rules import (
 from kubectl_genainet.policy.where import Where, nearest, unknown_fields
 
 GROUPS = ("projectcalico.org", "crd.projectcalico.org")
+_SETS = ("NetworkSet", "GlobalNetworkSet")
 _LAST = float("inf")  # a policy without order comes last
 
 
@@ -333,8 +334,12 @@ def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tu
 def _network_sets(snapshot: ClusterSnapshot) -> tuple[NetworkSet, ...]:
     """Labelled sets of addresses that selectors select too."""
     sets = []
+    for left_out in snapshot.left_out:
+        if left_out.kind in _SETS:
+            blocks = UnknownPeer("", f"{left_out.kind} objects could not be read: {left_out.reason}")
+            sets.append(NetworkSet("", {}, {}, True, blocks, unread=True))
     for group in GROUPS:
-        for kind in ("NetworkSet", "GlobalNetworkSet"):
+        for kind in _SETS:
             for obj in snapshot.of(kind, group):
                 namespace = obj.namespace if kind == "NetworkSet" else ""
                 labels = dict(obj.labels)
