@@ -100,7 +100,7 @@ def test_a_name_is_near_another_whatever_its_case(name: str, near: str) -> None:
 
 
 def test_every_misspelling_of_a_refused_policy_is_named() -> None:
-    e = engine(*PODS, netpol("ai/p", podSelectr={}, policyTypes=["Ingres"]))
+    e = engine(*PODS, of("networking.k8s.io/v1", "NetworkPolicy", podSelectr={}, policyTypes=["Ingres"]))
     (one,) = e.unevaluated
     assert (one.field, one.reason) == (
         "spec.policyTypes[0]",
