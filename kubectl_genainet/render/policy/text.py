@@ -134,7 +134,7 @@ def print_patch(console: Console, patch: Patch) -> None:
 def print_no_patch(console: Console, why: str) -> None:
     """Why there is no patch, or none with a new policy."""
     if why:
-        console.print(f"  [yellow]{markup_safe(why)}[/]", soft_wrap=True)
+        print_prose(console, Text(printable(why), style="yellow"), indent=2)
 
 
 def _also(option: PatchOption) -> str:

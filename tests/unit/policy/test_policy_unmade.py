@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from kubectl_genainet.policy import Patcher
 from kubectl_genainet.policy.patches.unmade import why_no_patch
 from tests.unit.policy.policy_cluster import Raw, admin, ask, engine, namespace, netpol, pod
+from tests.unit.policy.test_policy_commands import run, write
 
 PODS = (namespace("ai"), namespace("web"), pod("ai/llama", "10.1.0.1"), pod("web/chat", "10.2.0.1"))
 DENY = {"action": "Deny", "from": [{"namespaces": {}}]}
@@ -66,3 +69,17 @@ def test_a_name_is_admitted_by_its_addresses() -> None:
 def test_nothing_is_said_where_there_is_a_new_policy_or_nothing_is_denied() -> None:
     assert why(netpol("ai/closed")) == ("", True)
     assert why() == ("", False)
+
+
+def test_the_reason_stands_in_text_and_json(tmp_path: Path) -> None:
+    first = admin("AdminNetworkPolicy", "a", **EVERYWHERE, priority=0, ingress=[DENY])
+    command = (
+        "explain",
+        "--manifests",
+        str(write(tmp_path / "all.json", *PODS, first)),
+        "pod/web/chat",
+        "pod/ai/llama:80",
+    )
+    reason = "No new policy goes before AdminNetworkPolicy a: its priority is 0, the first."
+    assert reason in " ".join(run(*command).stdout.split())
+    assert json.loads(run(*command, "-o", "json").stdout)["no_patch"].startswith(reason)
