@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.deadline import in_time
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.history.blocks import Block, BlockError, Flag, scan
 from kubectl_genainet.history.names import SnapshotNames
@@ -24,6 +25,7 @@ from kubectl_genainet.model.events import ClusterChanged
 
 QueryValue = int | str | Sequence[str]
 QUERY_S = 60
+ANSWER_S = 300.0  # for all rows of an answer, however they come
 TABLE = "genainet_records"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BATCH = 20_000  # rows of one insert
@@ -69,11 +71,18 @@ class ClickHouse:
     def rows(self, sql: str, parameters: Mapping[str, QueryValue]) -> list[Sequence[Any]]:
         from clickhouse_connect.driver.exceptions import ClickHouseError
 
-        try:
+        def asked() -> list[Sequence[Any]]:
             rows: list[Sequence[Any]] = self._connected().query(sql, parameters=dict(parameters)).result_rows
             return rows
+
+        try:
+            return in_time(asked, ANSWER_S, name="clickhouse")
         except ClickHouseError as error:
             raise GenainetError(f"ClickHouse at {self.host} does not answer: {_first_line(error)}") from None
+        except TimeoutError:
+            raise GenainetError(
+                f"ClickHouse at {self.host} has not answered in full within {ANSWER_S:g} s", "Ask for a shorter time."
+            ) from None
 
     def _connected(self) -> Any:
         import clickhouse_connect

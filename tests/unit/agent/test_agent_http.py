@@ -56,7 +56,15 @@ def test_head_that_goes_on_in_the_next_segment_has_no_length() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"HTTP/2 200\r\n\r\n", b"GET me a coffee\r\n\r\n", b"POSTAL 1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 20\r\n"]
+    "data",
+    [
+        b"HTTP/1.1\r\n\r\n",
+        b"HTTP/1.0",
+        b"HTTP/2 200\r\n\r\n",
+        b"GET me a coffee\r\n\r\n",
+        b"POSTAL 1 HTTP/1.1\r\n\r\n",
+        b"HTTP/1.1 20\r\n",
+    ],
 )
 def test_what_only_looks_like_http_is_none(data: bytes) -> None:
     assert read_head(data) is None

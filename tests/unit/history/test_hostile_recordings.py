@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -38,8 +39,10 @@ from kubectl_genainet.history.select import Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Sightings, TcpRetransmit
 from kubectl_genainet.model.history import Gap, histogram_bounds
+from kubectl_genainet.run.sources import engines
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
+from kubectl_genainet.run.sources.engines import ClickHouse
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.run.sources.recorders import ask_recorders
 from kubectl_genainet.wire import FilterEntry, HistoryRequest, encode
@@ -310,3 +313,12 @@ def test_more_addresses_than_a_question_may_have_are_all_addresses(count: int, a
     assert source.replayed("trace", filters).events
     (request,) = source.requests
     assert len(request.addresses) == asked and checked_history(request) == request
+
+
+def test_a_server_whose_rows_have_no_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(engines, "ANSWER_S", 0.1)
+    monkeypatch.setattr(ClickHouse, "_connected", lambda _: SimpleNamespace(query=lambda *_, **__: over.wait(20)))
+    with pytest.raises(GenainetError, match=r"ClickHouse at h has not answered in full within 0\.1 s"):
+        ClickHouse("clickhouse://h/d").rows("SELECT 1", {})
+    over.set()

@@ -24,6 +24,7 @@ from kubectl_genainet.render import jsonpath
 from kubectl_genainet.render.gotemplate import evaluate as gotemplate
 from kubectl_genainet.run import timeline
 from kubectl_genainet.run.fleet import status
+from kubectl_genainet.run.sources import engines
 
 ROOT = Path(__file__).parents[3]
 PROBE = (ROOT / "probes/dns.bpf.c").read_text()
@@ -52,6 +53,7 @@ BOUNDS = {
     f"{stream.HELLO_S:g} s to say who it is",
     "what all nodes recorded of one time": f"{mb(WANTED.max_bytes)} of a node, {mb(ranges.MAX_BYTES)} of all, "
     f"{ranges.MAX_PLAIN >> 30} GB unpacked; an answer {mb(ranges._FREE)} and a hundred times its size",
+    "an answer of ClickHouse": f"{engines.ANSWER_S:g} s",
     "addresses of a question about a recording": f"{wire.MAX_HISTORY_ADDRESSES:,}",
     "a time in a recording": f"the years 1970 to {datetime.fromtimestamp(blocks._FAR / 1e9, UTC).year}",
     "records of agents that wait to be taken": f"{stream.WAITING_RECORDS:,}, of {mb(stream.WAITING_BYTES)}",
