@@ -90,7 +90,7 @@ def address_text(ip: str, port: int | None) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-class FiveTuple(msgspec.Struct, frozen=True):
+class FiveTuple(msgspec.Struct, frozen=True, gc=False):
     """Addresses in canonical spelling (see `canonical_ip`), ports in host order (0 for ICMP)."""
 
     src: str

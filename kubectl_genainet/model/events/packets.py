@@ -21,7 +21,7 @@ class Point(Enum):
     __hash__ = object.__hash__  # Enum's hashes the name, in Python: places are looked up at every packet
 
 
-class TcpFlags(msgspec.Struct, frozen=True):
+class TcpFlags(msgspec.Struct, frozen=True, gc=False):
     """TCP header fields that NAT leaves alone. `flags` is the header's: FIN 1, SYN 2, RST 4, PSH 8, ACK 16."""
 
     seq: int
@@ -51,7 +51,7 @@ class TcpFlags(msgspec.Struct, frozen=True):
         return ",".join(names) or "-"
 
 
-class PacketSighting(msgspec.Struct, frozen=True, kw_only=True):
+class PacketSighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What every packet observation has in common.
 
     `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
@@ -183,7 +183,7 @@ class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     content_type: str = ""
 
 
-class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="flow"):
+class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="flow"):
     """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
     totals since the start.
 
