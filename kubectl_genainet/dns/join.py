@@ -14,7 +14,7 @@ from kubectl_genainet.model.dns import DnsMessage, Question
 from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
-SETTLED_NS = 400_000_000  # the agents poll every 20 ms, the rest is the way to the client
+SETTLED_NS = 400_000_000  # the agents poll every 50 ms, the rest is the way to the client
 EXPIRES_NS = 5_000_000_000  # as the agent gives up
 SWEEP_NS = 2_000_000_000  # until all agents have looked for what they give up
 PATIENCE_NS = 10_000_000_000  # until the agents' last word on a query is in

@@ -18,7 +18,7 @@ from kubectl_genainet.trace.watching.node_progress import NodeProgress
 from kubectl_genainet.trace.watching.watches import Watches
 from kubectl_genainet.why.explain import lacks_explanation
 
-SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
+SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 50 ms, the rest is the way to the client
 UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again
 FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298); each next takes twice as long
 LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying

@@ -35,7 +35,7 @@ from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Hello, Progress, Sampled, Tick
 from kubectl_genainet.wire import FilterEntry, Filters
 
-POLL_S = 0.02
+POLL_S = 0.05  # each look wakes a core up, whatever it finds; the ring buffer has room for a burst of as long
 ACCOUNT_S = 1.0
 SWEEP_S = 0.5
 EXACT_LOOK_S = 0.2  # while exact tracing begins: a node with many rules takes many seconds to list them
