@@ -116,8 +116,10 @@ class TableView(DnsView):
         state = self.state()
         if self.by_server:
             behind = Group(*tables(clients, names, (), by_server=False))
-            return frame(SERVER_COLUMNS, [(s.server, s, lambda _: behind) for s in servers], state)
-        return frame(CLIENT_COLUMNS, [(c.client, c, partial(_names_of, c.client, names)) for c in clients], state)
+            rows_of_servers = [(s.server, s, lambda _: behind) for s in servers]
+            return frame(SERVER_COLUMNS, rows_of_servers, state, kept=("SERVER", "TIMEOUTS"))
+        rows = [(c.client, c, partial(_names_of, c.client, names)) for c in clients]
+        return frame(CLIENT_COLUMNS, rows, state, kept=("CLIENT", "TIMEOUTS"))
 
     def finish(self, summary: DnsSummary) -> None:
         self.screen.stop()

@@ -48,7 +48,7 @@ class TableView(DropsView):
 
     def frame(self) -> Frame:
         rows = [(str(row.id), row, partial(details, row)) for row in self.source()]
-        return frame(COLUMNS, rows, self.state())
+        return frame(COLUMNS, rows, self.state(), kept=("PACKETS", "WHAT", "REASON"))
 
     def drawn(self) -> list[RenderableType]:
         rows = self.source()

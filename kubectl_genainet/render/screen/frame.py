@@ -68,13 +68,17 @@ def frame(
     columns: Sequence[Column[Any]],
     rows: Sequence[tuple[str, Any, Callable[[int], RenderableType]]],
     state: Text,
+    *,
+    kept: Sequence[str] = (),
 ) -> Frame:
-    """The frame of (key, what the columns read, detail)."""
+    """The frame of (key, what the columns read, detail). `kept` are the titles that stay however narrow the terminal is:
+    what went wrong, and why; of the others the last goes first, after those that are spare. Without any, all stay."""
     shown = [column for column in columns if not column.wide]
+    ranks = [0 if column.title in kept or not kept else place for place, column in enumerate(shown, start=1)]
     return Frame(
         tuple(column.title for column in shown),
         tuple(column.right for column in shown),
-        tuple(column.spare for column in shown),
+        tuple(len(shown) + c.spare if c.spare else rank for c, rank in zip(shown, ranks, strict=True)),
         tuple(
             FrameRow(
                 key,

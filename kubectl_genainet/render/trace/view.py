@@ -155,7 +155,7 @@ class GroupView(TraceView):
         rows = [(repr(group.key), group, partial(block, group, total, hops=True)) for group in self.grouping.copies()]
         streams = open_lines(self.open_streams(LIVE_SHOWN))
         below = Text("\n").join((*streams, self.state()))
-        return frame(GROUP_COLUMNS, rows, below)
+        return frame(GROUP_COLUMNS, rows, below, kept=("VERDICT", "CONNS", "CAUSE"))
 
     def drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []

@@ -156,6 +156,26 @@ def test_a_narrow_terminal_leaves_out_spare_columns() -> None:
     assert frame_of(*ROWS).fitting(5) == [0, 1], "all that are not spare"
 
 
+def test_however_narrow_what_went_wrong_and_why_stay() -> None:
+    columns: tuple[Column[Shown], ...] = (
+        Column("VERDICT", lambda r: r[0]),
+        Column("CLIENT", lambda r: r[2]),
+        Column("LAST", lambda r: r[2], spare=1),
+        Column("BACKEND", lambda r: r[2]),
+        Column("CAUSE", lambda r: r[2]),
+    )
+    row = ("dropped", 1, "a-name-of-20-letters")
+    shown = frame(columns, [("key", row, lambda _: Text())], Text(), kept=("VERDICT", "CAUSE"))
+    fitting = {width: [shown.titles[number] for number in shown.fitting(width)] for width in (120, 80, 60, 40, 20)}
+    assert fitting == {
+        120: ["VERDICT", "CLIENT", "LAST", "BACKEND", "CAUSE"],
+        80: ["VERDICT", "CLIENT", "BACKEND", "CAUSE"],
+        60: ["VERDICT", "CLIENT", "CAUSE"],
+        40: ["VERDICT", "CAUSE"],
+        20: ["VERDICT", "CAUSE"],
+    }
+
+
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])
 def test_the_end_reaches_the_run_as_an_interrupt_each_time(key: str) -> None:
     async def steps(app: LiveApp, pilot: Pilot[None]) -> None:
