@@ -295,7 +295,9 @@ def test_a_policy_of_a_kind_that_no_entry_names_is_read(plane: ControlPlane) -> 
     policies = f"/apis/example.org/v1/namespaces/{NAMESPACE}/trafficpolicies"
     try:
         wait_for("the kind is served", lambda: api.request("POST", policies, policy), timeout=30)
-        cluster = read_listings(connect(kubeconfig=kubeconfig(plane)))[0]
-        assert [str(one.ref) for one in PolicyEngine(cluster).unevaluated] == [f"TrafficPolicy {NAMESPACE}/closed"]
+        client = connect(kubeconfig=kubeconfig(plane))
+        # The server tells of a new kind a moment after it serves it.
+        found = wait_for("it is read", lambda: PolicyEngine(read_listings(client)[0]).unevaluated, timeout=30)
+        assert [str(one.ref) for one in found] == [f"TrafficPolicy {NAMESPACE}/closed"]
     finally:
         api.request("DELETE", f"{definitions}/trafficpolicies.example.org")
