@@ -88,7 +88,7 @@ def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
 def test_a_bundle_goes_through_a_pipe_and_is_closed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))  # to its end
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     write(tmp_path / "pipe")
     reader.join(10)

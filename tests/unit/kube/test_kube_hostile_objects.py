@@ -135,3 +135,9 @@ def test_annotations_that_are_none_hide_no_object(annotations: bytes) -> None:
     page = b'{"items":[{"metadata":{"name":"a","annotations":%s}}],"metadata":{}}' % annotations
     (obj,), _ = list_objects(client(page), SERVED)
     assert obj.name == "a"
+
+
+@pytest.mark.parametrize("part", [b"null", b"[]", b'"x"', b"7"])
+def test_parts_that_are_none_hide_no_object(part: bytes) -> None:
+    page = b'{"items":[{"metadata":{"name":"a"},"spec":%s,"status":%s},%s],"metadata":{}}' % (part, part, item("b"))
+    assert [obj.name for obj in list_objects(client(page), SERVED)[0]] == ["a", "b"]
