@@ -213,6 +213,15 @@ def between_pods(judge: PolicyEngine) -> set[tuple[str, str]]:
 
 
 def _applied(objects: list[Raw], option: PatchOption) -> list[Raw]:
+    """The objects after an option, with the labels that pods need first."""
     changed = {(c.ref.kind, c.ref.namespace, c.ref.name): c.object for c in option.changes}
+    added = {pod: {label.key: label.value} for label in option.labels for pod in label.pods}
+    objects = [_labelled(o, added) if o["kind"] == "Pod" else o for o in objects]
     kept = [o for o in objects if (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) not in changed]
     return [*kept, *changed.values()]
+
+
+def _labelled(made: Raw, added: dict[str, dict[str, str]]) -> Raw:
+    metadata = made["metadata"]
+    labels_of_pod = {**metadata["labels"], **added.get(f"{metadata['namespace']}/{metadata['name']}", {})}
+    return {**made, "metadata": {**metadata, "labels": labels_of_pod}}
