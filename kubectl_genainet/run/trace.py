@@ -23,6 +23,7 @@ from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.shell import command
 from kubectl_genainet.trace.bypass import Bypass
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.shown.filters import path_filter
@@ -121,7 +122,15 @@ def trace_run(
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    return TraceRun(snapshot, held, client, view, options, source, context), watching
+    run = TraceRun(snapshot, held, client, view, options, source, context)
+    run.further = watching_more(target, source)
+    return run, watching
+
+
+def watching_more(target: Target | None, source: Source) -> str:
+    """The command that watches more of the same."""
+    words = (str(target),) if target is not None else () if source.scope_namespace else ("-A",)
+    return AsUsed(source).command(command("kubectl", "genainet", "diagnose", *words))
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -222,7 +231,9 @@ class LastPaths:
 
 
 class TraceRun:
-    """Records in, paths to the view, an exit status out."""
+    """Records in, paths to the view, an exit status out. `further` is the command that watches more."""
+
+    further = ""
 
     def __init__(
         self,
@@ -317,6 +328,10 @@ class TraceRun:
         self.view.finish(summary)
         if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
+        if live and summary.nodes and self.further:
+            self.view.note(
+                f"nothing failed; answers of DNS servers, and drops of other flows, are watched by: {self.further}"
+            )
         if summary.connections or self._other_verdicts:
             return ExitStatus.OK
         return ExitStatus.TIMED_OUT if live else ExitStatus.OK

@@ -149,6 +149,7 @@ def test_nothing_seen_in_time_is_124(lab: RunningLab) -> None:
     assert summary["connections"] == 0 and summary["nodes"] == ["node-1", "node-2", "node-3"]
     assert summary["events"] == {"emitted": 0, "received": 0, "lost": 0}
     assert "no new connection to 203.0.113.99:9 was seen" in done.stderr
+    assert f"kubectl genainet diagnose 203.0.113.99:9 --lab {lab.name}" in " ".join(done.stderr.split())
 
 
 def test_ctrl_c_ends_with_the_accounts_of_every_agent(lab: RunningLab) -> None:
@@ -183,7 +184,8 @@ def test_one_node_sees_its_own_hops_only(lab: RunningLab) -> None:
         (("pod/chatbot-ui",), "Did you mean chatbot-ui-"),
         (("deploy/chatbotui",), "Did you mean chatbot-ui?"),
         (("my-llama-svc",), "Did you mean svc/my-llama-svc, pod/my-llama-svc or deploy/my-llama-svc?"),
-        (("what/ever",), "Targets are svc/NAME[:PORT]"),
+        (("what/ever",), "Did you mean pod/what/ever, svc/what/ever or deploy/what/ever"),
+        (("what/ever/it/is",), "Targets are svc/NAME[:PORT]"),
         (("svc/kube-dns",), "no Service 'kube-dns' in namespace default"),
         ((SERVICE, "--from-pod", "pod/chatbot-ux"), "Did you mean chatbot-ui-"),
         ((SERVICE, "--from-pod", "svc/chatbot-ui"), "--from-pod takes a pod"),

@@ -22,12 +22,13 @@ from kubectl_genainet.kube.agents.paths import kubectl_describe
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses.rules import RULE_DROP
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.drift.nodes import remedy
 from kubectl_genainet.proxy.firewall.changes import Opening
 from kubectl_genainet.render.paragraphs import command_lines
 from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.diagnose.next_steps import next_steps
+from kubectl_genainet.run.trace import watching_more
 from tests.unit.commands.test_hostile_output import renamed
 from tests.unit.proxy.test_proxy_firewall import _found
 
@@ -176,6 +177,22 @@ def test_an_option_that_stands_in_a_name_is_none(option: str) -> None:
 
     used = AsUsed(Source()).command(f"kubectl genainet explain 'pod/a/x {option} y' z")  # type: ignore[arg-type]
     assert shlex.split(used)[-2:] == [option, "value"]
+
+
+@pytest.mark.parametrize(
+    ("target", "namespace", "said"),
+    [
+        (parse_target("svc/llm:80"), "ai", "diagnose svc/llm:80 --lab x"),
+        (msgspec.structs.replace(parse_target("pod/x"), name="a b"), "ai", "diagnose 'pod/a b' --lab x"),
+        (None, "ai", "diagnose --lab x"),
+        (None, "", "diagnose -A --lab x"),
+    ],
+)
+def test_a_trace_without_a_fault_names_the_command_that_watches_more(
+    target: Target | None, namespace: str, said: str
+) -> None:
+    source: Any = SimpleNamespace(options=(("--lab", "x"),), scope_namespace=namespace)
+    assert watching_more(target, source) == f"kubectl genainet {said}"
 
 
 @pytest.mark.parametrize("width", [20, 50, 300])
