@@ -22,6 +22,7 @@ _URL = re.compile(
 _GRPC_NAME = re.compile(r"\b(?:dns|passthrough):///(?=[A-Za-z0-9])", re.I)
 _PASSWORD = re.compile(r":(\$\([^@]{0,256}\)|\$\{[^}@]{0,256}\}|\{\{[^}@]{0,256}\}\}|\S{0,512})@")
 _HOST = re.compile(r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\.?)(?::(\d{1,5}))?", re.I)
+_PATH = re.compile(r"/[A-Za-z0-9]")
 _SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
 _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
 
@@ -30,7 +31,8 @@ _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\
 class Call:
     """One client workload configured with the address of a Service, or of a host outside the cluster.
 
-    `host` is as it is written. `port` is the Service's port (0: none written and several to choose from).
+    `host` is as it is written. `port` is the Service's port (0: none written and several to choose from). `whole`: the
+    address is written with its port, or with a path behind the host; to a bare host a program may add its own port.
     """
 
     client: Workload
@@ -38,6 +40,7 @@ class Call:
     port: int
     service: Service | None
     evidence: Evidence
+    whole: bool
 
     @property
     def external(self) -> bool:
@@ -66,7 +69,7 @@ def find_calls(
     known: set[tuple[str, int]] = set()
     for container in workload.template.containers:
         for where, obj, value in _values(workload, container, config_maps):
-            for scheme, host, port in _addresses(value):
+            for scheme, host, port, whole in _addresses(value):
                 service = _service(host, workload.namespace, services)
                 if dangling and (service is not None or not scheme or not _inside(host)):
                     continue
@@ -85,7 +88,7 @@ def find_calls(
                     f"{written}:{port}" if port else written,
                     f"{workload.ref} is configured to call {target}",
                 )
-                yield Call(workload, host, number, service, evidence)
+                yield Call(workload, host, number, service, evidence, whole)
 
 
 def _values(
@@ -109,9 +112,10 @@ def _values(
             yield f"data[{key}]", config_map.ref, str(config_map.raw["data"][key])
 
 
-def _addresses(value: str) -> Iterator[tuple[str, str, int | None]]:
-    """(scheme, host, port) of every URL in a string, or of the string itself where it is HOST[:PORT]. The port is 0 where
-    none is written, and None where a variable stands in its place. A host that a variable is part of is not known."""
+def _addresses(value: str) -> Iterator[tuple[str, str, int | None, bool]]:
+    """(scheme, host, port, whether the address is whole) of every URL in a string, or of the string itself where it is
+    HOST[:PORT]. The port is 0 where none is written, and None where a variable stands in its place. A host that a variable
+    is part of is not known."""
     if len(value) > 4096:  # a certificate or a script, not an address
         return
     value = _GRPC_NAME.sub("grpc://", value)
@@ -123,10 +127,11 @@ def _addresses(value: str) -> Iterator[tuple[str, str, int | None]]:
             continue  # what stands before is a user's name
         if match[3] is None and value.startswith(("${", "$(", "{{"), match.end()):
             continue
-        yield match[1].lower(), match[2].lower(), None if by_variable else int(match[3] or 0)
-    whole = None if holds_url else _HOST.fullmatch(value.strip().rpartition("=")[2])
-    if whole:
-        yield "", whole[1].lower(), int(whole[2] or 0)
+        whole = match[3] is not None or _PATH.match(value, match.end()) is not None
+        yield match[1].lower(), match[2].lower(), None if by_variable else int(match[3] or 0), whole
+    bare = None if holds_url else _HOST.fullmatch(value.strip().rpartition("=")[2])
+    if bare:
+        yield "", bare[1].lower(), int(bare[2] or 0), bare[2] is not None
 
 
 def _service(host: str, namespace: str, services: Mapping[tuple[str, str], Service]) -> Service | None:

@@ -10,10 +10,11 @@ from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
+from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
 
@@ -183,6 +184,7 @@ def efa_requested(cluster: Cluster) -> Problems:
 
 
 _HUGE_PAGES = {"hugepages-2Mi": "5120Mi"}
+_HUGE_PAGES_VARIABLE = "FI_EFA_USE_HUGE_PAGE"
 
 
 def _request(workload: Workload, container: ContainerSpec, amounts: dict[str, str]) -> str:
@@ -196,7 +198,8 @@ def efa_hugepages(cluster: Cluster) -> Problems:
     """A pod with EFA requests no huge pages.
 
     Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi. One that sets
-    FI_EFA_USE_HUGE_PAGE to 0 asks for none; a variable of the image is not seen.
+    FI_EFA_USE_HUGE_PAGE to 0 asks for none. Many images set it in their Dockerfile, which no object shows: a warning where
+    an object sets it to 1, else information.
 
     Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device
     or falls back to small pages. A warning: the job may run with small pages.
@@ -208,7 +211,7 @@ def efa_hugepages(cluster: Cluster) -> Problems:
         for container in workload.containers if cluster.in_scope(workload.namespace) else ():
             gpus = container.amount("nvidia.com/gpu")
             if gpus and container.amount(EFA_RESOURCE) and not container.amount("hugepages-2Mi"):
-                told = cluster.variables(workload, container).get("FI_EFA_USE_HUGE_PAGE")
+                told = cluster.variables(workload, container).get(_HUGE_PAGES_VARIABLE)
                 if told is not None and told.value.lower() in ("0", "false", "no", "off"):
                     continue
                 yield Problem(
@@ -221,12 +224,22 @@ def efa_hugepages(cluster: Cluster) -> Problems:
                             None,
                             f"{container.name} requests {EFA_RESOURCE}",
                         ),
+                        _huge_pages_wanted(workload, container, told),
                     ),
                     Remedy(
                         "Request them; the nodes must reserve them at start (vm.nr_hugepages=5128).",
                         command=_request(workload, container, _HUGE_PAGES),
                     ),
+                    severity=Severity.INFO if told is None else None,
                 )
+
+
+def _huge_pages_wanted(workload: Workload, container: ContainerSpec, told: Variable | None) -> Evidence:
+    """Whether libfabric asks for huge pages: it does unless it is told otherwise."""
+    if told is not None:
+        return seen(told.object, told.field, told.value, f"{told.name}={told.value}")
+    unseen = f"{_HUGE_PAGES_VARIABLE} is not set here; whether the image sets it is not seen"
+    return seen(workload.ref, workload.field(f"{container.field}.env"), None, unseen)
 
 
 @check(Area.EFA, Severity.INFO, needs=("Pod",), applies=only_on_aws)

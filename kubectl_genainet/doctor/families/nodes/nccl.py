@@ -54,8 +54,11 @@ def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) 
     if not workload.template.host_network or nccl is None:
         return
     if gloo is None and not _without_gloo(cluster, workload):
-        why = "GLOO_SOCKET_IFNAME is not set: with hostNetwork Gloo takes what the node's name resolves to, often 127.0.0.1"
-        yield nccl, why, Severity.WARNING
+        why = (
+            "GLOO_SOCKET_IFNAME is not set here (an image or a script that sets it is not seen): with hostNetwork Gloo takes "
+            "what the node's name resolves to, often 127.0.0.1"
+        )
+        yield nccl, why, Severity.INFO
     agent = cluster.daemonset("eks-pod-identity-agent")
     excluded = [d.strip() for d in nccl.value[1:].split(",") if d.strip()]
     if agent and nccl.value.startswith("^") and not any(POD_IDENTITY_DEVICE.startswith(d) for d in excluded):
@@ -99,6 +102,8 @@ def nccl_settings(cluster: Cluster) -> Problems:
     and of GKE's multi-networking; pod-id-link0 with hostNetwork), FI_PROVIDER against the EFA request, NCCL_NET,
     NCCL_NET_PLUGIN, NCCL_IB_DISABLE and HCCL_OVER_OFI (Gaudi) against the RDMA and EFA requests, and NCCL_P2P_DISABLE, of
     pods with accelerators: in their variables, in ConfigMaps, in command lines and in what an MPI launcher passes on with -x.
+
+    What an image sets in its Dockerfile is not seen: that GLOO_SOCKET_IFNAME is missing is information.
 
     Why: NCCL takes such settings at their word: it hangs at its first collective, or runs over TCP. A warning: a job that
     is alone on its node does not notice.

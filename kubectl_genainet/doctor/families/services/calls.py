@@ -25,9 +25,10 @@ def call_port(cluster: Cluster) -> Problems:
     """A workload is configured to call a port that the Service does not have.
 
     Looks at URLs and HOST:PORT in variables, ConfigMaps and command lines that name a Service of the cluster: the port
-    written, or that of the scheme, against spec.ports. Headless Services, ExternalNames, a workload's own Service and ports
-    of pods that stand behind the Service are left out. What one ConfigMap tells several workloads is reported once. An
-    error where the port is written, else a warning.
+    written, or that of the scheme where a path follows the host, against spec.ports. To a URL that ends with its host many
+    clients add a port of their own (Qdrant's 6333, Elasticsearch's 9200): it is not checked. Headless Services,
+    ExternalNames, a workload's own Service and ports of pods that stand behind the Service are left out. What one ConfigMap
+    tells several workloads is reported once. An error where the port is written, else a warning.
 
     Why: kube-proxy has no rule for the port: the connection is refused, or hangs until the client's timeout. The pods' port
     behind another one of the Service is the usual slip.
@@ -37,6 +38,10 @@ def call_port(cluster: Cluster) -> Problems:
     for call, clients in _by_setting(_ports_without_a_service(cluster)):
         service = call.service
         if service is None:
+            continue
+        if not call.whole:
+            where = f"{call.evidence.object} {call.evidence.field}"
+            yield NotChecked(where, f"it names no port of {service.ref}; what the program adds is not seen")
             continue
         ports = [p.port for p in service.spec.ports]
         listed = ", ".join(map(str, ports))

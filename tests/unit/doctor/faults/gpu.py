@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.faults.case import GPU1, MODEL, eks_training, fault
 from tests.unit.doctor.worlds.clusters import eks, training
 from tests.unit.doctor.worlds.world import World, meta
@@ -70,6 +71,7 @@ def efa_not_requested(world: World) -> None:
     TRAIN,
     "spec.template.spec.containers[0].resources.limits[hugepages-2Mi]",
     also=("efa-invisible",),
+    severity=Severity.INFO,
 )
 def efa_without_huge_pages(world: World) -> None:
     train_container(world)["resources"] = {"limits": {"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4"}}

@@ -224,7 +224,7 @@ def test_names_of_pods_and_services_are_no_names_of_the_internet(host: str, foun
 
 
 def test_a_port_that_a_variable_stands_for_is_not_80() -> None:
-    url = "env: [{name: HUB, value: 'http://llm:$(HUB_SERVICE_PORT)'}]"
+    url = "env: [{name: HUB, value: 'http://llm:$(HUB_SERVICE_PORT)/v1'}]"
     server = deployment("llm", VLLM, "args: [--model, m]") + service("llm", "{port: 8081, targetPort: 8000}")
     assert findings(deployment("app", "registry.test/app:1", url) + server, "call-port") == []
     assert findings(

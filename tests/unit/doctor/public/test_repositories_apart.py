@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.worlds.manifests import cluster_of, deployment, findings, service, unchecked
 
 GATEWAY = """
@@ -112,11 +113,33 @@ spec:
     assert "an Ingress leads to it" in unchecked(named + ingress, "external-name-port")
 
 
-@pytest.mark.parametrize(("env", "found"), [("[]", 1), ("[{name: FI_EFA_USE_HUGE_PAGE, value: '0'}]", 0)])
-def test_libfabric_can_be_told_to_use_no_huge_pages(env: str, found: int) -> None:
+@pytest.mark.parametrize(
+    ("env", "severities"),
+    [
+        ("[]", [Severity.INFO]),  # the image may set it
+        ("[{name: FI_EFA_USE_HUGE_PAGE, value: '0'}]", []),
+        ("[{name: FI_EFA_USE_HUGE_PAGE, value: '1'}]", [Severity.WARNING]),
+    ],
+)
+def test_libfabric_can_be_told_to_use_no_huge_pages(env: str, severities: list[Severity]) -> None:
     asked = "resources: {limits: {nvidia.com/gpu: 8, vpc.amazonaws.com/efa: 1}}"
-    text = deployment("train", f"image: 'registry.test/a:1', env: {env}, {asked}")
-    assert len(findings(text, "efa-hugepages")) == found
+    told = findings(deployment("train", f"image: 'registry.test/a:1', env: {env}, {asked}"), "efa-hugepages")
+    assert [f.severity for f in told] == severities
+    assert [f.evidence[1].statement for f in told if f.severity is Severity.INFO] == [
+        "FI_EFA_USE_HUGE_PAGE is not set here; whether the image sets it is not seen"
+        for _ in severities[:1]
+        if env == "[]"
+    ]
+
+
+def test_that_gloo_is_told_no_device_is_information_for_the_image_may_tell_it() -> None:
+    env = "env: [{name: NCCL_SOCKET_IFNAME, value: '^lo'}], resources: {limits: {nvidia.com/gpu: 8}}"
+    text = deployment("train", f"image: 'registry.test/a:1', {env}").replace(
+        "spec: {containers", "spec: {hostNetwork: true, containers"
+    )
+    (told,) = findings(text, "nccl-settings")
+    assert told.severity is Severity.INFO
+    assert "an image or a script that sets it is not seen" in told.title
 
 
 @pytest.mark.parametrize(("second", "found"), [("websecure", 0), ("web", 1)])

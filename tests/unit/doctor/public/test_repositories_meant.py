@@ -182,3 +182,43 @@ def test_a_grpc_name_is_a_call_whatever_resolver_it_asks(name: str) -> None:
     )
     (finding,) = findings(text, "call-port")
     assert "port 9000 of Service ml/db" in finding.title
+
+
+WEB = (
+    deployment("web", "image: 'registry.test/web:1', ports: [{containerPort: 8080}]")
+    + deployment("db-one", PORT)
+    + "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: ml}\n"
+    "spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n"
+)
+ADMITS = "ingress: [{from: [PEER], ports: [{port: NUMBER}]}]"
+
+
+def ingress(name: str, selector: str, peer: str, number: int) -> str:
+    return policy(name, selector, ADMITS.replace("PEER", peer).replace("NUMBER", str(number)))
+
+
+CLIENT, OTHER = "{podSelector: {matchLabels: {app: db-one}}}", "{podSelector: {matchLabels: {app: web}}}"
+ONE = "{matchLabels: {app: web}}"
+
+
+@pytest.mark.parametrize(
+    ("policies", "found"),
+    [
+        (ingress("np", ONE, CLIENT, 80), 1),
+        (ingress("np", "{}", CLIENT, 80), 0),  # a pod that is not here may listen on 80
+        (ingress("np", ONE, CLIENT, 80) + ingress("more", "{}", CLIENT, 8080), 0),
+        (ingress("np", ONE, CLIENT, 80) + ingress("more", ONE, "{ipBlock: {cidr: 10.0.0.0/8}}", 8080), 0),
+        (ingress("np", ONE, CLIENT, 80) + ingress("more", ONE, OTHER, 8080), 1),  # for another client
+        (ingress("np", ONE, CLIENT, 80) + ingress("more", "{matchLabels: {app: db-one}}", CLIENT, 8080), 1),
+    ],
+)
+def test_a_services_port_in_a_policy_is_a_fault_where_nothing_else_can_be_meant(policies: str, found: int) -> None:
+    assert len(findings(WEB + policies, "policy-service-port")) == found
+
+
+def test_a_port_for_all_pods_is_judged_where_all_pods_are_known() -> None:
+    everywhere = WEB + ingress("np", "{}", CLIENT, 80)
+    assert len(findings(everywhere, "policy-service-port", complete=True)) == 1
+    assert "pods that are not here may listen on port 80" in unchecked(everywhere, "policy-service-port")
+    listens = deployment("proxy", "image: 'registry.test/p:1', ports: [{containerPort: 80}]")
+    assert findings(everywhere + listens, "policy-service-port", complete=True) == []

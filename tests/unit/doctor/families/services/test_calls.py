@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.doctor.worlds.manifests import findings
+from tests.unit.doctor.worlds.manifests import findings, unchecked
 
 APP = """
 apiVersion: apps/v1
@@ -62,6 +62,19 @@ spec: {selector: {app: model}, ports: [{port: 80, targetPort: %d}]}
 )
 def test_calls(url: str, broken: set[str]) -> None:
     assert {c for c in ("call-port", "call-host") if findings(APP % url, c)} == broken
+
+
+@pytest.mark.parametrize(
+    ("url", "titles"),
+    [
+        ("http://ollama", []),  # a program may add the port of the API that it speaks
+        ("http://ollama/", []),
+        ("http://ollama/v1", ["it is configured to call port 80 of Service ai/ollama, which has 11434"]),
+    ],
+)
+def test_the_port_of_a_scheme_is_only_taken_where_a_path_follows_the_host(url: str, titles: list[str]) -> None:
+    assert [f.title for f in findings(APP % url, "call-port")] == titles
+    assert ("what the program adds is not seen" in unchecked(APP % url, "call-port")) is (titles == [])
 
 
 def test_in_a_whole_cluster_a_namespace_that_is_written_out_holds_no_such_service() -> None:
