@@ -99,11 +99,17 @@ def passing_tokens(
     workloads: Sequence[Workload],
     calls: Iterable[Call],
     workloads_of: Callable[[Service], Iterable[Workload]],
+    programs_of: Callable[[Workload], str | None],
 ) -> frozenset[WorkloadKey]:
     """The workloads through which a model's tokens pass: model servers, routers, and the applications that call them, that
-    call such an application, or that are told of a model. A database's console passes none."""
+    call such an application, or that are told of a model. A database's console passes none. `programs_of`: what an object
+    says beside its pods of the programs that run there; None where that is not known."""
     roles = {key: known.role for key, known in genai.items()}
-    at_once = {workload.key for workload in workloads if _answers_at_once(workload)}
+    at_once = {
+        workload.key
+        for workload in workloads
+        if _answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of)
+    }
     passing = {
         key
         for key, known in genai.items()
@@ -140,6 +146,28 @@ _ONE_ANSWER = re.compile(
 )
 _CLASSIC_FORMATS = ("sklearn", "xgboost", "lightgbm", "pmml", "paddle", "onnx", "tensorflow", "mlflow")
 _MODEL_NAMES = ("MODEL", "MODEL_ID", "MODEL_NAME", "HF_MODEL_ID")
+
+
+# Names of language models and of what serves them.
+_LANGUAGE_MODEL = re.compile(
+    r"llm|gpt|llama|mistral|mixtral|gemma|qwen|deepseek|falcon|nemotron|granite|starcoder|bloom|chat|openai|"
+    r"text-?gen|instruct|completion|(^|[^a-z])phi-?[0-9]"
+)
+
+
+def _other_model(known: Recognised | None, workload: Workload, programs_of: Callable[[Workload], str | None]) -> bool:
+    """Whether a server of models of every kind has none of language, as far as its object says."""
+    stack = stack_named(known.stack) if known is not None else None
+    if stack is None or not stack.any_model:
+        return False
+    programs = programs_of(workload)
+    if programs is None:
+        return True
+    words = [workload.name, programs, *workload.labels.values()]
+    for container in workload.containers:
+        words += [container.image, *container.words, *container.env, *container.env.values()]
+    mounted = (text(v, "configMap", "name") for v in items(workload.template.spec, "volumes"))
+    return _ONE_ANSWER.search(" ".join(mounted)) is not None or not _LANGUAGE_MODEL.search(" ".join(words).lower())
 
 
 def _answers_at_once(workload: Workload) -> bool:

@@ -13,10 +13,11 @@ from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
+from kubectl_genainet.doctor.objects.ingresses import services_behind
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.made_services import made_services
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
-from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.raw import text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_named
 from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
@@ -201,7 +202,7 @@ class Cluster(Installed):
 
     @cached_property
     def _all_services(self) -> Mapping[tuple[str, str], Service]:
-        return {**made_services(self.snapshot), **self.services_by_key}
+        return {**made_services(self.snapshot, self.extent.varies), **self.services_by_key}
 
     def service(self, namespace: str, name: str) -> Service | None:
         """A Service that is here, or that the operator of an object here makes."""
@@ -260,17 +261,20 @@ class Cluster(Installed):
 
     @cached_property
     def _passing_tokens(self) -> frozenset[WorkloadKey]:
-        return passing_tokens(self.genai, self.workloads, self.calls, self.workloads_of)
+        return passing_tokens(self.genai, self.workloads, self.calls, self.workloads_of, self._programs_of)
+
+    def _programs_of(self, workload: Workload) -> str | None:
+        """What a RayService says of its applications; None for an object that is given in several ways."""
+        obj = self.object_of(workload)
+        if self.extent.varies(workload.ref):
+            return None
+        return text(obj.raw, "spec", "serveConfigV2") if obj is not None else ""
 
     @cached_property
     def ingress_backends(self) -> frozenset[tuple[str, str]]:
         """(namespace, name) of the Services that an Ingress leads to."""
-        return frozenset(
-            (ingress.namespace, text(path, "backend", "service", "name"))
-            for ingress in self.snapshot.of("Ingress", "networking.k8s.io")
-            for rule in items(ingress.raw, "spec", "rules")
-            for path in items(rule, "http", "paths")
-        )
+        ingresses = self.snapshot.of("Ingress", "networking.k8s.io")
+        return frozenset((i.namespace, name) for i in ingresses for name in services_behind(i))
 
     @cached_property
     def config_maps(self) -> Mapping[tuple[str, str], KubeObject]:

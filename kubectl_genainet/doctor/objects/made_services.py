@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject, ObjectMeta, Service, ServicePort, ServiceSpec
 
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
@@ -15,10 +18,10 @@ KSERVE_MODE, KSERVE_WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployme
 _RAY_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "serve": 8000}
 
 
-def made_services(snapshot: ClusterSnapshot) -> dict[tuple[str, str], Service]:
+def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]) -> dict[tuple[str, str], Service]:
     """The Services of operators' objects in manifests by (namespace, name). Of a cluster, those that are there count.
 
-    One without ports has some that its object does not tell.
+    One without ports has some that its object does not tell, as one does that `varies`: it is given in several ways.
 
     Sources: https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/accessing-services,
     https://cloudnative-pg.io/documentation/current/service_management/,
@@ -26,17 +29,14 @@ def made_services(snapshot: ClusterSnapshot) -> dict[tuple[str, str], Service]:
     https://kserve.github.io/website/docs/admin-guide/overview,
     https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/config.html
     """
-    made = (
-        *(s for o in snapshot.of("Elasticsearch", _ECK) if o.source for s in _of_elasticsearch(o)),
-        *(s for o in snapshot.of("Cluster", _CNPG) if o.source for s in _of_postgres(o)),
-        *(_of_nim(o) for o in snapshot.of("NIMService", _NIM) if o.source),
-        *(s for o in snapshot.of("InferenceService", _KSERVE) if o.source for s in _of_inference(o)),
-        *(s for o in snapshot.of("LLMInferenceService", _KSERVE) if o.source for s in _of_llm(o)),
-        *(_service(o, o.name, (), {}) for o in snapshot.of("Service", "serving.knative.dev") if o.source),
-        *(s for o in snapshot.of("RayCluster", _RAY) if o.source for s in _of_ray_cluster(o)),
-        *(s for o in snapshot.of("RayService", _RAY) if o.source for s in _of_ray_service(o)),
-    )
-    return {(s.metadata.namespace, s.metadata.name): s for s in made}
+    made: dict[tuple[str, str], Service] = {}
+    for group, kind, services_of in _MAKERS:
+        for obj in snapshot.of(kind, group):
+            for service in services_of(obj) if obj.source else ():
+                if varies(obj.ref):
+                    service = msgspec.structs.replace(service, spec=msgspec.structs.replace(service.spec, ports=()))
+                made[service.metadata.namespace, service.metadata.name] = service
+    return made
 
 
 def _service(
@@ -50,10 +50,13 @@ def _of_elasticsearch(obj: KubeObject) -> Iterator[Service]:
     """ECK's: of all nodes for clients and for the operator, of the nodes among themselves, and of each nodeSet."""
     nodes = {"common.k8s.elastic.co/type": "elasticsearch", f"{_ECK}/cluster-name": obj.name}
     own = mapping(obj.raw, "spec", "http", "service", "spec")
-    port = number(own, "ports", 0, "port", default=9200)
     selector = {k: str(v) for k, v in mapping(own, "selector").items()}
-    http = (ServicePort(9200),)
-    yield _service(obj, f"{obj.name}-es-http", (ServicePort(port),), selector or nodes)
+    plain = at(obj.raw, "spec", "http", "tls", "selfSignedCertificate", "disabled") is True
+    http = (ServicePort(9200, name="http" if plain else "https"),)
+    given = tuple(
+        ServicePort(number(p, "port", default=9200), name=text(p, "name") or http[0].name) for p in items(own, "ports")
+    )
+    yield _service(obj, f"{obj.name}-es-http", given or http, selector or nodes)
     yield _service(obj, f"{obj.name}-es-internal-http", http, nodes)
     yield _service(obj, f"{obj.name}-es-transport", (ServicePort(9300),), nodes, "None")
     for node_set in items(obj.raw, "spec", "nodeSets"):
@@ -67,10 +70,15 @@ def _of_postgres(obj: KubeObject) -> Iterator[Service]:
         yield _service(obj, f"{obj.name}-{role}", (ServicePort(5432),), {"cnpg.io/cluster": obj.name})
 
 
-def _of_nim(obj: KubeObject) -> Service:
+def _of_nim(obj: KubeObject) -> Iterator[Service]:
     """The NIM operator's: of the object's own name."""
     port = number(obj.raw, "spec", "expose", "service", "port", default=8000)
-    return _service(obj, obj.name, (ServicePort(port),), {"app": obj.name})
+    yield _service(obj, obj.name, (ServicePort(port),), {"app": obj.name})
+
+
+def _of_knative(obj: KubeObject) -> Iterator[Service]:
+    """Knative's: of the object's own name."""
+    yield _service(obj, obj.name, (), {})
 
 
 def _of_inference(obj: KubeObject) -> Iterator[Service]:
@@ -133,3 +141,15 @@ def _ray_ports(obj: KubeObject, *spec: str) -> tuple[ServicePort, ...]:
 
 def _of_serve(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
     return tuple(p for p in ports if p.name == "serve" or p.name.startswith("serve-"))
+
+
+_MAKERS: tuple[tuple[str, str, Callable[[KubeObject], Iterator[Service]]], ...] = (
+    (_ECK, "Elasticsearch", _of_elasticsearch),
+    (_CNPG, "Cluster", _of_postgres),
+    (_NIM, "NIMService", _of_nim),
+    (_KSERVE, "InferenceService", _of_inference),
+    (_KSERVE, "LLMInferenceService", _of_llm),
+    ("serving.knative.dev", "Service", _of_knative),
+    (_RAY, "RayCluster", _of_ray_cluster),
+    (_RAY, "RayService", _of_ray_service),
+)

@@ -75,7 +75,7 @@ _AROUND = re.compile(
     r"(^|[^a-z0-9])(agent|api|archive|archiver|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|coordinator|crd|"
     r"dashboard|db|demo|docs|download|downloader|driver|emulator|epp|eval|evaluation|exporter|factory|finetun(e|er|ing)|frontend|"
     r"gateway|genai|grafana|"
-    r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|mock|mocker|monitor|notebook|operator|perf|picker|plugin|"
+    r"guidellm|ingress|init|job|llama-?stack|lmcache|loader|locust|manager|metrics|mcp|mock|mocker|monitor|notebook|operator|perf|picker|plugin|"
     r"portal|postgres|preload|profiler|profiling|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|train(er|ing)?|ui|"
     r"vllme|web|webhook|webui|workbench)([^a-z0-9]|$)"
 )

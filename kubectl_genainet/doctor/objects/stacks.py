@@ -28,7 +28,8 @@ class Stack:
 
     `ready` are HTTP paths that answer 200 only when the model is loaded (or the database serves). `called`: it is also
     used for other things, so that it counts only where a GenAI workload calls it. `streams`: its answers come token by token;
-    those of embeddings and classic models come at once.
+    those of embeddings and classic models come at once. `any_model`: it serves models of every kind, so that its answers
+    come token by token only where something names a language model.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stack:
     port: int = 0
     called: bool = False
     streams: bool = True
+    any_model: bool = False
 
 
 def _last(name: str) -> str:
@@ -152,7 +154,13 @@ STACKS = (
         streams=False,
     ),
     Stack(
-        "Triton", Role.MODEL_SERVER, r"(^|/)tritonserver(?!.*-sdk)", r"\btritonserver\b", ("/v2/health/ready",), 8000
+        "Triton",
+        Role.MODEL_SERVER,
+        r"(^|/)tritonserver(?!.*-sdk)",
+        r"\btritonserver\b",
+        ("/v2/health/ready",),
+        8000,
+        any_model=True,
     ),
     Stack(
         "Ollama",
@@ -187,7 +195,7 @@ STACKS = (
         ("/v2/health/ready",),
         8080,
     ),
-    Stack("DJL Serving", Role.MODEL_SERVER, r"djl-(inference|serving)", "", ("/ping", "/health"), 8080),
+    Stack("DJL Serving", Role.MODEL_SERVER, r"djl-(inference|serving)", "", ("/ping", "/health"), 8080, any_model=True),
     Stack("TensorRT-LLM", Role.MODEL_SERVER, r"", r"\btrtllm-serve\b", ("/health",), 8000),
     Stack("LMDeploy", Role.MODEL_SERVER, r"(^|/)lmdeploy", r"\blmdeploy serve\b", ("/health",), 23333),
     Stack(
@@ -197,6 +205,7 @@ STACKS = (
         r"\bserve (run|start)\b|ray\.serve",
         ("/-/healthz",),
         8000,
+        any_model=True,
     ),
     Stack(
         "TensorFlow Serving",
@@ -223,7 +232,15 @@ STACKS = (
         8080,
         streams=False,
     ),
-    Stack("BentoML", Role.MODEL_SERVER, "", r"\bbentoml serve|\bopenllm (serve|start)\b", ("/readyz",), 3000),
+    Stack(
+        "BentoML",
+        Role.MODEL_SERVER,
+        "",
+        r"\bbentoml serve|\bopenllm (serve|start)\b",
+        ("/readyz",),
+        3000,
+        any_model=True,
+    ),
     Stack("LocalAI", Role.MODEL_SERVER, r"(^|/)localai($|[:@])", r"\blocal-ai run\b", ("/readyz",), 8080),
     Stack(
         "Infinity",

@@ -60,8 +60,9 @@ def ndots(cluster: Cluster) -> Problems:
 
     Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
     the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
-    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of training jobs and model
-    servers, which look up names at their start, it is information.
+    name with fewer dots than ndots (5 by default) is first asked below every search domain. It is information where all
+    the names are of the cluster, whose own DNS answers at once, and of training jobs and model servers, which look up names
+    at their start.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
     can stall. A warning: lookups are answered, after useless ones.
@@ -83,6 +84,7 @@ def ndots(cluster: Cluster) -> Problems:
         ndots_option = next(
             (o for o in items(client.template.spec, "dnsConfig", "options") if o.get("name") == "ndots"), None
         )
+        outside = any(c.external for c, _ in calls)
         setting = f"ndots is {ndots_}" + ("" if ndots_option else " (the default)")
         yield Problem(
             f"{calls[0][1] * 2} of {calls[0][1] * 2 + 2} queries for {shown} are wasted",
@@ -104,7 +106,7 @@ def ndots(cluster: Cluster) -> Problems:
                 "NAME.NAMESPACE.svc), or end the names with a dot.",
                 command=_ndots_edit(client),
             ),
-            severity=Severity.INFO if cluster.role(client) in _AT_THE_START else None,
+            severity=None if outside and cluster.role(client) not in _AT_THE_START else Severity.INFO,
         )
 
 

@@ -11,15 +11,16 @@ from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+@check(Area.SERVICES, Severity.INFO, needs=("Service",), own_namespace=True)
 def service_node_port(cluster: Cluster) -> Problems:
     """A GenAI workload is exposed by a NodePort.
 
-    Looks at spec.type of the Services in front of recognised workloads.
+    Looks at spec.type of the Services in front of recognised workloads to which no Ingress leads.
 
     Why: every request takes a second hop through kube-proxy on whichever node it reaches, with source address
     translation, and clients depend on node addresses. Inside the cluster ClusterIP is enough, outside a
-    LoadBalancer with pod targets is direct. A warning: requests are answered, with a detour.
+    LoadBalancer with pod targets is direct. Information: the Service has an address of the cluster as well, and whether
+    clients use the nodes' port is not seen; those that do are answered, with a detour.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#type-nodeport
     """

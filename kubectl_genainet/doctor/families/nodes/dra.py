@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.claims import (
     GROUP,
+    count,
     is_accelerator,
     is_network,
     least,
@@ -20,7 +21,7 @@ from kubectl_genainet.doctor.predicates.claims import (
     requests,
 )
 from kubectl_genainet.doctor.predicates.edits import edit
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
@@ -113,6 +114,23 @@ def _chosen(spec: dict[str, Any]) -> bool:
     return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in network)
 
 
+def _several_network_devices(cluster: Cluster) -> tuple[Evidence, ...]:
+    """What shows that a node has several network devices, of which a claim may get one that is far from its GPUs."""
+    slices = cluster.snapshot.of("ResourceSlice", GROUP) if cluster.extent.of_a_cluster else ()
+    for published in slices:
+        number = len(items(published.raw, "spec", "devices"))
+        if number > 1 and is_network(text(published.raw, "spec", "driver")):
+            node = text(published.raw, "spec", "nodeName") or "a node"
+            return (seen(published.ref, "spec.devices", number, f"{node} has {number} network devices"),)
+    return ()
+
+
+def _claims_several(claims: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether some claim asks for more than one network device of a node."""
+    asked = (option for _, spec in claims for _, option in options(spec))
+    return any(is_network(text(option, "deviceClassName")) and count(option) > 1 for option in asked)
+
+
 def _gpus(workload: Workload) -> int:
     """How many GPUs a pod has from a device plugin."""
     return sum(int(c.amount(*GPU_RESOURCES)) for c in workload.containers)
@@ -124,8 +142,9 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
 
     Looks at pods with GPUs that claim a network device (DRANET, SR-IOV, RDMA): the GPUs come from a device plugin, or
     from a claim of their own, or no constraint of the common claim (matchAttribute on the PCIe root, the NUMA node; for all
-    requests, or naming both) ties the two together. A warning: the pod starts, and is slow on some nodes. Information where
-    it claims as many network devices as it has GPUs: those may be all that a node has, and then each GPU has its own.
+    requests, or naming both) ties the two together. A warning where the claim asks for several network devices, or
+    ResourceSlices show a node with several: the pod starts, and is slow on some nodes. Information where the one that it gets
+    may be all that a node has, and where it claims as many as it has GPUs: then each GPU may have its own.
 
     Why: GPUDirect RDMA runs between devices below one PCIe root; across roots or sockets each transfer goes through the
     CPU's interconnect, at a part of the bandwidth.
@@ -133,6 +152,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/,
     https://github.com/google/dranet
     """
+    several = _several_network_devices(cluster)
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace):
             continue
@@ -152,12 +172,12 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         yield Problem(
             f"its network device need not be near its GPUs: {problem}",
             workload.ref,
-            (seen(workload.ref, field, at(spec, "devices", "constraints"), problem),),
+            (seen(workload.ref, field, at(spec, "devices", "constraints"), problem), *several),
             Remedy(
                 "Claim both in one ResourceClaimTemplate, with a constraint matchAttribute on the PCIe root.",
                 command=edit(workload),
             ),
-            severity=Severity.INFO if many else None,
+            severity=None if (several or _claims_several(claims)) and not many else Severity.INFO,
         )
 
 

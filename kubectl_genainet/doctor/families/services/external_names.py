@@ -112,7 +112,8 @@ def external_name_port(cluster: Cluster) -> Problems:
     connects to targetPort, other controllers to the port.
 
     Why: ExternalName is DNS only: no packet passes kube-proxy, so the client connects to the port it was given and
-    the mapping does nothing. A warning: it works for clients that use the right port by themselves.
+    the mapping does nothing. A warning where a workload is configured to call the port that is not mapped, else information:
+    it works for clients that use the right port by themselves.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
     """
@@ -124,6 +125,7 @@ def external_name_port(cluster: Cluster) -> Problems:
                 if (service.metadata.namespace, service.metadata.name) in cluster.ingress_backends:
                     yield NotChecked(str(service.ref), "an Ingress leads to it, and some controllers use targetPort")
                     break
+                calls = [c.evidence for c in cluster.calls if c.service == service and c.port == port.port]
                 yield Problem(
                     f"port {port.port} → {port.target_port} has no effect",
                     service.ref,
@@ -134,6 +136,8 @@ def external_name_port(cluster: Cluster) -> Problems:
                             port.target_port,
                             "ExternalName maps no ports",
                         ),
+                        *calls[:2],
                     ),
                     Remedy(f"Let the clients use port {port.target_port}, and take the ports off the Service."),
+                    severity=None if calls else Severity.INFO,
                 )
