@@ -100,10 +100,13 @@ def passing_tokens(
     calls: Iterable[Call],
     workloads_of: Callable[[Service], Iterable[Workload]],
     programs_of: Callable[[Workload], str | None],
+    *,
+    for_sure: bool = False,
 ) -> frozenset[WorkloadKey]:
     """The workloads through which a model's tokens pass: model servers, routers, and the applications that call them, that
     call such an application, or that are told of a model. A database's console passes none. `programs_of`: what an object
-    says beside its pods of the programs that run there; None where that is not known."""
+    says beside its pods of the programs that run there; None where that is not known. `for_sure`: only where the tokens come
+    from a server here that what it runs shows to be one: a hosted model answers within seconds, a name may mean anything."""
     roles = {key: known.role for key, known in genai.items()}
     at_once = {
         workload.key
@@ -113,19 +116,23 @@ def passing_tokens(
     passing = {
         key
         for key, known in genai.items()
-        if known.role in (Role.MODEL_SERVER, Role.ROUTER) and _streams(known) and key not in at_once
+        if known.role in (Role.MODEL_SERVER, Role.ROUTER)
+        and _streams(known)
+        and key not in at_once
+        and not (for_sure and known.certainty is Certainty.ASSUMED)
     }
     passing |= {
         workload.key
         for workload in workloads
-        if roles.get(workload.key) is Role.APPLICATION
+        if not for_sure
+        and roles.get(workload.key) is Role.APPLICATION
         and (genai[workload.key].certainty is not Certainty.ASSUMED or _is_told_of_a_model(workload))
     }
     inside: list[tuple[WorkloadKey, Service]] = []
     for call in calls:
         if roles.get(call.client.key) is Role.APPLICATION and call.service is not None:
             inside.append((call.client.key, call.service))
-        elif roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
+        elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
             passing.add(call.client.key)
     before = -1
     while before != len(passing):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import assumed
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
-from kubectl_genainet.doctor.objects.raw import items, mapping, text
+from kubectl_genainet.doctor.objects.raw import items, json_in, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
@@ -22,6 +22,16 @@ _URL = re.compile(
 _GRPC_NAME = re.compile(r"\b(?:dns|passthrough):///(?=[A-Za-z0-9])", re.I)
 _PASSWORD = re.compile(r":(\$\([^@]{0,256}\)|\$\{[^}@]{0,256}\}|\{\{[^}@]{0,256}\}\}|\S{0,512})@")
 _HOST = re.compile(r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\.?)(?::(\d{1,5}))?", re.I)
+# Settings that name the workload itself, whom it lets call it, or what a browser calls: no call of the pod's own.
+_NO_CALL = re.compile(
+    r"(^|_)(CORS|ORIGINS?|ALLOWED_HOSTS?|TRUSTED_HOSTS?|VIRTUAL_HOST|(SERVICE|SERVER|APP|HOST|INSTANCE)_NAMES?|CALLBACK_URLS?|"
+    r"REDIRECT_UR[IL]S?|COOKIE_DOMAIN)(_|$)|^(NEXT_PUBLIC|NUXT_PUBLIC|REACT_APP|VITE)_"
+)
+# Settings whose value is an address though it has neither a scheme nor a port.
+_ADDRESS = re.compile(
+    r"HOST|ADDR|ENDPOINT|UR[IL]|SERVER|SERVICE|BROKER|CLUSTER|SEED|NODE|PEER|DSN|API|UPSTREAM|BACKEND|TARGET|CONNECT|PROXY|STORE"
+)
+_LONGEST_NAME = 64
 _PATH = re.compile(r"/[A-Za-z0-9]")
 _SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
 _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
@@ -68,8 +78,10 @@ def find_calls(
     """
     known: set[tuple[str, int]] = set()
     for container in workload.template.containers:
-        for where, obj, value in _values(workload, container, config_maps):
-            for scheme, host, port, whole in _addresses(value):
+        for where, obj, name, value in _values(workload, container, config_maps):
+            for scheme, host, port, whole in _addresses(value) if not _NO_CALL.search(name) else ():
+                if not scheme and not port and not _ADDRESS.search(name):
+                    continue  # a user, a database or the workload itself may have the name of a Service
                 service = _service(host, workload.namespace, services)
                 if dangling and (service is not None or not scheme or not _inside(host)):
                     continue
@@ -93,23 +105,27 @@ def find_calls(
 
 def _values(
     workload: Workload, container: ContainerSpec, config_maps: Mapping[tuple[str, str], KubeObject]
-) -> Iterator[tuple[str, ObjectRef, str]]:
-    """Every configured string of a container: field path, object, value."""
+) -> Iterator[tuple[str, ObjectRef, str, str]]:
+    """Every configured string of a container: field path, object, name of the setting in capitals, value."""
     for name, value in container.env.items():
-        yield workload.field(container.env_field(name)), workload.ref, value
+        yield workload.field(container.env_field(name)), workload.ref, name.upper(), value
     for key in ("command", "args"):
-        for index, word in enumerate(container.raw.get(key) or ()):
-            yield workload.field(f"{container.field}.{key}[{index}]"), workload.ref, str(word)
+        option = ""
+        for index, word in enumerate(map(str, container.raw.get(key) or ())):
+            written = word.partition("=")[0] if "=" in word else option
+            name = written.lstrip("-").replace("-", "_").upper() if len(written) < _LONGEST_NAME else ""
+            yield workload.field(f"{container.field}.{key}[{index}]"), workload.ref, name, word
+            option = word if word.startswith("-") else ""
     for entry in items(container.raw, "envFrom"):
         config_map = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
         if config_map is not None:
             for key, value in mapping(config_map.raw, "data").items():
-                yield f"data[{key}]", config_map.ref, str(value)
+                yield f"data[{key}]", config_map.ref, str(key).upper(), str(value)
     for entry in items(container.raw, "env"):
         key = text(entry, "valueFrom", "configMapKeyRef", "key")
         config_map = config_maps.get((workload.namespace, text(entry, "valueFrom", "configMapKeyRef", "name")))
         if config_map is not None and key in mapping(config_map.raw, "data"):
-            yield f"data[{key}]", config_map.ref, str(config_map.raw["data"][key])
+            yield f"data[{key}]", config_map.ref, text(entry, "name").upper(), str(config_map.raw["data"][key])
 
 
 def _addresses(value: str) -> Iterator[tuple[str, str, int | None, bool]]:
@@ -186,3 +202,17 @@ def _default_port(scheme: str, service: Service | None) -> int:
     if service is not None and len(service.spec.ports) == 1 and scheme not in ("http", "https"):
         return service.spec.ports[0].port
     return _SCHEME_PORT.get(scheme, 0)
+
+
+def services_behind(ingress: KubeObject) -> Iterator[str]:
+    """The names of the Services that an Ingress leads to: of its paths, its default, and the actions of an ALB.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/ingress/annotations/#actions
+    """
+    yield text(ingress.raw, "spec", "defaultBackend", "service", "name")
+    for rule in items(ingress.raw, "spec", "rules"):
+        for path in items(rule, "http", "paths"):
+            yield text(path, "backend", "service", "name")
+    for key, value in ingress.annotations.items():
+        action = json_in(value) if key.startswith("alb.ingress.kubernetes.io/actions.") else None
+        yield from (text(g, "serviceName") for g in items(action, "forwardConfig", "targetGroups"))

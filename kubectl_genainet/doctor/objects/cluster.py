@@ -11,9 +11,8 @@ from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
 from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
-from kubectl_genainet.doctor.objects.calls import Call, find_calls
+from kubectl_genainet.doctor.objects.calls import Call, find_calls, services_behind
 from kubectl_genainet.doctor.objects.extent import Extent
-from kubectl_genainet.doctor.objects.ingresses import services_behind
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.made_services import made_services
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
@@ -263,12 +262,20 @@ class Cluster(Installed):
     def _passing_tokens(self) -> frozenset[WorkloadKey]:
         return passing_tokens(self.genai, self.workloads, self.calls, self.workloads_of, self._programs_of)
 
+    @cached_property
+    def _passing_for_sure(self) -> frozenset[WorkloadKey]:
+        about = (self.genai, self.workloads, self.calls, self.workloads_of, self._programs_of)
+        return passing_tokens(*about, for_sure=True)
+
+    def waits_for_a_model(self, service: Service) -> bool:
+        """Whether answers from behind a Service wait for a model that is served here, as far as can be seen."""
+        return any(w.key in self._passing_for_sure for w in self.workloads_of(service))
+
     def _programs_of(self, workload: Workload) -> str | None:
         """What a RayService says of its applications; None for an object that is given in several ways."""
         obj = self.object_of(workload)
-        if self.extent.varies(workload.ref):
-            return None
-        return text(obj.raw, "spec", "serveConfigV2") if obj is not None else ""
+        told = text(obj.raw, "spec", "serveConfigV2") if obj is not None else ""
+        return None if self.extent.varies(workload.ref) else told
 
     @cached_property
     def ingress_backends(self) -> frozenset[tuple[str, str]]:

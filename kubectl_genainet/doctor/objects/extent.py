@@ -124,6 +124,12 @@ class Extent:
         made = any(s.labels.get(_MANAGED_BY, "").endswith(".k8s.io") or text(s.raw, "metadata", "uid") for s in slices)
         return bool(slices) and not (self.of_a_cluster or self._dumped_namespaces or made)
 
+    def old_status(self, obj: KubeObject) -> str:
+        """Why an object's status says nothing of the cluster as it is; empty where it does."""
+        if not mapping(obj.raw, "status"):
+            return "it has no status"
+        return "" if self.of_a_cluster else "its status is of the day it was saved"
+
     def varies(self, ref: ObjectRef) -> bool:
         """Whether manifests give an object more than once: which of them belongs to the others is not known."""
         return str(ref) in self._variants

@@ -139,7 +139,8 @@ def cni_several(cluster: Cluster) -> Problems:
 def cni_not_ready(cluster: Cluster) -> Problems:
     """The CNI's DaemonSet is not ready on every node.
 
-    Looks at status.numberReady against status.desiredNumberScheduled of the CNI's DaemonSet.
+    Looks at status.numberReady against status.desiredNumberScheduled of the CNI's DaemonSet. What a file keeps of one
+    object's status is of the day it was saved: not checked, unless the manifests are a whole cluster.
 
     Why: on a node without a working CNI agent new pods get no address, and policies and routes are not kept up. An
     error: new pods on that node serve nobody.
@@ -148,8 +149,9 @@ def cni_not_ready(cluster: Cluster) -> Problems:
     """
     for cni in cluster.cnis:
         raw = cni.daemonset.raw
-        if "status" not in raw:
-            yield NotChecked(cni.daemonset.name, "the DaemonSet has no status")
+        old = cluster.extent.old_status(cni.daemonset)
+        if old:
+            yield NotChecked(cni.daemonset.name, old)
             continue
         wanted, ready = number(raw, "status", "desiredNumberScheduled"), number(raw, "status", "numberReady")
         if ready < wanted:

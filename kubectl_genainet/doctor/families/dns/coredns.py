@@ -172,8 +172,9 @@ def coredns_ready(cluster: Cluster) -> Problems:
     coredns = cluster.coredns
     if coredns is None:
         return
-    if "status" not in coredns.raw:
-        yield NotChecked(coredns.name, "the Deployment has no status")
+    old = cluster.extent.old_status(coredns)
+    if old:
+        yield NotChecked(coredns.name, old)
         return
     wanted = number(coredns.raw, "spec", "replicas", default=1)
     ready = number(coredns.raw, "status", "readyReplicas")

@@ -9,7 +9,6 @@ from kubectl_genainet.doctor.measured import client_of, judged, too_few, too_sho
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, number, sh, strings, text
-from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
@@ -50,22 +49,17 @@ def _ndots_edit(workload: Workload) -> str:
     return edit_spec(workload, "dnsConfig", value)
 
 
-# Roles whose hosts outside are asked at their start, for weights and data.
-_AT_THE_START = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER)
-
-
-@check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
+@check(Area.LOOKUPS, Severity.INFO, needs=("Pod",), own_namespace=True)
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 
     Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
     the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
-    name with fewer dots than ndots (5 by default) is first asked below every search domain. It is information where all
-    the names are of the cluster, whose own DNS answers at once, and of training jobs and model servers, which look up names
-    at their start.
+    name with fewer dots than ndots (5 by default) is first asked below every search domain.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
-    can stall. A warning: lookups are answered, after useless ones.
+    can stall. Information: Kubernetes' default does this to every pod, and how often a workload connects is not seen;
+    dns-search-waste and dns-stalls tell it where DNS is measured.
 
     Source: man 5 resolv.conf, https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-config
     """
@@ -84,7 +78,6 @@ def ndots(cluster: Cluster) -> Problems:
         ndots_option = next(
             (o for o in items(client.template.spec, "dnsConfig", "options") if o.get("name") == "ndots"), None
         )
-        outside = any(c.external for c, _ in calls)
         setting = f"ndots is {ndots_}" + ("" if ndots_option else " (the default)")
         yield Problem(
             f"{calls[0][1] * 2} of {calls[0][1] * 2 + 2} queries for {shown} are wasted",
@@ -106,7 +99,6 @@ def ndots(cluster: Cluster) -> Problems:
                 "NAME.NAMESPACE.svc), or end the names with a dot.",
                 command=_ndots_edit(client),
             ),
-            severity=None if outside and cluster.role(client) not in _AT_THE_START else Severity.INFO,
         )
 
 

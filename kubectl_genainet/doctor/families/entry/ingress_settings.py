@@ -45,6 +45,11 @@ class StreamTimeout:
     def in_force(self) -> float:
         return self.default if self.setting.seconds is None else self.setting.seconds
 
+    @property
+    def was_prolonged(self) -> bool:
+        """Whether somebody set more than the default, as silence between two bytes: GKE's covers the whole response."""
+        return self.setting.value is not None and self.in_force > self.default and bool(self.key)
+
 
 def stream_timeout(cluster: Cluster, ingress: KubeObject, service: Service) -> StreamTimeout | None:
     """None for a controller whose timeouts are not known, or that has none."""

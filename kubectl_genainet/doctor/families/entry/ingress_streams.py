@@ -17,6 +17,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
 )
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -32,13 +33,20 @@ def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service]
     return None
 
 
+def _before_a_server(cluster: Cluster, service: Service) -> bool:
+    """Whether a Service leads to a model server or a router itself, and not to an application that asks one."""
+    roles = {cluster.role(w) for w in cluster.workloads_of(service)}
+    return bool(roles & {Role.MODEL_SERVER, Role.ROUTER})
+
+
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
 def ingress_buffering(cluster: Cluster) -> Problems:
     """An Ingress buffers the tokens of a model.
 
     Looks at nginx.ingress.kubernetes.io/proxy-buffering: "on" of Ingresses that lead to model servers, and at
     proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering,
-    which is on by default. A warning: answers arrive, but whole.
+    which is on by default. A warning: answers arrive, but whole. Information in front of an application: whether it passes
+    tokens on one by one is not seen.
 
     Why: nginx collects the response (server-sent events, chunks) before it passes it on: the user waits for the whole
     answer, and time to first token becomes time to last.
@@ -68,6 +76,7 @@ def ingress_buffering(cluster: Cluster) -> Problems:
             ingress.ref,
             (evidence,),
             Remedy("Switch buffering off for this Ingress.", command=annotate(ingress.ref, key, off)),
+            severity=None if _before_a_server(cluster, model[1]) else Severity.INFO,
         )
 
 
@@ -78,7 +87,9 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     Looks, for Ingresses that lead to model servers, at ingress-nginx's proxy-read-timeout (60 s by default; a value with a
     unit is ignored), F5 NGINX's (60 s), the ALB's idle_timeout.timeout_seconds (60 s; of the Ingress, its group or
     IngressClassParams), HAProxy's timeout-server (50 s, each controller by its own annotation) and timeoutSec of GKE's
-    BackendConfig (30 s for the whole response). Five minutes is taken as enough. A warning: short answers pass.
+    BackendConfig (30 s for the whole response). Five minutes is taken as enough. A warning: short answers pass. Information
+    where somebody has set a longer silence than the default: what the model needs is known to them; and where no server of
+    the model is seen here: a hosted one answers within seconds.
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
     answer.
@@ -103,6 +114,7 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
             ingress.ref,
             (seen(setting.object, setting.field, setting.value, f"{origin} {timeout.in_force:.0f} s"),),
             _longer(ingress, timeout),
+            severity=Severity.INFO if timeout.was_prolonged or not cluster.waits_for_a_model(model[1]) else None,
         )
 
 

@@ -33,8 +33,8 @@ def nlb_target_type(cluster: Cluster) -> Problems:
     that the aws-load-balancer-controller makes; absent means `instance` there (EKS Auto Mode: `ip`).
 
     Why: with `instance` every connection goes to a node port, through kube-proxy and perhaps to another node and
-    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone. A warning: requests are
-    answered, with a detour.
+    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone. A warning in front of models, whose
+    long streams break with a node that they only pass; else information: requests are answered, with a detour.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/nlb/
     """
@@ -50,6 +50,7 @@ def nlb_target_type(cluster: Cluster) -> Problems:
             service.ref,
             (seen(service.ref, annotation(TARGET_TYPE), target, setting),),
             Remedy("Register the pods themselves.", command=annotate(service.ref, TARGET_TYPE, "ip")),
+            severity=None if cluster.serves_models(service) else Severity.INFO,
         )
 
 
@@ -66,7 +67,8 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     controller or with an older one.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
-    Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
+    Classic Load Balancer. A warning in front of models, and where annotations are set that it ignores (target type, listener
+    and load balancer attributes, a scheme of internal); else information: what exists works on.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#lb-type
     """
@@ -89,7 +91,18 @@ def nlb_legacy(cluster: Cluster) -> Problems:
                 "a living load balancer leaks the old one.",
                 yaml=_of_the_controller(service),
             ),
+            severity=None if cluster.serves_models(service) or _ignored(service) else Severity.INFO,
         )
+
+
+def _ignored(service: Service) -> bool:
+    """Whether annotations are set that the in-tree controller does not read, and that change what is made."""
+    notes = service.metadata.annotations
+    return (
+        notes.get(f"{PREFIX}scheme") == "internal"
+        or notes.get(TARGET_TYPE) == "ip"
+        or any(key in notes for key in (LISTENER_ATTRIBUTES, f"{PREFIX}attributes"))
+    )
 
 
 def _taker_unknown(cluster: Cluster, service: Service) -> str:

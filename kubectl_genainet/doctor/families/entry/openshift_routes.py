@@ -20,7 +20,7 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
 
     Looks, for Routes that lead to model servers (or to an application that passes their tokens on), at
     haproxy.router.openshift.io/timeout, 30 s where it is absent. Five minutes is taken as enough. A warning: short answers
-    pass.
+    pass. Information where somebody has set a longer silence, and where no server of the model is seen here.
 
     Why: the router's HAProxy closes a connection on which the server says nothing for that long: a long prompt, a cold
     model or a queue ends in 504, or in half an answer.
@@ -47,4 +47,5 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
                     *("--overwrite", f"{TIMEOUT}=3600s"),
                 ),
             ),
+            severity=None if limit <= DEFAULT_S and cluster.waits_for_a_model(service) else Severity.INFO,
         )

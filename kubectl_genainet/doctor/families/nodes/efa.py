@@ -94,6 +94,10 @@ def efa_plugin(cluster: Cluster) -> Problems:
             ),
         )
         return
+    old = cluster.extent.old_status(plugin)
+    if old:
+        yield NotChecked(str(plugin.ref), old)
+        return
     wanted, ready = number(plugin.raw, "status", "desiredNumberScheduled"), number(plugin.raw, "status", "numberReady")
     if ready < wanted or not wanted:
         yield Problem(

@@ -60,7 +60,7 @@ def policy_peer_nobody(cluster: Cluster) -> Problems:
                     )
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
+@check(Area.POLICY, Severity.INFO, needs=("NetworkPolicy", "Pod"))
 def policy_one_sided(cluster: Cluster) -> Problems:
     """A policy admits a client for ingress, and the client's own policies do not admit it for egress.
 
@@ -70,7 +70,7 @@ def policy_one_sided(cluster: Cluster) -> Problems:
 
     Why: a connection passes only where both sides admit it. The ingress rule shows that the call is meant; egress
     isolation that was added later forgot it. Calls that the client is configured to make are left to
-    policy-blocks-call. A warning: only the caller whose own policies lack the rule is shut out.
+    policy-blocks-call. Information: whether this client makes the call is not seen, and a rule may be left over.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """

@@ -1,23 +1,20 @@
-"""Health checks: the pod's own, the load balancer's, and the time a model takes to load."""
+"""Health checks of the pods themselves, and the time a model takes to load."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, named, number, text
-from kubectl_genainet.doctor.objects.recognise import runs_model_server
+from kubectl_genainet.doctor.objects.raw import at, condition, items, moment, number, text
+from kubectl_genainet.doctor.objects.recognise import Recognised, runs_model_server
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
-from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
-from kubectl_genainet.model.kube import Service
-from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 
-HEALTHCHECK = PREFIX + "healthcheck-"
 SHORT_S = 120
+_SMALL_MODEL = re.compile(r"[-_/.](\d{2,3}m|0[._]\d{1,2}b)([-_/.:]|$)", re.I)
 
 
 def serving_container(workload: Workload) -> ContainerSpec | None:
@@ -61,7 +58,13 @@ def _probe(cluster: Cluster, workload: Workload, container: ContainerSpec, name:
     where = port or (container.ports[0][0] if container.ports else 0) or (stack.port if stack else 0)
     value = {"httpGet": {"path": path, "port": where}, "periodSeconds": 10, "failureThreshold": failures}
     command = edit_container(workload, container, name, value)
-    return Remedy(f"Probe {path}, which answers 200 only when the model is loaded.", command=command)
+    what = "as soon as it serves" if stack and stack.name in _LOAD_ON_REQUEST else "only when the model is loaded"
+    return Remedy(f"Probe {path}, which answers 200 {what}.", command=command)
+
+
+def _by_name_alone(workload: Workload, recognised: Recognised) -> bool:
+    """Whether nothing but a name shows a model server: neither its image nor its command line, and it asks for no GPU."""
+    return recognised.certainty is Certainty.ASSUMED and not workload.template.accelerated
 
 
 def _runs_once(workload: Workload) -> bool:
@@ -75,7 +78,8 @@ def readiness_probe(cluster: Cluster) -> Problems:
 
     Looks at the readinessProbe of the serving container of recognised model servers. A startupProbe that asks the model
     waits for it as well: until it has passed, the pod is not ready. A bare pod that is not restarted, or only when it
-    fails, is left out where no Service selects it.
+    fails, is left out where no Service selects it. Information for servers that load a model on request (Ollama, LocalAI):
+    no probe waits for that, and they listen within seconds; and for what only its name shows to be a model server.
 
     Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
     in several is refused. A warning: requests fail while a new pod loads its model, not afterwards.
@@ -90,11 +94,14 @@ def readiness_probe(cluster: Cluster) -> Problems:
         if container is None or container.probe("readinessProbe") or probed or uncalled or waits:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
+        on_request = recognised.stack in _LOAD_ON_REQUEST
         yield Problem(
-            f"{recognised.stack or 'the model server'} counts as ready before its model is loaded",
+            f"{recognised.stack or 'the model server'} counts as ready before "
+            + ("it listens" if on_request else "its model is loaded"),
             workload.ref,
             (seen(workload.ref, field, None, f"container {container.name} has no readinessProbe"),),
             _probe(cluster, workload, container, "readinessProbe"),
+            severity=Severity.INFO if on_request or _by_name_alone(workload, recognised) else None,
         )
 
 
@@ -104,7 +111,8 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
 
     Looks at the handler and path of the readinessProbe: a TCP connect, or a path that the recognised stack answers
     before the model is loaded (Triton's /v2/health/live, NIM's /v1/health/live). A TCP connect is a warning for stacks that
-    listen before the model is loaded (Ollama, llama.cpp, TorchServe, …) and information for the others.
+    listen before the model is loaded (llama.cpp, TorchServe, …) and information for the others. Servers that load a model
+    when a request names it (Ollama, LocalAI) are among these: no probe waits for that.
 
     Why: the server listens, or answers, long before its model can; and a port says nothing of a model that hangs.
 
@@ -117,7 +125,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
         probe = container.probe("readinessProbe") if container else None
         if container is None or probe is None or probe.handler in ("exec", "grpc", ""):
             continue
-        early = recognised.stack in _LISTEN_EARLY
+        early = recognised.stack in _LISTEN_EARLY and recognised.stack not in _LOAD_ON_REQUEST
         field = workload.field(f"{container.field}.readinessProbe")
         if probe.handler == "tcpSocket":
             evidence = seen(workload.ref, f"{field}.tcpSocket", probe.port, "only asks whether the port is open")
@@ -174,7 +182,8 @@ def startup_budget(cluster: Cluster) -> Problems:
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
     under two minutes of a container that was restarted, or that has no startup probe, is reported. A probe of a path that
     does not wait for the model (/v2/health/live) is left out, and so are servers that load a model when it is asked for.
-    Information for models that answer at once (embeddings, rerankers), which are small, where no pod tells the time.
+    Information for models that answer at once (embeddings, rerankers) or have less than a billion parameters by their name
+    (opt-125m, 0.5B), and for what only its name shows to be a model server, where no pod tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -205,8 +214,13 @@ def startup_budget(cluster: Cluster) -> Problems:
             title = f"{kind} gives a model {probe.budget} s to load"
         else:
             continue
-        small = measured is None and not cluster.passes_tokens(workload)
-        severity = Severity.INFO if small else None
+        named = (*container.words, *container.env.values())
+        small = (
+            not cluster.passes_tokens(workload)
+            or any(map(_SMALL_MODEL.search, named))
+            or _by_name_alone(workload, known)
+        )
+        severity = Severity.INFO if small and measured is None else None
         yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe), severity=severity)
 
 
@@ -241,160 +255,3 @@ def _restarts(workload: Workload, container: ContainerSpec) -> int:
         for s in items(live.obj.raw, "status", "containerStatuses")
         if s.get("name") == container.name
     )
-
-
-def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, ContainerSpec, ContainerProbe] | None:
-    """The model server behind a Service with its HTTP readiness probe."""
-    for workload in cluster.workloads_of(service):
-        container = serving_container(workload)
-        probe = container.probe("readinessProbe") if container else None
-        if container and probe and probe.handler == "httpGet":
-            return workload, container, probe
-    return None
-
-
-@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
-def nlb_health_check(cluster: Cluster) -> Problems:
-    """A load balancer's health check does not ask what the readiness probe asks.
-
-    Looks at the healthcheck-protocol, -path and -port annotations of NLB Services in front of model servers, and at
-    the HTTP readiness probe of the pods. The NLB's default is a TCP connect to the traffic port.
-
-    Why: a TCP check passes while the model loads, so the NLB sends users there; a path that the pod does not have
-    takes a healthy pod out. A warning: requests fail while a pod starts or stops.
-
-    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#health-check
-    """
-    for service, _, lb_class in load_balancers(cluster):
-        if not by_controller(service, lb_class) or not cluster.serves_models(service):
-            continue
-        readiness = _readiness(cluster, service)
-        if readiness is None:
-            continue
-        workload, container, probe = readiness
-        notes = service.metadata.annotations
-        probe_port = workload.template.port_number(probe.port)
-        targets = {cluster.target_port(workload, p) for p in service.spec.ports}
-        asked = whole_number(notes.get(HEALTHCHECK + "port", "traffic-port")) or next(iter(targets), 0)
-        difference = _asks_otherwise(notes, probe, probe_port, asked)
-        if difference is None:
-            continue
-        key, value, meaning = difference
-        evidence_field = workload.field(f"{container.field}.readinessProbe.httpGet.path")
-        yield Problem(
-            f"the load balancer checks something else than readiness ({meaning})",
-            service.ref,
-            (
-                seen(service.ref, annotation(key), value, meaning),
-                seen(workload.ref, evidence_field, probe.path, f"readiness: GET {probe.path} on port {probe.port}"),
-            ),
-            Remedy(
-                "Let both ask the same.",
-                command="\n".join(
-                    annotate(service.ref, HEALTHCHECK + name, wanted)
-                    for name, wanted in (
-                        ("protocol", "http"),
-                        ("path", probe.path),
-                        ("port", str(probe_port or "traffic-port")),
-                    )
-                ),
-            ),
-        )
-
-
-def _asks_otherwise(
-    notes: Mapping[str, str], probe: ContainerProbe, probe_port: int, asked: int
-) -> tuple[str, str | None, str] | None:
-    """The annotation that makes the health check another one than the probe, its value, and what that means."""
-    protocol, path = notes.get(HEALTHCHECK + "protocol"), notes.get(HEALTHCHECK + "path")
-    if (protocol or "tcp").lower() == "tcp":
-        return HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
-    if path != probe.path and (path or "/") != probe.path:
-        return HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
-    if asked and probe_port and asked != probe_port:
-        return HEALTHCHECK + "port", notes.get(HEALTHCHECK + "port"), f"the readiness probe asks port {probe_port}"
-    return None
-
-
-@check(Area.HEALTH, Severity.WARNING, needs=("Service", "Namespace"))
-def nlb_readiness_gate(cluster: Cluster) -> Problems:
-    """A rollout does not wait until the load balancer takes the new pods.
-
-    Looks at the label elbv2.k8s.aws/pod-readiness-gate-inject: enabled of namespaces whose model servers are
-    behind an NLB with pod targets.
-
-    Why: the NLB needs its healthy threshold (several checks, tens of seconds) before it sends to a pod; without the
-    gate a rolling update takes the old pods away before the new ones are targets, longer so the longer the model
-    loads. A warning: requests fail during a rollout only.
-
-    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/deploy/pod_readiness_gate/
-    """
-    label = "elbv2.k8s.aws/pod-readiness-gate-inject"
-    reported = set()
-    for service, _, lb_class in load_balancers(cluster):
-        namespace = service.metadata.namespace
-        ip_targets = service.metadata.annotations.get(PREFIX + "nlb-target-type") == "ip"
-        if not (by_controller(service, lb_class) and ip_targets and cluster.serves_models(service)):
-            continue
-        if namespace in reported or cluster.snapshot.namespace_labels(namespace).get(label) == "enabled":
-            continue
-        reported.add(namespace)
-        obj = next((n for n in cluster.snapshot.of("Namespace", "") if n.name == namespace), None)
-        if obj is None:
-            continue
-        yield Problem(
-            "rollouts do not wait for the load balancer",
-            obj.ref,
-            (
-                seen(obj.ref, f"metadata.labels[{label}]", obj.labels.get(label), "no readiness gate is injected"),
-                seen(service.ref, annotation(PREFIX + "nlb-target-type"), "ip", f"{service.ref} registers pods"),
-            ),
-            Remedy(
-                "Label the namespace; pods get the gate when they are made anew.",
-                command=f"kubectl label {named('namespace', namespace)} {label}=enabled",
-            ),
-        )
-
-
-@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
-def nlb_health_threshold(cluster: Cluster) -> Problems:
-    """A load balancer gives a pod up faster than its readiness probe does.
-
-    Looks at healthcheck-interval × healthcheck-unhealthy-threshold of NLB Services in front of model servers, against
-    periodSeconds × failureThreshold of the readiness probe.
-
-    Why: a model under load answers health checks late; the NLB takes the pod out, its load moves to the others, and
-    they follow. The pod's own probe would have waited. A warning: it shows under load only.
-
-    Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
-    """
-    for service, _, lb_class in load_balancers(cluster):
-        readiness = _readiness(cluster, service) if by_controller(service, lb_class) else None
-        if readiness is None or not cluster.serves_models(service):
-            continue
-        workload, container, probe = readiness
-        notes = service.metadata.annotations
-        annotated = [k for k in ("unhealthy-threshold", "interval") if HEALTHCHECK + k in notes]
-        interval = number(notes, HEALTHCHECK + "interval", default=10)
-        threshold = number(notes, HEALTHCHECK + "unhealthy-threshold", default=3)
-        patience = probe.period * probe.failures
-        if annotated and interval * threshold < patience:
-            key = HEALTHCHECK + annotated[0]
-            need = -(-patience // interval)
-            yield Problem(
-                f"the load balancer gives up after {interval * threshold} s, the pod's own probe after {patience} s",
-                service.ref,
-                (
-                    seen(service.ref, annotation(key), notes[key], f"{threshold} failures {interval} s apart"),
-                    seen(
-                        workload.ref,
-                        workload.field(f"{container.field}.readinessProbe"),
-                        patience,
-                        f"{probe.failures} failures {probe.period} s apart",
-                    ),
-                ),
-                Remedy(
-                    "Be at least as patient as the pod's probe.",
-                    command=annotate(service.ref, HEALTHCHECK + "unhealthy-threshold", str(min(10, max(2, need)))),
-                ),
-            )

@@ -83,6 +83,9 @@ def kube_proxy_ready(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
     """
     daemonset_ = daemonset(cluster)
+    if daemonset_ is not None and (old := cluster.extent.old_status(daemonset_)):
+        yield NotChecked(daemonset_.name, old)
+        return
     if daemonset_ is not None:
         wanted, ready = (
             number(daemonset_.raw, "status", "desiredNumberScheduled"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -27,6 +28,14 @@ def _asked(service: KubeObject) -> Iterator[tuple[str, int]]:
         yield "spec.healthCheckNodePort", health
 
 
+_EXAMPLES = re.compile(r"(^|/)(examples?|samples?|demos?|tutorials?)/", re.I)
+
+
+def _is_example(obj: KubeObject) -> bool:
+    """Whether an object is in a folder of examples, which are applied one by one."""
+    return _EXAMPLES.search(obj.source) is not None
+
+
 def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
     """Why two Services of manifests may be for two clusters; empty where nothing speaks for it."""
     if first.ref == second.ref or cluster.extent.of_a_cluster:
@@ -34,7 +43,7 @@ def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
     if first.source == second.source:
         return f"one manifest gives it and {first.ref}: they may be for two clusters"
     if cluster.extent.same_folder(first, second):
-        return ""
+        return f"{first.ref} is another example beside it" if _is_example(second) else ""
     if first.unplaced or second.unplaced or first.name == second.name:
         return f"{first.ref} of another folder asks for the same node port, and may be for another cluster"
     return ""
@@ -46,7 +55,8 @@ def node_port_twice(cluster: Cluster) -> Problems:
 
     Looks at spec.ports[].nodePort and spec.healthCheckNodePort of all Services, whatever the protocol. An error: the API
     server refuses the second one, which is then missing. A warning in manifests where the two stand in different folders:
-    both may never be applied to one cluster. Not checked there where one names no namespace, or both have one name.
+    both may never be applied to one cluster. Not checked there where one names no namespace, or both have one name, nor
+    between files of one folder of examples.
 
     Why: a node port is given to one Service of the cluster ("provided port is already allocated"), TCP and UDP alike; only
     ports of one number in one Service share it.

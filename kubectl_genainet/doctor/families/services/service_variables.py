@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
-from kubectl_genainet.doctor.objects.variables import unread_sources
+from kubectl_genainet.doctor.objects.variables import Variable, unread_sources
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import Service
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
     """A server by its image or its command line, and the variable that it reads as a number; `by_option`: where its command
-    line names no port. vLLM reads VLLM_PORT for another purpose than its own port, Milvus MINIO_PORT as that of its store."""
+    line names no port; `unless`: a variable that names a port already. vLLM reads VLLM_PORT for another purpose than its own
+    port, Milvus MINIO_PORT as that of its store where MINIO_ADDRESS has none."""
 
     variable: str
     image: re.Pattern[str]
     command: re.Pattern[str]
     by_option: bool = False
+    unless: str = ""
 
 
 _SERVERS = (
@@ -32,19 +37,30 @@ _SERVERS = (
     ),
     _Server("LANGFLOW_PORT", re.compile(r"(^|/)langflow"), re.compile(r"\blangflow run\b"), by_option=True),
     _Server("N8N_PORT", re.compile(r"(^|/)n8n(:|$)"), re.compile(r"(^|\s)n8n (start|worker|webhook)\b")),
-    _Server("MINIO_PORT", re.compile(r"(^|/)milvus(:|$)"), re.compile(r"\bmilvus run\b")),
+    _Server("MINIO_PORT", re.compile(r"(^|/)milvus(:|$)"), re.compile(r"\bmilvus run\b"), unless="MINIO_ADDRESS"),
     _Server("MLFLOW_PORT", re.compile(r"(^|/)mlflow(:|$)"), re.compile(r"\bmlflow (server|ui)\b"), by_option=True),
 )
 
 
-def _variable(container: ContainerSpec) -> str:
+def _variable(container: ContainerSpec, known: Mapping[str, Variable]) -> str:
     """The variable that a container's server reads and a Service could make; empty for a server that is not known, or that
     is told its port."""
     image, command_line = container.image.partition("@")[0], " ".join(container.words)
     server = next((s for s in _SERVERS if s.image.search(image) or s.command.search(command_line)), None)
     if server is None or (server.by_option and container.option("--port", "-p")):
         return ""
+    if server.unless in known and ":" in known[server.unless].value:
+        return ""
     return server.variable
+
+
+def _elsewhere(cluster: Cluster, workload: Workload, service: Service) -> bool:
+    """Whether manifests of two folders hold the two without a namespace: which they will have is not known."""
+    maker = next((o for o in cluster.snapshot.of("Service", "") if o.ref == service.ref), None)
+    reader = cluster.object_of(workload)
+    if maker is None or reader is None or not (maker.unplaced and reader.unplaced):
+        return False
+    return not cluster.extent.same_folder(maker, reader)
 
 
 def _made_of(service_name: str) -> str:
@@ -57,14 +73,14 @@ def service_variable(cluster: Cluster) -> Problems:
 
     Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT, MLFLOW_PORT or MINIO_PORT (of Milvus), and at
     the pods of those servers in their namespace, unless enableServiceLinks is false or the container sets the variable
-    itself. Where it takes all keys of a Secret, or of a ConfigMap that is not here, that is not known. An error: the server
-    stops at its start.
+    itself, or MINIO_ADDRESS with a port. Where it takes all keys of a Secret, or of a ConfigMap that is not here, that is not
+    known, and neither is whether two folders without a namespace share one. An error: the server stops at its start.
 
     Why: for each Service NAME of its namespace the kubelet sets NAME_PORT=tcp://ADDRESS:PORT in every container. The server
     expects a number, and the pod that starts after its Service crashes; the first one, started before, does not.
 
     Source: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#accessing-the-service,
-    https://docs.vllm.ai/en/latest/configuration/env_vars.html
+    https://docs.vllm.ai/en/latest/configuration/env_vars.html, https://milvus.io/docs/configure_minio.md
     """
     with_address = (s for s in cluster.services if s.spec.cluster_ip != "None" and s.spec.type != "ExternalName")
     makers = {(s.metadata.namespace, _made_of(s.metadata.name)): s for s in with_address}
@@ -72,9 +88,13 @@ def service_variable(cluster: Cluster) -> Problems:
         if workload.template.spec.get("enableServiceLinks") is False:
             continue
         for container in workload.containers:
-            name = _variable(container)
+            known = cluster.variables(workload, container)
+            name = _variable(container, known)
             service = makers.get((workload.namespace, name))
-            if service is None or name in (*cluster.variables(workload, container), *container.env_names):
+            if service is None or name in (*known, *container.env_names):
+                continue
+            if _elsewhere(cluster, workload, service):
+                yield NotChecked(str(workload.ref), f"{service.ref} of another folder may be in another namespace")
                 continue
             unread = unread_sources(workload, container, cluster.config_maps)
             if unread:
