@@ -113,13 +113,14 @@ def passing_tokens(
         for workload in workloads
         if _answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of)
     }
+    accelerated = {workload.key for workload in workloads if workload.template.accelerated}
     passing = {
         key
         for key, known in genai.items()
         if known.role in (Role.MODEL_SERVER, Role.ROUTER)
         and _streams(known)
         and key not in at_once
-        and not (for_sure and known.certainty is Certainty.ASSUMED)
+        and not (for_sure and key not in accelerated and not known.stack and known.certainty is Certainty.ASSUMED)
     }
     passing |= {
         workload.key

@@ -55,7 +55,8 @@ def _probe(cluster: Cluster, workload: Workload, container: ContainerSpec, name:
             command=edit(workload),
         )
     failures = 180 if name == "startupProbe" else 3
-    where = port or (container.ports[0][0] if container.ports else 0) or (stack.port if stack else 0)
+    told, declared = container.option("--port"), container.ports[0][0] if container.ports else 0
+    where = port or (int(told) if told.isdecimal() else declared) or (stack.port if stack else 0)
     value = {"httpGet": {"path": path, "port": where}, "periodSeconds": 10, "failureThreshold": failures}
     command = edit_container(workload, container, name, value)
     what = "as soon as it serves" if stack and stack.name in _LOAD_ON_REQUEST else "only when the model is loaded"
@@ -63,8 +64,9 @@ def _probe(cluster: Cluster, workload: Workload, container: ContainerSpec, name:
 
 
 def _by_name_alone(workload: Workload, recognised: Recognised) -> bool:
-    """Whether nothing but a name shows a model server: neither its image nor its command line, and it asks for no GPU."""
-    return recognised.certainty is Certainty.ASSUMED and not workload.template.accelerated
+    """Whether nothing but a name that is no stack's shows a model server: no image, no command line, no accelerator."""
+    assumed_only = recognised.certainty is Certainty.ASSUMED and not recognised.stack
+    return assumed_only and not workload.template.accelerated
 
 
 def _runs_once(workload: Workload) -> bool:

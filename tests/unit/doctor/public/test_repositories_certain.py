@@ -353,3 +353,10 @@ def test_an_answer_is_waited_for_where_its_model_is_served_here(url: str, severi
     server = deployment("llm", VLLM) + service("llm", "{selector: {app: llm}, ports: [{port: 8000}]}")
     route = INGRESS.replace("BACKEND", "rag").replace("PORT", "{number: 80}")
     assert [f.severity for f in findings(app + server + route, "ingress-stream-timeout")] == [severity]
+
+
+def test_a_probe_asks_the_port_that_the_server_is_told() -> None:
+    told = "image: 'vllm/vllm-openai:v0.11.0', args: [--model, m, --port=8080]"
+    (found,) = findings(deployment("llm", told), "readiness-probe")
+    assert found.remedy is not None and '"port": 8080' in found.remedy.command
+    assert found.remedy.trial.startswith("tried: heals it")
