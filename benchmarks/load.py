@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks._weights import LOAD_MILLICORES, Weights, agents_millicores
 from kubectl_genainet.lab import cluster
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabRecord, lab_snapshot
@@ -71,6 +72,7 @@ spec:
 class Lab:
     record: LabRecord
     program: Path
+    weights: Weights
 
     def pods(self, app: str) -> list[tuple[str, str]]:
         """(namespace's name, address) of each pod of the application."""
@@ -84,7 +86,9 @@ class Lab:
 
     def start(self, namespace: str, *arguments: str) -> subprocess.Popen[str]:
         command = ["nsenter", f"--net=/run/netns/{namespace}", str(self.program), *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.weights.put("load", LOAD_MILLICORES, process.pid)
+        return process
 
     def agents_cpu_s(self) -> dict[str, float]:
         """CPU time of each agent and of the workers that it has waited for."""
@@ -106,11 +110,15 @@ def lab(*, recorders: bool = False) -> Iterator[Lab]:
         manifests.mkdir()
         (manifests / "load.yaml").write_text(MANIFESTS)
         name = f"load{os.getpid()}"
-        record = cluster.up(LabSpec(name=name, manifests=str(manifests), record=recorders))
-        try:
-            yield Lab(record, program)
-        finally:
-            cluster.down(name)
+        with Weights() as weights:
+            record = cluster.up(LabSpec(name=name, manifests=str(manifests), record=recorders))
+            try:
+                for role, pid in record.pids.items():
+                    if role.startswith("agent/"):
+                        weights.put(role, agents_millicores(), pid)
+                yield Lab(record, program, weights)
+            finally:
+                cluster.down(name)
 
 
 @dataclass
