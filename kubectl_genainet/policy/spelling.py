@@ -30,7 +30,8 @@ def with_misspelt(obj: KubeObject, error: InputError) -> InputError:
     """The error of a policy, by the misspelt field that it comes from where there is one."""
     for unknown in misspelt(obj):
         parent = unknown.field.rpartition(".")[0]
-        missing_there = error.field == parent and re.search(rf"\b{unknown.near}\b", error.problem)
+        near = re.escape(unknown.near)
+        missing_there = error.field == parent and re.search(rf"\b{near}\b", error.problem)
         if missing_there or error.field == f"{parent}.{unknown.near}":
             return _not_there(obj, unknown, error.hint)
     return error

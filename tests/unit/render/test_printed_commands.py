@@ -47,7 +47,7 @@ OWN = {
     "doctor/families/addresses/pod_ip.py": ("host.conntrack_max * 2",),
     "doctor/families/nodes/efa.py": ("way",),
     "doctor/families/policies/policy.py": ("port.port",),
-    "doctor/families/services/health.py": ("label",),
+    "doctor/families/services/nlb_health.py": ("label",),
     "doctor/families/services/kube_proxy.py": ("mode", "services", "endpoints", "counters"),
     "drops/counters.py": ("counter", "number"),
     "kube/agents/forward.py": ("name",),
