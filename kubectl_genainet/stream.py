@@ -66,7 +66,9 @@ class AgentConnection:
     def request(self, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
         """Sends the request; raises GenainetError with the agent's own words for a refusal."""
         try:
-            self._http.request(method, path, body or None, self._headers)
+            # An agent that refuses does not read the body: its answer, which says why, is there all the same.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._http.request(method, path, body or None, self._headers)
             self._step("asked")
             response = self._http.getresponse()
         except BROKEN as error:

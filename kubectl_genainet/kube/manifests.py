@@ -262,7 +262,7 @@ class _Loading:
 
     def _placed(self, raw: dict[str, Any], metadata: dict[str, Any], source: str) -> KubeObject:
         """The object in its namespace: its own, else the user's, else "default"."""
-        kind, namespace = raw.get("kind"), metadata.get("namespace")
+        kind, namespace = str(raw.get("kind")), metadata.get("namespace")
         if kind in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
             metadata.pop("namespace", None)
         elif not namespace or not (isinstance(namespace, str) or _may_be_a_policy(raw)):

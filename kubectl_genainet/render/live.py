@@ -93,7 +93,15 @@ class Screen:
 
     def say(self, console: Console, text: Text, *, stays: bool) -> None:
         """A line above what is drawn; one that `stays` matters after the run too."""
-        print_prose(console, text)
+        self.print_message(console, text)
+
+    @staticmethod
+    def print_message(console: Console, text: Text) -> None:
+        """In a terminal wrapped at words; elsewhere a line, whatever COLUMNS says: programs look for parts of it."""
+        if console.is_terminal:
+            print_prose(console, text)
+        else:
+            console.print(text, soft_wrap=True)
 
 
 class ProgressClock:

@@ -12,7 +12,7 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event, PacketSeen
+from kubectl_genainet.model.events import AgentFailed, CheckConnectionResult, ClusterChanged, Event, PacketSeen
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.path import PacketPath
@@ -252,6 +252,7 @@ class TraceRun:
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection
+        self._failed = False  # some node could not be watched, or not to the end
         self._not_shown = self._other_verdicts = 0  # how many the filters left out, and how many --verdict alone did
         self._most, self._last = options.last, LastPaths()
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
@@ -270,6 +271,7 @@ class TraceRun:
         self._bypass.feed(event)
         if isinstance(event, CheckConnectionResult) and event.lookup is not None and not event.lookup.addresses:
             self._lookup_failed = True
+        self._failed = self._failed or isinstance(event, AgentFailed)
         if isinstance(event, ClusterChanged):
             self.target.update(event.snapshot)
             self.correlator.connections.servers = set(self.target.current.servers)
@@ -328,7 +330,7 @@ class TraceRun:
         self.view.finish(summary)
         if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
-        if live and summary.nodes and self.further:
+        if live and summary.nodes and self.further and not self._failed:
             self.view.note(
                 f"nothing failed; answers of DNS servers, and drops of other flows, are watched by: {self.further}"
             )

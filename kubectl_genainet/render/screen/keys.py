@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kubectl_genainet.render.live import LiveView, Screen
-from kubectl_genainet.render.paragraphs import print_prose
 from kubectl_genainet.render.screen.app import LiveApp
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class KeyScreen(Screen):
     def say(self, console: Console, text: Text, *, stays: bool) -> None:
         if not self.on:
             for earlier in self._later:
-                print_prose(console, earlier)
+                self.print_message(console, earlier)
             self._later.clear()
             super().say(console, text, stays=stays)
             return

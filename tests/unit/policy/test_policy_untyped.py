@@ -44,6 +44,12 @@ def into(engine: PolicyEngine, target: str) -> str:
         (f"apiVersion: [a]\nkind: NetworkPolicy\n{NAMED}\n{CLOSED}", "NetworkPolicy ai/p", "the apiVersion is ['a']"),
         (f"apiVersion: networking.k8s.io/v1\n{NAMED}\n{CLOSED}", "policy ai/p", "the kind is missing"),
         (f"apiVersion: networking.k8s.io/v1\nkind: 7\n{NAMED}\n{CLOSED}", "policy ai/p", "the kind is 7"),
+        (f"apiVersion: networking.k8s.io/v1\nkind: [Pod]\n{NAMED}\n{CLOSED}", "policy ai/p", "the kind is ['Pod']"),
+        (
+            f"apiVersion: networking.k8s.io/v1\nkind: {{a: b}}\n{NAMED}\n{CLOSED}",
+            "policy ai/p",
+            "the kind is {'a': 'b'}",
+        ),
         (
             f"apiVersion: networking.k8s.io/v1\nKind: NetworkPolicy\n{NAMED}\n{CLOSED}",
             "policy ai/p",

@@ -198,6 +198,8 @@ class Watched(Changing):
 
     def _talk(self, sock: socket.socket, node: str) -> None:
         request = sock.recv(65536)
+        while request.startswith(b"POST") and not request.endswith(b"}"):
+            request += sock.recv(65536)
         dumps = self.rulesets(lambda _: None)[node]
         if request.startswith(b"POST"):
             ended = Bye(node=node, emitted=0, sent=0, lost=0, reason="timeout")
