@@ -28,6 +28,7 @@ _DIAL_S = 15.0
 _DIALLING = threading.BoundedSemaphore(32)
 _CHUNK = 1 << 16
 _MAX_WAITING = 1 << 20  # bytes taken from the pod that the caller has not read yet
+_MAX_MESSAGE = 1 << 20  # bytes; API servers send 32 KB at most, in one frame
 _PING_S = 15.0
 _SILENT_S = 45.0
 
@@ -90,6 +91,9 @@ class _Pump:
         self._begun = [False, False]  # per channel: the port's number has come
         self._heard = self._pinged = time.monotonic()
         self._local.setblocking(False)
+        self._frames = websocket.frame_buffer
+        self._read_length, self._frames.recv_length = self._frames.recv_length, self._bounded_length
+        self._room = _MAX_MESSAGE
 
     def run(self) -> None:
         import websocket
@@ -133,10 +137,17 @@ class _Pump:
             self._heard = time.monotonic()  # the silence is ours: we don't read
         return True
 
+    def _bounded_length(self) -> None:
+        """Reads how long a frame is; the library would take in one of any length, and a message of frames without end."""
+        self._read_length()
+        self._room -= self._frames.length
+        if self._room < 0:
+            raise GenainetError(f"the API server sent a message of more than {_MAX_MESSAGE:,} bytes")
+
     def _receive(self) -> None:
         from websocket import ABNF
 
-        self._heard = time.monotonic()
+        self._heard, self._room = time.monotonic(), _MAX_MESSAGE
         opcode, frame = self._websocket.recv_data_frame(True)
         if opcode == ABNF.OPCODE_CLOSE:
             from websocket import WebSocketConnectionClosedException
