@@ -120,6 +120,7 @@ class Connection:
     reported: bool = False
     over: bool = False  # it had ended when it was reported
     part_of: Connection | None = None  # the one that it turned out to be a part of
+    earlier: Connection | None = None  # that had one of its tuples before it, and was not over when it began
 
     @property
     def first(self) -> list[PacketSeen]:

@@ -168,6 +168,8 @@ class Connections:
         known = self.index.of_tuple(event.flow) or self._answered(event)
         if event.tcp is None or event.tcp.syn:
             return known
+        if known is not None and known.earlier is not None and self._is_of_earlier(known, event):
+            return known.earlier
         crossed = self.crossings.connection_of(event) if known is None or known.mid_stream else None
         if known is not None and crossed is not None and known is not crossed and crossed.mid_stream:
             return self._merge(crossed, known)
@@ -175,6 +177,21 @@ class Connections:
             back = crossed.direction_of(event) is PacketDirection.REPLY
             self.index.learn(crossed, event.flow.reversed if back else event.flow)
         return known or crossed or self._join_mid_stream(event)
+
+    def _is_of_earlier(self, connection: Connection, event: PacketSeen) -> bool:
+        """Whether a packet is of the connection that had the tuple before: its node tells of it late. It passed before this one's
+        SYN, and its numbers lie before that's."""
+        if event.tcp is None or event.t_ns >= self._began(connection, event.node):
+            return False
+        number = event.tcp.seq if connection.direction(event.flow) is PacketDirection.REQUEST else event.tcp.ack
+        return (number - connection.key[1]) % 2**32 >= 2**31
+
+    def _began(self, connection: Connection, node: str) -> int:
+        """When the connection's SYN was seen first, on the node's clock; 0 where that is not known."""
+        if connection.mid_stream:
+            return 0
+        seen = (s.t_ns for attempt in connection.attempts for s in attempt if self._clocks.same(s.node, node))
+        return min(seen, default=0)
 
     def _answered(self, event: PacketSighting) -> Connection | None:
         """The connection whose SYN a packet with an unknown tuple answers, by the client's end and the SYN's sequence number."""
@@ -308,8 +325,11 @@ class Connections:
             connection.heads.append(event)
 
     def counters(self, event: FlowCounters) -> Connection | None:
-        """Takes in what a place counted of a connection's packets."""
+        """Takes in what a place counted of a connection's packets; what was counted before its SYN is of the one that had the
+        tuple before."""
         connection = self.index.of_tuple(event.flow)
+        if connection is not None and event.t_ns < self._began(connection, event.node):
+            connection = connection.earlier
         if connection is not None:
             connection.counted(event)
         return connection

@@ -64,6 +64,9 @@ class ConnectionIndex:
     def learn(self, connection: Connection, flow: FiveTuple) -> None:
         """`flow` is the connection's, in its client's direction."""
         sender = (flow.src, flow.sport)
+        before = self._by_tuple.get(flow)
+        if before is not None and before is not connection and not before.reported:
+            connection.earlier, before.earlier = before, None
         connection.tuples.setdefault(flow)
         self._by_tuple[flow] = connection
         if flow.protocol is Protocol.TCP:
