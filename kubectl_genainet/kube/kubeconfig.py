@@ -79,7 +79,7 @@ def context_of(content: Kubeconfig, context: str) -> dict[str, Any]:
 
 
 def namespace_of(entry: Mapping[str, Any]) -> str:
-    return str((entry.get("context") or {}).get("namespace") or "default")
+    return str(_mapping(entry.get("context")).get("namespace") or "default")
 
 
 def load(configuration: Any, content: Kubeconfig, context: str, *, within_s: float, may_ask: bool) -> None:
@@ -92,7 +92,7 @@ def load(configuration: Any, content: Kubeconfig, context: str, *, within_s: flo
 
     begun = time.monotonic()
     entry = context_of(content, context)
-    user = _member(content, "users", str((entry.get("context") or {}).get("user") or "")).get("user") or {}
+    user = _mapping(_member(content, "users", str(_mapping(entry.get("context")).get("user") or "")).get("user"))
     credential = None
     if (plugin := _plugin(content, entry, user)) is not None:
         credential = RenewedCredential(plugin, within_s, at_terminal=may_ask and is_terminal())
@@ -119,9 +119,15 @@ def load(configuration: Any, content: Kubeconfig, context: str, *, within_s: flo
         configuration.refresh_api_key_hook = renew
 
 
+def _mapping(value: object) -> dict[str, Any]:
+    """A part of the kubeconfig. What is none has nothing in it: the library says what is wrong there."""
+    return value if isinstance(value, dict) else {}
+
+
 def _member(content: Kubeconfig, members: str, name: str) -> dict[str, Any]:
     """What the kubeconfig says of a user or a cluster, and the file it says it in (`path`); {} where it has none of that name."""
-    for member in content.node.value.get(members) or ():
+    listed = content.node.value.get(members)
+    for member in listed if isinstance(listed, list) else ():
         value = getattr(member, "value", member)
         if isinstance(value, dict) and value.get("name") == name:
             return {**value, "path": getattr(member, "path", None) or content.files[0]}
@@ -132,8 +138,8 @@ def _plugin(content: Kubeconfig, entry: Mapping[str, Any], user: Mapping[str, An
     """The plugin, where the user has no other credentials that come before it."""
     if "exec" not in user or any(user.get(other) for other in ("auth-provider", "token", "tokenFile")):
         return None
-    of = entry.get("context") or {}
-    cluster = _member(content, "clusters", str(of.get("cluster") or "")).get("cluster") or {}
+    of = _mapping(entry.get("context"))
+    cluster = _mapping(_member(content, "clusters", str(of.get("cluster") or "")).get("cluster"))
     name = str(of.get("user"))
     folder = os.path.dirname(os.path.abspath(_member(content, "users", name)["path"]))
     try:

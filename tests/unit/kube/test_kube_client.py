@@ -1,5 +1,6 @@
 """Every way not to reach an API server says what is wrong and what to do."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -336,3 +337,19 @@ def answering(*answers: bytes) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()
+
+
+@pytest.mark.parametrize("part", ["clusters", "users", "contexts", "cluster", "user", "context"])
+@pytest.mark.parametrize("instead", ["text with exec", 5, [], ["exec"], None])
+def test_a_kubeconfig_of_which_a_part_is_no_mapping_is_an_error_and_no_traceback(
+    tmp_path: Path, part: str, instead: Any
+) -> None:
+    config = yaml.safe_load(Path(write_config(tmp_path / "config", exec={"command": "true"})).read_text())
+    if part in config:
+        config[part] = instead
+    else:
+        config[f"{part}s"][0][part] = instead
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    assert failure(str(tmp_path / "config"), "prod").message
+    with contextlib.suppress(GenainetError):
+        assert context_namespace(kubeconfig=str(tmp_path / "config"), context="prod")
