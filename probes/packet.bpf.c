@@ -367,23 +367,11 @@ static __always_inline __u32 payload_of(struct sighting *s)
 }
 
 /* Whether the packet of an skb is on a device of this node's, where several nodes share the kernel. */
-static __always_inline int is_own_device(__u64 skb)
+static __always_inline int is_on_own_device(__u64 skb)
 {
-	int zero = 0;
-	struct config *cfg = config.lookup(&zero);
-	struct skb_place at;
-	struct dev_place place = {};
-	struct net_ino ino = {};
+	__u32 netns, ifindex;
 
-	if (!cfg || !cfg->own_netns)
-		return cfg != 0;
-	READ_VIEW(at, skb_place, skb);
-	if (!at.dev)
-		return 0;
-	READ_VIEW(place, dev_place, at.dev);
-	READ_VIEW(ino, net_ino, place.nd_net_net);
-	__u32 netns = ino.ns_inum;
-	return own.lookup(&netns) != 0;
+	return device_of(skb, &netns, &ifindex) && is_own(netns);
 }
 
 /* Notes where a SYN is sent, whether its connection is followed or not. It passes several devices, mostly to one place: a
@@ -416,7 +404,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	int other = is_other_tcp(skb, point == POINT_RX, &ports);
 	if (!other && ports.known &&
 	    is_left_out_port(client_port(ports.sport, ports.dport, ports.from_server, ports.to_server)) &&
-	    !(ports.opens && point == POINT_TX && is_own_device(skb)))
+	    !(ports.opens && point == POINT_TX && is_on_own_device(skb)))
 		return 0;
 	struct followed *known = follow_slot(skb);
 	if (other && known && known->skb != skb)

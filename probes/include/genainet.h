@@ -569,8 +569,8 @@ static __always_inline int clip(struct headers *h, __u64 l3, __u64 end)
 	return l4 + 8 <= end;
 }
 
-/* Whether the packet of an skb is a tunnel of the node's own: on a device between nodes, with an address of the node's. */
-static __always_inline int is_tunnel(__u64 skb, struct tuple *outer)
+/* The namespace and index of the device that an skb is on; 0 where it is on none. */
+static __always_inline int device_of(__u64 skb, __u32 *netns, __u32 *ifindex)
 {
 	struct skb_place at;
 	struct dev_place place = {};
@@ -581,8 +581,17 @@ static __always_inline int is_tunnel(__u64 skb, struct tuple *outer)
 		return 0;
 	READ_VIEW(place, dev_place, at.dev);
 	READ_VIEW(ino, net_ino, place.nd_net_net);
-	struct tunnel_device key = {.netns = ino.ns_inum, .ifindex = place.ifindex};
-	if (!tunnel_devices.lookup(&key))
+	*netns = ino.ns_inum;
+	*ifindex = place.ifindex;
+	return 1;
+}
+
+/* Whether the packet of an skb is a tunnel of the node's own: on a device between nodes, with an address of the node's. */
+static __always_inline int is_tunnel(__u64 skb, struct tuple *outer)
+{
+	struct tunnel_device key = {};
+
+	if (!device_of(skb, &key.netns, &key.ifindex) || !tunnel_devices.lookup(&key))
 		return 0;
 	return tunnel_ends.lookup((struct tunnel_end *)outer->saddr) || tunnel_ends.lookup((struct tunnel_end *)outer->daddr);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from kubectl_genainet import __version__, stream, wire
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Tick
 from kubectl_genainet.model.node import NodeReport
-from kubectl_genainet.stream import Streams
+from kubectl_genainet.stream import Dial, Streams
 from tests.unit.agentfleet import (
     REQUEST,
     Fleet,
@@ -68,15 +69,17 @@ def test_rules_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [("/v1/rulesets?conntrack=1", stream.RULES_S)]
 
 
+def watched(dials: dict[str, Dial]) -> list[Event]:
+    """All that agents send to the end."""
+    with contextlib.closing(Streams(dials, dict.fromkeys(dials, REQUEST))) as streams:
+        return everything(streams)
+
+
 def test_who_trickles_a_hello_is_hung_up_on_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HELLO_S", 0.3)
     fleet = Fleet()
     dials = {"slow": fleet.dial("slow", trickles), "well": fleet.dial("well", well)}
-    streams = Streams(dials, dict.fromkeys(dials, REQUEST))
-    try:
-        events = everything(streams)
-    finally:
-        streams.close()
+    events = watched(dials)
     late = AgentFailed(node="slow", message="node slow has not said who it is within 0.3 s")
     assert [e for e in events if isinstance(e, AgentFailed)] == [late]
     assert sum(isinstance(e, Bye) for e in events) == 1
@@ -89,11 +92,7 @@ def test_an_agent_says_nothing_of_another_node_or_of_the_clusters_objects(forges
     """Who has one node is not to say what the others saw, nor which policies and endpoints there are."""
     fleet = Fleet()
     dials = {"bad": fleet.dial("bad", forges), "well": fleet.dial("well", well)}
-    streams = Streams(dials, dict.fromkeys(dials, REQUEST))
-    try:
-        events = everything(streams)
-    finally:
-        streams.close()
+    events = watched(dials)
     (failed,) = (e for e in events if isinstance(e, AgentFailed))
     assert failed.node == "bad" and "node bad sent a record of" in failed.message
     assert {getattr(e, "node", "") for e in events if not isinstance(e, AgentFailed | Hello)} == {"well"}

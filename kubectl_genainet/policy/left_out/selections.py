@@ -15,7 +15,7 @@ _OF_PODS = frozenset(
 ) | {"appliedto", "applyto", "appliesto", "subject"}
 _TARGETS = frozenset({"targetref"})
 _TARGET_KINDS = frozenset(
-    f"{kind.lower()}"
+    kind.lower()
     for kind in (
         "Pod",
         "Namespace",
