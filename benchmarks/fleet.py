@@ -1,7 +1,7 @@
 """1,000 recorders asked at once: real agents' servers on unix sockets, with synthetic segments of an hour each.
 
 `trace svc/… --since 1h` about one Service that 40 of the nodes serve or call, in a process of its own: time, peak memory; and
-with three nodes that fail, each in its own way, whether they are named. The limits are 10 s and 300 MB. The servers run on the
+with 175 nodes that fail, in seven ways, whether they are named. The limits are 10 s and 300 MB. The servers run on the
 same cores as the client (on a cluster each has its node's). Baseline: the same question of the 40 nodes alone.
 
     python -m benchmarks fleet
@@ -11,17 +11,14 @@ same cores as the client (on a cluster each has its node's). Baseline: the same 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks._failing_recorders import WAYS, behave
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.agent.serve.server import AnyCaller, Server
@@ -54,7 +52,8 @@ SERVICE, SERVICE_IP, PORT, BACKEND_PORT = "model", "10.96.0.5", 80, 8080
 OTHERS = 1  # connections of other Services that a node keeps whole of each block
 EACH = 6  # blocks: so often a caller's connection to the Service is kept whole
 SYN, ACK, FIN = 2, 16, 1
-TROUBLE = ("node-0001", "node-0002", "node-0003")  # refuses, falls silent, breaks off
+EACH_TROUBLE = max(1, NODES // 40)  # nodes that fail in each way; none of them serves or calls the Service
+TROUBLE = {way: range(200 + EACH_TROUBLE * n, 200 + EACH_TROUBLE * (n + 1)) for n, way in enumerate(WAYS)}
 _BOOT = bytes(15)
 
 
@@ -287,28 +286,8 @@ def describe(what: str, answer: Answer, expected: int = 0) -> None:
     )
 
 
-def break_three(sockets: Path) -> list[socket.socket]:
-    """One is not there, one is silent, one breaks off in its answer."""
-    held = []
-    for name in TROUBLE:
-        path = sockets / f"{name}.sock"
-        path.unlink()
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(path))
-        if name != TROUBLE[0]:
-            sock.listen(8)
-        held.append(sock)
-    threading.Thread(target=_break_off, args=(held[2],), daemon=True).start()
-    return held
-
-
-def _break_off(listener: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            connected, _ = listener.accept()
-            connected.recv(65536)
-            connected.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(1000))
-            connected.close()
+def _sockets_of(folder: Path, nodes: Iterable[int]) -> list[Path]:
+    return [folder / f"{name_of(node)}.sock" for node in nodes]
 
 
 def main() -> None:
@@ -339,12 +318,13 @@ def main() -> None:
         (few / f"{OBJECTS}.sock").symlink_to(sockets / f"{OBJECTS}.sock")
         describe(f"baseline, the {SERVERS + CALLERS} nodes of the Service", asked(few, wall_ns))
         describe(f"{NODES} nodes", asked(sockets, wall_ns))
-        held = break_three(sockets)
+        held = [sock for way, nodes in TROUBLE.items() for sock in behave(way, _sockets_of(sockets, nodes))]
         answer = asked(sockets, wall_ns)
-        describe("with three that fail", answer, expected=2)
-        for name in TROUBLE:
-            lines = [line for line in answer.warnings.splitlines() if name in line]
-            print(f"  {lines[0] if lines else f'{name} IS NOT NAMED'}")
+        describe(f"with {EACH_TROUBLE} nodes that fail in each of {len(TROUBLE)} ways", answer, expected=2)
+        for way, nodes in TROUBLE.items():
+            named = [node for node in nodes if name_of(node) in answer.warnings]
+            lines = [line for line in answer.warnings.splitlines() if any(name_of(node) in line for node in nodes)]
+            print(f"  {way.__name__}: {len(named)} of {len(nodes)} named: {lines[0][:200] if lines else ''}")
         for sock in held:
             sock.close()
     finally:

@@ -118,7 +118,7 @@ def gap_text(gap: Gap) -> str:
     since, until = rfc3339(gap.since_ns), rfc3339(gap.until_ns)
     digits = 19 if since[:19] != until[:19] else 23  # within a second to the millisecond
     time = f"at {since[:19]}Z" if gap.since_ns == gap.until_ns else f"from {since[:digits]}Z to {until[:digits]}Z"
-    return f"{whose}: {'some is missing' if gap.partial else 'nothing is recorded'} {time}: {gap.why}"
+    return f"{whose}: {'some is missing' if gap.partial else 'nothing is known'} {time}: {gap.why}"
 
 
 def losses_text(lost: Mapping[tuple[str, str, str], int]) -> str:

@@ -141,7 +141,8 @@ def _replay(run: Run, source: Source, bundle: Bundle, command: str) -> ExitStatu
         _warn_of_unread(run)
         for event in bundle.events:
             run.take(event)
-        return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
+        failed = bool(source.failed_nodes) or any(isinstance(e, AgentFailed) for e in bundle.events)
+        return run.finish(live=False).with_failures(failed)
 
 
 def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:

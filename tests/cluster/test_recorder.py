@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/genainet/leases/genainet-objects"
-GAP = re.compile(r"node node-1: nothing is recorded from (\S+) to (\S+): ")
+GAP = re.compile(r"node node-1: nothing is known from (\S+) to (\S+): ")
 TARGET = ("svc/my-llama-svc", "-n", "chat")
 PATIENCE_S = 240  # of polls that end at once where the machine has time
 BROUGHT = {

@@ -159,6 +159,10 @@ class HistorySource(RecordedSource):
                 ranges[node] = self._failures[node] = answer
                 self.failed_nodes.add(node)
                 continue
+            if answer.late or not answer.complete:
+                self.failed_nodes.add(node)
+            if answer.late:
+                self._failures[node] = GenainetError(f"the agent on node {node} is too slow to be asked again")
             try:
                 ranges[node] = _range(node, answer)
             except GenainetError as error:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -23,21 +23,25 @@ AT_A_TIME = 64  # nodes, without those that have said nothing for QUIET_S
 QUIET_S = 1.0
 # Without a byte; as long as others answer, a node may take longer. An agent that searches sends something each second.
 SILENT_S = 5.0
+PER_BYTE_S = 2.0 / len(
+    ALIVE
+)  # that a byte counts as being heard: what trickles slower than half of ALIVE a second is silent
 _LOOK_S = 0.02
 _END_S = 1.0  # for the readers of connections that were cut
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderAnswer:
-    """The blocks of a node's recording. `complete`: the answer came to its end."""
+    """The blocks of a node's recording. `complete`: the answer came to its end; `late`: it was cut, as nobody waited longer."""
 
     blocks: tuple[bytes, ...]
     complete: bool
+    late: bool = False
 
 
 @dataclass(slots=True)
 class _Question:
-    """One node that is asked, in a thread of its own. It was heard of last at `heard_s`."""
+    """One node that is asked, in a thread of its own. It was heard of until `heard_s`."""
 
     node: str
     dial: Dial
@@ -63,6 +67,9 @@ class _Question:
     def _heard(self) -> None:
         self.heard_s = time.monotonic()
 
+    def _came(self, size: int) -> None:
+        self.heard_s = min(time.monotonic(), self.heard_s + size * PER_BYTE_S)
+
     def _read(self, connection: AgentConnection) -> RecorderAnswer:
         response = connection.request("POST", "/v1/history", self.request)
         self._heard()
@@ -70,7 +77,7 @@ class _Question:
         complete = True
         try:
             while data := response.read1(1 << 18):
-                self._heard()
+                self._came(len(data))
                 if not self.room.take(len(data)):
                     complete = False
                     break
@@ -137,9 +144,13 @@ def _answers(
     answers: dict[str, RecorderAnswer | GenainetError] = {}
     for question in questions:
         answer = question.answer
-        if question.node in late and not isinstance(answer, RecorderAnswer):
-            answer = GenainetError(
-                f"the agent on node {question.node} has said nothing for {late[question.node]:.0f} s"
+        if question.node in late:
+            answer = (
+                replace(answer, late=True)
+                if isinstance(answer, RecorderAnswer)
+                else GenainetError(
+                    f"the agent on node {question.node} has said nothing for {late[question.node]:.0f} s"
+                )
             )
         assert answer is not None
         answers[question.node] = answer

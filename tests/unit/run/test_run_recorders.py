@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +16,16 @@ from kubectl_genainet.history.blocks import ALIVE, Flag, Span, encode_block
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange
 from kubectl_genainet.history.ranges import node_range
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, TcpRetransmit
 from kubectl_genainet.model.history import Gap
+from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.sources import recorders
+from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
+from kubectl_genainet.stream import Dial
 from kubectl_genainet.wire import HistoryRequest
+from tests.recordertest import RecordedCluster
 from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, WALL, resent
 
 SPAN = Span(WALL, WALL + 60 * SECOND, MONO, MONO + 60 * SECOND)
@@ -54,6 +61,23 @@ def stops_amid_its_blocks(sock: socket.socket) -> None:
     sock.recv(1)
 
 
+def trickles_its_head(sock: socket.socket) -> None:
+    trickle(sock, HEAD[:-2] + b"X: ")
+
+
+def trickles_its_blocks(sock: socket.socket) -> None:
+    trickle(sock, HEAD + b"%x\r\n" % len(WHOLE))
+
+
+def trickle(sock: socket.socket, begin: bytes) -> None:
+    """A byte now and then: no single wait is long."""
+    with contextlib.suppress(OSError):
+        sock.sendall(begin)
+        while True:
+            sock.sendall(b"x")
+            time.sleep(SILENT_S / 10)
+
+
 def searches_for_long(sock: socket.socket) -> None:
     sock.sendall(HEAD)
     for _ in range(6):
@@ -75,7 +99,7 @@ def request_is_whole(data: bytes) -> bool:
     return bool(end) and f"Content-Length: {len(body)}".encode() in head
 
 
-def dial_to(serve: Serve) -> Callable[[], socket.socket]:
+def dial_to(serve: Serve) -> Dial:
     def run(sock: socket.socket) -> None:
         with sock:
             while not request_is_whole(sock.recv(65536, socket.MSG_PEEK)):
@@ -127,14 +151,55 @@ def test_silent_nodes_take_no_place_from_the_others(monkeypatch: pytest.MonkeyPa
     assert asked_s["z"] - began < 3.0  # before any of those was given up
 
 
-@pytest.mark.parametrize("serve", [stops_after_its_head, stops_amid_its_blocks])
-def test_what_falls_silent_in_its_answer_is_cut_short_and_a_gap(serve: Serve) -> None:
+@pytest.mark.parametrize("serve", [stops_after_its_head, stops_amid_its_blocks, trickles_its_head, trickles_its_blocks])
+def test_what_falls_silent_in_its_answer_or_trickles_is_cut_short_and_a_gap(serve: Serve) -> None:
+    began = time.monotonic()
     answer = ask_recorders({"a": dial_to(serve)}, REQUEST)["a"]
-    assert answer == RecorderAnswer((), False)
+    assert time.monotonic() - began < 10
+    assert answer == RecorderAnswer((), False, late=True)
     given = node_range("a", answer.blocks, complete=answer.complete)
     events = merged({"a": given}, ObjectsRange(None, (), ()), REQUEST.since_ns, REQUEST.until_ns)
     assert [event.why for event in events if isinstance(event, Gap)] == ["the node's answer was cut short"]
     assert [event.node for event in events if isinstance(event, AgentFailed)] == ["a"]
+
+
+def test_nodes_that_trickle_take_no_place_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorders, "AT_A_TIME", 2)
+    dials = {f"a-{number}": dial_to(trickles_its_blocks) for number in range(4)} | {"z": dial_to(answers)}
+    began = time.monotonic()
+    given = ask_recorders(dials, REQUEST)
+    assert time.monotonic() - began < 10
+    assert given.pop("z") == RecorderAnswer(_blocks(), True)
+    assert set(given.values()) == {RecorderAnswer((), False, late=True)}
+
+
+def test_a_node_that_was_cut_is_named_and_not_asked_again(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def noted(node: str, serve: Serve) -> Dial:
+        def serving(sock: socket.socket) -> None:
+            asked.append(node)
+            serve(sock)
+
+        return dial_to(serving)
+
+    class Cluster(RecordedCluster):
+        def agents(self) -> Agents:
+            return Agents({"slow": noted("slow", trickles_its_blocks), NODE: noted(NODE, answers)})
+
+        def objects_recorder(self) -> None:  # type: ignore[override]
+            return None
+
+        def _read(self) -> ClusterSnapshot:
+            return ClusterSnapshot(objects=())
+
+    past = HistorySource(Cluster(tmp_path), TimeRange(REQUEST.since_ns, REQUEST.until_ns))
+    first, second = (past.replayed(verb, ()).events for verb in ("trace", "drops"))
+    assert asked.count(NODE) == 2 and asked.count("slow") == 1
+    assert past.failed_nodes == {"slow"}  # exit status 2
+    assert [(e.node, e.why) for e in first if isinstance(e, Gap)] == [("slow", "the node's answer was cut short")]
+    failed = [(event.node, event.message) for event in second if isinstance(event, AgentFailed)]
+    assert failed == [("slow", "the agent on node slow is too slow to be asked again")]
 
 
 def test_a_node_that_searches_for_long_is_waited_for() -> None:
