@@ -61,13 +61,15 @@ struct flow_key {
 	__u64 dev; /* address of the net_device: its name and namespace are read once, when the flow is new there */
 };
 
+enum ended { ENDED_FIN = 1, ENDED_RST = 2 };
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
 
 struct flow {
 	__u64 packets;
 	__u64 bytes;
+	__u64 began_ns; /* when the flow came into the table, by the CPU that put it there; 0 on the others */
 	__u16 data_seen;
-	__u16 ended; /* this CPU has seen its FIN or a RST: nothing more is counted */
+	__u16 ended; /* enum ended, of what this CPU has seen */
 	__u32 whose; /* enum whose: each CPU has a value of its own, and looks it up once */
 	__u32 netns;
 	__u32 ifindex;
@@ -92,7 +94,7 @@ struct stream {
 
 BPF_TABLE("lru_hash", struct flow_key, struct stream, streams, STREAM_ENTRIES);
 BPF_PERCPU_ARRAY(fresh_stream, struct stream, 1); /* its gaps stay zero */
-BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);	  /* all of it does */
+BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);	  /* so does all of it but its time */
 BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
 BPF_TABLE("lru_hash", struct way_key, struct way, ways, WAYS);
@@ -299,9 +301,10 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	if (!f) {
 		int slot = 0;
 		struct flow *fresh = fresh_flow.lookup(&slot);
-		if (!locate(s))
+		if (!fresh || !locate(s))
 			return 0; /* another node's on this kernel */
-		if (fresh && !flows.insert(&key, fresh)) /* another CPU may have come first */
+		fresh->began_ns = s->now;
+		if (!flows.insert(&key, fresh)) /* another CPU may have come first */
 			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
@@ -343,14 +346,14 @@ static __always_inline void begin_flow(struct sighting *s)
 	streams.delete(&key);
 }
 
-/* A FIN or RST was seen: user space may take the flow out of the table. */
+/* A FIN or RST was seen: user space takes the flow out of the table once nothing more comes. */
 static __always_inline void end_flow(struct sighting *s)
 {
 	struct flow_key key = {.t = s->p.t, .dev = s->dev};
 	key.t.pad[0] = s->point;
 	struct flow *f = flows.lookup(&key);
 	if (f)
-		f->ended = 1;
+		f->ended |= s->p.tcp_flags & TCP_RST ? ENDED_RST : ENDED_FIN;
 }
 
 static __always_inline __u32 payload_of(struct sighting *s)

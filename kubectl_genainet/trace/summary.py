@@ -47,7 +47,7 @@ class SummaryBuilder:
         self._totals.event(event)
         match event:
             case FlowCounters():
-                key = (event.node, event.netns, event.ifindex, event.point, event.flow)
+                key = (event.node, event.netns, event.ifindex, event.point, event.flow, event.began_ns)
                 if len(self._flows) < MAX_FLOWS or key in self._flows:
                     self._flows[key] = event
                 else:

@@ -244,12 +244,14 @@ class Watch:
         return sum((Counter({e.where: e.count}) for e in self.events if isinstance(e, LostEvents)), Counter())
 
     def flows(self) -> dict[tuple[str, str, str, str, str], FlowCounters]:
-        """The last counters of each (namespace, device, point, source, destination)."""
-        return {
-            (*self.row.place(e), e.point.value, e.flow.source, e.flow.destination): e
-            for e in self.events
-            if isinstance(e, FlowCounters)
-        }
+        """The last counters of each (namespace, device, point, source, destination); none was counted in two parts."""
+        found: dict[tuple[str, str, str, str, str], FlowCounters] = {}
+        for e in self.events:
+            if isinstance(e, FlowCounters):
+                key = (*self.row.place(e), e.point.value, e.flow.source, e.flow.destination)
+                assert found.setdefault(key, e).began_ns == e.began_ns, key
+                found[key] = e
+        return found
 
     def close(self) -> None:
         if self.process.poll() is None:

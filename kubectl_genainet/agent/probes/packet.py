@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from kubectl_genainet.agent.probes.declare import (
@@ -29,6 +31,7 @@ from kubectl_genainet.model.events import (
     IcmpError,
     PacketDropped,
     PacketSighting,
+    Point,
     TcpRetransmit,
 )
 from kubectl_genainet.model.packet import Protocol
@@ -50,6 +53,8 @@ FLOW_KEY = layout(_SOURCE, "flow_key")  # the point stands in the tuple's paddin
 FLOW = layout(_SOURCE, "flow")
 _HEAD, _HOPS = FLOW.part("packets", "ended", "whose"), FLOW.numbers("hop_ns")
 _OWN = enums(_SOURCE)["whose"]["WHOSE_OWN"]
+_RST = enums(_SOURCE)["ended"]["ENDED_RST"]
+_ENDS, _POINT_AT = FLOW_KEY.part("t_saddr", "t_daddr", "t_sport", "t_dport"), FLOW_KEY.offset("t_pad")
 _PLACE_AND_PACKET = PacketSighting.__struct_fields__
 _KINDS = enums(_SOURCE)["event_kind"]
 STREAM = layout(_SOURCE, "stream")
@@ -112,36 +117,61 @@ def _icmp_error(event: PacketEvent, node: str, hook: str = "", reason: str = "")
 
 
 def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
-    """The flow table, summed over the CPUs; flows that did not change since `seen` are left out, those that have ended are
-    taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since the last
-    time are not reported: no reader waits for them."""
-    created, present, followed = maps.accounts()["flows created"], 0, 0
+    """The flow table, summed over the CPUs; flows that did not change since `seen` are left out, those of connections that
+    are over are taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since
+    the last time are not reported: no reader waits for them."""
+    created, followed = maps.accounts()["flows created"], 0
     sampling = maps.sampling()
-    gone: list[bytes] = []
+    quiet: dict[bytes, bool] = {}  # of each flow in the table
+    ends: dict[bytes, int] = {}
     changed: dict[bytes, list[Any]] = {}
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
-        present += 1
         heads = [_HEAD.unpack_from(values, start) for start in range(0, len(values), FLOW.size)]
         packets = sum(packets for packets, _, whose in heads if whose == _OWN)
         known = seen.get(key)
-        followed += packets - (known or 0)
-        ended = any(ended for _, ended, _ in heads)
+        quiet[key] = known == packets
+        ended = reduce(or_, (ended for _, ended, _ in heads))
         if ended:
-            gone.append(key)
-            seen.pop(key, None)
-        if not packets or known == packets or (ended and known is None and sampling):
+            ends[key] = ended
+        if known == packets:
             continue
-        if not ended:
-            seen[key] = packets
-        changed[key] = [FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN]
+        followed += packets - (known or 0)
+        seen[key] = packets
+        if packets and not (ended and known is None and sampling):
+            changed[key] = [
+                FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN
+            ]
     streams = maps.values_of("streams", changed.keys(), STREAM.size)
     for key, own in changed.items():
         yield _counters(key, own, context, now, _stream(streams.get(key)))
+    gone = _over(quiet, ends)
     maps.delete_all("flows", gone)
     maps.delete_all("streams", gone)
-    maps.evicted(created - present)
+    for key in gone if len(seen) <= 2 * len(quiet) else seen.keys() - quiet.keys():
+        del seen[key]
+    maps.evicted(created - len(quiet))
     maps.took_out(len(gone))
     maps.followed(followed)
+
+
+def _over(quiet: dict[bytes, bool], ends: dict[bytes, int]) -> list[bytes]:
+    """The flows of connections that are over at a device, both directions, and of which nothing was counted since the last time:
+    of one that goes on, what came between reading and deleting would be lost."""
+    gone: dict[bytes, None] = {}
+    for key, ended in ends.items():
+        back = _back(key)
+        both = ended | ends.get(back, 0)
+        over = both & _RST or back in ends or back not in quiet
+        if over and quiet[key] and quiet.get(back, True):
+            gone |= dict.fromkeys((key, back) if back in quiet else (key,))
+    return list(gone)
+
+
+def _back(key: bytes) -> bytes:
+    """The key of the other direction at the same device."""
+    src, dst, sport, dport = _ENDS.unpack_from(key)
+    point = POINTS.index(Point.RX if POINTS[key[_POINT_AT]] is Point.TX else Point.TX)
+    return _ENDS.pack(dst, src, dport, sport) + key[_ENDS.size : _POINT_AT] + bytes([point]) + key[_POINT_AT + 1 :]
 
 
 def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stream: dict[str, Any]) -> FlowCounters:
@@ -159,6 +189,7 @@ def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stre
         flow=five_tuple(ends.t_saddr, ends.t_daddr, ends.t_sport, ends.t_dport, ends.t_proto),
         packets=sum(flow.packets for flow in own),
         bytes=sum(flow.bytes for flow in own),
+        began_ns=max(flow.began_ns for flow in own),
         hop_ns=tuple(buckets),
         **stream,
     )

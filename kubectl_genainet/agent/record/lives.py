@@ -187,7 +187,9 @@ class Lives:
             self._trouble(life, trouble, event.t_ns)
 
     def _counted(self, life: Life, event: FlowCounters) -> None:
-        life.counters[event.flow, event.netns, event.ifindex, event.point] = event
+        key = (event.flow, event.netns, event.ifindex, event.point, event.began_ns)
+        if key in life.counters or len(life.counters) < MAX_HELD:
+            life.counters[key] = event
         life.last_ns = max(life.last_ns, event.last_ns)
         if event.silence_ns > STALLED_NS and not life.trouble:
             self._trouble(life, "stalled", event.t_ns)

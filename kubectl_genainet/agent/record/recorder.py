@@ -168,7 +168,7 @@ class Recorder:
 
     def _put(self, event: Event) -> None:
         if isinstance(event, FlowCounters):
-            self._folded[event.flow, event.netns, event.ifindex, event.device, event.point] = event
+            self._folded[event.flow, event.netns, event.ifindex, event.device, event.point, event.began_ns] = event
             return
         t_ns = getattr(event, "t_ns", 0)
         if t_ns and not is_state(event) and (self._earliest_ns is None or t_ns < self._earliest_ns):

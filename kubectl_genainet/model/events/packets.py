@@ -185,7 +185,8 @@ class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
 
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="flow"):
     """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
-    totals since the start.
+    totals since `began_ns`. Where a flow left the kernel's table and came back, `began_ns` is another, and the numbers are
+    to be added to the earlier ones.
 
     `hop_ns` is a histogram of the time since the same packet's previous point: element i counts times in
     [2**i, 2**(i+1)) ns; trailing zeros are left out.
@@ -205,6 +206,7 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     flow: FiveTuple
     packets: int
     bytes: int
+    began_ns: Nanoseconds = 0
     hop_ns: tuple[int, ...] = ()
     data_bytes: int = 0
     first_ns: Nanoseconds = 0

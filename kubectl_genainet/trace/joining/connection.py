@@ -65,19 +65,19 @@ class Resent:
 class Counted:
     """What one place has counted of one direction. `grown_ns` is when data last advanced there, on the node's clock.
 
-    A flow that ends leaves the node's table. What is sent again after its FIN is counted from the start there: `before` is
-    what had been counted until then.
+    A flow may leave the node's table and come back: `before` is what had been counted until it did so last.
     """
 
     direction: PacketDirection
     latest: FlowCounters
     grown_ns: int
+    began_ns: int
     before: FlowCounters | None = None
 
     def add(self, event: FlowCounters) -> None:
         since = event.last_ns or (event.t_ns if event.bytes > self.latest.bytes else 0)
-        if event.packets < self.latest.packets - (self.before.packets if self.before is not None else 0):
-            self.before = self.latest
+        if event.began_ns != self.began_ns:
+            self.began_ns, self.before = event.began_ns, self.latest
         if self.before is None:
             self.latest = event
             self.grown_ns = max(self.grown_ns, since)
@@ -186,7 +186,8 @@ class Connection:
         key = (place_of(event), event.flow)
         known = self.counts.get(key)
         if known is None:
-            known = self.counts[key] = Counted(self.direction(event.flow), event, event.last_ns or event.t_ns)
+            grown_ns = event.last_ns or event.t_ns
+            known = self.counts[key] = Counted(self.direction(event.flow), event, grown_ns, event.began_ns)
         else:
             known.add(event)
         self.last[event.node] = max(known.grown_ns, self.last.get(event.node, 0))

@@ -50,6 +50,13 @@ def test_flows_beyond_those_that_are_held_are_counted_as_lost(monkeypatch: pytes
     assert "3 packet sightings counted, without 1 record of flows beyond those that are held" in shown(builder, world)
 
 
+def test_a_flow_that_came_back_into_the_nodes_table_is_counted_in_both_parts() -> None:
+    world, builder = World(), SummaryBuilder("svc/llm")
+    for began_ns, packets in ((SECOND, 3), (SECOND, 4), (2 * SECOND, 2)):
+        builder.event(msgspec.structs.replace(flow(world, 40000, packets), began_ns=began_ns))
+    assert builder.build(world.correlator.identity).counted["packets"] == 6
+
+
 def test_findings_beyond_those_that_are_held_or_shown_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summing, "MAX_FINDINGS", FINDINGS_SHOWN + 2)
     world, builder = World(), SummaryBuilder("svc/llm")

@@ -1,0 +1,109 @@
+"""The packet probe's flow table: nothing that passes while it is read is lost, and what is over leaves it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.probes.packet import FLOW, FLOW_KEY
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.model.events import FlowCounters, Point
+from kubectl_genainet.wire import FilterEntry
+from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, cache_folder
+
+
+@contextlib.contextmanager
+def connection(row: Row) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection's two ends, the client's first."""
+    with netns.inside(row.server):
+        listener = socket.create_server((SERVER_IP, PORT))
+    with listener:
+        with netns.inside(row.client):
+            client = socket.create_connection((SERVER_IP, PORT), source_address=(CLIENT_IP, 0))
+        with client, listener.accept()[0] as server:
+            yield client, server
+
+
+@pytest.fixture
+def probe(row: Row) -> Iterator[LoadedProbe]:
+    with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe:
+        probe.configure((FilterEntry(SERVER_IP, PORT, "TCP"),), None)
+        probe.attach()
+        yield probe
+
+
+def kept(probe: LoadedProbe) -> int:
+    return len(list(probe.take("flows", FLOW_KEY.size, FLOW.size)))
+
+
+def sent_and_read(server: socket.socket, client: socket.socket) -> None:
+    server.sendall(b"token")
+    assert client.recv(100) == b"token"
+    time.sleep(0.06)  # the client's acknowledgement may wait for 40 ms
+
+
+def segments(sock: socket.socket) -> int:
+    """How many segments a socket has sent, by its own TCP (tcpi_segs_out of struct tcp_info)."""
+    return int(struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 136)[0])
+
+
+def at_client(row: Row, events: dict[int, FlowCounters]) -> int:
+    return sum(event.packets for event in events.values())
+
+
+def test_a_reply_that_comes_while_the_table_is_read_is_counted(row: Row, probe: LoadedProbe) -> None:
+    """After the client's FIN its acknowledgements go on, and each reading is met by one."""
+    state: dict[bytes, int] = {}
+    parts: dict[int, FlowCounters] = {}  # of the client's packets where it sends them, by when they began to be counted
+
+    def drain(*, server: socket.socket | None = None) -> None:
+        for event in probe.drain(state, time.monotonic_ns()):
+            assert isinstance(event, FlowCounters)
+            if event.netns == row.inode(row.client) and event.point is Point.TX:
+                parts[event.began_ns] = event
+            if server is not None:
+                sent_and_read(server, client)
+                server = None
+
+    with connection(row) as (client, server):
+        client.shutdown(socket.SHUT_WR)
+        for _ in range(4):
+            sent_and_read(server, client)
+            drain(server=server)
+            drain()  # nothing new: a flow that has ended may leave now
+        drain()
+        news = 2  # SYN and FIN are events
+        assert at_client(row, parts) == segments(client) - news
+    assert len(parts) == 1
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_what_is_over_leaves_the_table_and_what_goes_on_stays(row: Row, probe: LoadedProbe, reset: bool) -> None:
+    state: dict[bytes, int] = {}
+
+    def drain() -> int:
+        list(probe.drain(state, time.monotonic_ns()))
+        assert len(state) <= kept(probe)
+        return kept(probe)
+
+    with connection(row) as (client, server):
+        client.sendall(b"prompt")
+        assert server.recv(100) == b"prompt"
+        sent_and_read(server, client)
+        places = 2 * 4  # two directions, each in and out of three namespaces
+        assert (drain(), drain()) == (places, places)
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            client.shutdown(socket.SHUT_WR)
+            assert (drain(), drain()) == (places, places)
+    time.sleep(0.06)
+    drain()
+    assert drain() == 0 and not state
