@@ -167,8 +167,7 @@ def test_what_is_sent_again_after_the_fin_takes_nothing_from_what_was_counted() 
     world = World()
     reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
     whole = [counted(e, data_bytes=600_000, packets=400, bytes=620_000) for e in reply]
-    later = T + 3 * SECOND
-    again = [counted(e, data_bytes=2896, packets=2, bytes=3000, last_ns=later, began_ns=later) for e in reply]
+    again = [counted(e, data_bytes=2896, packets=2, bytes=3000, last_ns=T + SECOND, began_ns=T) for e in reply]
     (path,) = world.tell(exchange(world, 40000, T), whole, fins(world, 40000, T + 3 * MS), again)
     assert path.stream is not None and path.stream.reply_bytes == 600_000
 
