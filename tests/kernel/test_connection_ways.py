@@ -74,9 +74,8 @@ def ways_of_clients(probe: LoadedProbe, over: int) -> Ways:
     """When so many connections are over."""
     end = time.monotonic() + WAIT_S
     ways: Ways = Counter()
-    memory: dict[bytes, int] = {}
     while time.monotonic() < end:
-        for counts in probe.drain(memory, 1):
+        for counts in probe.drain(1):
             assert isinstance(counts, ConnectionCounts)
             if counts.side == "client":
                 for outcome in ("opened", "established", "refused", "ended"):

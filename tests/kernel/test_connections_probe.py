@@ -74,12 +74,11 @@ class Drained:
 
     def __init__(self, probe: LoadedProbe) -> None:
         self._probe, self._totals = probe, RunningTotals()
-        self._memory: dict[bytes, int] = {}
         self._rows: dict[str, ConnectionCounts] = {}
 
     def changes(self) -> list[ConnectionCounts]:
         """Since the last call."""
-        events = list(self._probe.drain(self._memory, 1))
+        events = list(self._probe.drain(1))
         return [event for event in events if isinstance(event, ConnectionCounts)]
 
     def until_over(self, over: int) -> dict[str, ConnectionCounts]:

@@ -96,7 +96,6 @@ class DropsWatch:
     def __init__(self, probe: LoadedProbe) -> None:
         self.probe = probe
         self.samples: list[Event] = []
-        self._memory: dict[bytes, int] = {}
 
     def clear(self, *filters: FilterEntry, tunnels: Tunnels = Tunnels()) -> None:  # noqa: B008 - frozen
         own = [os.stat(f"/run/netns/{name}").st_ino for name in (CLIENT, SERVER)]
@@ -108,7 +107,7 @@ class DropsWatch:
         """What was counted since the last call; softirqs of the last packets have run by then."""
         time.sleep(0.2)
         self.probe.consume()
-        events = [e for _ in range(2) for e in self.probe.drain(self._memory, time.monotonic_ns())]
+        events = [e for _ in range(2) for e in self.probe.drain(time.monotonic_ns())]
         return [e for e in events if isinstance(e, Tally)]
 
 

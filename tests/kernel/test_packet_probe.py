@@ -387,7 +387,7 @@ def test_flows_that_the_table_has_no_room_for_are_counted_as_lost(row: Row, monk
         )
         probe.attach()
         send_datagrams(row, flows)
-        reported = list(probe.drain({}, 0))
+        reported = list(probe.drain(0))
         accounts = probe.accounts()
     assert accounts["flows created"] == 4 * flows  # one at each place
     assert len(reported) <= 1024 and accounts["flow table"] == 4 * flows - len(reported)

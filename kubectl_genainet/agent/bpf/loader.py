@@ -131,6 +131,7 @@ class LoadedProbe:
         cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         self._symbols: Symbols = next((other._symbols for other in others), None) or Symbols()
+        self._drained: dict[bytes, int] = {}  # what the tables held when they were read last
         self._context = DecodeContext(node, facts.drop_reasons, self._symbols.name, facts.enums, options or {})
         self._has_reasons = self._has_drop_reason(facts.drop_reasons)
         self.missing = [
@@ -323,9 +324,9 @@ class LoadedProbe:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""
         return {name: bpfsys.program_statistics(fd) for name, fd in self._programs.items()}
 
-    def drain(self, state: dict[bytes, int], now: int) -> Iterable[Event]:
-        """What the probe has counted in the kernel and not reported before; `state` is the caller's to keep."""
-        return self.probe.drain(self, self._context, state, now) if self.probe.drain else ()
+    def drain(self, now: int) -> Iterable[Event]:
+        """What the probe has counted in the kernel and not reported before."""
+        return self.probe.drain(self, self._context, self._drained, now) if self.probe.drain else ()
 
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         size = value_size * bpfsys.possible_cpus()

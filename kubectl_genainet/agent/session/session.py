@@ -68,7 +68,6 @@ class Session:
         self.delivery = Delivery(job.node, self.outbox, self.ledger, self.recorder)
         self.probes: list[LoadedProbe] = []
         self.taps: dict[str, TcpTap | HttpTap] = {}  # by the name under which they are accounted for
-        self.drained: dict[bytes, int] = {}  # what the kernel's tables held when they were read last
         self.counted = Counted(self._must_arrive, self.recorder)
         self.budgets = Budgets(job.request, ())
         self.exact: threading.Thread | None = None
@@ -354,7 +353,7 @@ class Session:
 
     def _drain(self) -> None:
         for probe in self.probes:
-            for event in probe.drain(self.drained, time.monotonic_ns()):
+            for event in probe.drain(time.monotonic_ns()):
                 self.counted.take(event)
 
     def _report_losses(self) -> None:

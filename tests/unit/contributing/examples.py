@@ -117,7 +117,7 @@ def test_each_refused_connection_is_a_reset_received() -> None:
         for _ in range(7):
             with socket.socket() as client:
                 assert client.connect_ex(("127.0.0.1", port)) != 0
-        counted = list(probe.drain({}, 1))
+        counted = list(probe.drain(1))
     assert sum(event.packets for event in counted if isinstance(event, ResetCount)) >= 7
 ''',
     ),
