@@ -351,8 +351,9 @@ class Recorder:
         """Writes the last block: of the time until `watched_until`, monotonic, or until now."""
         with self._lock:
             mono = self._mono() if watched_until is None else watched_until
-            self._close_bucket(self._ahead + mono)
-            self._write(self._ahead + mono, mono)
+            until = self._ahead + mono
+            self._pending.append(self._buckets.close(self._bucket_from, max(until, self._bucket_from)))
+            self._write(until, mono)
             self._writer.close()
 
 
