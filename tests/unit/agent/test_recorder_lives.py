@@ -56,7 +56,10 @@ def test_a_connection_that_is_opened_and_says_nothing_is_in_no_trouble() -> None
         ([packet(1, PORT, SYN), packet(1.1, PORT, RST | ACK, back=True)], "refused"),
         ([*handshake(1), packet(2, PORT, RST, back=True)], "reset"),
         ([packet(1, PORT, ACK, payload=5), packet(2, PORT, RST, back=True)], "reset"),  # it was open before
-        ([packet(1, PORT, SYN), packet(1.6, PORT, SYN), packet(1.7, PORT, SYN | ACK, back=True)], "not answered at once"),
+        (
+            [packet(1, PORT, SYN), packet(1.6, PORT, SYN), packet(1.7, PORT, SYN | ACK, back=True)],
+            "not answered at once",
+        ),
         ([*handshake(1), packet(2, PORT, ACK, payload=5), packet(2.6, PORT, ACK, back=True, payload=5)], "slow"),
     ],
 )
