@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.kustomize.edits import Placement
 
 Raw = dict[str, Any]
 
@@ -39,10 +40,22 @@ def _affix(field: str, key: str) -> Callable[[Raw], Raw | None]:
     return lambda plugin: {field: plugin[key]} if plugin.get("fieldSpecs") == [{"path": "metadata/name"}] else None
 
 
+_NAMES_NAMESPACES = {"path": "metadata/name", "kind": "Namespace", "create": True}
+_PLACES = {"path": "metadata/namespace", "create": True}
+
+
 def _namespace(plugin: Raw) -> Raw | None:
-    if plugin.get("unsetOnly") or plugin.get("setRoleBindingSubjects", "defaultOnly") != "defaultOnly":
+    """Unlike a kustomization's `namespace` the plugin names Namespaces only where its fields say so."""
+    fields = plugin.get("fieldSpecs") or []
+    if any(field not in (_NAMES_NAMESPACES, _PLACES) for field in fields):
         return None
-    return {"namespace": plugin["metadata"]["namespace"]}
+    to = Placement(
+        plugin["metadata"]["namespace"],
+        unset_only=bool(plugin.get("unsetOnly")),
+        renames=_NAMES_NAMESPACES in fields,
+        subjects=plugin.get("setRoleBindingSubjects") or "defaultOnly",
+    )
+    return {"namespace": to}
 
 
 def _labels(plugin: Raw) -> Raw | None:

@@ -157,7 +157,7 @@ def set_fields(items: Sequence[Item], raw: dict[str, Any], configured: Configure
         metadata = obj.setdefault("metadata", {})
         kind = str(obj.get("kind", ""))
         if raw.get("namespace"):
-            _set_namespace(obj, str(raw["namespace"]))
+            _set_namespace(obj, placement_of(raw["namespace"]))
         if (prefix or suffix) and kind not in _NOT_PREFIXED and "name" in metadata:
             metadata["name"] = f"{prefix}{metadata['name']}{suffix}"
         set_labels(obj, raw, configured.labelled, configured.annotated)
@@ -174,16 +174,34 @@ def set_fields(items: Sequence[Item], raw: dict[str, Any], configured: Configure
     return {(renaming.kind, renaming.before.name): renaming.after.name for renaming in renamed}
 
 
-def _set_namespace(obj: dict[str, Any], namespace: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The namespace that objects get: whether one that an object has stays, whether a Namespace gets it as its name, and
+    which ServiceAccounts that roles are bound to move too (defaultOnly, allServiceAccounts, none)."""
+
+    namespace: str
+    unset_only: bool = False
+    renames: bool = True
+    subjects: str = "defaultOnly"
+
+
+def placement_of(value: Any) -> Placement:
+    """What a kustomization's `namespace` asks for."""
+    return value if isinstance(value, Placement) else Placement(str(value))
+
+
+def _set_namespace(obj: dict[str, Any], to: Placement) -> None:
     kind, metadata = obj.get("kind"), obj["metadata"]
     if kind == "Namespace":
-        metadata["name"] = namespace
-    elif kind not in _CLUSTER_WIDE:
-        metadata["namespace"] = namespace
-    if kind in ("RoleBinding", "ClusterRoleBinding"):
+        if to.renames and not (to.unset_only and metadata.get("name")):
+            metadata["name"] = to.namespace
+    elif kind not in _CLUSTER_WIDE and not (to.unset_only and metadata.get("namespace")):
+        metadata["namespace"] = to.namespace
+    if kind in ("RoleBinding", "ClusterRoleBinding") and to.subjects != "none":
         for subject in obj.get("subjects") or ():
-            if subject.get("kind") == "ServiceAccount" and subject.get("name") == "default":
-                subject["namespace"] = namespace
+            meant = to.subjects == "allServiceAccounts" or subject.get("name") == "default"
+            if subject.get("kind") == "ServiceAccount" and meant and not (to.unset_only and subject.get("namespace")):
+                subject["namespace"] = to.namespace
 
 
 def _set_image(value: Any, images: dict[Any, dict[str, Any]]) -> None:
