@@ -106,7 +106,8 @@ def passing_tokens(
     """The workloads through which a model's tokens pass: model servers, routers, and the applications that call them, that
     call such an application, or that are told of a model. A database's console passes none. `programs_of`: what an object
     says beside its pods of the programs that run there; None where that is not known. `for_sure`: only where the tokens come
-    from a server here that what it runs shows to be one: a hosted model answers within seconds, a name may mean anything."""
+    from a server here that what it runs shows to be one, as the answer to a request: a hosted model answers within seconds, a
+    name may mean anything, and a WebSocket lives on."""
     roles = {key: known.role for key, known in genai.items()}
     at_once = {
         workload.key
@@ -135,11 +136,21 @@ def passing_tokens(
             inside.append((call.client.key, call.service))
         elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
             passing.add(call.client.key)
+    pushing = {workload.key for workload in workloads if for_sure and _pushes(workload)}
+    inside = [(client, service) for client, service in inside if client not in pushing]
     before = -1
     while before != len(passing):
         before = len(passing)
         passing |= {client for client, service in inside if any(w.key in passing for w in workloads_of(service))}
     return frozenset(passing)
+
+
+# Chat front ends that send their browsers the tokens over a WebSocket that they ping.
+_PUSHES = re.compile(r"(^|[^a-z0-9])(open-?webui|chainlit|streamlit)([^a-z0-9]|$)")
+
+
+def _pushes(workload: Workload) -> bool:
+    return any(_PUSHES.search(f"{c.image.rpartition('/')[2]} {' '.join(c.words)}".lower()) for c in workload.containers)
 
 
 def _streams(known: Recognised) -> bool:

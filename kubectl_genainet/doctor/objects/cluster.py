@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls, services_behind
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
-from kubectl_genainet.doctor.objects.made_services import made_services
+from kubectl_genainet.doctor.objects.made_services import made_services, of_its_owner
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
@@ -232,7 +232,9 @@ class Cluster(Installed):
         return tuple({w.key: w for w, labels in fewest or () if wanted <= labels.items()}.values())
 
     def workloads_of(self, service: Service) -> tuple[Workload, ...]:
-        return self.selected(service.metadata.namespace, service.spec.selector)
+        selected = self.selected(service.metadata.namespace, service.spec.selector)
+        written = (service.metadata.namespace, service.metadata.name) in self.services_by_key
+        return selected if written else of_its_owner(service, selected)
 
     @cached_property
     def _services_of(self) -> Mapping[WorkloadKey, tuple[Service, ...]]:

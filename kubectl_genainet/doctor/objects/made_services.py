@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
-from kubectl_genainet.model.kube import KubeObject, ObjectMeta, Service, ServicePort, ServiceSpec
+from kubectl_genainet.model.kube import KubeObject, ObjectMeta, OwnerReference, Service, ServicePort, ServiceSpec
 
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
 _KSERVE, _RAY = "serving.kserve.io", "ray.io"
@@ -39,11 +40,19 @@ def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]
     return made
 
 
+def of_its_owner(service: Service, selected: tuple[Workload, ...]) -> tuple[Workload, ...]:
+    """The workloads behind a Service that an operator makes: those of the object that it is made for, where some of them
+    are. Of the labels that such a Service selects some are not known beforehand, so that it seems to select others too."""
+    owners = {(o.kind, o.name) for o in service.metadata.owner_references}
+    return tuple(w for w in selected if (w.ref.kind, w.ref.name) in owners) or selected
+
+
 def _service(
     owner: KubeObject, name: str, ports: tuple[ServicePort, ...], selector: dict[str, str], cluster_ip: str = ""
 ) -> Service:
     spec = ServiceSpec(cluster_ip=cluster_ip, ports=ports, selector=selector)
-    return Service(ObjectMeta(name=name, namespace=owner.namespace), spec)
+    made_for = (OwnerReference(owner.kind, owner.name, controller=True),)
+    return Service(ObjectMeta(name=name, namespace=owner.namespace, owner_references=made_for), spec)
 
 
 def _of_elasticsearch(obj: KubeObject) -> Iterator[Service]:

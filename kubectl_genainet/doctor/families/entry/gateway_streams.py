@@ -17,6 +17,7 @@ from kubectl_genainet.model.units import seconds
 
 GROUP = "gateway.networking.k8s.io"
 STREAM_S = 300
+CONSIDERED_S = 60
 ENVOY_GATEWAY = "gateway.envoyproxy.io/"
 # Controllers with a timeout for the whole response where a route sets none.
 # Sources: Envoy's RouteAction.timeout (15 s), https://gateway.envoyproxy.io/docs/tasks/traffic/http-timeouts/,
@@ -32,6 +33,11 @@ class _Timeout:
 
     seconds: float
     evidence: Evidence
+
+
+def considered(limit: float, value: object) -> bool:
+    """Whether somebody set more than a minute for a whole response: what the model needs is known to them."""
+    return value is not None and limit > CONSIDERED_S
 
 
 def backends_of(cluster: Cluster, route: KubeObject, rule: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -53,7 +59,8 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
     Looks, for HTTPRoute rules that lead to model servers or InferencePools, at timeouts.request and
     timeouts.backendRequest, at requestTimeout of Envoy Gateway's BackendTrafficPolicy (15 s where nothing is set) and at
     timeoutSec of GKE's GCPBackendPolicy (30 s where nothing is set); five minutes is taken as enough. A warning: short
-    answers pass.
+    answers pass. Information where somebody has set more than a minute, and where no server of the model is seen here, or
+    the tokens come over a WebSocket (Open WebUI, Streamlit, Chainlit), which the timeout does not end.
 
     Why: the timeout covers the whole response: the Gateway cuts a stream in the middle, however fast the tokens come.
 
@@ -66,8 +73,10 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
             continue
         for index, rule in enumerate(items(route.raw, "spec", "rules")):
             backends = backends_of(cluster, route, rule)
+            unsure = not any(_waits(cluster, *backend) for backend in backends)
             for timeout in _timeouts(cluster, route, index, rule, backends) if backends else ():
                 if 0 < timeout.seconds < STREAM_S:
+                    mild = unsure or considered(timeout.seconds, timeout.evidence.value)
                     yield Problem(
                         f"streams of a model are cut after {timeout.seconds:g} s",
                         route.ref,
@@ -76,7 +85,14 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
                             "Allow the longest answer in the rule's timeouts.request (0s switches it off).",
                             command=_longer(route, index, rule, timeout.evidence.field),
                         ),
+                        severity=Severity.INFO if mild else None,
                     )
+
+
+def _waits(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
+    """Whether answers from a backend wait for a model that is served here."""
+    service = cluster.service(namespace, name) if kind == "Service" else None
+    return kind == "InferencePool" or (service is not None and cluster.waits_for_a_model(service))
 
 
 def _longer(route: KubeObject, index: int, rule: dict[str, Any], field: str) -> str:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.objects.raw import (
     at,
     condition,
     items,
+    json_in,
     kubectl,
     mapping,
     sh,
@@ -45,7 +46,19 @@ def ingresses(cluster: Cluster) -> list[KubeObject]:
 
 
 def backends(ingress: KubeObject) -> Iterator[tuple[str, dict[str, Any], str, str]]:
-    """(field, backend, host, path) of every backend of an Ingress."""
+    """(field, backend, host, path) of every backend of an Ingress; for an action of an ALB those that it forwards to."""
+    for field, backend, host, path in _written_backends(ingress):
+        key = ALB + "actions." + text(backend, "service", "name")
+        if text(backend, "service", "port", "name") != "use-annotation" or key not in ingress.annotations:
+            yield field, backend, host, path
+            continue
+        for group in items(json_in(ingress.annotations[key]), "forwardConfig", "targetGroups"):
+            port = text(group, "servicePort")
+            named = {"number": int(port)} if port.isdecimal() else {"name": port}
+            yield annotation(key), {"service": {"name": text(group, "serviceName"), "port": named}}, host, path
+
+
+def _written_backends(ingress: KubeObject) -> Iterator[tuple[str, dict[str, Any], str, str]]:
     default = at(ingress.raw, "spec", "defaultBackend")
     if isinstance(default, dict):
         yield "spec.defaultBackend", default, "", ""
@@ -53,6 +66,11 @@ def backends(ingress: KubeObject) -> Iterator[tuple[str, dict[str, Any], str, st
         for p, path in enumerate(items(rule, "http", "paths")):
             field = f"spec.rules[{r}].http.paths[{p}].backend"
             yield field, mapping(path, "backend"), text(rule, "host"), text(path, "path")
+
+
+def service_field(field: str, rest: str = "name") -> str:
+    """The field of a backend's Service; the annotation of an ALB's action holds it all."""
+    return field if field.startswith("metadata.") else f"{field}.service.{rest}"
 
 
 def exact_fields(ingress: KubeObject) -> frozenset[str]:
@@ -101,7 +119,8 @@ def controller_marks(cluster: Cluster, ingress: KubeObject) -> tuple[str, ...]:
 def ingress_backend(cluster: Cluster) -> Problems:
     """An Ingress leads to a Service or port that does not exist.
 
-    Looks at every backend.service.name and .port (by number or by name) of an Ingress.
+    Looks at every backend.service.name and .port (by number or by name) of an Ingress, and at the target groups of an ALB's
+    actions.
 
     Why: the controller answers 503 for that path, while the other models under the host work. An error: every
     request for that path fails.
@@ -124,8 +143,8 @@ def ingress_backend(cluster: Cluster) -> Problems:
                 yield Problem(
                     f"{where} leads to Service {name}, which does not exist",
                     ingress.ref,
-                    (seen(ingress.ref, f"{field}.service.name", name, f"no Service {ingress.namespace}/{name}"),),
-                    Remedy("Name an existing Service.", command=name_instead(ingress, f"{field}.service.name", near)),
+                    (seen(ingress.ref, service_field(field), name, f"no Service {ingress.namespace}/{name}"),),
+                    Remedy("Name an existing Service.", command=_other_service(ingress, field, near)),
                 )
                 continue
             wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")
@@ -138,16 +157,23 @@ def ingress_backend(cluster: Cluster) -> Problems:
                     f"{where} leads to port {wanted} of Service {name}, which has {has}",
                     ingress.ref,
                     (
-                        seen(ingress.ref, f"{field}.service.port.{kind}", wanted, f"{name} has no port {wanted}"),
+                        seen(ingress.ref, service_field(field, f"port.{kind}"), wanted, f"{name} has no port {wanted}"),
                         seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
                     ),
                     Remedy(
                         "Name a port of the Service.",
                         command=set_in(ingress, f"{field}.service.port", {"number": service.spec.ports[0].port})
-                        if len(service.spec.ports) == 1
+                        if len(service.spec.ports) == 1 and field.startswith("spec.")
                         else kubectl(ingress.ref, "edit"),
                     ),
                 )
+
+
+def _other_service(ingress: KubeObject, field: str, near: str) -> str:
+    """Names a Service that was probably meant; what stands in an annotation is edited."""
+    if field.startswith("metadata."):
+        return kubectl(ingress.ref, "edit")
+    return name_instead(ingress, service_field(field), near)
 
 
 @check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
@@ -15,8 +16,8 @@ from kubectl_genainet.model.kube import KubeObject
 # Controllers that give every Ingress an address of its own.
 _ONE_EACH = (GCE, "tailscale.com/ts-ingress")
 _ALBS = (AWS, "eks.amazonaws.com/alb")
-
-
+# An Ingress, the field of its backend, and the Service (NAMESPACE/NAME) that this leads to.
+_Claim = tuple[KubeObject, str, str]
 _ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 
 
@@ -44,6 +45,26 @@ def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
     )
 
 
+def _rivals(cluster: Cluster, where: str, claimants: list[_Claim]) -> Problems:
+    """The first two of the claimants of a host and path that lead to different Services of one cluster."""
+    pairs = [
+        (first, second)
+        for first, second in itertools.combinations(claimants, 2)
+        if first[2] != second[2] and first[0].ref != second[0].ref
+    ]
+    together = next((p for p in pairs if not _apart(cluster, p[0][0], p[1][0])), None)
+    if together is None:
+        yield from (NotChecked(str(b.ref), _apart(cluster, a, b)) for (a, _, _), (b, _, _) in pairs[:1])
+    elif any(cluster.in_scope(ingress.namespace) for ingress, _, _ in together):
+        first, second = together[0][0], together[1][0]
+        yield Problem(
+            f"{where} is claimed by {first.ref} too",
+            second.ref,
+            tuple(seen(i.ref, f"{field}.service.name", s, f"leads to {s}") for i, field, s in together),
+            Remedy("Keep one of them, or make one a canary.", command=kubectl(second.ref, "edit")),
+        )
+
+
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
 def ingress_path_conflict(cluster: Cluster) -> Problems:
     """Two Ingresses of one class claim the same host and path for different Services.
@@ -59,7 +80,7 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
     Source: https://kubernetes.github.io/ingress-nginx/how-it-works/#building-the-nginx-model,
     https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary
     """
-    claims: dict[tuple[str, str, str, bool], list[tuple[KubeObject, str, str]]] = defaultdict(list)
+    claims: dict[tuple[str, str, str, bool], list[_Claim]] = defaultdict(list)
     canaries: list[tuple[KubeObject, str, tuple[str, str, str, bool]]] = []
     for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
         for field, backend, host, path in backends(ingress):
@@ -72,18 +93,7 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
             else:
                 claims[key].append((ingress, field, f"{ingress.namespace}/{text(backend, 'service', 'name')}"))
     for (_, host, path, _), claimants in claims.items():
-        if len({service for _, _, service in claimants}) > 1 and len({i.ref for i, _, _ in claimants}) > 1:
-            first, second = claimants[0], claimants[1]
-            apart = _apart(cluster, first[0], second[0])
-            if apart:
-                yield NotChecked(str(second[0].ref), apart)
-            elif cluster.in_scope(second[0].namespace) or cluster.in_scope(first[0].namespace):
-                yield Problem(
-                    f"{host or '*'}{path} is claimed by {first[0].ref} too",
-                    second[0].ref,
-                    tuple(seen(i.ref, f"{f}.service.name", s, f"leads to {s}") for i, f, s in claimants),
-                    Remedy("Keep one of them, or make one a canary.", command=kubectl(second[0].ref, "edit")),
-                )
+        yield from _rivals(cluster, f"{host or '*'}{path}", claimants)
     for ingress, field, key in canaries:
         if key not in claims and cluster.in_scope(ingress.namespace):
             yield Problem(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kubectl_genainet.doctor.families.entry.gateway_streams import CONSIDERED_S
 from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, controller_of, ingress_class
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import Distribution
@@ -47,8 +48,9 @@ class StreamTimeout:
 
     @property
     def was_prolonged(self) -> bool:
-        """Whether somebody set more than the default, as silence between two bytes: GKE's covers the whole response."""
-        return self.setting.value is not None and self.in_force > self.default and bool(self.key)
+        """Whether somebody set more than the default, as silence between two bytes; GKE's covers the whole response."""
+        chosen = self.setting.value is not None
+        return chosen and self.in_force > (self.default if self.key else CONSIDERED_S)
 
 
 def stream_timeout(cluster: Cluster, ingress: KubeObject, service: Service) -> StreamTimeout | None:

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, GROUP, STREAM_S, backends_of
+from kubectl_genainet.doctor.families.entry.gateway_streams import (
+    AFTER_THE_FACT,
+    GROUP,
+    STREAM_S,
+    backends_of,
+    considered,
+)
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.made_services import KSERVE_MODE, KSERVE_WITHOUT_KNATIVE
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, strings, text
@@ -55,6 +61,7 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
     timeout of a KServe InferenceService's components and at the timeouts of an LLMInferenceService's own routes; five
     minutes, Knative's default, is taken as enough. Models that answer at once (embeddings, rerankers, classifiers) are left
     out. Without Knative the cluster's kind of ingress decides whether it holds: not checked. A warning: short answers pass.
+    Information where somebody has set more than a minute.
 
     Why: Knative's queue-proxy and the gateway end the request when the time is over, though tokens still come: the client
     sees an unexpected end, or 504 before the first token.
@@ -83,6 +90,7 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
                         if obj is not None
                         else "",
                     ),
+                    severity=Severity.INFO if considered(limit, value) else None,
                 )
 
 
@@ -102,7 +110,7 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
     """A route of the Envoy AI Gateway cuts a token stream.
 
     Looks at timeouts.request of the rules of AIGatewayRoutes, 60 s where nothing is set; five minutes is taken as enough. A
-    warning, since short answers pass; the default alone is information.
+    warning, since short answers pass; the default alone, and more than a minute that somebody has set, is information.
 
     Why: the timeout covers the whole response. Models that reason, or that are slow, need minutes for one.
 
@@ -120,7 +128,7 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
                         "Allow the longest answer in the rule's timeouts.request.",
                         command=set_in(route, where, {"request": f"{_LONG_S}s"}),
                     ),
-                    severity=Severity.INFO if evidence.value is None else None,
+                    severity=Severity.INFO if evidence.value is None or considered(limit, evidence.value) else None,
                 )
 
 

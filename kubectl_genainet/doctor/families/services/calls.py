@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import rewrite_value
@@ -193,6 +195,14 @@ def _names_of_services(workload: Workload, cluster: Cluster) -> Iterator[tuple[s
             yield "spec.serviceName", name
 
 
+def _calls_a_pod(cluster: Cluster, workload: Workload, service: str) -> bool:
+    """Whether a variable, a command line or a ConfigMap has the name that a headless Service would give one of the pods."""
+    pod = re.compile(rf"(?<![\w-]){re.escape(workload.name)}-[^.\s/]+\.{re.escape(service)}(?![\w-])")
+    told = (w for other in cluster.workloads for c in other.containers for w in (*c.words, *c.env.values()))
+    configured = (str(v) for obj in cluster.config_maps.values() for v in mapping(obj.raw, "data").values())
+    return any(pod.search(value) for value in itertools.chain(told, configured))
+
+
 def _headless_service(workload: Workload, name: str) -> Remedy:
     """The Service that gives a workload's pods their names; a headless one needs ports only for those who ask for them."""
     ports = [
@@ -224,8 +234,8 @@ def headless_missing(cluster: Cluster) -> Problems:
     Looks at serviceName of StatefulSets and at subdomain of pod templates, against the Services of the namespace. In
     manifests that are not the whole cluster it is reported where another Service there has nearly the name. Services that
     the job's own controller makes (JobSet, LeaderWorkerSet, Training Operator) are left out, and so are StatefulSets of one
-    pod that nothing shows to be a model server or a database. An error where pods of a job, a database or a model server
-    look for each other, else a warning.
+    pod that nobody calls by its name. An error where pods of a job, a database or a model server look for each other, else
+    a warning.
 
     Why: POD.SERVICE has no record without the Service: rendezvous, Raft and memberlist never find a peer.
 
@@ -243,9 +253,10 @@ def headless_missing(cluster: Cluster) -> Problems:
                 yield NotChecked(str(workload.ref), f"Service {workload.namespace}/{name} is not here: {elsewhere}")
                 continue
             problem = f"there is no Service {workload.namespace}/{name}"
+            alone = workload.ref.kind == "StatefulSet" and replicas(cluster, workload) < 2
+            if alone and not _calls_a_pod(cluster, workload, name):
+                continue  # a pod without peers, which nobody looks up
             known = cluster.role(workload) is not Role.UNKNOWN
-            if not known and workload.ref.kind == "StatefulSet" and replicas(cluster, workload) < 2:
-                continue  # a pod without peers: nobody looks it up
             yield Problem(
                 f"its pods have no names: {problem}",
                 workload.ref,

@@ -74,6 +74,11 @@ def _runs_once(workload: Workload) -> bool:
     return workload.ref.kind == "Pod" and text(workload.template.spec, "restartPolicy") in ("Never", "OnFailure")
 
 
+def _alone(cluster: Cluster, workload: Workload) -> bool:
+    """Whether it is a bare pod that no Service selects: nothing is seen to send requests to it by its readiness."""
+    return workload.ref.kind == "Pod" and not cluster.services_of(workload)
+
+
 @check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def readiness_probe(cluster: Cluster) -> Problems:
     """A model server has no readiness probe.
@@ -81,7 +86,8 @@ def readiness_probe(cluster: Cluster) -> Problems:
     Looks at the readinessProbe of the serving container of recognised model servers. A startupProbe that asks the model
     waits for it as well: until it has passed, the pod is not ready. A bare pod that is not restarted, or only when it
     fails, is left out where no Service selects it. Information for servers that load a model on request (Ollama, LocalAI):
-    no probe waits for that, and they listen within seconds; and for what only its name shows to be a model server.
+    no probe waits for that, and they listen within seconds; for what only its name shows to be a model server; and for a
+    bare pod that no Service selects.
 
     Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
     in several is refused. A warning: requests fail while a new pod loads its model, not afterwards.
@@ -97,13 +103,14 @@ def readiness_probe(cluster: Cluster) -> Problems:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         on_request = recognised.stack in _LOAD_ON_REQUEST
+        mild = on_request or _by_name_alone(workload, recognised) or _alone(cluster, workload)
         yield Problem(
             f"{recognised.stack or 'the model server'} counts as ready before "
             + ("it listens" if on_request else "its model is loaded"),
             workload.ref,
             (seen(workload.ref, field, None, f"container {container.name} has no readinessProbe"),),
             _probe(cluster, workload, container, "readinessProbe"),
-            severity=Severity.INFO if on_request or _by_name_alone(workload, recognised) else None,
+            severity=Severity.INFO if mild else None,
         )
 
 

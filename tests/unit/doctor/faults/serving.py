@@ -33,6 +33,8 @@ def service_that_was_renamed(world: World) -> None:
 @fault("headless-missing", kubeadm, "StatefulSet chatbot/qdrant", "spec.serviceName")
 def names_without_a_service(world: World) -> None:
     world.get("StatefulSet", "qdrant")["spec"]["serviceName"] = "qdrant-headless"
+    first = ["./qdrant", "--uri", "http://qdrant-0.qdrant-headless:6335"]
+    world.spec("StatefulSet", "qdrant")["containers"][0]["command"] = first
 
 
 @fault("server-loopback", kubeadm, MODEL, f"{FIRST}.args")

@@ -177,6 +177,14 @@ def test_a_route_to_an_operators_service_leads_to_its_pods() -> None:
     assert "30 s" in found.title
 
 
+def test_a_ray_services_service_leads_to_no_other_ray_cluster() -> None:
+    images = RAY_SERVICE.replace("name: llama", "name: images").replace("ray-llm", "ray")
+    made = cluster_of(images + "---" + RAY_SERVICE)
+    behind = [made.workloads_of(s) for n in ("images", "llama") if (s := made.service("ml", f"{n}-serve-svc"))]
+    assert [[w.name for w in workloads] for workloads in behind] == [["images"], ["llama"]]
+    assert findings(images + "---" + RAY_SERVICE + routes("images-serve-svc", 8000), "route-stream-timeout") == []
+
+
 def test_the_service_that_a_ray_object_names_itself_counts() -> None:
     own = "spec:\n  serveService: {metadata: {name: chat}, spec: {ports: [{name: serve, port: 80, targetPort: 8000}]}}"
     assert findings(RAY_SERVICE.replace("spec:", own, 1) + routes("chat", 80), "route-backend", complete=True) == []

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
-from kubectl_genainet.doctor.families.entry.ingress import backends, controller_marks, ingresses
+from kubectl_genainet.doctor.families.entry.ingress import backends, controller_marks, ingresses, service_field
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of
 from kubectl_genainet.doctor.objects.raw import (
@@ -242,7 +242,7 @@ def _plain_clients(cluster: Cluster) -> Iterator[tuple[Service, str, Evidence]]:
             callee = cluster.services_by_key.get((ingress.namespace, text(backend, "service", "name")))
             if callee is not None:
                 problem = f"{front.ref} serves {ingress.ref} and has no sidecar"
-                yield callee, str(front.ref), seen(ingress.ref, f"{field}.service.name", callee.metadata.name, problem)
+                yield callee, str(front.ref), seen(ingress.ref, service_field(field), callee.metadata.name, problem)
 
 
 @check(Area.MESH, Severity.WARNING, needs=("Pod", "Service"), applies=no_mesh)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, STREAM_S
+from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, STREAM_S, considered
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
 from kubectl_genainet.doctor.predicates.edits import set_in
@@ -29,6 +29,7 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
     Looks at http[].timeout and http[].retries of Istio's VirtualServices that lead to model servers, in the mesh or behind
     its gateway: perTryTimeout, and retryOn with conditions that are met after the server has begun (5xx, reset,
     gateway-error). Five minutes is taken as enough. Istio sets no timeout itself. A warning: short answers pass.
+    Information where somebody has set a timeout of more than a minute.
 
     Why: the timeout covers the whole response: the proxy cuts a stream in the middle. A try that timed out is sent again,
     and the model computes the same prompt twice.
@@ -64,6 +65,7 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
                         "(retryOn: connect-failure,refused-stream).",
                         command=_longer(virtual, index, path),
                     ),
+                    severity=Severity.INFO if considered(timeout, value) and path[0] == "timeout" else None,
                 )
             yield from _repeats(virtual, index, mapping(http, "retries"))
 
@@ -102,6 +104,7 @@ def linkerd_stream_timeout(cluster: Cluster) -> Problems:
 
     Looks at the annotations timeout.linkerd.io/* and retry.linkerd.io/http of Services of model servers and of HTTPRoutes
     that lead to them; five minutes is taken as enough. Linkerd sets no timeout itself. A warning: short answers pass.
+    Information where somebody has set more than a minute.
 
     Why: the timeouts cover the whole response (idle: a pause in it); the proxy resets the stream in the middle. A retry
     computes the same prompt twice.
@@ -125,6 +128,7 @@ def linkerd_stream_timeout(cluster: Cluster) -> Problems:
                     "Allow the longest answer, and don't retry prompts.",
                     command=kubectl(obj.ref, "annotate", f"{key}-"),
                 ),
+                severity=Severity.INFO if limit is not None and considered(limit, value) else None,
             )
 
 
