@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.judging import policy_flow
 from kubectl_genainet.context.unread import unread
+from kubectl_genainet.diagnose.endpoints import readiness_of
+from kubectl_genainet.diagnose.reach import Reach
 from kubectl_genainet.model.diagnoses import Suspect, suspects_of
 from kubectl_genainet.model.finding import Finding, Severity, counted
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
+from kubectl_genainet.policy import PolicyEngine, PolicyVerdict
 from kubectl_genainet.proxy import compare
 
 FULL = 0.9  # of a node's connection table, from which it is not called fine
@@ -27,7 +31,7 @@ class Watched:
     nodes: tuple[str, ...]
     silent_nodes: tuple[str, ...]
     lost: int | None
-    connections: int
+    reach: Reach
     queries: int
     unanswered: int
     failures: dict[str, str]
@@ -75,11 +79,23 @@ def _policies(watched: Watched) -> tuple[CheckState, str]:
     context = watched.context
     if context.engine is None:
         return CheckState.NOT_CHECKED, context.not_judged
-    if not watched.connections:
+    if not watched.reach.seen:
         return CheckState.NOT_CHECKED, "no connection was seen to judge them by"
     if "drops" in watched.failures:
         return CheckState.NOT_CHECKED, f"drops were not counted: {watched.failures['drops']}"
+    if not watched.reach.met_pod:
+        return _judged_only(context, context.engine, watched.reach)
     return CheckState.FINE, "none dropped a connection, and none was bypassed"
+
+
+def _judged_only(context: Context, engine: PolicyEngine, reach: Reach) -> tuple[CheckState, str]:
+    """Where none of the connections met the policies on its way."""
+    verdicts = {engine.explain(policy_flow(flow, context.identity)).verdict for flow in reach.flows}
+    if verdicts == {PolicyVerdict.ALLOW}:
+        return CheckState.FINE, "by the API's objects they admit what was seen; none of it came as far as a pod"
+    if PolicyVerdict.DENY in verdicts:
+        return CheckState.NOT_CHECKED, "no connection came as far as a pod; by the API's objects not all are admitted"
+    return CheckState.NOT_CHECKED, "no connection came as far as a pod, so none shows what they do"
 
 
 def _endpoints(watched: Watched) -> tuple[CheckState, str]:
@@ -87,14 +103,13 @@ def _endpoints(watched: Watched) -> tuple[CheckState, str]:
         return CheckState.NOT_CHECKED, "the target is no Service"
     if why := _unread_endpoints(watched):
         return CheckState.NOT_CHECKED, why
-    snapshot, readiness = watched.context.identity.snapshot, []
-    for service in watched.services:
-        backends = {(b.ip, b.port): b.ready for port in service.spec.ports for b in snapshot.backends(service, port)}
-        ready = sum(backends.values())
-        readiness.append(f"{service.metadata.name}: {ready} of {len(backends)} ready")
-        if not ready:
-            return CheckState.FAULTY, readiness[-1]
-    return CheckState.FINE, ", ".join(readiness)
+    readiness = list(readiness_of(watched.context.identity.snapshot, watched.services))
+    if not readiness:
+        return CheckState.NOT_CHECKED, "an ExternalName has none"
+    without = next((found for found in readiness if not found.ready), None)
+    if without is not None:
+        return CheckState.FAULTY, str(without)
+    return CheckState.FINE, ", ".join(map(str, readiness))
 
 
 def _unread_endpoints(watched: Watched) -> str:
@@ -127,8 +142,8 @@ def _rules(watched: Watched) -> tuple[CheckState, str]:
 
 
 def _mtu(watched: Watched) -> tuple[CheckState, str]:
-    if not watched.connections:
-        return CheckState.NOT_CHECKED, "no connection was seen"
+    if not watched.reach.carried:
+        return CheckState.NOT_CHECKED, _nothing_carried(watched.reach)
     return CheckState.FINE, "no packet was larger than an MTU on its path"
 
 
@@ -161,6 +176,25 @@ def _nodes(watched: Watched) -> tuple[CheckState, str]:
     return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, no event lost"
 
 
+def _answers(watched: Watched) -> tuple[CheckState, str]:
+    reach = watched.reach
+    if not reach.carried:
+        return CheckState.NOT_CHECKED, _nothing_carried(reach)
+    if not reach.answered:
+        return CheckState.NOT_CHECKED, f"no answer was seen on the {counted(reach.carried, 'connection')} with data"
+    never = f"; {reach.seen - reach.established} were never established" if reach.seen > reach.established else ""
+    return (
+        CheckState.FINE,
+        f"{reach.answered} of {counted(reach.established, 'established connection')} were answered{never}",
+    )
+
+
+def _nothing_carried(reach: Reach) -> str:
+    if not reach.seen:
+        return "no connection was seen"
+    return "no connection carried data" if reach.established else "no connection was established"
+
+
 _LOOKS: Mapping[Suspect, Callable[[Watched], tuple[CheckState, str]]] = {
     Suspect.DNS: _dns,
     Suspect.POLICIES: _policies,
@@ -169,4 +203,5 @@ _LOOKS: Mapping[Suspect, Callable[[Watched], tuple[CheckState, str]]] = {
     Suspect.MTU: _mtu,
     Suspect.CONNTRACK: _conntrack,
     Suspect.NODES: _nodes,
+    Suspect.ANSWERS: _answers,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from kubectl_genainet.dns.findings import ADMIT_DNS
 from kubectl_genainet.model.diagnoses.connections import RESET_BY_APP, RESET_BY_CLIENT, STALE_ENDPOINT
 from kubectl_genainet.model.diagnoses.kube_proxy import STALE_ENDPOINT_RULES
+from kubectl_genainet.model.diagnoses.rules import OF_NO_ENFORCER, POLICY_DROP
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.drops import DropOutcome, DropRow
@@ -66,7 +67,8 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
     unit = LOOKUPS if lookup else "connections"
     if path.drop is not None:
         title = f"{LOOKUPS_FAIL}{path.drop.explanation}" if lookup and path.drop.explanation else ""
-        yield replace(_of_drop(path.drop, pairs, 1, unit, title=title, dns=lookup), path=path, called=called)
+        felt = replace(_of_drop(path.drop, pairs, 1, unit, title=title, dns=lookup), path=path, called=called)
+        yield from (felt, *_of_policies_too(felt, path.drop))
     for finding in path.findings:
         place = _place_of(finding) or server
         yield Felt(
@@ -177,6 +179,20 @@ def _place_of(finding: Finding) -> str:
     return f"{ref.namespace}/{ref.name}" if ref.kind == "Pod" else str(ref)
 
 
+def _of_policies_too(felt: Felt, drop: Drop) -> Iterator[Felt]:
+    """A rule that is no policy's dropped it, and the policies would have as well: a cause of its own, once the rule is gone."""
+    statements = [evidence for evidence in drop.evidence if evidence.certainty is Certainty.ASSUMED]
+    if drop.check in OF_NO_ENFORCER and drop.policies and statements:
+        yield replace(
+            felt,
+            key=("policies", *sorted(drop.policies)),
+            check=POLICY_DROP.name,
+            title=statements[0].statement,  # of what the policies say, the first
+            evidence=tuple(statements[1:]),
+            remedy=drop.remedy,
+        )
+
+
 def _of_drop(
     drop: Drop,
     pairs: frozenset[tuple[str, str]],
@@ -189,16 +205,17 @@ def _of_drop(
     remedy: Remedy | None = None,
 ) -> Felt:
     place = drop.pod or f"node {drop.node}" if drop.pod or drop.node else "?"
-    if drop.policies:
+    named = check or drop.check
+    if drop.policies and named not in OF_NO_ENFORCER:
         key: tuple[str, ...] = ("policies", *sorted(drop.policies))
     elif drop.rule:
         key = ("rule", _ADDRESS.sub("*", drop.rule))  # the same rule for another pod or on another node
     else:
-        key = (check or drop.check or drop.reason, place)
+        key = (named or drop.reason, place)
     title = title or drop.explanation or f"{drop.reason} in {place}"
     return Felt(
         key,
-        check or drop.check or "dropped",
+        named or "dropped",
         title,
         Severity.ERROR,
         pairs,
@@ -206,7 +223,7 @@ def _of_drop(
         count,
         unit,
         (*_where(drop), *drop.evidence[1:]),  # the first says where the kernel freed it, and so does `_where`
-        drop.remedy or remedy,
+        drop.remedy or remedy if named not in OF_NO_ENFORCER else None,  # it is one of policies
         dns,
     )
 

@@ -19,6 +19,7 @@ from kubectl_genainet.model.diagnoses.dns import (
     DNS_SLOW_UPSTREAM,
     DNS_TIMEOUT,
 )
+from kubectl_genainet.model.diagnoses.rules import OF_NO_ENFORCER
 from kubectl_genainet.model.dns import ResolvConf
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, listed
 from kubectl_genainet.model.packet import address_text
@@ -83,7 +84,7 @@ def _reason(exchange: DnsExchange) -> tuple[str, str, str]:
     drop = exchange.drop
     if exchange.race:  # also where the drop was seen: no rule is behind it
         return ("race", "", "race")
-    if drop is not None and drop.policies:
+    if drop is not None and drop.policies and drop.check not in OF_NO_ENFORCER:
         return (" ".join(drop.policies), "", "drop")
     if drop is not None:
         server = exchange.server or exchange.asked
@@ -141,7 +142,7 @@ def _dropped(client: str, server: str, drop: Drop, evidence: list[Evidence]) -> 
     if drop.rule:
         evidence.append(Evidence(drop.rule, drop.certainty))
     evidence += drop.evidence[:6]
-    if drop.policies:
+    if drop.policies and drop.check not in OF_NO_ENFORCER:
         policies = ", ".join(drop.policies)
         return DNS_POLICY.finding(
             f"a NetworkPolicy keeps {client} from DNS: isolated by {policies}, and no rule admits the query",

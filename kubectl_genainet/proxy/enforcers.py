@@ -71,6 +71,16 @@ def policy_behind(
     return next((behind for recognise in _REGISTERED if (behind := recognise(rule)) is not None), None)
 
 
+def enforcers_in(ruleset: Ruleset, title: str) -> frozenset[str]:
+    """The enforcers that have chains in the tables of that title."""
+    known = ruleset.known_enforcers.get(title)
+    if known is None:
+        chains = (c for table in ruleset.tables if table.title == title for c in table.chains.values() if c.rules)
+        behind = (policy_behind(chain.rules[0].ref, ruleset) for chain in chains)
+        known = ruleset.known_enforcers[title] = frozenset(found.enforcer for found in behind if found is not None)
+    return known
+
+
 def _chain(ruleset: Ruleset | None, rule: RuleRef) -> Chain | None:
     if ruleset is None:
         return None

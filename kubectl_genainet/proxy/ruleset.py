@@ -50,6 +50,9 @@ class Ruleset:
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     _hooks: dict[tuple[int, Hook, bool], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
     _ties: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
+    known_enforcers: dict[str, frozenset[str]] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # of enforcers_in
 
     def chains_at(self, family: int, hook: Hook, *, reverse_ties: bool = False) -> tuple[Chain, ...]:
         """Base chains that a packet of the family (4 or 6) meets at a hook, in the kernel's order.

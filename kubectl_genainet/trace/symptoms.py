@@ -201,9 +201,14 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     ]
     if ready:
         return None
-    ref = ObjectRef("Service", service.name, service.namespace)
+    return no_ready_endpoint(service.namespace, service.name)
+
+
+def no_ready_endpoint(namespace: str, name: str) -> Finding:
+    """Of a Service whose EndpointSlices were read."""
+    ref = ObjectRef("Service", name, namespace)
     return NO_ENDPOINTS.finding(
-        f"Service {service.namespace}/{service.name} has no ready endpoint",
+        f"Service {namespace}/{name} has no ready endpoint",
         (Evidence("its EndpointSlices hold no ready address", Certainty.ASSUMED, object=ref),),
         object=ref,
     )

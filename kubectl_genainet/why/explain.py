@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from kubectl_genainet.context.judging import policy_flow
 from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.diagnoses.kernel import (
@@ -22,7 +24,7 @@ from kubectl_genainet.model.diagnoses.kernel import (
     TTL_EXPIRED,
     UNEXPLAINED,
 )
-from kubectl_genainet.model.diagnoses.rules import REDIRECT_WITHOUT_LISTENER
+from kubectl_genainet.model.diagnoses.rules import OF_NO_ENFORCER, REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.diagnoses.sockets import (
     CLOSED_PORT,
     LATE_ANSWER,
@@ -31,7 +33,7 @@ from kubectl_genainet.model.diagnoses.sockets import (
     UNKNOWN_CONNECTION,
 )
 from kubectl_genainet.model.events import PacketDropped
-from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import NO_REASON, SOCKET_LOOKUPS, function_of
 from kubectl_genainet.model.results.path import Drop
@@ -39,6 +41,7 @@ from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assu
 from kubectl_genainet.why.netfilter import netfilter
 from kubectl_genainet.why.policies import policy_statement
 from kubectl_genainet.why.redirect import own_redirect
+from kubectl_genainet.why.remedies import Remedies
 
 
 def no_socket(context: DropContext) -> DropExplanation:
@@ -357,7 +360,7 @@ def explain_drop(context: DropContext) -> Drop:
     if event.reason_derived and certainty is Certainty.OBSERVED:
         certainty = Certainty.DERIVED
     pod = context.identity.pod_in(event.node, event.netns)
-    stopped = bool(reading.policies) and context.remedies is not None
+    stopped = bool(reading.policies)
     return Drop(
         reason=event.reason or "UNKNOWN",
         location=event.location,
@@ -372,8 +375,13 @@ def explain_drop(context: DropContext) -> Drop:
         check=reading.diagnosis.name,
         told=reading.told,
         evidence=(_freed(event), *reading.evidence),
-        remedy=context.remedies.of(policy_flow(context.judged, context.identity))
-        if stopped and context.remedies
-        else None,
+        remedy=_remedy(context, context.remedies, reading) if stopped and context.remedies else None,
         rule_certainty=Certainty.OBSERVED if context.named is not None and reading.rule else None,
     )
+
+
+def _remedy(context: DropContext, remedies: Remedies, reading: DropExplanation) -> Remedy | None:
+    remedy = remedies.of(policy_flow(context.judged, context.identity))
+    if remedy is None or reading.diagnosis.name not in OF_NO_ENFORCER:
+        return remedy
+    return msgspec.structs.replace(remedy, text=f"once the rule is gone: {remedy.text}")

@@ -30,9 +30,9 @@ from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Hook, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.authors import is_kube_proxys
-from kubectl_genainet.proxy.enforcers import policy_behind
+from kubectl_genainet.proxy.enforcers import enforcers_in, policy_behind
 from kubectl_genainet.proxy.evaluator.model import masquerades
-from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 
 _DNS_PORT = 53
@@ -210,7 +210,8 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
     if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
         diagnosis, statement = _refused_by_kube_proxy(context, rule)
         return DropExplanation(diagnosis, statement, Certainty.DERIVED, text, (), (met,), reply)
-    if policy.said:
+    foreign = behind is None and context.ruleset is not None and enforcers_in(context.ruleset, rule.table)
+    if policy.said and not foreign:
         return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
@@ -219,11 +220,28 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
             return reading(POLICY_DROP, whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading(POLICY_DISAGREEMENT, note, behind.policies)
+    return _of_nobody(context, rule, policy, met)
+
+
+def _of_nobody(context: DropContext, rule: RuleRef, policy: PolicyStatement, met: Evidence) -> DropExplanation:
+    """No known policy enforcer wrote the rule, whatever the policies say: these are named where they keep the flow out too."""
+    reply = told_by(rule)
     verb = "rejects" if reply else "drops"
     statement = f"a rule of {context.where} {verb} {context.what}: {rule.comment or rule.text}"
     if policy.admits:
         statement += "; the policies admit the flow, so no NetworkPolicy is behind it"
-    return reading(REJECTED_BY_RULE if reply else RULE_DROP, statement)
+    elif policy.said:
+        statement += "; without it the policies would keep the flow out"
+    said = (assumed(policy.said),) if policy.said else ()
+    return DropExplanation(
+        REJECTED_BY_RULE if reply else RULE_DROP,
+        statement,
+        Certainty.DERIVED,
+        rule_text(rule),
+        policy.policies,
+        (met, *said, *policy.evidence),
+        reply,
+    )
 
 
 def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:

@@ -37,12 +37,28 @@ def test_a_healthy_lab_gives_no_cause(lab: RunningLab) -> None:
     status, found = diagnosis(lab, LLAMA)
     assert (status, found["causes"]) == (0, [])
     assert {c["what"]: c["state"] for c in found["checked"]} == dict.fromkeys(
-        ("dns", "policies", "endpoints", "rules", "mtu", "conntrack", "nodes"), "fine"
+        ("dns", "policies", "endpoints", "rules", "mtu", "conntrack", "nodes", "answers"), "fine"
     )
     assert found["callers"]["default/chatbot-ui"] > 0
 
 
-def test_two_incidents_at_once_are_two_causes(lab: RunningLab) -> None:
-    with broken(lab, "policy-drop"), broken(lab, "dns-timeout"):
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("policy-drop", "dns-timeout", {"policy-drop", "rule-drop"}),
+        ("policy-drop", "disagreement", {"policy-drop", "rule-drop"}),  # a rule that drops what the policy would
+        ("reset-by-app", "listen-overflow", {"reset-by-app", "listen-overflow"}),  # of two pods
+        ("dns-policy-egress", "no-endpoints", {"policy-drop", "no-endpoints"}),  # nobody comes as far as to try
+    ],
+)
+def test_two_incidents_at_once_are_two_causes(lab: RunningLab, one: str, other: str, expected: set[str]) -> None:
+    with broken(lab, one), broken(lab, other):
         _, found = diagnosis(lab, LLAMA)
-    assert {cause["check"] for cause in found["causes"]} >= {"policy-drop", "rule-drop"}
+    assert {cause["check"] for cause in found["causes"]} >= expected
+
+
+def test_what_one_incident_hides_of_another_is_not_called_fine(lab: RunningLab) -> None:
+    with broken(lab, "policy-drop"), broken(lab, "slow-backend"):
+        _, found = diagnosis(lab, LLAMA)
+    states = {c["what"]: c["state"] for c in found["checked"]}
+    assert (states["policies"], states["mtu"], states["answers"]) == ("faulty", "not-checked", "not-checked")

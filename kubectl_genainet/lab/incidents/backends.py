@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_genainet.lab.api.objects import Object
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
 from kubectl_genainet.lab.incidents.policies import LLAMA
@@ -14,8 +15,17 @@ from kubectl_genainet.model.results.path import Verdict
 SLOW_MS = 800
 
 
+def sound_pod(lab: Lab) -> Object:
+    """The last pod of the model whose program no other incident has changed, so that both are felt; without one, the last."""
+    pods = lab.pods_of(LLAMA)
+    faulty = {
+        pod for memo in lab.record.incidents.values() for pod, how in memo.behaviours.items() if any(how.values())
+    }
+    return next((pod for pod in reversed(pods) if programs.member_key(pod) not in faulty), pods[-1])
+
+
 def _one_pod(lab: Lab, memo: Memo, behaviour: dict[str, Any]) -> None:
-    memo.behaviours[programs.member_key(lab.pods_of(LLAMA)[-1])] = behaviour
+    memo.behaviours[programs.member_key(sound_pod(lab))] = behaviour
     lab.sync()
 
 

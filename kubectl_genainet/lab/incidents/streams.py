@@ -9,6 +9,7 @@ from typing import Any
 
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.incidents import Cause, Expected, Symptom, incident, restore
+from kubectl_genainet.lab.incidents.backends import sound_pod
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
@@ -19,10 +20,10 @@ HELD_URL, HELD_RATE = "http://my-llama-svc/v1/chat/completions", 40
 
 
 def _streaming(lab: Lab, memo: Memo, **fault: Any) -> None:
-    """Has all pods of the model stream, the last one with a fault."""
-    pods = lab.pods_of(LLAMA)
-    for pod in pods:
-        memo.behaviours[programs.member_key(pod)] = {"stream": fault if pod is pods[-1] else {}}
+    """Has all pods of the model stream, one of them with a fault."""
+    faulty = sound_pod(lab)
+    for pod in lab.pods_of(LLAMA):
+        memo.behaviours[programs.member_key(pod)] = {"stream": fault if pod is faulty else {}}
     lab.sync()
 
 

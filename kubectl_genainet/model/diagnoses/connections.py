@@ -44,6 +44,7 @@ RESET_BY_APP = Diagnosis(
     "The application ended it: it closed with data unread, crashed, or hit a limit.",
     "Look at the server's log and restarts at that time.",
     "enum sk_rst_reason, include/net/rstreason.h",
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SENT_AFTER_CLOSE = Diagnosis(
     Topic.CONNECTIONS,
@@ -53,6 +54,7 @@ SENT_AFTER_CLOSE = Diagnosis(
     "The server closes idle connections sooner than the client gives them up; a request on such a connection fails.",
     "Set the idle timeout of the client, or of its connection pool, below the server's; have it retry such requests.",
     "RFC 9112, 9.3 and 9.5",
+    blames=frozenset({Suspect.ANSWERS}),
 )
 RESET_BY_CLIENT = Diagnosis(
     Topic.CONNECTIONS,
@@ -186,6 +188,7 @@ SLOW_BACKEND = Diagnosis(
     "One pod of the Service is slow: its node, its load, its GPU.",
     "Compare the pod with the others.",
     symptom=True,
+    blames=frozenset({Suspect.ANSWERS}),
 )
 STREAM_STALLED = Diagnosis(
     Topic.CONNECTIONS,
@@ -195,6 +198,7 @@ STREAM_STALLED = Diagnosis(
     "The server had nothing to send: it waited for a GPU, a queue, another service, or its garbage collector.",
     "Look at the server's own metrics for that time; compare with the other backends.",
     downstream=True,
+    blames=frozenset({Suspect.ANSWERS}),
 )
 STREAM_HELD_UP = Diagnosis(
     Topic.CONNECTIONS,
@@ -212,6 +216,7 @@ SLOW_FIRST_REPLY = Diagnosis(
     "The network delivered. The application took its time, for example because a model's queue is full.",
     "Compare with the queue and the load of the server; --slow sets what is slow.",
     downstream=True,
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SLOW_FIRST_TOKEN = Diagnosis(
     Topic.CONNECTIONS,
@@ -221,6 +226,7 @@ SLOW_FIRST_TOKEN = Diagnosis(
     "The server sends its response header at once and computes then: the time to the first token is hidden behind it.",
     "Compare with the queue and the load of the server; `kubectl genainet trace --http` tells the header from the first token.",
     downstream=True,
+    blames=frozenset({Suspect.ANSWERS}),
 )
 NO_REPLY = Diagnosis(
     Topic.CONNECTIONS,
@@ -231,6 +237,7 @@ NO_REPLY = Diagnosis(
     "Compare the client's timeout with the time that the server needs.",
     downstream=True,
     follows=frozenset({"listen-overflow"}),  # the kernel establishes what nobody accepts
+    blames=frozenset({Suspect.ANSWERS}),
 )
 IDLE_TIME = Diagnosis(
     Topic.CONNECTIONS,

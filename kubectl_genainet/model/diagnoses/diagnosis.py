@@ -31,6 +31,7 @@ class Suspect(Enum):
     MTU = "mtu"
     CONNTRACK = "conntrack"
     NODES = "nodes"
+    ANSWERS = "answers"  # of the application behind a Service
 
 
 class Sentence:

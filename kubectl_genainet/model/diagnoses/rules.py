@@ -58,6 +58,8 @@ REJECTED_BY_RULE = Diagnosis(
     blames=frozenset({Suspect.RULES}),
     follows=frozenset({"no-endpoints"}),
 )
+# No policy is behind the rule of such a drop: policies that are named with it would keep the flow out as well.
+OF_NO_ENFORCER = frozenset({RULE_DROP.name, REJECTED_BY_RULE.name})
 NETFILTER_DROP = Diagnosis(
     Topic.RULES,
     "netfilter-drop",

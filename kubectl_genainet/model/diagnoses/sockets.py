@@ -61,6 +61,7 @@ SOCKET_BUFFER = Diagnosis(
             "TCP_OFO_DROP",
         ),
     ),
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SOCKET_MEMORY = Diagnosis(
     Topic.SOCKETS,
@@ -90,6 +91,7 @@ LISTEN_OVERFLOW = Diagnosis(
             "TCP_LISTEN_OVERFLOW",
         ),
     ),
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SYN_QUEUE_FULL = Diagnosis(
     Topic.SOCKETS,
@@ -99,6 +101,7 @@ SYN_QUEUE_FULL = Diagnosis(
     "SYNs are dropped silently while net.ipv4.tcp_syncookies is 0.",
     "Set net.ipv4.tcp_syncookies to 1; raise net.ipv4.tcp_max_syn_backlog and the application's backlog.",
     "tcp_conn_request, net/ipv4/tcp_input.c",
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SOCKET_FILTER = Diagnosis(
     Topic.SOCKETS,

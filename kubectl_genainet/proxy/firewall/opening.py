@@ -13,7 +13,7 @@ from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy.authors import author_of, is_kube_proxys
-from kubectl_genainet.proxy.enforcers import policy_behind
+from kubectl_genainet.proxy.enforcers import enforcers_in, policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
 from kubectl_genainet.proxy.evaluator.model import REFUSALS, Packet, WalkOutcome
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
@@ -210,20 +210,13 @@ def _skipped(
     enforcers = {e for p in packets for e in _enforcers_met(clean, p.packet) - _enforcers_met(after, p.packet)}
     if enforcers:
         return f"; it skips the policies that rules of {' and '.join(sorted(enforcers))} enforce behind it, for every client"
-    others = {e for change in changes if "/" in change.rule for e in _enforcers_in(clean, change.table)}
+    others = {e for change in changes if "/" in change.rule for e in enforcers_in(clean, change.table)}
     if others:
         return (
             f"; policies that rules of {' and '.join(sorted(others))} enforce in the same table may not judge other pods on "
             "this port any more"
         )
     return ""
-
-
-def _enforcers_in(ruleset: Ruleset, title: str) -> set[str]:
-    chains = (
-        chain for table in ruleset.tables if table.title == title for chain in table.chains.values() if chain.rules
-    )
-    return {behind.enforcer for chain in chains if (behind := policy_behind(chain.rules[0].ref, ruleset)) is not None}
 
 
 def _enforcers_met(ruleset: Ruleset, packet: Packet) -> set[str]:

@@ -13,6 +13,7 @@ from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
 from kubectl_genainet.diagnose.checked import Watched, checked, drift_of
+from kubectl_genainet.diagnose.endpoints import without_endpoints
 from kubectl_genainet.diagnose.felt import (
     DNS_PORT,
     is_lookup,
@@ -23,6 +24,7 @@ from kubectl_genainet.diagnose.felt import (
     of_path,
     of_row,
 )
+from kubectl_genainet.diagnose.reach import reach_of
 from kubectl_genainet.diagnose.timeline import TimelineBuilder
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
@@ -31,7 +33,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
 from kubectl_genainet.model.events import ClusterChanged, Event, Hello
-from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.results.diagnosis import Activity, Conclusion
@@ -118,32 +120,18 @@ def conclude(
     gathering = Gathering()
     _gather_packets(gathering, collected, about, watch)
     habits = _gather_dns(gathering, queries, collected, context, watch)
-    for finding in drift:
+    unready = without_endpoints(context.identity.snapshot, about.services, _wanted(asked, collected, context))
+    for finding in (*drift, *unready):
         gathering.add(of_drift(finding))
     causes = gathering.causes()
     connections = [path for path in collected.paths if not is_lookup(path)]
-    summary = collected.trace or collected.drops or collected.dns
-    nodes = summary.nodes if summary else ()
-    watched = Watched(
-        context,
-        about.services,
-        nodes=nodes,
-        silent_nodes=summary.silent_nodes if summary else (),
-        lost=summary.events.get("lost") if summary else None,
-        connections=len(connections),
-        queries=len(queries),
-        unanswered=sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
-        failures=collected.failures,
-        drift=drift,
-        gaps=tuple(collected.gaps),
-        unread=asked.unread(nodes, watch),
-    )
+    watched = _watched(asked, about, collected, queries, context, watch, drift)
     snapshot = context.identity.snapshot
     return Conclusion(
         target=asked.name,
         began=watch.began,
         seconds=round(watch.seconds, 1),
-        connections=watched.connections,
+        connections=len(connections),
         failed=sum(path.verdict in FAILED for path in connections),
         queries=None if "dns" in collected.failures else watched.queries,
         causes=causes,
@@ -155,6 +143,45 @@ def conclude(
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
         timeline=_timeline(collected, connections, queries, watch),
+    )
+
+
+def _watched(
+    asked: DiagnosedTarget,
+    about: _About,
+    collected: Collected,
+    queries: list[DnsExchange],
+    context: Context,
+    watch: WatchTime,
+    drift: tuple[Finding, ...],
+) -> Watched:
+    summary = collected.trace or collected.drops or collected.dns
+    nodes = summary.nodes if summary else ()
+    return Watched(
+        context,
+        about.services,
+        nodes=nodes,
+        silent_nodes=summary.silent_nodes if summary else (),
+        lost=summary.events.get("lost") if summary else None,
+        reach=reach_of(path for path in collected.paths if not is_lookup(path)),
+        queries=len(queries),
+        unanswered=sum(query.outcome is QueryOutcome.TIMEOUT for query in queries),
+        failures=collected.failures,
+        drift=drift,
+        gaps=tuple(collected.gaps),
+        unread=asked.unread(nodes, watch),
+    )
+
+
+def _wanted(asked: DiagnosedTarget, collected: Collected, context: Context) -> frozenset[ObjectRef]:
+    """The Services that the run was asked about, that pods are configured to call, or that packets were sent to."""
+    called = (path.flow.service for path in collected.paths)
+    return frozenset(
+        (
+            *(service.ref for service in asked.held.current.services if asked.target is not None),
+            *(call.service.ref for call in Cluster(context.identity.snapshot).calls if call.service is not None),
+            *(ObjectRef("Service", ref.name, ref.namespace) for ref in called if ref is not None),
+        )
     )
 
 

@@ -60,6 +60,23 @@ def test_rule_that_rejects_is_told_from_one_that_drops() -> None:
     assert (row.check, row.outcome, row.drop.told) == ("rejected-by-rule", DropOutcome.REJECTED, "tcp-reset")
 
 
+CALICO = (":cali-tw-cali1 - [0:0]", "-A cali-tw-cali1 -j cali-pi-llama", ":cali-pi-llama - [0:0]")
+
+
+@pytest.mark.parametrize(("beside", "check"), [((), "policy-drop"), (CALICO, "rule-drop")])
+def test_a_rule_beside_the_enforcers_is_no_policys_though_the_policies_do_not_admit_the_flow_either(
+    beside: tuple[str, ...], check: str
+) -> None:
+    """The policy was blamed alone: mending it left the rule in place."""
+    rule = '-A FORWARD -p tcp -m tcp --dport 8080 -m comment --comment "old test" -j DROP'
+    (row,) = rows(rules(rule, *beside), sample(), dropped(), admits=False)
+    assert row.drop is not None
+    assert (row.check, row.drop.policies) == (check, ("default/llama-in",))
+    assert ("old test" in row.title) == bool(beside)
+    said = [e.statement for e in row.drop.evidence if e.certainty is Certainty.ASSUMED]
+    assert any("isolated for ingress by default/llama-in" in statement for statement in said) == bool(beside)
+
+
 @pytest.mark.parametrize(
     ("to", "verdict", "check", "said"),
     [

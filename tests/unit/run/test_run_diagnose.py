@@ -13,9 +13,11 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundl
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.select import part_of
 from kubectl_genainet.model.events import ClusterChanged, DropSampled, Event, Hello, PacketDropped, Tick
+from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.model.results.diagnosis import Cause
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -59,6 +61,40 @@ def test_a_diagnosis_replays_a_trace_and_says_what_it_could_not_check() -> None:
     assert result.conclusion.timeline is not None and result.conclusion.began
     counts = {series.name: sum(series.counts.values()) for series in result.conclusion.timeline.series}
     assert counts["failed connections"] == result.conclusion.failed > 0
+
+
+def looked_at(bundle: Path) -> dict[str, tuple[str, str]]:
+    conclusion = api.diagnose(BundleSource(bundle), LLAMA).conclusion
+    return {item.what: (item.state.value, item.why) for item in conclusion.checked}
+
+
+def test_what_no_connection_came_as_far_as_is_not_called_fine() -> None:
+    """Of connections that a policy dropped no packet was larger than an MTU: nothing large was ever sent."""
+    denied, refused, healthy = (
+        looked_at(BUNDLES / f"{name}.gnb")
+        for name in ("conntrack-full-and-policy-drop", "no-endpoints", "policy-bypassed-and-slow-backend")
+    )
+    assert denied["mtu"] == denied["answers"] == ("not-checked", "no connection was established")
+    assert refused["mtu"][0] == refused["answers"][0] == "not-checked"
+    assert healthy["mtu"][0] == "fine"
+    assert healthy["answers"] == ("faulty", next(c.title for c in slow_causes()))
+
+
+def slow_causes() -> list[Cause]:
+    conclusion = api.diagnose(BundleSource(BUNDLES / "policy-bypassed-and-slow-backend.gnb"), LLAMA).conclusion
+    return [cause for cause in conclusion.causes if cause.check == "slow-backend"]
+
+
+def test_a_service_that_nobody_could_try_and_that_has_no_ready_endpoint_is_a_cause(tmp_path: Path) -> None:
+    """It stood among what was looked at only: the headline counted the causes without it."""
+    bundle = read_bundle(BUNDLES / "no-endpoints.gnb")
+    silent = tuple(event for event in bundle.events if part_of(event) is None)
+    path = write(tmp_path / "silent.gnb", Bundle(bundle.header, bundle.snapshot, silent), "diagnose")
+    conclusion = api.diagnose(BundleSource(path), LLAMA).conclusion
+    assert [(c.check, c.severity, c.title) for c in conclusion.causes] == [
+        ("no-endpoints", Severity.ERROR, "Service default/my-llama-svc has no ready endpoint")
+    ]
+    assert conclusion.connections == 0
 
 
 def test_nodes_whose_recording_has_gaps_are_not_called_fine(tmp_path: Path) -> None:
