@@ -26,7 +26,7 @@ from kubectl_genainet.run.view import MakeView, TraceView
 from kubectl_genainet.shell import command
 from kubectl_genainet.trace.bypass import Bypass
 from kubectl_genainet.trace.paths import PathCorrelator
-from kubectl_genainet.trace.shown.filters import path_filter
+from kubectl_genainet.trace.shown.filters import path_filter, unknown_end
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
@@ -246,6 +246,7 @@ class TraceRun:
         context: Context | None = None,
     ) -> None:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
+        self._options = options
         servers, slow_ns = set(target.current.servers), int(options.slow_s * 1e9)
         self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
         view.open_streams = self.correlator.open_streams
@@ -328,6 +329,8 @@ class TraceRun:
             forgotten=self.correlator.forgotten,
         )
         self.view.finish(summary)
+        if not summary.connections:
+            self._tell_unknown_ends()
         if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
         if live and summary.nodes and self.further and not self._failed:
@@ -337,3 +340,9 @@ class TraceRun:
         if summary.connections or self._other_verdicts:
             return ExitStatus.OK
         return ExitStatus.TIMED_OUT if live else ExitStatus.OK
+
+    def _tell_unknown_ends(self) -> None:
+        for text in (*self._options.only.clients, *self._options.only.servers):
+            unknown = unknown_end(text, self.correlator.identity.snapshot)
+            if unknown is not None:
+                self.view.note(f"{unknown.message}. {unknown.hint}")

@@ -6,11 +6,12 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.selector import parse_selector
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.results.path import PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.model.target import KIND_WORDS, NAMESPACE_WORDS, NODE_WORDS, TargetKind, parse_target
+from kubectl_genainet.model.target import KIND_WORDS, NAMESPACE_WORDS, NODE_WORDS, TargetKind, not_found, parse_target
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Matches = Callable[[Party, ServiceRef | None, ClusterSnapshot], bool]
@@ -88,6 +89,32 @@ def end_filter(text: str, namespace: str = "") -> Matches:
     if "=" in text or " in " in text or " notin " in text:
         return _labelled(text)
     raise InputError(f"{text!r} names no end of a connection", hint=_FORMS)
+
+
+def unknown_end(text: str, snapshot: ClusterSnapshot) -> InputError | None:
+    """The error for a name that nothing in the cluster has, with near matches; None where something has it, or it is no name."""
+    kind, slash, name = text.partition("/")
+    word = kind.lower()
+    if not slash or _network(text) is not None or "=" in text:
+        return None
+    if word in NAMESPACE_WORDS:
+        return _unless_known("Namespace", name, {pod.metadata.namespace for pod in snapshot.pods}, snapshot)
+    if word in NODE_WORDS:
+        return _unless_known("Node", name, {pod.spec.node_name for pod in snapshot.pods}, snapshot)
+    target = parse_target(text)
+    match target.kind:
+        case TargetKind.SERVICE:
+            known = {service.metadata.name for service in snapshot.services}
+        case TargetKind.POD:
+            known = {pod.metadata.name for pod in snapshot.pods}
+        case _:
+            known = {workload for pod in snapshot.pods if (workload := workload_of(pod))}
+    return _unless_known(target.api_kind, target.name, known, snapshot)
+
+
+def _unless_known(kind: str, name: str, known: set[str], snapshot: ClusterSnapshot) -> InputError | None:
+    known |= {obj.name for obj in snapshot.of(kind)}
+    return None if name in known else not_found(kind, name, known)
 
 
 def _object(text: str, namespace: str) -> Matches:

@@ -64,7 +64,8 @@ def _places(connection: Connection, direction: PacketDirection, point: Point, wa
 
 
 def stream_of(connection: Connection, around: Around) -> Stream | None:
-    """None for what is no TCP, and where no data was counted."""
+    """None for what is no TCP, where no data was counted, and where the counts of data that was seen did not come: how much it
+    was is not known then."""
     if connection.protocol is not Protocol.TCP:
         return None
     sent = _places(connection, PacketDirection.REPLY, Point.TX, around.wall)
@@ -75,6 +76,8 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
     arriving = _at_client(connection, arrived) if arrived else sent[-1] if sent else None
     request = asked[-1] if asked else asking[0] if asking else None
     if leaving is None and request is None:
+        return None
+    if (leaving is None and connection.reply_data) or (request is None and connection.request_data):
         return None
     began = _began(connection, around, leaving, request)
     ended, by, when = _ending(connection, around)

@@ -64,6 +64,18 @@ def test_filters_that_leave_nothing_say_so_and_only_other_ends_are_nothing_seen(
         assert "match none of the" in done.stderr and f"connections to {TARGET} that were seen" in done.stderr
 
 
+def test_a_filter_that_names_nothing_of_the_cluster_is_told_from_one_that_nobody_matched(lab: FakeLab) -> None:
+    for option, value, said in (
+        ("--from", "deploy/chatbot-u", "no Deployment 'chatbot-u'. Did you mean chatbot-ui?"),
+        ("--from", "svc/qdrannt", "no Service 'qdrannt'. Did you mean qdrant?"),
+        ("--to", "node/node-9", "no Node 'node-9'. Did you mean node-"),
+        ("--to", "ns/defalt", "no Namespace 'defalt'. Did you mean default"),
+        ("--from", "deploy/rag-app", ""),
+    ):
+        done = run("trace", TARGET, "--timeout", "3s", option, value)
+        assert (said in done.stderr) if said else "Did you mean" not in done.stderr, done.stderr
+
+
 def test_ctrl_c_before_there_is_a_result_is_130_and_blames_no_agent(
     lab: FakeLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,16 +162,6 @@ def test_counters_that_come_after_the_end_are_waited_for_where_something_was_los
     assert path.outcome is ConnectionOutcome.ANSWERED and path.drop is None
 
 
-def test_what_is_sent_again_after_the_fin_takes_nothing_from_what_was_counted() -> None:
-    """A flow that is over leaves the node's table: a queue may still make the sender repeat segments, counted anew."""
-    world = World()
-    reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
-    whole = [counted(e, data_bytes=600_000, packets=400, bytes=620_000) for e in reply]
-    again = [counted(e, data_bytes=2896, packets=2, bytes=3000, last_ns=T + SECOND, began_ns=T) for e in reply]
-    (path,) = world.tell(exchange(world, 40000, T), whole, fins(world, 40000, T + 3 * MS), again)
-    assert path.stream is not None and path.stream.reply_bytes == 600_000
-
-
 # --- what a connection carried ----------------------------------------------------------------------------------------
 
 
