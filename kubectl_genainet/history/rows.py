@@ -139,12 +139,16 @@ class Nobody:
 def rows_of(node: str, block: Block, names: RowNames) -> Iterator[RecordRow]:
     """A block's rows. Raises BlockError for records of a newer version."""
     records = block.records()  # first: a row that says what time is covered, without its records, would be believed
-    cover = Cover.of(block)
-    body = msgspec.json.encode(cover).decode()
-    yield RecordRow(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
+    yield _cover_row(node, block)
     for position, record in enumerate(records):
         for service, part in _apart(record, names):
             yield _row(node, part, service, block, names, position)
+
+
+def _cover_row(node: str, block: Block) -> RecordRow:
+    cover = Cover.of(block)
+    body = msgspec.json.encode(cover).decode()
+    return RecordRow(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
 
 
 def _apart(record: Event, names: RowNames) -> Iterator[tuple[str | None, Event]]:
@@ -298,10 +302,21 @@ class Rebuilt:
             yield from (placed[place] for place in sorted(placed))
 
 
-def rows_of_folder(folder: Path, node: str, names: RowNames) -> Iterator[RecordRow]:
-    """The rows of all segments in a folder; what is damaged has none, and is a gap by what follows it."""
+def rows_of_folder(
+    folder: Path, node: str, names: RowNames, since_ns: int = 0, until_ns: int = 1 << 62
+) -> Iterator[RecordRow]:
+    """The rows of all segments in a folder; what is damaged has none, and is a gap by what follows it. Of a block beyond the
+    range there is its header, and what holds until later: its other records are not asked for."""
+    for block in blocks_of_folder(folder):
+        if Flag.STATE in block.flags or (block.covers.wall_until >= since_ns and block.covers.wall_from <= until_ns):
+            with contextlib.suppress(BlockError):
+                yield from rows_of(node, block, names)
+        else:
+            yield _cover_row(node, block)
+
+
+def blocks_of_folder(folder: Path) -> Iterator[Block]:
     for segment in segments(folder):
         for part in scan(segment.path.read_bytes()):
             if isinstance(part, Block):
-                with contextlib.suppress(BlockError):
-                    yield from rows_of(node, part, names)
+                yield part

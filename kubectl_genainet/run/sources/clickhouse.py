@@ -17,7 +17,7 @@ from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import CHDB, Source
-from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, QueryValue, chdb_over
+from kubectl_genainet.run.sources.engines import TABLE, Chdb, ClickHouse, Engine, QueryValue, chdb_over, extent_of
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest
 
@@ -30,11 +30,6 @@ _BETWEEN = "Timestamp >= fromUnixTimestamp64Nano({since:Int64}) AND Timestamp < 
 WHOLE = (
     f"SELECT Node, toUnixTimestamp64Nano(max(Timestamp)) FROM {TABLE} WHERE Part = '{COVER}' AND Service = '' AND "
     f"{_BETWEEN} AND bitAnd(Flags, 16) != 0 GROUP BY Node"
-)
-# The second number of a Cover is the time that its block ends.
-EXTENT = (
-    "SELECT toUnixTimestamp64Nano(min(Timestamp)), max(JSONExtractInt(Body, 2)) "
-    f"FROM {TABLE} WHERE Part = '{COVER}' AND Service = ''"
 )
 # Headers of blocks that follow each other, a minute of them as one: from, until (the first and the second number of a Cover) and
 # so on; where one is missing, or holds state, they come one by one. 21 are the flags STATE, FIRST and WHOLE_STATE.
@@ -77,6 +72,7 @@ class ClickHouseSource(HistorySource):
         engine: Engine | None = None,
     ) -> None:
         self.name, self._engine = name, engine
+        self._own: Chdb | None = None  # one that is closed with its range
         super().__init__(
             _Nothing(name, namespace=namespace, all_namespaces=all_namespaces), when or self._default(), warn=warn
         )
@@ -84,13 +80,15 @@ class ClickHouseSource(HistorySource):
     def _default(self) -> TimeRange:
         """All that a folder has; of a server the last hour."""
         if self.name.startswith(CHDB):
-            ((since, until),) = self.engine.rows(EXTENT, {})
-            return TimeRange(int(since), int(until))
+            return TimeRange(*extent_of(self._folder))
         now_ns = time.time_ns()
         return TimeRange(now_ns - DEFAULT_NS, now_ns)
 
     def within(self, when: TimeRange) -> ClickHouseSource:
         """The same table, another time."""
+        if self._own is not None:  # it was filled for this range, and there is one in a process
+            self._own.close()
+            self._engine = self._own = None
         return ClickHouseSource(
             self.name,
             when,
@@ -101,10 +99,14 @@ class ClickHouseSource(HistorySource):
         )
 
     @property
+    def _folder(self) -> Path:
+        return Path(self.name.removeprefix(CHDB))
+
+    @property
     def engine(self) -> Engine:
         if self._engine is None:
             if self.name.startswith(CHDB):
-                self._engine = chdb_over(Path(self.name.removeprefix(CHDB)))
+                self._engine = self._own = chdb_over(self._folder, self.when.since_ns - BLOCK_NS, self.when.until_ns)
             else:
                 self._engine = ClickHouse(self.name, password=os.environ.get("CLICKHOUSE_PASSWORD", ""))
         return self._engine

@@ -17,10 +17,17 @@ import msgspec
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.deadline import in_time
 from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.history.blocks import Block, BlockError, Flag, scan
+from kubectl_genainet.history.blocks import BlockError, Flag
 from kubectl_genainet.history.names import SnapshotNames
-from kubectl_genainet.history.rows import OBJECTS, Nobody, RecordRow, RowNames, attributes_of, rows_of_folder
-from kubectl_genainet.history.store import segments
+from kubectl_genainet.history.rows import (
+    OBJECTS,
+    Nobody,
+    RecordRow,
+    RowNames,
+    attributes_of,
+    blocks_of_folder,
+    rows_of_folder,
+)
 from kubectl_genainet.model.events import ClusterChanged
 
 QueryValue = int | str | Sequence[str]
@@ -188,29 +195,45 @@ def exported(row: RecordRow) -> dict[str, Any]:
     }
 
 
-def chdb_over(folder: Path) -> Chdb:
-    """A table of the segments in FOLDER/NODE, and of those of the objects in FOLDER/objects, which name what the nodes saw.
+def chdb_over(folder: Path, since_ns: int = 0, until_ns: int = 1 << 62) -> Chdb:
+    """A table of the segments in FOLDER/NODE, and of those of the objects in FOLDER/objects, which name what the nodes saw: for
+    questions about a range of time.
 
     Raises GenainetError where there are none.
     """
-    nodes = sorted(part for part in folder.iterdir() if part.is_dir()) if folder.is_dir() else []
+    nodes = _recordings(folder)
     engine = Chdb()
     engine.create()
     names = names_in(folder / OBJECTS)
-    if not sum(engine.load(rows_of_folder(node, node.name, names)) for node in nodes):
+    if not sum(engine.load(rows_of_folder(node, node.name, names, since_ns, until_ns)) for node in nodes):
         engine.close()
-        raise GenainetError(f"there are no segments in {folder}", hint="It has a folder for each node: NODE/*.seg.")
+        raise _no_segments(folder)
     return engine
+
+
+def extent_of(folder: Path) -> tuple[int, int]:
+    """From when to when there are segments, in wall-clock ns. Raises GenainetError where there are none."""
+    covers = [block.covers for node in _recordings(folder) for block in blocks_of_folder(node)]
+    if not covers:
+        raise _no_segments(folder)
+    return min(span.wall_from for span in covers), max(span.wall_until for span in covers)
+
+
+def _recordings(folder: Path) -> list[Path]:
+    return sorted(part for part in folder.iterdir() if part.is_dir()) if folder.is_dir() else []
+
+
+def _no_segments(folder: Path) -> GenainetError:
+    return GenainetError(f"there are no segments in {folder}", hint="It has a folder for each node: NODE/*.seg.")
 
 
 def names_in(folder: Path) -> RowNames:
     """The names by the last whole set of objects in the segments of their recorder."""
     last = None
-    for segment in segments(folder):
-        for part in scan(segment.path.read_bytes()):
-            if isinstance(part, Block) and Flag.STATE in part.flags:
-                with contextlib.suppress(BlockError):
-                    last = next((r for r in part.records() if isinstance(r, ClusterChanged)), last)
+    for block in blocks_of_folder(folder):
+        if Flag.STATE in block.flags:
+            with contextlib.suppress(BlockError):
+                last = next((r for r in block.records() if isinstance(r, ClusterChanged)), last)
     return SnapshotNames(last.snapshot) if last is not None else Nobody()
 
 

@@ -24,7 +24,7 @@ from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
-from kubectl_genainet.history.rows import OBJECTS, Nobody, rows_of_folder
+from kubectl_genainet.history.rows import COVER, OBJECTS, Nobody, rows_of_folder
 from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.history import Gap
@@ -160,6 +160,32 @@ def test_the_plan_of_a_question_about_a_service_reads_that_services_part(recorde
     ((in_all,),) = recorded.engine.rows(f"SELECT count() FROM {TABLE}", {})
     assert int(in_all) > OTHER_ROWS
     assert int(marks) <= 3 and int(rows) <= 3 * 8192
+
+
+def test_of_blocks_beyond_the_range_a_table_has_their_headers_and_what_holds_until_later(recorded: Recorded) -> None:
+    middle = recorded.when.since_ns + 4 * BLOCK_NS
+    folder = recorded.folder / "node-1"
+    everything = list(rows_of_folder(folder, "node-1", Nobody()))
+    rows = list(rows_of_folder(folder, "node-1", Nobody(), middle - BLOCK_NS // 2, middle + BLOCK_NS // 2))
+    chosen = {row.number for row in rows if row.part != COVER}
+    assert chosen == {1, 4, 5}  # the first has the state
+    assert [row for row in rows if row.part == COVER] == [row for row in everything if row.part == COVER]
+    assert [row for row in rows if row.number in chosen] == [row for row in everything if row.number in chosen]
+    assert len(rows) < len(everything) / 2
+
+
+def test_a_table_that_is_filled_for_a_time_says_of_it_what_the_whole_one_says(recorded: Recorded) -> None:
+    begin = recorded.when.since_ns
+    part = TimeRange(begin + 3 * BLOCK_NS, begin + 5 * BLOCK_NS)
+    expected = recorded.source().within(part).recording.events
+    recorded.engine.close()  # there is one engine in a process
+    of_part = ClickHouseSource(f"chdb:{recorded.folder}", part)
+    assert len(expected) > 100 and of_part.recording.events == expected
+    of_all = of_part.within(ClickHouseSource(f"chdb:{recorded.folder}").when)
+    assert sorted(map(repr, of_all.recording.events)) == sorted(map(repr, from_segments(recorded)))
+    of_all.within(part)  # closes it
+    with pytest.raises(GenainetError, match="there are no segments"):
+        ClickHouseSource(f"chdb:{recorded.folder}/nothing")
 
 
 def test_from_takes_a_folder_of_segments_on_the_command_line(recorded: Recorded) -> None:
