@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve, resolve_namespace
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -43,6 +44,12 @@ from kubectl_genainet.timeline.series import Buckets, SeriesBuilder, is_loss
 
 _DAY_NS = 86_400 * 1_000_000_000
 LONGEST_NS = 31 * _DAY_NS
+# Of a longer time the recorders' totals are read, and no single packets: those of an hour take a minute of CPU.
+DETAILED_NS = 3_600 * 1_000_000_000
+_TOTALS_ONLY = (
+    f"longer than {DETAILED_NS // 3_600_000_000_000} h: the recorders' totals, in which a connection that nobody answers fails "
+    "when its client gives it up"
+)
 _READS = "changes"  # what of a recording is read beside the packets and the queries
 _WITHOUT_DROPS = "dns"  # the command whose bundles have no drops
 
@@ -64,7 +71,10 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
     for event in bundle.events:
         if isinstance(event, ClusterChanged):
             members.learn(event.snapshot)
-    watched = _Watched.of(source, target, reporter)
+    if clock.until_ns - clock.since_ns > DETAILED_NS and any(isinstance(event, Bucket) for event in bundle.events):
+        watched = _Watched.as_totals(bundle, reporter)
+    else:
+        watched = _Watched.of(source, target, reporter)
     if bundle.header.command == _WITHOUT_DROPS:
         watched.missing("drops", f"the bundle was recorded by `{_WITHOUT_DROPS}`", SeriesName.DROPS)
     members.called_by(_clients_seen(bundle, watched.paths, members))
@@ -135,6 +145,13 @@ class _Watched:
         for warning in dict.fromkeys((*packets.warnings, *queries.warnings)):
             reporter.warn(warning)
         return watched
+
+    @classmethod
+    def as_totals(cls, bundle: Bundle, reporter: Reporter) -> _Watched:
+        """Nothing but what limits the recording."""
+        for warning in dict.fromkeys(filter(None, map(warning_of, bundle.events))):
+            reporter.warn(warning)
+        return cls(notes=[_TOTALS_ONLY])
 
     def missing(self, what: str, why: str, *series: SeriesName) -> None:
         self.unread += series

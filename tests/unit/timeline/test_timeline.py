@@ -14,17 +14,21 @@ from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.model.events import AgentFailed
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.timeline import SeriesName, Timeline
+from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.records import RECORDS
 from kubectl_genainet.render.timeline import text
+from kubectl_genainet.run import timeline as run_timeline
 from kubectl_genainet.run.collect import DoctorCollector
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 from kubectl_genainet.run.timeline import timeline
 from kubectl_genainet.timeline import build
 from kubectl_genainet.timeline.series import Buckets
+from kubectl_genainet.wire import FilterEntry
 from tests.unit.timeline import recorded
 
 SERVICE = "svc/my-llama-svc"
@@ -138,11 +142,37 @@ def test_a_quiet_time_without_a_node_is_no_success(tmp_path: Path, monkeypatch: 
     assert run(SERVICE, "--from", path).return_value is ExitStatus.FAILED
 
 
+@pytest.mark.parametrize("is_long", [False, True])
+def test_of_more_than_an_hour_totals_are_read_and_no_single_packets(
+    file: str, monkeypatch: pytest.MonkeyPatch, is_long: bool
+) -> None:
+    asked: list[str] = []
+
+    class Asked(BundleSource):
+        def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
+            asked.append(verb)
+            return super().replayed(verb, filters)
+
+    expected = timeline_of(file, SERVICE)
+    if not is_long:
+        monkeypatch.setattr(run_timeline, "DETAILED_NS", 1 << 62)
+    result = timeline(Asked(file), parse_target(SERVICE), DoctorCollector())
+    assert asked == (["changes"] if is_long else ["changes", "trace", "dns"])
+    assert [note.startswith("longer than 1 h") for note in result.notes] == [True] * is_long
+    assert result.onsets == expected.onsets and len(result.onsets) == 2
+
+
+def test_of_more_than_an_hour_a_node_that_failed_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "failed.gnb")
+    recorded.write(path, recorded.bundle(recorded.buckets(), AgentFailed(node="node-9", message="it is gone")))
+    assert run(SERVICE, "--from", path).stderr.count("node node-9: it is gone") == 1
+
+
 def test_what_was_not_followed_whole_is_said_of_what_is_not_counted(tmp_path: Path) -> None:
     path = str(tmp_path / "busy.gnb")
     busy = [msgspec.structs.replace(bucket, followed=ALL_KEPT // 16) for bucket in recorded.buckets()]
     recorded.write(path, recorded.bundle(busy))
-    (note,) = timeline_of(path, SERVICE).notes
+    _, note = timeline_of(path, SERVICE).notes
     assert "at times one connection in 16" in note
     assert note[:30] in run(SERVICE, "--from", path, width=120).stdout
 
