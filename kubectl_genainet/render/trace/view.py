@@ -107,12 +107,14 @@ class WideView(TraceView):
 
 
 class FollowView(TraceView):
-    """One short line a connection, as it is known."""
+    """One short line a connection, as it is known; in a narrow terminal it goes on below, indented."""
 
     as_known = True
 
     def path(self, path: PacketPath) -> None:
-        self.console.print(follow_line(path), soft_wrap=True)
+        line = follow_line(path)
+        for part in hanging(line, self.console.width, hang=2) if self.console.is_terminal else (line,):
+            self.console.print(part, soft_wrap=True)
 
     def finish(self, summary: TraceSummary) -> None:
         self._nothing_seen(summary)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
+import msgspec
 import pytest
+from rich.console import Console
 
 from kubectl_genainet.model.events import Hello, Progress
 from kubectl_genainet.render.diagnose.text import ConclusionView
@@ -10,6 +14,7 @@ from kubectl_genainet.render.dns import views as dns
 from kubectl_genainet.render.drops import views as drops
 from kubectl_genainet.render.live import LiveView, ProgressClock, make_view
 from kubectl_genainet.render.trace import view as trace
+from tests.unit.test_diagnose import path as some_path
 
 TARGET = "svc/my-llama-svc"
 HELLO = Hello(
@@ -91,3 +96,20 @@ def test_a_terminal_shows_what_is_watched_and_is_left_clean(
         view.refresh()
         assert capsys.readouterr().out == "", "not more than once a second"
     assert not view.screen.on
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_connection_that_is_followed_is_one_line_which_a_narrow_terminal_gets_wrapped_at_words(
+    terminal: bool,
+) -> None:
+    """The terminal broke it in the middle of the Service's name."""
+    view = trace.FollowView(TARGET, live=True)
+    out = io.StringIO()
+    view.console = Console(file=out, width=80, force_terminal=terminal, color_system=None)
+    path = msgspec.structs.replace(some_path(), time="2026-11-30T12:33:24.433860Z", handshake_ns=65_300)
+    view.path(path)
+    lines = out.getvalue().splitlines()
+    words = [word for line in lines for word in line.split()]
+    assert "svc/llm-svc:80" in words and "llm-abc" in words
+    assert (len(lines) > 1) is terminal
+    assert all(len(line) <= 80 for line in lines[1:]) and all(line.startswith("  ") for line in lines[1:])
