@@ -11,7 +11,7 @@ from kubectl_genainet.context.unread import unread
 from kubectl_genainet.diagnose.endpoints import readiness_of
 from kubectl_genainet.diagnose.reach import Reach
 from kubectl_genainet.model.diagnoses import Suspect, suspects_of
-from kubectl_genainet.model.finding import Finding, Severity, counted
+from kubectl_genainet.model.finding import Finding, Severity, counted, listed
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
@@ -37,6 +37,7 @@ class Watched:
     failures: dict[str, str]
     drift: tuple[Finding, ...] = ()
     gaps: tuple[Gap, ...] = ()  # what a recording does not have
+    failed_nodes: tuple[str, ...] = ()  # whose agent did not answer, or could not go on
     unread: tuple[str, ...] = ()  # nodes whose rules may not have been read since the endpoints changed
 
 
@@ -161,6 +162,9 @@ def _conntrack(watched: Watched) -> tuple[CheckState, str]:
 
 
 def _nodes(watched: Watched) -> tuple[CheckState, str]:
+    if watched.failed_nodes:
+        whose = listed(watched.failed_nodes)
+        return CheckState.NOT_CHECKED, f"the agents of {whose} failed: what was not seen may have been wrong"
     if watched.silent_nodes:
         return CheckState.NOT_CHECKED, f"the agents of {', '.join(watched.silent_nodes)} stopped reporting"
     if not watched.nodes:

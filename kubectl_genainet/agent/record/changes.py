@@ -74,7 +74,9 @@ def _devices(netns: NetNs | None) -> dict[str, str]:
 
 def _routes(netns: NetNs | None) -> dict[str, str]:
     routes = netns.routes if netns is not None and netns.routes is not None else ()
-    return {r.dst: f"{f'via {r.via} ' if r.via else ''}dev {r.device}" for r in routes}
+    return {
+        r.dst: f"{f'via {r.via} ' if r.via else ''}dev {r.device}{f', MTU {r.mtu}' if r.mtu else ''}" for r in routes
+    }
 
 
 def _grown(old: NetNs, new: NetNs) -> Iterator[tuple[ChangeOf, str, str, str]]:

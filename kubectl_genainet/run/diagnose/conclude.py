@@ -169,6 +169,7 @@ def _watched(
         failures=collected.failures,
         drift=drift,
         gaps=tuple(collected.gaps),
+        failed_nodes=tuple(sorted(collected.failed_nodes)),
         unread=asked.unread(nodes, watch),
     )
 

@@ -12,7 +12,7 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.history.select import RecordPart, part_of
-from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.events import AgentFailed, Event
 from kubectl_genainet.model.finding import Finding, Severity
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.diagnosis import Conclusion
@@ -157,6 +157,8 @@ class DiagnoseRun:
         self._asked.before(event, self.context.identity.snapshot)
         if isinstance(event, Gap):
             self.collected.gaps.append(event)
+        elif isinstance(event, AgentFailed):
+            self.collected.failed_nodes.add(event.node)
         for run, _ in self._parts.values():
             if isinstance(run, DropsRun):
                 run.before(event)

@@ -32,6 +32,7 @@ class Collected:
     failures: dict[str, str] = field(default_factory=dict)
     not_kept: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    failed_nodes: set[str] = field(default_factory=set)  # whose agent did not answer, or could not go on
 
 
 class PartView(Quiet):

@@ -12,7 +12,7 @@ from kubectl_genainet.agent.serve.limits import checked_changes, checked_request
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.select import part_of
-from kubectl_genainet.model.events import ClusterChanged, DropSampled, Event, Hello, PacketDropped, Tick
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, DropSampled, Event, Hello, PacketDropped, Tick
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import KubeObject
@@ -97,17 +97,20 @@ def test_a_service_that_nobody_could_try_and_that_has_no_ready_endpoint_is_a_cau
     assert conclusion.connections == 0
 
 
-def test_nodes_whose_recording_has_gaps_are_not_called_fine(tmp_path: Path) -> None:
+def test_nodes_whose_recording_has_gaps_or_whose_agent_failed_are_not_called_fine(tmp_path: Path) -> None:
     bundle = read_bundle(RECORDED)
     gap = Gap(node="node-2", since_ns=1, until_ns=2_000_000_000, why="the recorder did not run")
     nodes = {}
-    for name, events in (("whole", bundle.events), ("holes", (gap, *bundle.events))):
+    failed = AgentFailed(node="node-9", message="connection refused")
+    broken = {"whole": bundle.events, "holes": (gap, *bundle.events), "failed": (failed, *bundle.events)}
+    for name, events in broken.items():
         path = write(tmp_path / f"{name}.gnb", Bundle(bundle.header, bundle.snapshot, events), "diagnose")
         conclusion = api.diagnose(BundleSource(path), LLAMA).conclusion
         nodes[name] = next((item.state.value, item.why) for item in conclusion.checked if item.what == "nodes")
     assert nodes["whole"] == ("fine", "3 agents reported, no event lost")
     state, why = nodes["holes"]
     assert state == "not-checked" and "node-2 has gaps" in why
+    assert nodes["failed"] == ("not-checked", "the agents of node-9 failed: what was not seen may have been wrong")
 
 
 def test_filters_of_one_probe_are_checked_like_those_of_all() -> None:
