@@ -17,6 +17,11 @@ def qdrant_without_a_policy(world: World) -> None:
     world.remove("NetworkPolicy", "qdrant-ingress-policy")
 
 
+@fault("policy-blocks-outside", eks, "Deployment chatbot/chatbot-ui", "spec.ingress")
+def users_of_the_balancer_shut_out(world: World) -> None:
+    world.add(policy("ui-ingress", "chatbot-ui", 8080, "rag-app"))
+
+
 @fault("policy-selects-nothing", eks, "NetworkPolicy chatbot/typo", "spec.podSelector")
 def policy_for_nobody(world: World) -> None:
     world.add(policy("typo", "rag-apps", 80, "chatbot-ui"))

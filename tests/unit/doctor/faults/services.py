@@ -141,7 +141,13 @@ def model_on_a_node_port(world: World) -> None:
     spec["ports"][0]["nodePort"] = 31080
 
 
-@fault("vector-database-exposed", kubeadm, "Service chatbot/qdrant", "spec.type")
+@fault(
+    "vector-database-exposed",
+    kubeadm,
+    "Service chatbot/qdrant",
+    "spec.type",
+    also=("policy-blocks-outside",),  # its own policy admits pods alone
+)
 def qdrant_to_the_world(world: World) -> None:
     service = world.get("Service", "qdrant")
     service["spec"]["type"] = "LoadBalancer"

@@ -37,6 +37,12 @@ def names_without_a_service(world: World) -> None:
     world.spec("StatefulSet", "qdrant")["containers"][0]["command"] = first
 
 
+@fault("probe-path", kubeadm, "StatefulSet chatbot/qdrant", f"{FIRST}.readinessProbe.httpGet.path")
+def probe_of_another_server(world: World) -> None:
+    asked = {"httpGet": {"path": "/health", "port": 6333}}
+    world.spec("StatefulSet", "qdrant")["containers"][0]["readinessProbe"] = asked
+
+
 @fault("server-loopback", kubeadm, MODEL, f"{FIRST}.args")
 def server_told_loopback(world: World) -> None:
     world.spec("Deployment", "my-llama-finetuned")["containers"][0]["args"] += ["--host", "127.0.0.1"]
@@ -118,7 +124,7 @@ def gateway_that_takes_its_own_namespace_only(world: World) -> None:
     eks,
     "Service chatbot/my-llama-svc",
     "metadata.annotations[service.beta.kubernetes.io/aws-load-balancer-proxy-protocol]",
-    also=("nlb-idle-timeout", "nlb-target-type", "nlb-health-check"),
+    also=("nlb-idle-timeout", "nlb-target-type", "nlb-health-check", "policy-blocks-outside"),
 )
 def proxy_header_for_a_server(world: World) -> None:
     service = world.get("Service", "my-llama-svc")
