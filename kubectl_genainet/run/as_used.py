@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import msgspec
@@ -13,6 +14,7 @@ from kubectl_genainet.model.results.path import Drop, PacketPath
 from kubectl_genainet.run.sources.base import Source
 
 PLUGIN = "kubectl genainet "
+_IN_PROSE = re.compile(rf"`({PLUGIN}[^`]+)`")
 
 
 class AsUsed:
@@ -30,9 +32,10 @@ class AsUsed:
         return " ".join((text, *(word for option in missing for word in option)))
 
     def remedy(self, remedy: Remedy | None) -> Remedy | None:
-        if remedy is None or not remedy.command.startswith(PLUGIN):
+        if remedy is None or PLUGIN not in f"{remedy.command}{remedy.text}":
             return remedy
-        return msgspec.structs.replace(remedy, command=self.command(remedy.command))
+        text = _IN_PROSE.sub(lambda found: f"`{self.command(found[1])}`", remedy.text)
+        return msgspec.structs.replace(remedy, text=text, command=self.command(remedy.command))
 
     def drop(self, drop: Drop | None) -> Drop | None:
         if drop is None or drop.remedy is None:

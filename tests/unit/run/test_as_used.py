@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_genainet.model.finding import Remedy
 from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
@@ -30,3 +31,10 @@ EXPLAIN = "kubectl genainet explain pod/a/b pod/a/c:80 --patch"
 )
 def test_the_options_of_the_source_are_added_once(source: Source, command: str, shown: str) -> None:
     assert AsUsed(source).command(command) == shown
+
+
+def test_a_command_within_a_sentence_has_them_too() -> None:
+    remedy = Remedy("Look at kube-proxy; `kubectl genainet rules` compares its rules. Not `ip rule`.")
+    used = AsUsed(LabSource("two")).remedy(remedy)
+    assert used is not None and used.command == ""
+    assert used.text == "Look at kube-proxy; `kubectl genainet rules --lab two` compares its rules. Not `ip rule`."
