@@ -360,9 +360,10 @@ class LoadedProbe:
         bpfsys.wait_for_programs()
 
     def detach(self) -> None:
-        """Detaches every tracepoint. All end at one moment."""
+        """Detaches every tracepoint. All end at one moment, and what they saw is in the maps then."""
         if self._attached:
             self._set_live(False)
+            bpfsys.wait_for_programs()
         for descriptor in self._attached:
             os.close(descriptor)
         self._attached.clear()
