@@ -298,9 +298,10 @@ def test_unanswered_syn_is_counted_as_sent_again(watch: DropsWatch) -> None:
     finally:
         run("nsenter", f"--net=/run/netns/{SERVER}", "iptables", "-D", *rule)
     counts = watch.counts()
-    again = [c for c in counts if isinstance(c, RetransmitCount)]
-    assert [(c.flow.dport, c.state, c.packets) for c in again] == [(6666, "SYN_SENT", 1)]
-    assert [(c.packets, c.opening) for c in drops(counts, port=6666)] == [(2, True)]
+    (again,) = [c for c in counts if isinstance(c, RetransmitCount)]
+    (drop,) = drops(counts, port=6666)
+    assert (again.flow.dport, again.state) == (6666, "SYN_SENT") and again.packets >= 1
+    assert (drop.packets, drop.opening) == (1 + again.packets, True)  # a busy machine ends the attempt later
 
 
 def test_nothing_stays_behind(watch: DropsWatch) -> None:
