@@ -63,6 +63,12 @@ class RunningLab:
         with netns.inside(self.record.nodes[node]):
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+    def tcp_ext(self, pod: Pod, counter: str) -> int:
+        """A counter of TcpExt in the pod's namespace."""
+        with netns.inside(self.pod_netns(pod)):
+            names, values = Path("/proc/thread-self/net/netstat").read_text().splitlines()[:2]
+        return int(dict(zip(names.split(), values.split(), strict=True))[counter])
+
     def get(self, pod: Pod, ip: str, port: int, path: str = "/healthz", timeout: float = 3.0) -> tuple[int, str]:
         """(status, name of the pod that answered) of one HTTP request from a pod, on a connection of its own."""
         with netns.inside(self.pod_netns(pod)):

@@ -27,6 +27,7 @@ class Done:
 
     got: dict[int, str] = field(default_factory=dict)
     counted: int = 0
+    syns: int = 1  # a busy machine ends an attempt later than it is told to: the SYN is sent again then
     seconds: float = 0.0  # for how long it was idle
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import veth_name
 from kubectl_genainet.model.kube import Pod
 from tests.lab.connections.faultbench import ASK, PORT, Bench, Done
 from tests.lab.connections.faults_of_nodes import fault
-from tests.lab.connections.faults_of_time import FAULTS
+from tests.lab.connections.faults_of_time import FAULTS, checksum
 
 __all__ = ["FAULTS"]
 
@@ -36,22 +40,31 @@ def errors_are_limited(bench: Bench) -> Done:
     """A rule rejects by ICMP, and the kernel sends the first six errors only (net.ipv4.icmp_ratelimit is 1000 ms)."""
     done, pod = Done(), bench.open_pod
     reject = f"-p tcp --dport {REJECTED} -d {pod.ips[0]} -j REJECT --reject-with icmp-port-unreachable".split()
-
-    def ask() -> None:
-        threads = [
-            threading.Thread(target=bench.call, args=(done, pod.ips[0], REJECTED), kwargs={"timeout": 0.9})
-            for _ in range(ASKED_AT_ONCE)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    with bench.iptables(bench.there, "filter", "FORWARD", *reject):
-        before = bench.counter(bench.there, "IcmpOutRateLimitHost")
-        ask()
+    with netns.inside(bench.space(bench.client)):
+        sender = bench.until_the_end.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        errors = bench.until_the_end.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    errors.settimeout(0.1)
+    # Until the end, since a node reads its rules after a drop.
+    bench.until_the_end.enter_context(bench.iptables(bench.there, "filter", "FORWARD", *reject))
+    before = bench.counter(bench.there, "IcmpOutRateLimitHost")
+    for own in itertools.islice(bench.own_ports, ASKED_AT_ONCE):
+        sender.sendto(_lone_syn(bench.client.ips[0], own, pod.ips[0], REJECTED), (pod.ips[0], 0))
+        done.got[own] = "TimeoutError"
+    deadline = time.monotonic() + 5
+    while [*done.got.values()].count("TimeoutError") != done.counted and time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            own = int.from_bytes(errors.recv(1024)[48:50], "big")  # of the segment that the error quotes
+            done.got |= {own: "ConnectionRefusedError"} if own in done.got else {}
         done.counted = bench.counter(bench.there, "IcmpOutRateLimitHost") - before
     return done
+
+
+def _lone_syn(source: str, own: int, destination: str, port: int) -> bytes:
+    """A SYN that is sent once: a socket sends its own again after a second, which a busy machine makes of any shorter time."""
+    segment = struct.pack("!HHIIBBHHH", own, port, 1, 0, 5 << 4, 2, 1024, 0, 0)
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    checked = checksum(ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(segment)) + segment)
+    return segment[:16] + struct.pack("!H", checked) + segment[18:]
 
 
 @fault
@@ -137,7 +150,9 @@ def bridged(bench: Bench, through_rules: int) -> Done:
         def ask() -> None:
             bench.call(done, service, 80, who=client, timeout=0.9)
 
+        again = bench.counter(client, "TcpExtTCPSynRetrans")
         done.counted = bench.grown(client, "TcpOutRsts", ask)
+        done.syns += bench.counter(client, "TcpExtTCPSynRetrans") - again
     bench.run(node, "sysctl", "-w", f"{_THROUGH_RULES}={old}")
     return done
 

@@ -18,7 +18,8 @@ IDLE_S = 15.0  # after which Envoy closes upstream connections of some set-ups
 _TIMEOUT, _LOOSE = "net.netfilter.nf_conntrack_tcp_timeout_established", "net.netfilter.nf_conntrack_tcp_loose"
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
+    """Of the Internet protocols (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
@@ -36,7 +37,7 @@ def _old(segment: bytes) -> bytes:
     options = options[: stamp + 2] + struct.pack("!I", (value - 2_000_000_000) % 2**32) + options[stamp + 6 :]
     tcp = bytearray(header[:4] + struct.pack("!I", sequence % 2**32) + header[8:16] + bytes(4) + options + payload)
     pseudo = segment[12:20] + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
-    struct.pack_into("!H", tcp, 16, _checksum(pseudo + bytes(tcp)))
+    struct.pack_into("!H", tcp, 16, checksum(pseudo + bytes(tcp)))
     return segment[:2] + struct.pack("!H", 20 + len(tcp)) + segment[4:10] + bytes(2) + segment[12:20] + bytes(tcp)
 
 

@@ -88,8 +88,10 @@ def test_policy_admits_the_client_it_names_and_drops_the_other(lab: RunningLab) 
     for family in families_of(lab):
         ip = address(lab.service("qdrant").cluster_ips, family)
         assert lab.get(rag, ip, 6333) == (200, "default/qdrant-0")
+        again = lab.tcp_ext(chatbot, "TCPSynRetrans")
         with pytest.raises(TimeoutError):
             lab.get(chatbot, ip, 6333, timeout=0.5)
+        syns = 1 + lab.tcp_ext(chatbot, "TCPSynRetrans") - again  # a busy machine ends the attempt later
         save = "iptables-save" if family is AddressFamily.IPV4 else "ip6tables-save"
         text = lab.node_output(qdrant.spec.node_name, save, "-c", "-t", "filter")
         drops = re.findall(r'\[(\d+):\d+\] -A LAB-POD-\S+ .*"(genainet lab: pod \S+ is isolated[^"]*)" -j DROP', text)
@@ -97,7 +99,7 @@ def test_policy_admits_the_client_it_names_and_drops_the_other(lab: RunningLab) 
         reason = (
             "genainet lab: pod default/qdrant-0 is isolated (ingress) by default/qdrant-ingress-policy: no rule admits"
         )
-        assert counted[reason] == 1  # the SYN; it is not repeated within half a second
+        assert counted[reason] == syns
 
 
 def test_names_of_services_are_resolved_through_kube_dns(lab: RunningLab) -> None:

@@ -6,7 +6,6 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -171,9 +170,7 @@ def test_listen_overflow_counts_in_the_pods_namespace(lab: RunningLab) -> None:
     pod = lab.pods("my-llama-finetuned")[-1]
 
     def overflows() -> int:
-        with netns.inside(lab.pod_netns(pod)):
-            names, values = Path("/proc/thread-self/net/netstat").read_text().splitlines()[:2]
-        return int(dict(zip(names.split(), values.split(), strict=True))["ListenOverflows"])
+        return lab.tcp_ext(pod, "ListenOverflows")
 
     before = overflows()
     assert find_incident("listen-overflow").expected.counter == "TcpExt:ListenOverflows"
