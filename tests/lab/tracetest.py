@@ -24,6 +24,8 @@ from kubectl_genainet.model.packet import address_text
 from tests.lab.labtest import RunningLab
 
 COMMAND = [sys.executable, "-m", "kubectl_genainet"]
+# Of servers that answer late, as those of a busy machine do: true, and nothing to do with what a test makes.
+SLOW = {"slow-first-reply", "slow-backend"}
 Record = dict[str, Any]
 
 # Opens connections from inside a pod, one after the other, and prints the port of each of its ends.
