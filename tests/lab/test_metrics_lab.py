@@ -33,6 +33,8 @@ from tests.lab.labtest import RunningLab, broken, fresh_name, running
 from tests.otlptest import Collector, collecting
 
 ATTACHED_S = 60.0
+# A port is free where nobody else has the address: one that was seen to be free may be taken by the time it is used.
+METRICS = (f"127.{100 + (os.getpid() >> 16) % 100}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}", 9913)
 
 
 @dataclass
@@ -42,11 +44,10 @@ class Scraped:
     lab: RunningLab
     backend: Pod
     process: subprocess.Popen[bytes]
-    port: int
     collector: Collector
 
     def get(self, path: str = "/metrics", method: str = "GET") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection(*METRICS, timeout=10)
         with contextlib.closing(connection):
             connection.request(method, path)
             answer = connection.getresponse()
@@ -74,18 +75,12 @@ class Scraped:
         pytest.fail(f"{what}: not within {timeout} s\n{self.get()[1]}")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def scraped(quiet_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     folder = tmp_path_factory.mktemp("metrics")
     with running(LabSpec(name=fresh_name(), manifests=str(quiet_manifests))) as lab, collecting() as collector:
         backend = lab.pods("my-llama-finetuned")[0]
-        node, port = backend.spec.node_name, free_port()
+        node = backend.spec.node_name
         names = folder / "identities.json"
         names.write_bytes(msgspec.json.encode(identities_of(lab.snapshot, time.time())))
         command = [
@@ -100,7 +95,7 @@ def scraped(quiet_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             "--host-netns",
             f"/run/netns/{lab.record.nodes[node]}",
             "--metrics",
-            f"127.0.0.1:{port}",
+            "{}:{}".format(*METRICS),
             "--identities",
             str(names),
             "--otlp-endpoint",
@@ -109,7 +104,7 @@ def scraped(quiet_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         environment = os.environ | {"GENAINET_NETNS_FILES": str(netns_files(LabFolder(lab.name)))}
         process = subprocess.Popen(command, env=environment)
         try:
-            found = Scraped(lab, backend, process, port, collector)
+            found = Scraped(lab, backend, process, collector)
             found.wait(lambda: found.total("genainet_session_up") == 1, "the probes are attached", ATTACHED_S)
             yield found
         finally:
@@ -208,7 +203,7 @@ def test_the_listener_shows_the_metrics_and_nothing_else(scraped: Scraped) -> No
     results: list[bytes] = []
 
     def hostile(data: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", scraped.port), timeout=15) as sock:
+        with socket.create_connection(METRICS, timeout=15) as sock:
             sock.sendall(data)
             results.append(sock.recv(200))
 

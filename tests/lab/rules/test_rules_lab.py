@@ -231,11 +231,12 @@ def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLa
 
 
 def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> None:
-    before = endpoints(lab)
+    before, began = endpoints(lab), time.monotonic()
     with broken(lab, "stale-endpoint"):
         gone = before - endpoints(lab)
         time.sleep(1.1)
         answer = rules(lab, SERVICE, "-o", "json")
+        at_most_s = time.monotonic() - began + 1  # times are told to the second
         node = lab.record.lagging or ["node-1"]
     found = answer.findings()
     # Connections to the endpoint that went, from before, may still be in a node's connection table.
@@ -248,7 +249,7 @@ def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> No
     assert all(e in title for e in gone)
     age = re.search(r"the last change is (\d+) s old", title)
     assert age is not None
-    assert 1 <= int(age[1]) < 30
+    assert 1 <= int(age[1]) <= at_most_s
     states = {r["node"]: r["state"] for r in answer.rows}
     assert states[node[0]].startswith("stale endpoints, nodes disagree")
     assert rules(lab, SERVICE).status == 0  # cleared
