@@ -117,8 +117,9 @@ def joined_target(arguments: list[str]) -> str:
     """The target of a command line that spells it as two words ("svc my-svc" is "svc/my-svc"); "" where none is."""
     from kubectl_genainet.model.target import KIND_WORDS
 
-    pairs = (f"{kind}/{name}" for kind, name in itertools.pairwise(arguments) if kind.lower() in KIND_WORDS)
-    return next(pairs, "")
+    pairs = itertools.pairwise(arguments)
+    named = (f"{kind}/{name}" for kind, name in pairs if kind.lower() in KIND_WORDS and not name.startswith("-"))
+    return next(named, "")
 
 
 def _tell_error(error: GenainetError) -> None:

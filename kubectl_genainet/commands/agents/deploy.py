@@ -137,9 +137,7 @@ def _check_needs_record(record: bool) -> None:
         if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
     ]
     if given_options and not record:
-        raise InputError(
-            f"{' and '.join(given_options)} need --record: nothing is recorded without it", field=given_options[0]
-        )
+        raise InputError("nothing is recorded without --record", field=given_options[0])
 
 
 def _print_objects(options: DeployOptions, output: str) -> None:

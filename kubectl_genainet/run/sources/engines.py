@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import re
 import shutil
 import tempfile
@@ -85,7 +86,10 @@ class ClickHouse:
         try:
             return in_time(asked, ANSWER_S, name="clickhouse")
         except ClickHouseError as error:
-            raise GenainetError(f"ClickHouse at {self.host} does not answer: {_first_line(error)}") from None
+            raise GenainetError(
+                f"ClickHouse at {self.host} does not answer: {_reason(error)}",
+                "The source is clickhouse://[USER@]HOST[:8123]/DATABASE; $CLICKHOUSE_PASSWORD has the password.",
+            ) from None
         except TimeoutError:
             raise GenainetError(
                 f"ClickHouse at {self.host} has not answered in full within {ANSWER_S:g} s", "Ask for a shorter time."
@@ -94,6 +98,7 @@ class ClickHouse:
     def _connected(self) -> Any:
         import clickhouse_connect
 
+        logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # errors are told once, by us
         if self._client is None:
             self._client = clickhouse_connect.get_client(
                 host=self.host,
@@ -256,7 +261,17 @@ def _literal(value: QueryValue) -> Any:
     return f"[{','.join(quoted)}]"
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """Why a server can't be asked: the operating system's word where there is one, in place of the libraries' own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:300]
 
 

@@ -80,7 +80,7 @@ def flow(dst: str, port: int = 40_000) -> FiveTuple:
 
 def test_times_are_of_what_was_seen_of_a_connection(totals: Buckets) -> None:
     times = Times()
-    whole = Life(b"", MONO, MONO, syn_ns=1_000, answer_ns=3_001_000, request_ns=4_000_000, reply_ns=9_000_000)
+    whole = Life(b"", MONO, MONO, syn_ns=5_000_000, answer_ns=8_000_000, request_ns=9_000_000, reply_ns=14_000_000)
     joined_late = Life(b"", MONO, MONO, answer_ns=3_000_000, request_ns=4_000_000)
     times.take(whole, flow(SERVICE), flow(BACKEND))
     times.take(joined_late, flow(SERVICE), flow(BACKEND))

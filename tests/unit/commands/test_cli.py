@@ -34,6 +34,7 @@ def test_a_target_in_two_words_is_named_as_one() -> None:
 
 def test_other_usage_errors_name_no_target() -> None:
     assert joined_target(["explain", "pod/a", "--wrong"]) == ""
+    assert joined_target(["deploy", "--record", "--dry-run"]) == ""
 
 
 def test_a_bare_name_is_told_the_kinds_that_it_may_mean() -> None:

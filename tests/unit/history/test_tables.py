@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,3 +214,13 @@ def test_a_question_reads_the_parts_of_its_verb_only() -> None:
     request = HistoryRequest(since_ns=1, until_ns=2, parts=(RecordPart.DNS.value, RecordPart.TOTALS.value))
     _, parameters = records_query(request, frozenset())
     assert parameters["parts"] == ["dns", "totals", "all"]
+
+
+def test_a_server_that_is_not_there_is_an_error_in_plain_words(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(GenainetError) as failed:
+        ClickHouse(f"clickhouse://127.0.0.1:{port}/genainet", password="secret").rows("SELECT 1", {})
+    assert failed.value.message == "ClickHouse at 127.0.0.1 does not answer: Connection refused"
+    assert "clickhouse://" in failed.value.hint
+    assert capfd.readouterr() == ("", "")

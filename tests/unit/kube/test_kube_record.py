@@ -128,6 +128,6 @@ def test_who_does_not_hold_the_lease_records_nothing() -> None:
 def test_an_option_of_the_recorder_without_it_is_refused(option: tuple[str, str]) -> None:
     runner = CliRunner()
     alone = runner.invoke(cli, ["deploy", "--dry-run=client", *option])
-    assert isinstance(alone.exception, InputError) or "need --record" in alone.output, alone.output
+    assert isinstance(alone.exception, InputError) or "without --record" in alone.output, alone.output
     assert alone.exit_code != 0 and option[0] in str(alone.exception) + alone.output
     assert runner.invoke(cli, ["deploy", "--dry-run=client", "--record", *option]).exit_code == 0
