@@ -45,9 +45,9 @@ from kubectl_genainet.timeline.series import Buckets, SeriesBuilder, is_loss
 _DAY_NS = 86_400 * 1_000_000_000
 LONGEST_NS = 31 * _DAY_NS
 # Of a longer time the recorders' totals are read, and no single packets: those of an hour take a minute of CPU.
-DETAILED_NS = 3_600 * 1_000_000_000
+DETAILED_NS = 900 * 1_000_000_000
 _TOTALS_ONLY = (
-    f"longer than {DETAILED_NS // 3_600_000_000_000} h: the recorders' totals, in which a connection that nobody answers fails "
+    f"longer than {DETAILED_NS // 60_000_000_000} min: the recorders' totals, in which a connection that nobody answers fails "
     "when its client gives it up"
 )
 _READS = "changes"  # what of a recording is read beside the packets and the queries
