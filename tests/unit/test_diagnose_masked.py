@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.diagnose.causes import Gathering
+from kubectl_genainet.diagnose.checked import Watched, checked
 from kubectl_genainet.diagnose.felt import of_path
 from kubectl_genainet.diagnose.reach import Reach, reach_of
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses import DIAGNOSES
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.diagnosis import CheckState
 from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Hop, Verdict
 from tests.unit.test_diagnose import path
 
@@ -61,3 +66,28 @@ def test_a_datagram_that_was_not_stopped_carried_data() -> None:
     flow = msgspec.structs.replace(path().flow, protocol=Protocol.UDP)
     passed = msgspec.structs.replace(path(), flow=flow, verdict=Verdict.FORWARDED)
     assert (reach_of([passed]).carried, reach_of([passed]).answered) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("reach", "state", "why"),
+    [
+        (Reach(), CheckState.NOT_CHECKED, "no connection was seen"),
+        (Reach(3), CheckState.NOT_CHECKED, "no connection was established"),
+        (Reach(3, 2, 1), CheckState.NOT_CHECKED, "no connection carried data"),
+        (
+            Reach(9, 9, 9, 9, 1),
+            CheckState.NOT_CHECKED,
+            "of 9 connections that carried data only 1 had an answer until the end",
+        ),
+        (Reach(9, 9, 9, 8, 8), CheckState.FINE, "8 of 9 established connections were answered"),
+        (
+            Reach(9, 9, 5, 5, 5),
+            CheckState.FINE,
+            "5 of 5 established connections were answered; 4 were never established",
+        ),
+    ],
+)
+def test_what_is_said_of_the_applications_answers(reach: Reach, state: CheckState, why: str) -> None:
+    watched = Watched(Context(ClusterSnapshot()), (), (), (), None, reach, 0, 0, {})
+    answers = next(item for item in checked(watched, ()) if item.what == "answers")
+    assert (answers.state, answers.why) == (state, why)
