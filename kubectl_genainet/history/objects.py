@@ -17,6 +17,7 @@ from kubectl_genainet.model.units import rfc3339
 
 CHANGES_NS = 2_000_000_000  # changes of objects within so long come as one
 BEFORE_NS = 20_000_000_000  # nodes' rules are read every 15 s: so long may they be older than a change
+NONE_RECORDED = "none were recorded for that time"
 _SERVICE_NAME = "kubernetes.io/service-name"
 
 
@@ -60,7 +61,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class ObjectsRange:
-    """The objects at the start of the range, and as they changed in it. `snapshot` is None where none were recorded.
+    """The objects at the start of the range, and as they changed in it. `snapshot` is None where they are not known; `why` then.
     `just_changed` has the Services ("namespace/name") whose endpoints changed in the last BEFORE_NS before the range, and when.
     """
 
@@ -68,6 +69,7 @@ class ObjectsRange:
     changes: tuple[tuple[int, Event], ...]
     gaps: tuple[Gap, ...]
     just_changed: Mapping[str, int] = field(default_factory=dict)
+    why: str = NONE_RECORDED
 
 
 def objects_range(node_range: NodeRange, since_ns: int, until_ns: int) -> ObjectsRange:

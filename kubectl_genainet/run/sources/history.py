@@ -13,7 +13,7 @@ from kubectl_genainet.bundle import Bundle, Header, new_header
 from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
-from kubectl_genainet.history.objects import BEFORE_NS, ObjectsRange, objects_range
+from kubectl_genainet.history.objects import BEFORE_NS, NONE_RECORDED, ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -72,11 +72,12 @@ class HistorySource(RecordedSource):
         objects = self._recorded_objects()
         if objects.snapshot is not None:
             return objects.snapshot
+        remedy = " (`kubectl genainet deploy --record` runs their recorder)" if objects.why == NONE_RECORDED else ""
         self._warn(
-            "no objects were recorded for that time: names and Services are as they are now, policies are not known "
-            "(`kubectl genainet deploy --record` runs their recorder)"
+            f"the cluster's objects of that time are not known, {objects.why}: names and Services are as they are now, "
+            f"policies are not known{remedy}"
         )
-        return _without_policies(self.now.snapshot(whole=True))
+        return _without_policies(self.now.snapshot(whole=True), objects.why)
 
     def _recorded_objects(self) -> ObjectsRange:
         with self._lock:
@@ -92,8 +93,7 @@ class HistorySource(RecordedSource):
         request = HistoryRequest(since_ns=max(0, self.when.since_ns - BEFORE_NS), until_ns=self.when.until_ns)
         for name, answer in ask_recorders(recorder.dials, request, recorder.token).items():
             if isinstance(answer, GenainetError):
-                self._warn(f"the recorder of the cluster's objects can't be asked: {answer.message}")
-                return nothing
+                return replace(nothing, why=f"their recorder can't be asked ({answer.message})")
             return objects_range(_range(name, answer), self.when.since_ns, self.when.until_ns)
         return nothing
 
@@ -219,10 +219,10 @@ def _elsewhere(events: Sequence[Event], request: HistoryRequest) -> set[str]:
     return wanted.elsewhere(events)
 
 
-def _without_policies(snapshot: ClusterSnapshot) -> ClusterSnapshot:
+def _without_policies(snapshot: ClusterSnapshot, why: str) -> ClusterSnapshot:
     kept = tuple(obj for obj in snapshot.objects if (obj.group, obj.kind) not in POLICY_KINDS)
     kinds = {obj.kind for obj in snapshot.objects if (obj.group, obj.kind) in POLICY_KINDS} | {"NetworkPolicy"}
-    unknown = tuple(LeftOut(kind, "none were recorded for that time") for kind in sorted(kinds))
+    unknown = tuple(LeftOut(kind, why) for kind in sorted(kinds))
     return replace(snapshot, objects=kept, left_out=(*snapshot.left_out, *unknown))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest
@@ -28,6 +30,25 @@ def test_policies_of_now_do_not_judge_what_was_then() -> None:
     assert not any(obj.kind == "NetworkPolicy" for obj in then.objects)
     assert "NetworkPolicy" in {left_out.kind for left_out in then.left_out}
     assert then.services and len(warnings) == 1 and "policies are not known" in warnings[0]
+
+
+def test_objects_whose_recorder_can_not_be_asked_are_not_said_to_be_unrecorded() -> None:
+    def refuses() -> socket.socket:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    class Recorded(BundleSource):
+        def objects_recorder(self) -> Agents:
+            return Agents({"objects": refuses})
+
+    warnings: list[str] = []
+    now = Recorded(recordings() / "policy-service-port.gnb")
+    then = HistorySource(now, TimeRange(0, 1), warn=warnings.append).snapshot()
+    (warning,) = warnings
+    assert "can't be asked" in warning and "Connection refused" in warning and "recorded for" not in warning
+    assert "deploy --record" not in warning and "policies are not known" in warning
+    assert {left_out.reason for left_out in then.left_out if left_out.kind == "NetworkPolicy"} == {
+        "their recorder can't be asked (the agent on node objects can't be reached: [Errno 111] Connection refused)"
+    }
 
 
 def node(name: str) -> dict[str, Any]:
