@@ -174,3 +174,31 @@ def test_a_node_of_which_nothing_is_left_is_said_to_have_recorded_nothing(tmp_pa
         segment.path.write_bytes(bytes(segment.path.stat().st_size))
     failed = [event.message for event in told(recording, 0, 30) if isinstance(event, AgentFailed)]
     assert failed == ["it recorded nothing of this time"]
+
+
+@pytest.mark.parametrize(
+    ("next_s", "since_s", "expected"),
+    [
+        (15.0, 0.0, [(10.0, 15.0, False)]),  # the damaged block's own time
+        (-20.0, -20.0, [(-20.0, -20.0, True)]),  # the clock was set back over it: it may lie anywhere
+        (-20.0, 0.0, []),  # where that was not within the range
+    ],
+)
+def test_a_damaged_block_is_a_gap_once_where_the_clock_went_on_and_where_it_was_set_back(
+    next_s: float, since_s: float, expected: list[tuple[float, float, bool]], tmp_path: Path
+) -> None:
+    recording = Recording(tmp_path)
+    recording.block(hello(), report(0), flags=WHOLE)
+    recording.block(resent(6))
+    damaged = recording.block(resent(11))
+    recording.wall_s = next_s
+    recording.block(resent(16))
+    path = segments(tmp_path)[0].path
+    path.write_bytes(path.read_bytes().replace(damaged, bytes(len(damaged))))
+    named = [
+        ((gap.since_ns - WALL) / SECOND, (gap.until_ns - WALL) / SECOND, gap.partial)
+        for block in recording.range(since_s, 9.5 if next_s < 0 else 20.0).blocks
+        for gap in block.records()
+        if isinstance(gap, Gap) and gap.why == read.DAMAGED
+    ]
+    assert named == expected
