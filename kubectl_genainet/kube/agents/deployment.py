@@ -33,8 +33,8 @@ _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
 class AppliedObject(msgspec.Struct, frozen=True):
-    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours; or `waiting`, until
-    what an undeploy left is gone.
+    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours; `waiting`, until what
+    an undeploy left is gone; `not checked`, in a dry run without its namespace.
     """
 
     object: str
@@ -68,10 +68,10 @@ def deploy(
 
     What an undeploy is still removing is waited for, `timeout_s` seconds in all. Can be repeated: what is as it should
     be stays. A namespace that deploy did not make is used as it is. `dry_run` asks the server to check and to change
-    nothing.
+    nothing; without the namespace it can't check what belongs there.
     """
     deadline = time.monotonic() + timeout_s
-    has_profiles = has_apparmor_profiles(client)
+    has_profiles, lacks_namespace = has_apparmor_profiles(client), False
     for obj in render(options):
         if obj["kind"] == "DaemonSet":
             if has_profiles:
@@ -80,6 +80,9 @@ def deploy(
             if options.record is not None:
                 history = capability(options.namespace, HISTORY_CAPABILITY)
                 yield _ensure_capability(client, history, dry_run)
+        if lacks_namespace and "namespace" in obj["metadata"]:
+            yield AppliedObject(describe(obj), "not checked")
+            continue
         existing = _existing(client, obj)
         if _is_going(existing) and not dry_run:
             yield AppliedObject(describe(obj), "waiting", "an earlier one is still being deleted")
@@ -96,7 +99,9 @@ def deploy(
             content_type="application/apply-patch+yaml",
             doing=f"apply {describe(obj)}",
         )
-        yield AppliedObject(describe(obj), _outcome(existing, applied))
+        lacks_namespace |= dry_run and obj["kind"] == "Namespace" and existing is None
+        note = "it does not exist yet: the server checks nothing that belongs into it" if lacks_namespace else ""
+        yield AppliedObject(describe(obj), _outcome(existing, applied), note if obj["kind"] == "Namespace" else "")
     if not dry_run:
         yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
     yield from other_fleets(client, options.namespace)

@@ -23,8 +23,6 @@ from kubectl_genainet.kube.client import KubeClient, connect
 DAEMONSET = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
 GROUPS = ["apps", "networking.k8s.io", "rbac.authorization.k8s.io", "scheduling.k8s.io"]
 ENDPOINTS = "/api/v1/namespaces/default/endpoints/kubernetes"
-# The control plane of tests/cluster can't hold custom resources: Debian's Kubernetes 1.20 with Go 1.19 ends at the first
-# (modern-go/reflect2 before 1.0.2 reads the map iterator of Go 1.17).
 
 
 class Remembering(ThreadingHTTPServer):
@@ -77,11 +75,16 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"message": f"{path} not found", "reason": "NotFound"})
 
     def do_PATCH(self) -> None:
-        path, obj = urlsplit(self.path).path, self.body()
+        url, obj = urlsplit(self.path), self.body()
+        path, namespace = url.path, obj["metadata"].get("namespace")
+        if namespace and f"/api/v1/namespaces/{namespace}" not in self.server.objects:
+            self.answer(404, {"message": f'namespaces "{namespace}" not found', "reason": "NotFound"})
+            return
         if self.server.lacks(path):
             self.answer(404, {"message": "the server could not find the requested resource"})
             return
-        self.server.put(path, obj)
+        if "dryRun=All" not in url.query:
+            self.server.put(path, obj)
         self.answer(200, obj)
 
     def do_POST(self) -> None:
@@ -158,6 +161,20 @@ def test_a_deploy_without_metrics_takes_away_what_one_with_them_made(api: Rememb
     assert set(api.objects) > plain
     assert {s.outcome for s in deploy(client, DeployOptions())} == {"unchanged", "configured", "deleted"}
     assert set(api.objects) == plain
+
+
+def test_a_first_dry_run_checks_what_needs_no_namespace_and_says_so(api: Remembering, client: KubeClient) -> None:
+    steps = list(deploy(client, DeployOptions(), dry_run=True))
+    assert api.objects == {}
+    outcomes = {step.object: step.outcome for step in steps}
+    assert outcomes["namespace genainet"] == outcomes["clusterrole genainet-trace"] == "created"
+    assert outcomes["daemonset genainet/genainet-agent"] == "not checked"
+    assert [(step.object, step.note) for step in steps if step.note] == [
+        ("namespace genainet", "it does not exist yet: the server checks nothing that belongs into it")
+    ]
+    list(deploy(client, DeployOptions()))
+    again = list(deploy(client, DeployOptions(), dry_run=True))
+    assert {(step.outcome, step.note) for step in again} == {("unchanged", "")}
 
 
 def test_a_deploy_waits_for_what_an_undeploy_is_still_removing(api: Remembering, client: KubeClient) -> None:
