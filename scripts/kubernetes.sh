@@ -87,8 +87,9 @@ build_release() { # VERSION, or a program's name: its binaries
     [[ -x $target/bin/$command ]] && continue
     started=$SECONDS
     say "building $command $release ($number of $total)"
+    # DWARF, which -w leaves out of the binary, isn't made either: an eighth of the time.
     (cd "$(pin_of "$release")" && CGO_ENABLED=$(needs_c "$release") nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" \
-      -trimpath -ldflags "-s -w $stamp" -o "$target/bin/.$command" "$package") >&2
+      -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w $stamp" -o "$target/bin/.$command" "$package") >&2
     mv "$target/bin/.$command" "$target/bin/$command"
     say "built $command $release in $((SECONDS - started)) s"
   done

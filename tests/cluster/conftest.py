@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness.binaries import Binaries
-from tests.cluster.harness.cluster import Cluster, install_application
+from tests.cluster.harness.cluster import Cluster, install_application, role_bindings
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.image import AGENT, ImageBuilder
 from tests.cluster.harness.kubeproxy import KubeProxy
@@ -92,25 +92,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
                 node.stop()
 
 
-def _bindings(cluster: Cluster) -> list[dict[str, Any]]:
-    """Users for the three roles: viewer; tracer, who is a viewer as well; deployer. `nobody` has none."""
-
-    def binding(name: str, role: str, *users: str, namespace: str = "") -> dict[str, Any]:
-        return {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
-            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [cluster.subject(user) for user in users],
-        }
-
-    return [
-        binding("test-view", "genainet-view", "viewer", "tracer"),
-        binding("test-admin", "genainet-admin", "deployer"),
-        binding("test-trace", "genainet-trace", "tracer", namespace="genainet"),
-    ]
-
-
 _BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -120,7 +101,7 @@ def deployed(cluster: Cluster) -> Iterator[Cluster]:
     done = cluster.deploy()
     assert done.status == 0, done.err
     api = cluster.api()
-    api.apply(_bindings(cluster))
+    api.apply(role_bindings(cluster))
     yield cluster
     for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
         api.delete(f"{_BINDINGS}/{name}")

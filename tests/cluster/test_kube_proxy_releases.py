@@ -1,14 +1,20 @@
-"""The verbs beside older releases of kube-proxy, in both modes: the nodes of the cluster run each of them in turn."""
+"""The verbs beside older releases of kube-proxy, in both modes: the nodes of the cluster run each of them in turn.
+
+In nftables mode the last release before the newest has its API server too. A kubelet and controllers that are newer than that,
+and an API server's going back by one release, are nothing that Kubernetes supports; over more releases it was not tried.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.cluster.harness.binaries import NEWEST, RELEASES
+from kubectl_genainet import __version__
+from tests.cluster.harness.binaries import NEWEST, OLDER_API_SERVERS, RELEASES
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.processes import wait_for
@@ -25,6 +31,11 @@ def has_rules(node: KubeNode) -> bool:
 
 
 def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
+    plane = cluster.plane
+    assert plane is not None
+    server = release if (mode, release) == ("nftables", OLDER_API_SERVERS[-1]) else NEWEST
+    if server != plane.release:
+        plane.run_apiserver(server)
     for node in cluster.nodes:
         node.route_services(nowhere=True)
         node.run_kube_proxy(mode, release)
@@ -61,6 +72,13 @@ SLOW = {"slow-first-reply", "slow-backend"}
 
 def findings(answer: list[dict[str, Any]]) -> list[str]:
     return [row["title"] for row in answer if row["kind"] == "finding" and row["severity"] != "info"]
+
+
+def test_every_agent_answers_through_the_api_server(proxied: tuple[Cluster, str]) -> None:
+    cluster, _ = proxied
+    found = json.loads(cluster.cli("version", "-o", "json").out)
+    assert found["server"] == f"v{cluster.plane.release}"  # type: ignore[union-attr]
+    assert found["agents"] == {__version__: len(cluster.nodes)}
 
 
 def test_rules_names_the_mode_and_every_endpoint(proxied: tuple[Cluster, str]) -> None:

@@ -15,7 +15,8 @@ def _number(release: str) -> tuple[int, ...]:
 
 
 RELEASES = sorted((pin.name for pin in _PINS.iterdir() if (pin / "go.mod").exists()), key=_number)
-NEWEST = RELEASES[-1]  # all of Kubernetes; of the others kube-proxy
+NEWEST = RELEASES[-1]  # all of Kubernetes; of the others kube-proxy, and kube-apiserver of some
+OLDER_API_SERVERS = [r for r in RELEASES[:-1] if "/cmd/kube-apiserver" in (_PINS / r / "tools.go").read_text()]
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,25 @@ def _pin(objects: list[dict[str, Any]], nodes: dict[str, str]) -> None:
             obj["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
 
 
+def role_bindings(cluster: Cluster) -> list[dict[str, Any]]:
+    """Users for the three roles: viewer; tracer, who is a viewer as well; deployer. `nobody` has none."""
+
+    def binding(name: str, role: str, *users: str, namespace: str = "") -> dict[str, Any]:
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [cluster.subject(user) for user in users],
+        }
+
+    return [
+        binding("test-view", "genainet-view", "viewer", "tracer"),
+        binding("test-admin", "genainet-admin", "deployer"),
+        binding("test-trace", "genainet-trace", "tracer", namespace="genainet"),
+    ]
+
+
 def agent_processes(node: KubeNode) -> dict[int, str]:
     """The agent's processes on a node, by the node's own PIDs."""
     listed = node.run("ps", "-e", "-o", "pid=,args=")

@@ -38,15 +38,21 @@ USERS = {
 
 
 class ControlPlane:
-    """A running API server. Use as a context manager."""
+    """A running API server, of the newest release or of another. Use as a context manager."""
 
     def __init__(
-        self, binaries: Binaries, folder: Path, name: str = "cp", flags: Mapping[str, str] | None = None
+        self,
+        binaries: Binaries,
+        folder: Path,
+        name: str = "cp",
+        flags: Mapping[str, str] | None = None,
+        release: str = NEWEST,
     ) -> None:
         self.binaries, self.folder, self.name = binaries, folder, name
         self.flags = dict(flags or {})
         self.proxy_mode = "iptables"  # of the nodes that join
         self.netns = NetNs(name)
+        self.release = release  # the API server's
         self.daemons: dict[str, Daemon] = {}
         self._joined = 1
         try:
@@ -82,8 +88,7 @@ class ControlPlane:
             "http://127.0.0.1:2380",
         )
         self._forward()
-        self.daemon("kube-apiserver", "kube-apiserver", *self._apiserver_flags())
-        self.wait_ready()
+        self.run_apiserver(self.release)
 
     def _make_keys(self) -> None:
         """One self-signed certificate serves as the CA and as the API server's own."""
@@ -150,6 +155,14 @@ class ControlPlane:
             **self.flags,
         }
         return [f"--{name}={value}" for name, value in flags.items()]
+
+    def run_apiserver(self, release: str) -> None:
+        """Starts kube-apiserver, in the place of the one that runs, on what that one has stored; returns once it is ready."""
+        if "kube-apiserver" in self.daemons:
+            self.daemons.pop("kube-apiserver").kill()
+        self.release = release
+        self.daemon("kube-apiserver", "kube-apiserver", *self._apiserver_flags(), release=release)
+        self.wait_ready()
 
     def daemon(self, name: str, *argv: str, netns: NetNs | None = None, release: str = NEWEST) -> Daemon:
         """Starts one of the built binaries in the control plane's namespace (or another)."""

@@ -9,22 +9,16 @@ import pytest
 import yaml
 
 from kubectl_genainet.assets import asset_dir
-from kubectl_genainet.doctor.changes import applied
-from kubectl_genainet.doctor.registry import check_named
-from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.resources import KINDS, Resource
 from kubectl_genainet.kube.snapshot import read_listings
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.crds import FOLDER, Kubectl, definitions
-from tests.cluster.harness.dry_run import prepared, refusal
+from tests.cluster.harness.dry_run import tried_remedies
 from tests.cluster.harness.processes import wait_for
-from tests.unit.doctor.faults.case import Case
-from tests.unit.doctor.faults.cases import CASES
 
 pytestmark = pytest.mark.cluster
 
@@ -134,41 +128,9 @@ def test_doctor_judges_the_cluster_without_a_check_that_fails(plane: ControlPlan
     assert broken == []
 
 
-def changed_objects(case: Case) -> Iterator[tuple[dict[str, Any] | None, dict[str, Any]]]:
-    """(as it was, as it is after) of the objects that the tried remedies of a fault's own check change or add."""
-    world = case.base()
-    case.fault(world)
-    cluster, check = world.cluster(), check_named(case.check)
-    assert check is not None
-    snapshot = cluster.snapshot
-    before = {(o.group, o.kind, o.namespace, o.name): o.raw for o in snapshot.objects}
-    for finding in examine(cluster, [check]).findings:
-        remedy = finding.remedy
-        if remedy is None or not (remedy.command or remedy.yaml):
-            continue
-        if not remedy.trial.startswith("tried: "):
-            continue
-        after = [KubeObject(raw, "") for raw in yaml.safe_load_all(remedy.yaml)]
-        for obj in after or applied(snapshot, remedy).objects:
-            raw = before.get((obj.group, obj.kind, obj.namespace, obj.name))
-            if obj.kind != "Pod" and raw != obj.raw:
-                yield raw, obj.raw
-
-
 def test_the_api_server_takes_every_change_that_a_remedy_makes(plane: ControlPlane) -> None:
     """Remedies were tried on copies of objects; here the real schemas and the server's validation see the same changes."""
-    api, prefix = plane.api(), "remedy-"
-    for namespace in ("chatbot", "edge", "kube-system", "ml", "sriov"):
-        api.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": prefix + namespace}}])
-    refused, taken = [], set()
-    for case in CASES:
-        for before, after in changed_objects(case):
-            made = None if before is None else prepared(before, prefix)
-            said = refusal(api, made, prepared(after, prefix))
-            if said:
-                refused.append((case.check, after["kind"], said))
-            elif said == "":
-                taken.add(case.check)
+    refused, taken = tried_remedies(plane.api())
     assert refused == []
     assert len(taken) >= 40, sorted(taken)
 

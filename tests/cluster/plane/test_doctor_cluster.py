@@ -124,6 +124,17 @@ metadata: {{name: read-some, namespace: {NAMESPACE}}}
 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: read-some}}
 subjects: [{{kind: User, name: nobody, apiGroup: rbac.authorization.k8s.io}}]
 """
+# What is wrong with them, in their own namespace.
+COMPLAINTS = {
+    ("service-selector", "Service/typo"),
+    ("external-name-address", "Service/openai"),
+    ("service-endpoints", "Service/my-llama-svc"),  # no controller runs that would make EndpointSlices
+    ("policy-service-port", "NetworkPolicy/llama-ingress"),
+    ("policy-blocks-call", "Pod/my-llama-0"),
+    ("egress-without-dns", "Pod/rag-app-0"),
+    ("ingress-backend", "Ingress/chat"),
+    ("ingress-controller", "Ingress/chat"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +170,7 @@ def complaints(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
 def test_faulty_objects_are_found_in_the_contexts_namespace(plane: ControlPlane) -> None:
     status, records, _ = doctor(plane, "admin")
     assert status == 1
-    found = complaints(records)
-    assert found == {
-        ("service-selector", "Service/typo"),
-        ("external-name-address", "Service/openai"),
-        ("service-endpoints", "Service/my-llama-svc"),  # no controller runs that would make EndpointSlices
-        ("policy-service-port", "NetworkPolicy/llama-ingress"),
-        ("policy-blocks-call", "Pod/my-llama-0"),
-        ("egress-without-dns", "Pod/rag-app-0"),
-        ("ingress-backend", "Ingress/chat"),
-        ("ingress-controller", "Ingress/chat"),
-    }
+    assert complaints(records) == COMPLAINTS
     recognised = {(r["object"]["name"], r["role"], r["stack"]) for r in records if r["kind"] == "workload"}
     assert recognised == {("my-llama-0", "model-server", "vLLM"), ("rag-app-0", "application", "")}
 
