@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.objects.recognise import ACCELERATORS, BATCH, Recognised, container_stack
 from kubectl_genainet.doctor.objects.stacks import Role, stack_named
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
-from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.finding import Certainty, ObjectRef
 from kubectl_genainet.model.kube import Service
 
 # Hosts of models that others run.
@@ -94,6 +94,10 @@ _MODEL_VARIABLE = re.compile(
 )
 
 
+# A client, the Service that it is configured to call, and the object that tells so.
+_Inside = tuple[WorkloadKey, Service, ObjectRef | None]
+
+
 def passing_tokens(
     genai: Mapping[WorkloadKey, Recognised],
     workloads: Sequence[Workload],
@@ -115,13 +119,14 @@ def passing_tokens(
         if _answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of)
     }
     accelerated = {workload.key for workload in workloads if workload.template.accelerated}
+    unnamed = {w.key for w in workloads if w.ref.kind == "InferenceService" and not _names_a_language_model(w)}
     passing = {
         key
         for key, known in genai.items()
         if known.role in (Role.MODEL_SERVER, Role.ROUTER)
         and _streams(known)
         and key not in at_once
-        and not (for_sure and key not in accelerated and not known.stack and known.certainty is Certainty.ASSUMED)
+        and not (for_sure and key not in accelerated and (_by_name_alone(known) or key in unnamed))
     }
     passing |= {
         workload.key
@@ -130,19 +135,45 @@ def passing_tokens(
         and roles.get(workload.key) is Role.APPLICATION
         and (genai[workload.key].certainty is not Certainty.ASSUMED or _is_told_of_a_model(workload))
     }
-    inside: list[tuple[WorkloadKey, Service]] = []
+    inside: list[_Inside] = []
     for call in calls:
         if roles.get(call.client.key) is Role.APPLICATION and call.service is not None:
-            inside.append((call.client.key, call.service))
+            inside.append((call.client.key, call.service, call.evidence.object))
         elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
             passing.add(call.client.key)
+    if for_sure:
+        inside = _without_lists(inside, workloads_of)
     pushing = {workload.key for workload in workloads if for_sure and _pushes(workload)}
-    inside = [(client, service) for client, service in inside if client not in pushing]
+    inside = [told for told in inside if told[0] not in pushing]
     before = -1
     while before != len(passing):
         before = len(passing)
-        passing |= {client for client, service in inside if any(w.key in passing for w in workloads_of(service))}
+        passing |= {client for client, service, _ in inside if any(w.key in passing for w in workloads_of(service))}
     return frozenset(passing)
+
+
+def _without_lists(inside: list[_Inside], workloads_of: Callable[[Service], Iterable[Workload]]) -> list[_Inside]:
+    """The calls without those that a ConfigMap tells which names its reader's own Service: it lists the addresses of all,
+    and does not tell who calls whom."""
+    lists = {
+        (client, told)
+        for client, service, told in inside
+        if told is not None and told.kind == "ConfigMap" and any(w.key == client for w in workloads_of(service))
+    }
+    return [(client, service, told) for client, service, told in inside if (client, told) not in lists]
+
+
+def _by_name_alone(known: Recognised) -> bool:
+    return not known.stack and known.certainty is Certainty.ASSUMED
+
+
+def _names_a_language_model(workload: Workload) -> bool:
+    """Whether a server of models of every kind runs, or is told of, one of language."""
+    words = [workload.name, *workload.labels.values()]
+    for container in workload.containers:
+        words += [container.image, *container.words, *container.env.values(), text(container.raw, "storageUri")]
+        words += [text(container.raw, "runtime"), text(container.raw, "modelFormat", "name")]
+    return _LANGUAGE_MODEL.search(" ".join(words).lower()) is not None
 
 
 # Chat front ends that send their browsers the tokens over a WebSocket that they ping.

@@ -151,3 +151,44 @@ def test_an_albs_action_leads_to_its_target_groups() -> None:
     assert port.evidence[0].field == "metadata.annotations[alb.ingress.kubernetes.io/actions.weighted]"
     (name,) = findings(SERVER + action("lm", 8000), "ingress-backend", complete=True)
     assert "leads to Service lm, which does not exist" in name.title
+
+
+LISTED = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: addresses, namespace: ml}
+data: {MODEL_URL: "http://llm:8000", API_URL: "http://api:8000" OWN}
+"""
+
+
+@pytest.mark.parametrize(("own", "severity"), [(', UI_URL: "http://ui:8000"', Severity.INFO), ("", Severity.WARNING)])
+def test_a_list_of_all_addresses_tells_not_who_calls_whom(own: str, severity: Severity) -> None:
+    reads = (
+        "image: 'registry.test/NAME:1', ports: [{containerPort: 8000}], envFrom: [{configMapRef: {name: addresses}}]"
+    )
+    front = deployment("ui", reads.replace("NAME", "ui")) + service(
+        "ui", "{selector: {app: ui}, ports: [{port: 8000}]}"
+    )
+    (found,) = findings(SERVER + LISTED.replace(" OWN", own) + front + route("ui"), "route-stream-timeout")
+    assert found.severity is severity
+
+
+@pytest.mark.parametrize(
+    ("name", "resources", "severity"),
+    [
+        ("anomaly", "", Severity.INFO),
+        ("granite", "", Severity.WARNING),
+        ("anomaly", ", resources: {limits: {nvidia.com/gpu: 1}}", Severity.WARNING),
+    ],
+)
+def test_a_served_model_without_a_name_of_language_may_be_any(name: str, resources: str, severity: Severity) -> None:
+    model = f"""
+---
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {{name: {name}, namespace: ml, annotations: {{serving.kserve.io/deploymentMode: RawDeployment}}}}
+spec: {{predictor: {{model: {{modelFormat: {{name: other}}, storageUri: "s3://models/{name}"{resources}}}}}}}
+"""
+    (found,) = findings(model + route(f"{name}-predictor"), "route-stream-timeout")
+    assert found.severity is severity
