@@ -187,6 +187,7 @@ TOGETHER = (
             "no_autoscaler",
             "resolver_of_its_own",
         ),
+        frozenset({"policy-blocks-outside"}),  # whom the misspelt policy admits is not known
     ),
     Faults(
         whole_kubeadm,
