@@ -210,8 +210,7 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
     if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
         diagnosis, statement = _refused_by_kube_proxy(context, rule)
         return DropExplanation(diagnosis, statement, Certainty.DERIVED, text, (), (met,), reply)
-    foreign = behind is None and context.ruleset is not None and enforcers_in(context.ruleset, rule.table)
-    if policy.said and not foreign:
+    if policy.said and not (behind is None and _has_enforcer(context.ruleset)):
         return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
@@ -221,6 +220,11 @@ def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) ->
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading(POLICY_DISAGREEMENT, note, behind.policies)
     return _of_nobody(context, rule, policy, met)
+
+
+def _has_enforcer(ruleset: Ruleset | None) -> bool:
+    """Whether a known policy enforcer has rules there: then one of another's is no policy's."""
+    return ruleset is not None and any(enforcers_in(ruleset, table.title) for table in ruleset.tables)
 
 
 def _of_nobody(context: DropContext, rule: RuleRef, policy: PolicyStatement, met: Evidence) -> DropExplanation:

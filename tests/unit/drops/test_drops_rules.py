@@ -63,7 +63,9 @@ def test_rule_that_rejects_is_told_from_one_that_drops() -> None:
 CALICO = (":cali-tw-cali1 - [0:0]", "-A cali-tw-cali1 -j cali-pi-llama", ":cali-pi-llama - [0:0]")
 
 
-@pytest.mark.parametrize(("beside", "check"), [((), "policy-drop"), (CALICO, "rule-drop")])
+@pytest.mark.parametrize(
+    ("beside", "check"), [((), "policy-drop"), (CALICO, "rule-drop"), (("COMMIT", "*mangle", *CALICO), "rule-drop")]
+)
 def test_a_rule_beside_the_enforcers_is_no_policys_though_the_policies_do_not_admit_the_flow_either(
     beside: tuple[str, ...], check: str
 ) -> None:
