@@ -19,14 +19,14 @@ from kubectl_genainet.agent.serve.server import AnyCaller
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import scan
+from kubectl_genainet.history.blocks import Flag, scan
 from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
 from kubectl_genainet.history.store import RecordingLimits
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
-from kubectl_genainet.model.history import ObjectChanged
+from kubectl_genainet.model.history import Gap, ObjectChanged
 from tests.unit.history.recording import MONO, SECOND, WALL
 
 
@@ -58,6 +58,41 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
     assert known.snapshot is not None and len(known.snapshot.objects) == len(snapshot.objects)
     spans = [((g.since_ns - WALL) // SECOND, (g.until_ns - WALL) // SECOND, g.why) for g in known.gaps]
     assert sorted(spans) == [(5, 10, "the API server is away"), (15, 30, NOT_RUN)]
+
+
+def test_each_change_is_kept_and_how_long_objects_are_unseen(tmp_path: Path) -> None:
+    now_s = 0
+    clocks = {"wall": lambda: WALL + now_s * SECOND, "mono": lambda: MONO + now_s * SECOND}
+    recorder = ObjectsRecorder(tmp_path, RecordingLimits(), **clocks)
+
+    def pod(name: str, version: str) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "resourceVersion": version}}
+
+    def see(*objects: dict[str, Any]) -> int:
+        return recorder.see(ClusterChanged(objects=list(objects)).snapshot)
+
+    assert see(pod("same", "1"), pod("other", "1"), pod("gone", "1")) == 3
+    recorder.flush()
+    now_s = 5
+    assert see(pod("same", "1"), pod("other", "2"), pod("new", "1")) == 3
+    now_s = 7
+    recorder.unseen("away")
+    now_s = 10
+    recorder.flush()
+    since, until = WALL - SECOND, WALL + 10 * SECOND
+    given = node_range("objects", RangeReader(tmp_path, "objects", since, until).blocks())
+    records = [(block.flags, record) for block in given.blocks for record in block.records()]
+    changes = [record for _, record in records if isinstance(record, ObjectChanged)]
+    told = {(c.name, c.after is not None, c.before_version, c.api_version, c.at_ns - WALL) for c in changes}
+    assert told == {
+        ("other", True, "1", "v1", 5 * SECOND),
+        ("new", True, "", "v1", 5 * SECOND),
+        ("gone", False, "1", "v1", 5 * SECOND),
+    }
+    (first,) = {flags for flags, record in records if isinstance(record, ClusterChanged)}
+    assert Flag.WHOLE_STATE in first
+    gaps = [(r.since_ns - WALL, r.until_ns - WALL) for _, r in records if isinstance(r, Gap) and r.why == "away"]
+    assert gaps == [(7 * SECOND, 10 * SECOND)]
 
 
 def test_what_changes_just_after_the_clock_was_set_is_by_the_new_clock(tmp_path: Path) -> None:
