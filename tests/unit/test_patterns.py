@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import kubectl_genainet
+from kubectl_genainet.doctor.families.services import probe_paths
 from kubectl_genainet.doctor.objects import platform, recognise
 from kubectl_genainet.doctor.objects.stacks import STACKS
 from kubectl_genainet.policy.dialects.cilium import options
@@ -57,6 +58,7 @@ GIVEN: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("doctor/objects/recognise.py", "pattern"): lambda: [pattern for pattern, _, _ in recognise._MODEL_NAMES],
     ("doctor/objects/stacks.py", "s.image"): lambda: [s.image for s in STACKS if s.image],
     ("doctor/objects/stacks.py", "s.words"): lambda: [s.words for s in STACKS if s.words],
+    ("doctor/families/services/probe_paths.py", "s.image"): lambda: [s.image for s in probe_paths._SERVERS],
     ("policy/dialects/cilium/options.py", "p"): lambda: [*options._TAKEN, *options._LEFT],  # others are judged first
     ("policy/dialects/cilium/options.py", "pattern"): list,  # compiled to be judged
     ("policy/enforcers/base.py", "rf'(^|/)({image})$'"): lambda: [rf"(^|/)({image})$" for image in images()],

@@ -93,10 +93,9 @@ def incident(name: str, expected: Expected, cause: Cause, *, felt: Symptom, clea
 
 
 def incidents() -> dict[str, Incident]:
-    """All incidents, by name."""
-    for module in _MODULES:
-        importlib.import_module(f"{__name__}.{module}")
-    return _REGISTRY
+    """All incidents, by name, in the order of the modules; whichever was imported first."""
+    modules = [importlib.import_module(f"{__name__}.{module}").__name__ for module in _MODULES]
+    return dict(sorted(_REGISTRY.items(), key=lambda item: modules.index(item[1].make.__module__)))
 
 
 def find_incident(name: str) -> Incident:

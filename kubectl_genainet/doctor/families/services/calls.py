@@ -197,7 +197,8 @@ def _names_of_services(workload: Workload, cluster: Cluster) -> Iterator[tuple[s
 
 def _calls_a_pod(cluster: Cluster, workload: Workload, service: str) -> bool:
     """Whether a variable, a command line or a ConfigMap has the name that a headless Service would give one of the pods."""
-    pod = re.compile(rf"(?<![\w-]){re.escape(workload.name)}-[^.\s/]+\.{re.escape(service)}(?![\w-])")
+    of_pods, domain = re.escape(workload.name), re.escape(service)
+    pod = re.compile(rf"(?<![\w-]){of_pods}-[^.\s/]{{1,63}}\.{domain}(?![\w-])")
     told = (w for other in cluster.workloads for c in other.containers for w in (*c.words, *c.env.values()))
     configured = (str(v) for obj in cluster.config_maps.values() for v in mapping(obj.raw, "data").values())
     return any(pod.search(value) for value in itertools.chain(told, configured))
