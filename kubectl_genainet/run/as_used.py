@@ -4,38 +4,71 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.finding import Finding, Remedy
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.path import Drop, PacketPath
-from kubectl_genainet.run.sources.base import Source
+
+Options = tuple[tuple[str, ...], ...]  # as Source.options has them, quoted for a shell
 
 PLUGIN = "kubectl genainet "
-_IN_PROSE = re.compile(rf"`({PLUGIN}[^`]+)`")
+_IN_PROSE = re.compile(r"`(kubectl [^`]+)`")
+_KUBECTL = re.compile(r"((?:^|[|;&(])[ \t]*)kubectl (?!genainet\b)", re.MULTILINE)
+_OF_KUBECTL = ("--context", "--kubeconfig", "--as", "--as-group")
+_RECORDED = ("--from", "--since", "--at", "--for", "--until")
+_LIVE = ("--record", "--exact", "--check")  # what needs packets of now
+_OF_AGENTS = {"deploy": _OF_KUBECTL, "undeploy": _OF_KUBECTL, "status": (*_OF_KUBECTL, "--lab")}
+_WATCHING = ("trace", "drops", "dns", "fabric", "diagnose")
+_OF_THE_PAST = ("trace", "drops", "dns", "rules", "explain", "diagnose", "timeline")
 
 
 class AsUsed:
-    """Adds a source's options to the commands of this plugin; other commands are left alone."""
+    """Adds a source's options to commands: to this plugin's those that the verb takes, to kubectl's own those that say which
+    cluster it is, since the current context may be another. `watched`: the source has what the verbs that watch read."""
 
-    def __init__(self, source: Source) -> None:
-        self._options = source.options
+    def __init__(self, options: Options, *, watched: bool = True) -> None:
+        self._options, self._watched = options, watched
+        self._cluster = " ".join(word for option in options if option[0] in _OF_KUBECTL for word in option)
 
     def command(self, text: str) -> str:
         """One command; "" stays ""."""
-        if not text.startswith(PLUGIN) or "\n" in text or text.startswith(f"{PLUGIN}lab "):
+        if not text.startswith(PLUGIN):
+            return _KUBECTL.sub(lambda found: f"{found[1]}kubectl {self._cluster} ", text) if self._cluster else text
+        if "\n" in text or text.startswith(f"{PLUGIN}lab "):
             return text
         arguments = shlex.split(text)
-        missing = [option for option in self._options if option[0] not in arguments]
+        missing = [option for option in self._options if self._is_missing(option[0], arguments)]
         return " ".join((text, *(word for option in missing for word in option)))
 
+    def _is_missing(self, option: str, arguments: list[str]) -> bool:
+        verb = arguments[2]
+        if option in arguments or (option == "-n" and "-A" in arguments):
+            return False
+        if verb in _OF_AGENTS:
+            return option in _OF_AGENTS[verb]
+        if option == "--manifests":
+            return verb not in _WATCHING
+        if option in _RECORDED:
+            of_now = (not self._watched and verb in _WATCHING) or any(word in _LIVE for word in arguments)
+            return not of_now and (option == "--from" or verb in _OF_THE_PAST)
+        return True
+
+    def prose(self, text: str) -> str:
+        """A sentence with commands between backquotes, or a command alone."""
+        if text.startswith(PLUGIN):
+            return self.command(text)
+        return _IN_PROSE.sub(lambda found: f"`{self.command(found[1])}`", text)
+
     def remedy(self, remedy: Remedy | None) -> Remedy | None:
-        if remedy is None or PLUGIN not in f"{remedy.command}{remedy.text}":
+        if remedy is None or not self._options:
             return remedy
-        text = _IN_PROSE.sub(lambda found: f"`{self.command(found[1])}`", remedy.text)
-        return msgspec.structs.replace(remedy, text=text, command=self.command(remedy.command))
+        return msgspec.structs.replace(remedy, text=self.prose(remedy.text), command=self.command(remedy.command))
 
     def drop(self, drop: Drop | None) -> Drop | None:
         if drop is None or drop.remedy is None:
@@ -57,3 +90,14 @@ class AsUsed:
     def conclusion(self, conclusion: Conclusion) -> Conclusion:
         causes = tuple(msgspec.structs.replace(c, remedy=self.remedy(c.remedy)) for c in conclusion.causes)
         return msgspec.structs.replace(conclusion, causes=causes, next=tuple(map(self.command, conclusion.next)))
+
+
+@contextmanager
+def errors_as_used(options: Callable[[], Options]) -> Iterator[None]:
+    """What an error says to run has the options too."""
+    try:
+        yield
+    except GenainetError as error:
+        used = AsUsed(options())
+        error.message, error.hint = used.prose(error.message), used.prose(error.hint)
+        raise

@@ -109,7 +109,7 @@ class DropsRun:
         # Where nodes' rules send the target's packets, beside endpoints: as filters, and as ends of flows.
         self._translated: dict[FilterEntry, None] = {}
         self._translated_ends: set[tuple[str, int]] = set()
-        self._as_used = AsUsed(source)
+        self._as_used = AsUsed(source.options)
         view.source = self._rows_as_used
 
     def _rows_as_used(self) -> list[DropRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -27,6 +27,7 @@ from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_repor
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
+from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
 from kubectl_genainet.run.watch import keys_of, seen_twice
@@ -93,6 +94,8 @@ def _read(source: Source | None, target: Target | None, options: RulesOptions, w
         earlier=earlier,
         node_ips=_node_addresses(source, dumps, warn),
     )
+    if source is not None:
+        report = replace(report, findings=AsUsed(source.options).findings(report.findings))
     return RulesRun(report, dumps)
 
 

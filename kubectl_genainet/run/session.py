@@ -129,7 +129,7 @@ def check_recorded_by(source: Source, bundle: Bundle, command: str) -> None:
     if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
-            hint=AsUsed(source).command(f"{PLUGIN}{sh(recorded)}"),
+            hint=AsUsed(source.options).command(f"{PLUGIN}{sh(recorded)}"),
         )
 
 

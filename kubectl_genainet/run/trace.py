@@ -130,7 +130,7 @@ def trace_run(
 def watching_more(target: Target | None, source: Source) -> str:
     """The command that watches more of the same."""
     words = (str(target),) if target is not None else () if source.scope_namespace else ("-A",)
-    return AsUsed(source).command(command("kubectl", "genainet", "diagnose", *words))
+    return AsUsed(source.options).command(command("kubectl", "genainet", "diagnose", *words))
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -251,7 +251,7 @@ class TraceRun:
         self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
         view.open_streams = self.correlator.open_streams
         self._bypass = Bypass(self.correlator.context)
-        self._as_used = AsUsed(source)
+        self._as_used = AsUsed(source.options)
         self._lookup_failed = False  # of a check connection
         self._failed = False  # some node could not be watched, or not to the end
         self._not_shown = self._other_verdicts = 0  # how many the filters left out, and how many --verdict alone did

@@ -26,7 +26,7 @@ def test_of_a_table_a_verb_says_what_it_said_live(text: str, tmp_path: Path, mon
     until_s = (end_ns // 1000 + 2) / 1e6
     since, until = (datetime.fromtimestamp(t, UTC).isoformat() for t in (begin_ns // 1000 / 1e6, until_s))
     with contextlib.closing(chdb_over(tmp_path)) as engine:
-        monkeypatch.setattr(SourceChoice, "open", lambda *_: ClickHouseSource("chdb:x", engine=engine))
+        monkeypatch.setattr(SourceChoice, "open", lambda *_: ClickHouseSource(f"chdb:{tmp_path}", engine=engine))
         arguments = [*command, "--since", since, "--until", until]
         done = CliRunner(env={"COLUMNS": str(WIDTH)}).invoke(cli, arguments, catch_exceptions=False)
     assert without_source(done.stdout) == without_source((HERE / f"{text}.txt").read_text()), done.stderr

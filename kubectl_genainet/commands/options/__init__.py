@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from kubectl_genainet.commands.options.suggested import as_used, commands_as_used, options_of
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
@@ -175,11 +176,13 @@ def source_options(
                 kwargs["bundle"], kwargs["clients"] = split_from(kwargs["bundle"])
             choice = _choice(kwargs)
             if not opened:
-                return function(choice=choice, **kwargs)
+                with commands_as_used(lambda: options_of(choice)):
+                    return function(choice=choice, **kwargs)
             source = choice.open(Messages().warn)
             if past:
                 source = _past_of(source, kwargs, own_length)
-            return function(source=source, **kwargs)
+            with commands_as_used(lambda: source.options):
+                return function(source=source, **kwargs)
 
         options = [
             click.option("-n", "--namespace", help="Namespace of the target; default: the context's own."),
@@ -234,7 +237,10 @@ def cluster_options(function: F) -> F:
     @functools.wraps(function)
     def wrapper(**kwargs: Any) -> Any:
         user = Impersonation(kwargs.pop("as_user"), kwargs.pop("as_groups"))
-        return function(user=user, **kwargs)
+        context, kubeconfig, lab = (kwargs.get(name) or "" for name in ("context", "kubeconfig", "lab"))
+        choice = SourceChoice(context=context, kubeconfig=kubeconfig, lab=lab, user=user.name, groups=user.groups)
+        with commands_as_used(lambda: options_of(choice)):
+            return function(user=user, **kwargs)
 
     decorated: Any = wrapper
     for option in (
@@ -345,7 +351,7 @@ class Messages:
     def warn(self, text: str) -> None:
         from kubectl_genainet.render.text import tell
 
-        tell(f"warning: {text}")
+        tell(f"warning: {as_used(text)}")
 
     def say(self, text: str) -> None:
         from kubectl_genainet.render.text import tell

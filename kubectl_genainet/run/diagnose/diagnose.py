@@ -176,7 +176,7 @@ class DiagnoseRun:
             conclusion = msgspec.structs.replace(conclusion, next=())
         if self.source.length_s is not None:
             conclusion = msgspec.structs.replace(conclusion, seconds=round(self.source.length_s, 1))
-        conclusion = AsUsed(self.source).conclusion(conclusion)
+        conclusion = AsUsed(self.source.options).conclusion(conclusion)
         self.view.finish(conclusion)
         return status_of(conclusion)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import msgspec
+
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.context.unread import unread_kinds, unread_of
@@ -28,6 +30,7 @@ from kubectl_genainet.model.events import Event, PacketSighting
 from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, must_be_read, not_found, parse_target
+from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.doctor.measure import measure_dns, recorded_dns
 from kubectl_genainet.run.fabric import begin_with_gpu_pods
 from kubectl_genainet.run.sources.base import Source
@@ -99,6 +102,8 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
         if refused := unread_kinds(cluster.snapshot, source.judged_namespace):
             reporter.warn(refused)
         report = examine(cluster, checks, acceptances=list(options.acceptances), progress=reporter.advance)
+    used = AsUsed(source.options, watched=source.live)
+    report = msgspec.structs.replace(report, findings=used.findings(report.findings))
     unread = unread_of(cluster.snapshot, source.judged_namespace)
     missed = {word for item in report.not_checked for word in item.reason.split()}  # "Pod could not be read: …"
     return Examined(report, cluster.snapshot, tuple(kind for kind in unread if kind in missed))

@@ -212,7 +212,7 @@ def test_status_warns_of_the_version_that_an_agent_says_itself(
     monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node, "0.0.1"))
     cluster.deploy()
     cluster.node("node-1", ready=True)
-    warning = f"warning: agents of version 0.0.1 run, this client is {__version__}: run `kubectl genainet deploy`"
+    warning = f"warning: agents of version 0.0.1 run, this client is {__version__}: run `kubectl genainet deploy --kubeconfig "
     assert warning in cluster.run("status").stderr
 
 

@@ -83,7 +83,7 @@ def test_status_says_that_the_api_server_does_not_end(tmp_path: Path, monkeypatc
         done = run("status", kubeconfig)
     assert isinstance(done.exception, GenainetError)
     assert "has not answered in full within 0.3 s" in done.exception.message
-    assert "kubectl get --raw /version" in done.exception.hint
+    assert f"`kubectl --kubeconfig {kubeconfig} get --raw /version`" in done.exception.hint
 
 
 def test_ctrl_c_waits_for_no_list(tmp_path: Path) -> None:

@@ -172,10 +172,7 @@ def test_nor_in_one_that_is_advised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--from", "-n"])
 def test_an_option_that_stands_in_a_name_is_none(option: str) -> None:
-    class Source:
-        options = ((option, "value"),)
-
-    used = AsUsed(Source()).command(f"kubectl genainet explain 'pod/a/x {option} y' z")  # type: ignore[arg-type]
+    used = AsUsed(((option, "value"),)).command(f"kubectl genainet explain 'pod/a/x {option} y' z")
     assert shlex.split(used)[-2:] == [option, "value"]
 
 

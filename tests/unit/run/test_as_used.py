@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.finding import Remedy
-from kubectl_genainet.run.as_used import AsUsed
+from kubectl_genainet.run.as_used import AsUsed, errors_as_used
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.cluster import ClusterSource
@@ -30,11 +31,77 @@ EXPLAIN = "kubectl genainet explain pod/a/b pod/a/c:80 --patch"
     ],
 )
 def test_the_options_of_the_source_are_added_once(source: Source, command: str, shown: str) -> None:
-    assert AsUsed(source).command(command) == shown
+    assert AsUsed(source.options).command(command) == shown
 
 
 def test_a_command_within_a_sentence_has_them_too() -> None:
     remedy = Remedy("Look at kube-proxy; `kubectl genainet rules` compares its rules. Not `ip rule`.")
-    used = AsUsed(LabSource("two")).remedy(remedy)
+    used = AsUsed(LabSource("two").options).remedy(remedy)
     assert used is not None and used.command == ""
     assert used.text == "Look at kube-proxy; `kubectl genainet rules --lab two` compares its rules. Not `ip rule`."
+
+
+PROD = ClusterSource(context="prod", kubeconfig="my config", user="jane", groups=("dev", "ops"))
+PROD_OPTIONS = "--context prod --kubeconfig 'my config' --as jane --as-group dev --as-group ops"
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("kubectl -n ai get pods", f"kubectl {PROD_OPTIONS} -n ai get pods"),
+        (
+            "kubectl get svc a -o yaml | kubectl apply -f -",
+            f"kubectl {PROD_OPTIONS} get svc a -o yaml | kubectl {PROD_OPTIONS} apply -f -",
+        ),
+        (
+            "X=$(kubectl get ns)\nkubectl label ns a b=c",
+            f"X=$(kubectl {PROD_OPTIONS} get ns)\nkubectl {PROD_OPTIONS} label ns a b=c",
+        ),
+        ("kubectl annotate svc a 'x=see kubectl docs'", f"kubectl {PROD_OPTIONS} annotate svc a 'x=see kubectl docs'"),
+        ("aws ec2 describe-subnets", "aws ec2 describe-subnets"),
+        ("kubectl genainet deploy --record", f"kubectl genainet deploy --record {PROD_OPTIONS}"),
+    ],
+)
+def test_kubectls_own_commands_go_to_the_cluster_that_was_asked(command: str, shown: str) -> None:
+    """The current context may be another cluster."""
+    assert AsUsed(PROD.options).command(command) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "command", "shown"),
+    [
+        (ManifestsSource(("k8s",)), "kubectl genainet dns -n ai", "kubectl genainet dns -n ai"),
+        (BundleSource("b.gnb"), "kubectl genainet deploy", "kubectl genainet deploy"),
+        (BundleSource("b.gnb"), "kubectl genainet status", "kubectl genainet status"),
+        (LabSource("two", namespace="ai"), "kubectl genainet status", "kubectl genainet status --lab two"),
+        (BundleSource("b.gnb"), "kubectl genainet trace svc/a --exact", "kubectl genainet trace svc/a --exact"),
+        (
+            BundleSource("b.gnb"),
+            "kubectl genainet trace TARGET --record FILE",
+            "kubectl genainet trace TARGET --record FILE",
+        ),
+        (LabSource("two", namespace="ai"), "kubectl genainet drops -A", "kubectl genainet drops -A --lab two"),
+    ],
+)
+def test_an_option_that_a_verb_does_not_take_is_not_added(source: Source, command: str, shown: str) -> None:
+    assert AsUsed(source.options).command(command) == shown
+
+
+def test_what_watches_is_not_sent_to_a_recording_without_packets() -> None:
+    used = AsUsed(BundleSource("b.gnb").options, watched=False)
+    assert used.command("kubectl genainet dns -n ai") == "kubectl genainet dns -n ai"
+    assert used.command(EXPLAIN) == f"{EXPLAIN} --from b.gnb"
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("kubectl genainet deploy --record", f"kubectl genainet deploy --record {PROD_OPTIONS}"),
+        ("`kubectl genainet status` says why.", f"`kubectl genainet status {PROD_OPTIONS}` says why."),
+        ("Give an address.", "Give an address."),
+    ],
+)
+def test_an_error_says_to_run_what_goes_to_the_same_cluster(hint: str, said: str) -> None:
+    with pytest.raises(GenainetError) as caught, errors_as_used(lambda: PROD.options):
+        raise GenainetError("there are no agents", hint)
+    assert caught.value.hint == said
