@@ -147,7 +147,7 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     gone = _over(quiet, ends)
     maps.delete_all("flows", gone)
     maps.delete_all("streams", gone)
-    for key in gone if len(seen) <= 2 * len(quiet) else seen.keys() - quiet.keys():
+    for key in (seen.keys() - quiet.keys()).union(gone):
         del seen[key]
     maps.evicted(created - len(quiet))
     maps.took_out(len(gone))
