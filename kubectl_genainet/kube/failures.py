@@ -120,7 +120,7 @@ def unreachable(error: Exception, server: str) -> GenainetError:
     if isinstance(cause, ConnectionRefusedError):
         return Unreachable(
             f"{where} refused the connection",
-            "Is the cluster up, and is this the right --context? (kubectl cluster-info)",
+            "Is the cluster up, and is this the right --context? `kubectl cluster-info` says.",
         )
     if isinstance(cause, (socket.gaierror, http.NameResolutionError)):
         return Unreachable(

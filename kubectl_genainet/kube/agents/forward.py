@@ -67,8 +67,8 @@ def read_capability(client: KubeClient, namespace: str = NAMESPACE, name: str = 
         if error.status == 403:
             raise GenainetError(
                 f"you may not use the agents: {error.message}",
-                f"It needs the ClusterRole {name} in namespace {namespace}: kubectl -n {sh(namespace)} "
-                f"create rolebinding NAME --clusterrole {name} --user YOU",
+                f"It needs the ClusterRole {name} in namespace {namespace}: `kubectl -n {sh(namespace)} "
+                f"create rolebinding NAME --clusterrole {name} --user YOU`",
             ) from None
         raise
     except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):

@@ -75,6 +75,7 @@ def test_an_api_server_that_does_not_answer_is_named(api: tuple[FakeApi, str], t
         kubeconfig.write_text(json.dumps(config))
         error = failure(*ALL[verb], "--kubeconfig", str(kubeconfig))
     assert error.message == f"the API server {server} refused the connection" and "--context" in error.hint
+    assert f"`kubectl --kubeconfig {kubeconfig} cluster-info`" in error.hint
 
 
 @pytest.mark.parametrize("verb", ALL)
