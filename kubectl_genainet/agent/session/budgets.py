@@ -12,6 +12,8 @@ from kubectl_genainet.agent.session.sampler import RecordBudget, Sampler
 from kubectl_genainet.model.events import Tick
 from kubectl_genainet.wire import TraceRequest
 
+LEAST_LEFT = 0.25  # of the budget, whatever the programs take: a node must be looked at
+
 
 class Budgets:
     """Of the probes of a session, from when they are attached."""
@@ -53,6 +55,16 @@ class Budgets:
             self._records.look(events)
         return self._sampler.look(events, self._reading_s) if self._sampler is not None else ()
 
+    @property
+    def left_percent(self) -> float:
+        """Of a core, what the programs leave of the budget for reading tables, namespaces and rules."""
+        return left_percent(self._cpu_percent, self._meter.kernel.share if self._meter is not None else 0.0)
+
     def added_to(self, tick: Tick) -> Tick:
         """The tick with what was taken until now."""
         return self._meter.added_to(tick, self._cpu_percent) if self._meter is not None else tick
+
+
+def left_percent(budget_percent: float, programs_share: float) -> float:
+    """Of a core, where the programs take that share of it."""
+    return max(LEAST_LEFT * budget_percent, budget_percent - 100 * programs_share)

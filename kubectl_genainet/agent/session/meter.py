@@ -12,16 +12,20 @@ from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.model.events import Tick
 
+SMOOTH = 0.3  # the part of the last measurement in the average
+
 
 class KernelTime:
     """What the session's BPF programs take, from the kernel's own statistics, switched on for a part of the time only: the
-    measuring costs as much as a small program. `spent_s` is None where the kernel or the rights do not give it."""
+    measuring costs as much as a small program. `spent_s` is None where the kernel or the rights do not give it; `share` is what
+    they take of a core, on an average of some seconds."""
 
     def __init__(self, probes: list[LoadedProbe]) -> None:
         self._probes = probes
         self._statistics: int | None = None
         self._began = self._ran = self._asked = 0.0
         self.spent_s: float | None = None
+        self.share = 0.0
 
     def begin(self) -> None:
         """Switches on; `end` soon."""
@@ -37,7 +41,9 @@ class KernelTime:
         self._statistics = None
         since = now - (self._asked or self._began)
         self._asked = now
-        self.spent_s = (self.spent_s or 0.0) + ran / max(now - self._began, 1e-3) * since
+        rate = ran / max(now - self._began, 1e-3)
+        self.spent_s = (self.spent_s or 0.0) + rate * since
+        self.share += SMOOTH * (rate - self.share)
 
     def _run_s(self) -> float:
         return sum(s.run_ns for probe in self._probes for s in probe.statistics().values()) / 1e9

@@ -27,8 +27,9 @@ MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
 EVENT_MOST_S = 50e-6  # what an event takes on a slow node
+TABLES = 2  # times what reading an event takes: its flow is in the kernel's tables too
 PACKET_MOST_S = 2e-6  # what the programs take for a packet that is followed; others cost as much whatever is followed
-WORTH = 0.5  # of the budget, that following connections may be taking: below it fewer of them save nothing
+WORTH = 0.1  # of the budget, that following connections may be taking: below it fewer of them save nothing
 FEWEST_RECORDS = 50  # a second and CPU, whatever they take
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
@@ -55,8 +56,9 @@ class Spent:
 class Level:
     """How many connections to follow, of ALL_KEPT, from what following some of them took.
 
-    Whoever changes the number expects other costs from then on: what was spent before it counts in the measure of the number
+    Whoever changes the number expects other costs from then on: what following took before it counts in the measure of the number
     now in force, or one burst would be answered for many seconds, and the number sink far below what the budget has room for.
+    What does not depend on the number stays as it is: following has what that leaves of the budget.
     """
 
     def __init__(self, budget: float, most_events: int) -> None:
@@ -65,6 +67,7 @@ class Level:
         self._budget, self._most_events = budget, most_events
         self._average = self._following = 0.0  # shares of the budget
         self._calm = 0
+        self._smooth = SMOOTH
 
     @property
     def events_per_second(self) -> float:
@@ -74,26 +77,43 @@ class Level:
     def look(self, spent: Spent, current: int) -> bool:
         """Takes in what the time since the last look brought and took. `current` is the number that the kernel has made of
         `kept`. Returns whether `kept` is another than `current` now."""
-        share = 1 / spent.seconds / self._budget
-        following_s = spent.events * EVENT_MOST_S + min(spent.kernel_s, spent.packets * PACKET_MOST_S)
-        self._average += SMOOTH * ((spent.own_s + spent.kernel_s) * share - self._average)
-        self._following += SMOOTH * (following_s * share - self._following)
         if spent.events >= ENOUGH_EVENTS:
             self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
-        used = self._average
-        if self._following < WORTH:
-            used = min(used, AIM)
-        used = max(used, spent.events / spent.seconds / self._most_events)
-        self._calm = self._calm + 1 if used < ROOM else 0
+        self._measure(spent)
+        used = self._average if self._following > WORTH else min(self._average, AIM)
+        events_used = spent.events / spent.seconds / self._most_events
+        self._calm = self._calm + 1 if max(used, events_used) < ROOM else 0
         wanted = current
-        if used > 1 and current <= self.kept:
-            wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, AIM / used)))
+        if max(used, events_used) > 1 and current <= self.kept:
+            following = max(self._following, WORTH)
+            by_cost = max(WORTH / following, 1 - (used - AIM) / following)
+            part = min(by_cost, AIM / max(events_used, AIM))
+            wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, min(1.0, part))))
         elif self._calm >= CALM and current < ALL_KEPT:
-            wanted = min(ALL_KEPT, int(current * min(MOST_MORE, AIM / max(used, 0.01))))
+            wanted = min(ALL_KEPT, int(current * min(MOST_MORE, AIM / max(used, events_used, 0.01))))
             self._calm = 0
-        self._average *= min(1.0, wanted / self.kept)
+        self._expect(wanted / self.kept)
         self.kept = wanted
         return wanted != current
+
+    def _measure(self, spent: Spent) -> None:
+        share = 1 / spent.seconds / self._budget
+        event_s = min(EVENT_MOST_S, TABLES * self.event_s)
+        following = (spent.events * event_s + min(spent.kernel_s, spent.packets * PACKET_MOST_S)) * share
+        used = (spent.own_s + spent.kernel_s) * share
+        self._average += self._smooth * (used - self._average)
+        self._following += self._smooth * (min(used, following) - self._following)
+        self._smooth = SMOOTH
+
+    def _expect(self, part: float) -> None:
+        """From now on, with that part of the number followed before. What is measured next counts for more than what is
+        expected."""
+        if part == 1:
+            return
+        fewer = max(0.0, 1 - part)
+        self._average -= fewer * self._following
+        self._following -= fewer * self._following
+        self._smooth = 2 * SMOOTH
 
 
 class Sampler:

@@ -316,8 +316,9 @@ class Session:
             pass  # nothing is seen before
 
     def _pause_after(self, share: int, took_s: float) -> float:
-        """How long to pause after something that took so long and may take one part in `share` of the budget."""
-        return took_s * share * 100 / self.job.request.cpu_percent
+        """How long to pause after something that took so long and may take one part in `share` of what the programs leave of
+        the budget."""
+        return took_s * share * 100 / self.budgets.left_percent
 
     def _tick(self, seen_until: int, counted_until: int) -> None:
         """Says what was lost, left out and spent until then."""
