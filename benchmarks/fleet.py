@@ -53,7 +53,8 @@ OTHERS = 1  # connections of other Services that a node keeps whole of each bloc
 EACH = 6  # blocks: so often a caller's connection to the Service is kept whole
 SYN, ACK, FIN = 2, 16, 1
 EACH_TROUBLE = max(1, NODES // 40)  # nodes that fail in each way; none of them serves or calls the Service
-TROUBLE = {way: range(200 + EACH_TROUBLE * n, 200 + EACH_TROUBLE * (n + 1)) for n, way in enumerate(WAYS)}
+_APART = max(1, (NODES - 200) // (EACH_TROUBLE * len(WAYS)))  # they lie among those that answer, the last one too
+TROUBLE = {way: range(NODES - 1 - _APART * n, 200, -_APART * len(WAYS))[:EACH_TROUBLE] for n, way in enumerate(WAYS)}
 _BOOT = bytes(15)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Any
 
 import msgspec
 
@@ -163,33 +164,45 @@ def encode_block(
 
 def size_of(head: bytes) -> int | None:
     """How long the block is that begins with these bytes (HEADER.size of them); None where none begins so."""
-    magic, version, _, index, payload, plain, *_ = HEADER.unpack_from(head)
+    return _size(HEADER.unpack_from(head))
+
+
+def _size(header: tuple[Any, ...]) -> int | None:
+    magic, version, _, index, payload, plain, *_ = header
     if magic != MAGIC or version != VERSION or index > 4 * MAX_INDEX or payload > MAX_BLOCK or plain > MAX_PLAIN:
         return None
     return HEADER.size + int(index) + int(payload) + _CRC.size
 
 
-def decode_block(data: bytes) -> Block | None:
-    """The block that these bytes are; None where they are none, were changed, or tell of no time."""
-    if len(data) < HEADER.size + _CRC.size or size_of(data) != len(data):
+def _block_at(data: memoryview, offset: int) -> Block | None:
+    """The block that begins there; None where none does, where its bytes were changed, or where it tells of no time."""
+    if len(data) - offset < HEADER.size:
         return None
-    if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
+    header = HEADER.unpack_from(data, offset)
+    size = _size(header)
+    if size is None or offset + size > len(data):
         return None
-    _, _, flags, _, _, _, *times, earliest, session, number, boot_id = HEADER.unpack_from(data)
+    end = offset + size - _CRC.size
+    if zlib.crc32(data[offset:end]) != _CRC.unpack_from(data, end)[0]:
+        return None
+    _, _, flags, _, _, _, *times, earliest, session, number, boot_id = header
     if min(times[:2]) < 0 or max(map(abs, (*times, earliest))) >= _FAR:
         return None
-    return Block(Span(*times), earliest, session, number, boot_id, Flag(flags), data)
+    return Block(Span(*times), earliest, session, number, boot_id, Flag(flags), bytes(data[offset : offset + size]))
+
+
+def decode_block(data: bytes) -> Block | None:
+    """The block that these bytes are; None where they are none, were changed, or tell of no time."""
+    block = _block_at(memoryview(data), 0)
+    return block if block is not None and len(block.data) == len(data) else None
 
 
 def scan(data: bytes) -> Iterator[Block | Damage]:
     """The blocks in `data`, and what lies between them that is none."""
+    view = memoryview(data)
     offset, damaged_from = 0, None
     while offset < len(data):
-        block = None
-        if len(data) - offset >= HEADER.size:
-            size = size_of(data[offset : offset + HEADER.size])
-            if size is not None and offset + size <= len(data):
-                block = decode_block(data[offset : offset + size])
+        block = _block_at(view, offset)
         if block is None:
             damaged_from = offset if damaged_from is None else damaged_from
             following = data.find(MAGIC, offset + 1)
@@ -206,12 +219,8 @@ def scan(data: bytes) -> Iterator[Block | Damage]:
 
 def leading(data: bytes) -> Iterator[Block]:
     """The blocks that `data` begins with, up to the first byte that belongs to none."""
-    offset = 0
-    while len(data) - offset >= HEADER.size:
-        size = size_of(data[offset : offset + HEADER.size])
-        block = decode_block(data[offset : offset + size]) if size is not None else None
-        if block is None:
-            return
+    view, offset = memoryview(data), 0
+    while (block := _block_at(view, offset)) is not None:
         yield block
         offset += len(block.data)
 

@@ -19,6 +19,7 @@ from kubectl_genainet.model.history import Gap, ObjectChanged, RulesetChange
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 
 _EMPTY_NS = 60_000_000_000
+SHORT = 1 << 20  # bytes of an answer that are kept until it is known that nothing has to be read again
 UNCOVERED_NS = 20_000_000  # less than that between two blocks is the time that writing takes
 NOT_RUN = "the recorder did not run"
 NOT_RECORDED = "the recorder began later, or older records were removed"
@@ -129,7 +130,12 @@ class RangeReader:
     def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Selection | None = None) -> None:
         self.folder, self.node, self.since_ns, self.until_ns = folder, node, since_ns, until_ns
         self.wanted = wanted or Selection()
-        self._coverage = _Coverage(node, since_ns, until_ns)
+        self._learning = self._twice = False  # the other ends of connections; whether all must be read once more
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is read yet."""
+        self._coverage = _Coverage(self.node, self.since_ns, self.until_ns)
         self._gaps: list[Gap] = []
         self._state = _State()
         self._in_range = False  # a block of the range was met
@@ -140,13 +146,30 @@ class RangeReader:
     def blocks(self) -> Generator[bytes]:
         """Raises OSError where the folder can't be read."""
         kept = list(self._segments())
-        if not self.wanted.everything:
-            for path in kept:
-                for block in self._inside(path, first=True):
-                    if self._may_have(block):
-                        self.wanted.learn(self._records(block))
-            self._coverage = _Coverage(self.node, self.since_ns, self.until_ns)
-            self._gaps, self._state, self._in_range = [], _State(), False
+        if self.wanted.addresses is not None:
+            answer = self._learn_ends(kept)
+            if answer is not None:
+                yield from answer
+                return
+            self._begin()
+        yield from self._answer(kept)
+
+    def _learn_ends(self, kept: list[Segment]) -> list[bytes] | None:
+        """Has `wanted` learn the other ends of the wanted connections. Returns the answer where there are none, as on most of
+        a fleet's nodes, and it is short: nothing has to be read twice."""
+        answer: list[bytes] = []
+        size = 0
+        self._learning = True
+        for block in self._answer(kept):
+            size += len(block)
+            if size > SHORT:
+                self._twice = True
+            if not self._twice:
+                answer.append(block)
+        self._learning = False
+        return None if self._twice else answer
+
+    def _answer(self, kept: list[Segment]) -> Generator[bytes]:
         sent_state = False
         for path in kept:
             for block in self._inside(path):
@@ -177,7 +200,7 @@ class RangeReader:
                 before = None
             yield segment
 
-    def _inside(self, segment: Segment, *, first: bool = False) -> Iterator[Block]:
+    def _inside(self, segment: Segment) -> Iterator[Block]:
         """The blocks of the range; those before it give the state."""
         try:
             data = segment.path.read_bytes()
@@ -200,8 +223,7 @@ class RangeReader:
                 self._coverage.block(part)
                 continue
             if span.wall_until <= self.since_ns and span.wall_from < self.since_ns:
-                if not first:
-                    self._learn_state(part)
+                self._learn_state(part)
                 self._coverage.block(part)
                 continue
             if not self._in_range:
@@ -258,9 +280,13 @@ class RangeReader:
         if self.wanted.everything:
             yield block.data
             return
-        chosen: list[Event] = []
-        if self._may_have(block):
-            chosen = [event for event in map(self._choose, self._records(block)) if event is not None]
+        records = self._records(block) if self._may_have(block) else []
+        if self._learning:
+            self.wanted.learn(records)
+            self._twice = self._twice or self.wanted.has_learnt
+            if self._twice:
+                return
+        chosen = [event for event in map(self._choose, records) if event is not None]
         if all(isinstance(event, Tick) for event in chosen):
             yield from self._nothing(block, chosen[-1:])
             return

@@ -222,6 +222,11 @@ class Selection:
             self.keys.add(address_key(other[:16]))
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether any other end is known."""
+        return bool(self._ends)
+
+    @property
     def other_ends(self) -> frozenset[str]:
         """The addresses of the learnt ends: the clients of a Service, for example."""
         return frozenset(address(end[:16]) for end in self._ends)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -54,3 +55,32 @@ def test_blocks_in_which_nothing_is_wanted_are_one_up_to_a_hole(tmp_path: Path) 
     covers = [((b.covers.wall_from - WALL) / SECOND, (b.covers.wall_until - WALL) / SECOND) for b in given[:-1]]
     assert covers == [(0, 10), (15, 30)]
     assert gaps(asked(recording, 30)) == [(10.0, 15.0, read.MISSING)]
+
+
+@pytest.mark.parametrize(("address", "passes"), [(ELSEWHERE, 1), ("10.96.0.5", 2)])
+def test_a_recording_is_read_twice_only_where_connections_have_other_ends(
+    address: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path)
+    for second in (1, 6, 11):
+        recording.block(resent(second), tick(second))
+    scans: list[int] = []
+
+    def counted(data: bytes) -> Iterator[blocks.Block | blocks.Damage]:
+        scans.append(len(data))
+        return blocks.scan(data)
+
+    monkeypatch.setattr(read, "scan", counted)
+    assert asked(recording, 15, address).count(resent(6)) == passes - 1
+    assert len(scans) == passes
+
+
+def test_a_long_answer_is_not_kept_while_other_ends_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path)
+    for second in (1, 6, 11):
+        recording.block(tick(second))
+    short = asked(recording, 15)
+    monkeypatch.setattr(read, "SHORT", 0)
+    assert asked(recording, 15) == short
