@@ -50,9 +50,11 @@ class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
+    """`events` can be gone through as often as one likes; those of a long time are made anew each time."""
+
     header: Header
     snapshot: ClusterSnapshot
-    events: tuple[Event, ...]
+    events: Iterable[Event]
 
 
 class BundleWriter:

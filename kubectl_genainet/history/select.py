@@ -205,8 +205,12 @@ class Selection:
                 for offset in range(0, len(event.data), PACKET.size):
                     self._learn(event.data[offset : offset + PACKET.size][_ENDS])
             elif part_of(event) is RecordPart.TRACE:
-                for flow in flows_of(event):
-                    self._learn(_ends_of(flow))
+                self.learn_flows(flows_of(event))
+
+    def learn_flows(self, flows: Iterable[FiveTuple]) -> None:
+        """The same, of connections."""
+        for flow in flows:
+            self._learn(_ends_of(flow))
 
     def _learn(self, ends: bytes) -> None:
         assert self.addresses is not None and self.keys is not None
@@ -231,17 +235,16 @@ class Selection:
         """The addresses of the learnt ends: the clients of a Service, for example."""
         return frozenset(address(end[:16]) for end in self._ends)
 
-    def elsewhere(self, events: Iterable[Event]) -> set[str]:
-        """Where the wanted connections went beside the addresses that are asked for: rules that are old, for example, send
-        them to what is no endpoint any more."""
+    def elsewhere(self, flows: Iterable[FiveTuple]) -> set[str]:
+        """Where the wanted connections went, of all that were seen, beside the addresses that are asked for: rules that are old,
+        for example, send them to what is no endpoint any more."""
         others = set()
-        for event in events:
-            for flow in flows_of(event) if part_of(event) is RecordPart.TRACE else ():
-                ends = _ends_of(flow)
-                if ends[:16] + ends[32:34] in self._ends:
-                    others.add(flow.dst)
-                elif ends[16:32] + ends[34:36] in self._ends:
-                    others.add(flow.src)
+        for flow in flows:
+            ends = _ends_of(flow)
+            if ends[:16] + ends[32:34] in self._ends:
+                others.add(flow.dst)
+            elif ends[16:32] + ends[34:36] in self._ends:
+                others.add(flow.src)
         return {ip for ip in others if packed(ip) not in (self.addresses or ())}
 
     def _wants(self, ends: bytes) -> bool:

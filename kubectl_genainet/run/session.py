@@ -139,9 +139,10 @@ def _replay(run: Run, source: Source, bundle: Bundle, command: str) -> ExitStatu
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread(run)
+        failed = bool(source.failed_nodes)
         for event in bundle.events:
             run.take(event)
-        failed = bool(source.failed_nodes) or any(isinstance(e, AgentFailed) for e in bundle.events)
+            failed = failed or isinstance(event, AgentFailed)
         return run.finish(live=False).with_failures(failed)
 
 

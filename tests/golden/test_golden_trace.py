@@ -6,7 +6,7 @@ GENAINET_GOLDEN=text writes the expected texts anew, GENAINET_GOLDEN=bundles rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import pytest
@@ -60,13 +60,13 @@ def test_recording_gives_the_expected_text(name: str, width: int, recorded: None
     assert all(len(line) <= width and line == line.rstrip() for line in text.splitlines())
 
 
-def paths_of(bundle: Bundle, events: Iterator[Event] | tuple[Event, ...], target: str) -> list[PacketPath]:
+def paths_of(bundle: Bundle, events: Iterable[Event], target: str) -> list[PacketPath]:
     correlator = PathCorrelator(bundle.snapshot, set(resolve(parse_target(target), bundle.snapshot, "default").servers))
     paths = [path for event in events for path in correlator.feed(event)]
     return paths + list(correlator.finish())
 
 
-def on_kernels_of_their_own(events: tuple[Event, ...], skew: dict[str, int]) -> Iterator[Event]:
+def on_kernels_of_their_own(events: Iterable[Event], skew: dict[str, int]) -> Iterator[Event]:
     """The records as they would be if each node had a kernel, a clock and sk_buff addresses of its own."""
     for event in events:
         changed = event

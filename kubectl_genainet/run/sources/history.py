@@ -15,7 +15,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import BEFORE_NS, NONE_RECORDED, ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
-from kubectl_genainet.history.select import RecordPart, Selection
+from kubectl_genainet.history.select import RecordPart, Selection, flows_of, part_of
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.finding import listed
@@ -127,12 +127,13 @@ class HistorySource(RecordedSource):
             events = self._merged(request)
             elsewhere = _elsewhere(events, request)
             if elsewhere and len(request.addresses) + len(elsewhere) <= MAX_HISTORY_ADDRESSES:
+                del events  # both at once would take twice the memory
                 events = self._merged(
                     msgspec.structs.replace(request, addresses=tuple(sorted({*request.addresses, *elsewhere})))
                 )
             return Bundle(self.recorded_header, self.snapshot(), events)
 
-    def _merged(self, request: HistoryRequest) -> tuple[Event, ...]:
+    def _merged(self, request: HistoryRequest) -> Iterable[Event]:
         objects, ranges = self._recorded_objects(), self._ask_nodes(request)
         gone = sorted(nodes_of(objects) - ranges.keys())
         whose = gone if len(gone) <= MOST_NAMED else [*gone[: MOST_NAMED - 1], listed(gone[MOST_NAMED - 1 :])]
@@ -209,14 +210,15 @@ def nodes_of(objects: ObjectsRange) -> set[str]:
     return {*names, *later}
 
 
-def _elsewhere(events: Sequence[Event], request: HistoryRequest) -> set[str]:
+def _elsewhere(events: Iterable[Event], request: HistoryRequest) -> set[str]:
     """Addresses beside those that were asked for to which connections were translated: the nodes there did not know that
     these were wanted."""
     if not request.addresses:
         return set()
     wanted = Selection(addresses=request.addresses)
-    wanted.learn(events)
-    return wanted.elsewhere(events)
+    flows = {flow for event in events if part_of(event) is RecordPart.TRACE for flow in flows_of(event)}
+    wanted.learn_flows(flows)
+    return wanted.elsewhere(flows)
 
 
 def _without_policies(snapshot: ClusterSnapshot, why: str) -> ClusterSnapshot:

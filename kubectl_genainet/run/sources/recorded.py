@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.merge import of_verb
+from kubectl_genainet.history.merge import OfVerb, of_verb
 from kubectl_genainet.history.select import RecordPart
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -30,7 +30,10 @@ def for_verb(bundle: Bundle, verb: str) -> Bundle:
     ):
         return bundle
     header = msgspec.structs.replace(bundle.header, command=verb)
-    return dataclasses.replace(bundle, header=header, events=tuple(of_verb(bundle.events, RecordPart(verb))))
+    part = RecordPart(verb)
+    held = isinstance(bundle.events, tuple)
+    events = tuple(of_verb(bundle.events, part)) if held else OfVerb(bundle.events, part)
+    return dataclasses.replace(bundle, header=header, events=events)
 
 
 class RecordedSource(Source):

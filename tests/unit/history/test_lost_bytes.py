@@ -56,7 +56,7 @@ def recorded(folder: Path) -> Recording:
 
 def told(recording: Recording, since_s: int, until_s: int) -> tuple[Event, ...]:
     given = {NODE: recording.range(since_s, until_s)}
-    return merged(given, NO_OBJECTS, WALL + since_s * SECOND, WALL + until_s * SECOND)
+    return tuple(merged(given, NO_OBJECTS, WALL + since_s * SECOND, WALL + until_s * SECOND))
 
 
 def told_by_rows(folder: Path, since_s: int, until_s: int) -> tuple[Event, ...]:
@@ -68,7 +68,7 @@ def told_by_rows(folder: Path, since_s: int, until_s: int) -> tuple[Event, ...]:
         else:
             rebuilt.record(NODE, row.session, row.number, row.position, row.at_ns, row.body)
     since, until = WALL + since_s * SECOND, WALL + until_s * SECOND
-    return merged({NODE: rebuilt.range(NODE, since, until, Selection())}, NO_OBJECTS, since, until)
+    return tuple(merged({NODE: rebuilt.range(NODE, since, until, Selection())}, NO_OBJECTS, since, until))
 
 
 def facts(events: Iterable[Event]) -> set[tuple[int, object]]:

@@ -38,9 +38,16 @@ from tests.unit.history.recording import MONO, NODE, SECOND, WALL, Recording, he
 NO_OBJECTS = ObjectsRange(None, (), ())
 
 
+@pytest.fixture(params=["held", "made anew"], autouse=True)
+def length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short ranges and long ones give the same."""
+    if request.param == "made anew":
+        monkeypatch.setattr(merge, "HELD", -1)
+
+
 def events_of(recording: Recording, since_s: int, until_s: int) -> tuple[Event, ...]:
     given = {NODE: recording.range(since_s, until_s)}
-    return merged(given, NO_OBJECTS, WALL + since_s * SECOND, WALL + until_s * SECOND)
+    return tuple(merged(given, NO_OBJECTS, WALL + since_s * SECOND, WALL + until_s * SECOND))
 
 
 def test_a_range_is_a_stream_from_hello_to_bye_in_order_of_time(tmp_path: Path) -> None:
@@ -77,7 +84,7 @@ def test_an_end_that_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
     end = decode_block(encode_block(unknown, covers, session=0, number=0, boot_id=bytes(16), flags=Flag.END))
     assert end is not None
     given = NodeRange(NODE, (*recording.range(0, 5).blocks[:-1], end))
-    events = merged({NODE: given}, NO_OBJECTS, WALL, WALL + 5 * SECOND)
+    events = tuple(merged({NODE: given}, NO_OBJECTS, WALL, WALL + 5 * SECOND))
     assert ["can't read" in e.why for e in events if isinstance(e, Gap)] == [True]
 
 
@@ -104,7 +111,7 @@ def test_what_happened_outside_of_the_range_is_left_out_though_its_block_is_read
 
 
 def test_a_node_that_did_not_answer_is_named(tmp_path: Path) -> None:
-    events = merged({"node-2": GenainetError("no answer")}, NO_OBJECTS, WALL, WALL + SECOND)
+    events = tuple(merged({"node-2": GenainetError("no answer")}, NO_OBJECTS, WALL, WALL + SECOND))
     assert events == (AgentFailed(node="node-2", message="no answer"),)
 
 
@@ -166,18 +173,43 @@ def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> No
     assert [o["metadata"]["resourceVersion"] for o in last.objects] == ["2"]
 
 
-def test_a_range_with_more_than_is_held_at_once_is_refused_with_what_to_do(
+def test_a_range_that_nobody_would_wait_for_is_refused_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(merge, "HELD", -1)
     recording = Recording(tmp_path)
     recording.block(sightings(*(sighting(n / 10, port=40_000 + n) for n in range(40))))
-    ordinary = len(events_of(recording, 0, 5))
-    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary)
-    assert len(events_of(recording, 0, 5)) == ordinary
-    monkeypatch.setattr(merge, "MAX_EVENTS", ordinary - 1)
+    monkeypatch.setattr(merge, "MAX_EVENTS", 50)
+    assert len(events_of(recording, 0, 5)) > 40
+    monkeypatch.setattr(merge, "MAX_EVENTS", 39)
     with pytest.raises(merge.RangeTooLargeError, match="recorded of that time") as refused:
         events_of(recording, 0, 5)
     assert "shorter time" in refused.value.hint
+
+
+def test_a_long_range_is_made_block_by_block_and_as_often_as_one_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(tmp_path)
+    for number in range(50):
+        begin = number * 5
+        late = sighting(max(0, begin - 7), port=40_000 + number)  # of a connection that was held back
+        recording.block(sightings(late, sighting(begin + 1)), resent(begin + 2), tick(begin + 4))
+    given = {NODE: recording.range(0, 250)}
+    monkeypatch.setattr(merge, "HELD", -1)
+    events = merged(given, NO_OBJECTS, WALL, WALL + 250 * SECOND)
+    inflated: list[int] = []
+    inflate = Block.records
+
+    def records(block: Block) -> list[Event]:
+        inflated.append(block.number)
+        return inflate(block)
+
+    monkeypatch.setattr(Block, "records", records)
+    first = [next(iter(events)) for _ in range(3)]
+    assert first[0] == first[1] == first[2] and max(inflated) <= 3
+    monkeypatch.setattr(merge, "HELD", 10_000)
+    assert tuple(events) == tuple(events) == merged(given, NO_OBJECTS, WALL, WALL + 250 * SECOND)
 
 
 def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_path: Path) -> None:
@@ -251,5 +283,5 @@ def test_an_agent_that_takes_long_sends_signs_of_life(
     assert alive >= 2 and blocks[:alive] == [ALIVE] * alive
     given_blocks = b"".join(block for block in blocks if block != ALIVE)
     parts = [scanned.data for scanned in scan(given_blocks) if isinstance(scanned, Block)]
-    events = merged({NODE: node_range(NODE, parts)}, ObjectsRange(None, (), ()), WALL, WALL + 5 * SECOND)
+    events = tuple(merged({NODE: node_range(NODE, parts)}, ObjectsRange(None, (), ()), WALL, WALL + 5 * SECOND))
     assert [event for event in events if isinstance(event, TcpRetransmit)] == [resent(1)]

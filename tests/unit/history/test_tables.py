@@ -67,7 +67,7 @@ def from_segments(recorded: Recorded) -> tuple[Event, ...]:
         return node_range(node.name, RangeReader(node, node.name, since, until).blocks())
 
     nodes = {node.name: read(node) for node in recorded.folder.iterdir() if node.name != OBJECTS}
-    return merged(nodes, objects_range(read(recorded.folder / OBJECTS), since, until), since, until)
+    return tuple(merged(nodes, objects_range(read(recorded.folder / OBJECTS), since, until), since, until))
 
 
 def test_rows_give_back_what_the_nodes_segments_have(recorded: Recorded) -> None:
@@ -178,7 +178,7 @@ def test_of_blocks_beyond_the_range_a_table_has_their_headers_and_what_holds_unt
 def test_a_table_that_is_filled_for_a_time_says_of_it_what_the_whole_one_says(recorded: Recorded) -> None:
     begin = recorded.when.since_ns
     part = TimeRange(begin + 3 * BLOCK_NS, begin + 5 * BLOCK_NS)
-    expected = recorded.source().within(part).recording.events
+    expected = tuple(recorded.source().within(part).recording.events)
     recorded.engine.close()  # there is one engine in a process
     of_part = ClickHouseSource(f"chdb:{recorded.folder}", part)
     assert len(expected) > 100 and of_part.recording.events == expected

@@ -49,7 +49,7 @@ def test_a_trace_of_a_diagnosis_bundle_is_not_told_what_other_probes_saw(tmp_pat
     whole = write(tmp_path / "whole.gnb", with_samples(bundle), "diagnose")
     replayed = [api.trace(BundleSource(path), LLAMA).paths for path in (whole, RECORDED)]
     seen = [[(p.flow, p.hops, p.verdict, p.attempts, p.recovered_drops) for p in paths] for paths in replayed]
-    assert len(read_bundle(whole).events) > len(bundle.events)
+    assert len(tuple(read_bundle(whole).events)) > len(tuple(bundle.events))
     assert seen[0] == seen[1] != []
 
 

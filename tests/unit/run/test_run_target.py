@@ -29,13 +29,14 @@ def without_the_service(snapshot: ClusterSnapshot) -> ClusterSnapshot:
 
 def with_the_service_deleted(recorded: Bundle, *, back: bool) -> Iterator[Event]:
     """The records, with the Service gone after a third of them, and back (or not) after another."""
-    third = len(recorded.events) // 3
+    events = tuple(recorded.events)
+    third = len(events) // 3
     gone = ClusterChanged.of(without_the_service(recorded.snapshot))
-    yield from recorded.events[:third]
+    yield from events[:third]
     yield from (gone, gone)
-    yield from recorded.events[third : 2 * third]
+    yield from events[third : 2 * third]
     yield ClusterChanged.of(recorded.snapshot) if back else gone
-    yield from recorded.events[2 * third :]
+    yield from events[2 * third :]
     yield LOST
 
 
