@@ -73,7 +73,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "--http",
     is_flag=True,
     help="Read request line, status and content type of clear HTTP/1.1, so that the first token is told from the header "
-    "before it. Never a query or a body.",
+    "before it, and the numbers of clear HTTP/2's streams. Never a query or a body.",
 )
 @click.option(
     "--slow",

@@ -20,6 +20,7 @@ from kubectl_genainet.model.events import (
     DropSampled,
     Event,
     FlowCounters,
+    Http2Streams,
     HttpHead,
     IcmpError,
     IcmpSampled,
@@ -99,6 +100,7 @@ def part_of(event: Event) -> RecordPart | None:
             | TcpRetransmit()
             | FlowCounters()
             | HttpHead()
+            | Http2Streams()
             | Sampled()
             | ConnectionKept()
             | RuleHit()

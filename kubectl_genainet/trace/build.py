@@ -37,7 +37,7 @@ from kubectl_genainet.trace.hops import (
 from kubectl_genainet.trace.joining.connection import Connection, Dropped, PacketDirection, Place, place_of
 from kubectl_genainet.trace.nat import nat_of
 from kubectl_genainet.trace.streaming.findings import stream_findings
-from kubectl_genainet.trace.streaming.http import http_of
+from kubectl_genainet.trace.streaming.http import http2_of, http_of
 from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watching.coverage import CLOCKS_NS, Coverage
@@ -123,7 +123,7 @@ class PathBuilder:
     ) -> PacketPath:
         """The path with the way back, what its stream and its HTTP heads were, and what is found in all that."""
         stream = stream_of(connection, around)
-        http = http_of(connection.heads, stream, self._watches.wall_clock)
+        http = http_of(connection, stream, self._watches.wall_clock)
         path = msgspec.structs.replace(
             path,
             stream=stream,
@@ -131,6 +131,7 @@ class PathBuilder:
             back_data=self._way(connection.first_reply) if connection.protocol is Protocol.TCP else (),
             drop_direction=fate.drop.direction.value if fate.drop else "",
             http=http,
+            http2=http2_of(connection.streams.values()),
         )
         findings = [*symptoms(path, connection, self._identity, around), *stream_findings(path, self._slow_ns)]
         first_packets = fate.drop if fate.drop is not None and fate.drop.first_packet else None

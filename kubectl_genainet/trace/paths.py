@@ -19,6 +19,7 @@ from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
     Hello,
+    Http2Streams,
     HttpHead,
     IcmpError,
     LostEvents,
@@ -99,6 +100,8 @@ class PathCorrelator:
                 self.connections.counters(event)
             case HttpHead():
                 self.connections.head(event)
+            case Http2Streams():
+                self.connections.streams(event)
             case Tick():
                 self._progress.tick(event)
                 self._open.ticked(event.node)

@@ -33,7 +33,11 @@ _ALL = 0x40000
 
 # Classic BPF, include/uapi/linux/bpf_common.h
 _LDB, _LDH, _LDXMSH, _LDH_IND, _LDB_IND, _LDW_IND, _LDX = 0x30, 0x28, 0xB1, 0x48, 0x50, 0x40, 0x01
-_RSH, _AND, _ADD_X, _TAX, _JEQ, _JSET, _RET = 0x74, 0x54, 0x0C, 0x07, 0x15, 0x45, 0x06
+_RSH, _AND, _ADD_X, _TAX, _JEQ, _JGT, _JSET, _RET = 0x74, 0x54, 0x0C, 0x07, 0x15, 0x25, 0x45, 0x06
+
+_MAX_FRAME_BYTES = 16384  # of HTTP/2, unless a peer raises it
+_FRAMES_OF_THE_CONNECTION = (4, 6, 8)  # SETTINGS, PING, WINDOW_UPDATE: which may be of a stream too
+_FRAMES_OF_A_STREAM = (0, 1, 3, 9)  # DATA, HEADERS, RST_STREAM, CONTINUATION
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
@@ -65,22 +69,36 @@ class _Program:
         return self._labels[label] - here - 1 if label else 0
 
 
-def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int = _ALL) -> list[Instruction]:
+def segment_filter(
+    ports: Iterable[int], begins: Iterable[bytes] = (), most: int = _ALL, *, frames: bool = False
+) -> list[Instruction]:
     """A program on packets that begin with the IP header: TCP from or to one of the ports, first fragments, at most so many
-    bytes of each. With `begins`, only segments whose data begins with one of these four bytes."""
+    bytes of each. With `begins`, only segments whose data begins with one of these four bytes; with `frames`, those to a port
+    too that begin as a client's frame of HTTP/2 does (RFC 9113, 4.1)."""
     ports, first_words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
     program = _Program()
-    _match_headers(program, ports, "data" if first_words else "take")
+    _match_headers(program)
+    program.label("ports")
+    program.any_of(_LDH_IND, 2, ports, "to" if first_words else "take")
+    program.any_of(_LDH_IND, 0, ports, "from" if first_words else "take")
+    program.label("leave")
+    program.add(_RET, 0)
     if first_words:
-        program.label("data")
+        program.label("to")
         _match_data(program, first_words)
+        if frames:
+            _match_frame(program)
+        program.add(_RET, 0)
+        program.label("from")
+        _match_data(program, first_words)
+        program.add(_RET, 0)
     program.label("take")
     program.add(_RET, most)
     return program.assembled()
 
 
-def _match_headers(program: _Program, ports: list[int], then: str) -> None:
-    """The IP and TCP headers, with X as the IP header's length; another packet is left."""
+def _match_headers(program: _Program) -> None:
+    """The IP header, with X as its length; another packet than TCP is left."""
     program.add(_LDB, 0)
     program.add(_RSH, 4)
     program.add(_JEQ, 6, yes="six")
@@ -90,28 +108,42 @@ def _match_headers(program: _Program, ports: list[int], then: str) -> None:
     program.add(_LDH, 6)
     program.add(_JSET, 0x1FFF, yes="leave")
     program.add(_LDXMSH, 0)
-    program.any_of(_LDH_IND, 0, ports, then)
-    program.any_of(_LDH_IND, 2, ports, then)
-    program.add(_JEQ, 1 << 31, no="leave", yes="leave")
+    program.add(_JEQ, 1 << 31, yes="ports", no="ports")
     program.label("six")
     program.add(_LDB, 6)
     program.add(_JEQ, socket.IPPROTO_TCP, no="leave")
     program.add(_LDX, 40)
-    program.any_of(_LDH_IND, 0, ports, then)
-    program.any_of(_LDH_IND, 2, ports, then)
-    program.label("leave")
-    program.add(_RET, 0)
 
 
 def _match_data(program: _Program, first_words: list[int]) -> None:
-    """The first four bytes after the TCP header, whose length in words is the upper half of its thirteenth byte."""
+    """The first four bytes after the TCP header, whose length in words is the upper half of its thirteenth byte; X is where
+    they stand."""
     program.add(_LDB_IND, 12)
     program.add(_AND, 0xF0)
     program.add(_RSH, 2)
     program.add(_ADD_X)
     program.add(_TAX)
     program.any_of(_LDW_IND, 0, first_words, "take")
-    program.add(_RET, 0)
+
+
+def _match_frame(program: _Program) -> None:
+    """Length, type, flags and stream of a frame that clients send, roughly: what is taken is looked at again. The first four
+    bytes are loaded."""
+    program.add(_RSH, 8)
+    program.add(_JGT, _MAX_FRAME_BYTES, yes="none")
+    program.any_of(_LDB_IND, 3, _FRAMES_OF_THE_CONNECTION, "flags")
+    for kind in _FRAMES_OF_A_STREAM:
+        program.add(_JEQ, kind, yes="stream")
+    program.add(_JEQ, 1 << 31, yes="none", no="none")
+    program.label("stream")
+    program.add(_LDW_IND, 5)
+    program.add(_JSET, 1, no="none")
+    program.label("flags")
+    program.add(_LDB_IND, 5)
+    program.add(_JSET, 0x80, yes="none")
+    program.add(_LDB_IND, 4)
+    program.add(_JSET, 0xD2, no="take")  # flags that no frame has
+    program.label("none")
 
 
 def attach_filter(sock: socket.socket, program: list[Instruction]) -> None:

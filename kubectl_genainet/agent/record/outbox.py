@@ -8,6 +8,7 @@ from kubectl_genainet.model.events import (
     ConnectionCounts,
     Event,
     FlowCounters,
+    Http2Streams,
     HttpHead,
     Sampled,
     Sightings,
@@ -18,6 +19,7 @@ from kubectl_genainet.model.node import NetnsRules, RulesetDump
 _RECORDED_ONLY = (
     ConnectionCounts,
     FlowCounters,
+    Http2Streams,
     HttpHead,
     NetnsRules,
     RulesetDump,

@@ -26,6 +26,7 @@ from kubectl_genainet.model.events.dns import (
 from kubectl_genainet.model.events.packets import (
     DropSampled,
     FlowCounters,
+    Http2Streams,
     HttpHead,
     IcmpError,
     IcmpSampled,
@@ -72,6 +73,7 @@ __all__ = [
     "Event",
     "FlowCounters",
     "Hello",
+    "Http2Streams",
     "HttpHead",
     "IcmpCount",
     "IcmpError",
@@ -105,6 +107,7 @@ Event = (
     | DnsConnection
     | TcpRetransmit
     | HttpHead
+    | Http2Streams
     | FlowCounters
     | DropCount
     | IcmpCount

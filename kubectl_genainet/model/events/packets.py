@@ -183,6 +183,23 @@ class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     content_type: str = ""
 
 
+class Http2Streams(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="http2"):
+    """What frames of a clear HTTP/2 connection's client have told until now, in the node's own namespace (`trace --http`).
+
+    `preface`: the connection's start was seen. `first` and `last` are the numbers of the first stream that was seen to be opened
+    and of the last (0: none yet), `seen` how many were: fewer than are between, where a frame did not begin a segment.
+    """
+
+    node: str
+    t_ns: Nanoseconds
+    netns: int
+    flow: FiveTuple
+    preface: bool
+    first: int
+    last: int
+    seen: int
+
+
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="flow"):
     """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
     totals since `began_ns`. Where a flow left the kernel's table and came back, `began_ns` is another, and the numbers are

@@ -167,7 +167,8 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     request's, `content_type` the first response's; `statuses` counts responses by status.
 
     `slowest_answer_ns` is the longest time from a request's head to its response's, `first_body_ns` from the request in to the
-    first of the response's body out, at the server; None where there were several responses, or it was not seen.
+    first of the response's body out, at the server; None where there were several responses, or it was not seen. `partial`:
+    there were more messages than are kept, and all numbers are of the first of them.
     """
 
     requests: int
@@ -177,6 +178,20 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     slowest_answer_ns: int | None
     first_body_ns: int | None
+    partial: bool = False
+
+
+class Http2(msgspec.Struct, frozen=True, kw_only=True):
+    """What the frames of a clear HTTP/2 connection tell of its streams (`--http`).
+
+    `streams` is how many the client was seen to open, or by its numbers has opened in between; `last` the number of the last of
+    them, by which it has opened (last + 1) / 2 at most since the connection began. Both are as of the last HEADERS frame that
+    was seen, at the start of a segment or behind other frames there. OBSERVED where each was seen, DERIVED where numbers tell.
+    """
+
+    streams: int
+    last: int
+    certainty: Certainty
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
@@ -205,6 +220,7 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     back_data: tuple[Hop, ...] = ()  # of TCP: the hops of the first data back
     stream: Stream | None = None  # of TCP, where data passed
     http: Http | None = None  # of clear HTTP/1.1, with `--http`
+    http2: Http2 | None = None  # of clear HTTP/2, with `--http`
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0
     t_ns: int = 0

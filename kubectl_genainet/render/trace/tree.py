@@ -13,7 +13,7 @@ from kubectl_genainet.render.paragraphs import command_lines
 from kubectl_genainet.render.text import duration, moment, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
-from kubectl_genainet.render.trace.http import http_text
+from kubectl_genainet.render.trace.http import http2_text, http_text
 from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line, party_text
 
 
@@ -40,6 +40,8 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
         branch.add(line(Text(stream_text(path.stream), style="dim")))
     if path.http is not None:
         branch.add(line(Text(http_text(path.http), style="dim")))
+    if path.http2 is not None:
+        branch.add(line(Text(http2_text(path.http2), style="dim")))
     if path.hops:
         branch.add(Group(*hop_lines(path, max(20, width - 20))))
     _add_ending(branch, path)

@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_genainet.model.events import (
     FlowCounters,
+    Http2Streams,
     HttpHead,
     IcmpError,
     PacketDropped,
@@ -105,7 +106,9 @@ class Connection:
     icmp: list[IcmpError] = field(default_factory=list)
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
-    heads: list[HttpHead] = field(default_factory=list)  # of HTTP messages
+    heads: dict[tuple[str, int, bool], HttpHead] = field(default_factory=dict)  # by node, sequence number, is response
+    more_heads: bool = False  # than were kept
+    streams: dict[tuple[str, FiveTuple], Http2Streams] = field(default_factory=dict)  # of HTTP/2, by node
     retransmits: int = 0
     passed_again: Counter[Place] = field(
         default_factory=Counter
@@ -192,14 +195,25 @@ class Connection:
             known.add(event)
         self.last[event.node] = max(known.grown_ns, self.last.get(event.node, 0))
 
+    def said(self, head: HttpHead) -> None:
+        """Keeps the head of an HTTP message, as each node saw it first."""
+        key = (head.node, head.seq, bool(head.status))
+        if key in self.heads or len(self.heads) < MAX_LISTED:
+            self.heads.setdefault(key, head)
+        else:
+            self.more_heads = True
+
     def absorb(self, other: Connection) -> None:
         """Takes over all that is known of another, but its tuples and the sightings of its first packet."""
-        for name in ("answer", "first_reply", "drops", "resets", "fins", "icmp", "again", "heads"):
+        for name in ("answer", "first_reply", "drops", "resets", "fins", "icmp", "again"):
             getattr(self, name).extend(getattr(other, name))
         for places, more in ((self.request_data, other.request_data), (self.reply_data, other.reply_data)):
             for place, t_ns in more.items():
                 places[place] = min(t_ns, places.get(place, t_ns))
         self.counts |= other.counts
+        self.heads |= other.heads
+        self.more_heads = self.more_heads or other.more_heads
+        self.streams |= other.streams
         self.passed_again.update(other.passed_again)
         self.moved |= other.moved
         self.retransmits += other.retransmits
@@ -209,6 +223,7 @@ class Connection:
     def slim(self) -> None:
         """Lets go of what is not needed once the path has been told; the tuples still find late records."""
         self.over = self.ended
-        self.attempts, self.answer, self.first_reply, self.heads = [[]], [], [], []
+        self.attempts, self.answer, self.first_reply = [[]], [], []
         self.drops, self.resets, self.fins, self.icmp, self.again = [], [], [], [], []
         self.request_data, self.reply_data, self.counts = {}, {}, {}
+        self.heads, self.streams = {}, {}

@@ -14,6 +14,7 @@ from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.model.events import (
     FlowCounters,
+    Http2Streams,
     HttpHead,
     IcmpError,
     PacketDropped,
@@ -25,7 +26,6 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.trace.joining.connection import (
-    MAX_LISTED,
     Connection,
     Dropped,
     FirstPacketKey,
@@ -321,15 +321,26 @@ class Connections:
     def head(self, event: HttpHead) -> None:
         """Takes in the head of an HTTP message."""
         connection = self.index.of_tuple(event.flow)
-        if connection is not None and len(connection.heads) < MAX_LISTED:
-            connection.heads.append(event)
+        if connection is not None:
+            connection.said(event)
+
+    def streams(self, event: Http2Streams) -> None:
+        """Takes in what a node counted of an HTTP/2 connection's streams."""
+        connection = self._of_its_time(event)
+        if connection is not None:
+            connection.streams[event.node, event.flow] = event
 
     def counters(self, event: FlowCounters) -> Connection | None:
-        """Takes in what a place counted of a connection's packets; what was counted before its SYN is of the one that had the
-        tuple before."""
-        connection = self.index.of_tuple(event.flow)
-        if connection is not None and event.t_ns < self._began(connection, event.node):
-            connection = connection.earlier
+        """Takes in what a place counted of a connection's packets."""
+        connection = self._of_its_time(event)
         if connection is not None:
             connection.counted(event)
+        return connection
+
+    def _of_its_time(self, event: FlowCounters | Http2Streams) -> Connection | None:
+        """The connection that something was counted of; what was counted before its SYN is of the one that had the tuple
+        before."""
+        connection = self.index.of_tuple(event.flow)
+        if connection is not None and event.t_ns < self._began(connection, event.node):
+            return connection.earlier
         return connection

@@ -1,16 +1,17 @@
-"""What the heads of clear HTTP/1.1 messages say of a connection (`trace --http`): what was asked, how it was answered, and when
-the first of the body came."""
+"""What was read of a connection in clear HTTP (`trace --http`): by the heads of HTTP/1.1 messages what was asked, how it was
+answered, and when the first of the body came; by frames of HTTP/2 how many streams it had."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 
 from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Topic
-from kubectl_genainet.model.events import HttpHead
+from kubectl_genainet.model.events import Http2Streams, HttpHead
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
-from kubectl_genainet.model.results.path import Http, PacketPath, Stream
+from kubectl_genainet.model.results.path import Http, Http2, PacketPath, Stream
 from kubectl_genainet.trace.fate import seconds
+from kubectl_genainet.trace.joining.connection import Connection
 
 HTTP_ERROR = Diagnosis(
     Topic.CONNECTIONS,
@@ -26,10 +27,10 @@ _SERVER_ERROR = 500
 Wall = Callable[[str, int], int]
 
 
-def http_of(heads: Sequence[HttpHead], stream: Stream | None, wall: Wall) -> Http | None:
+def http_of(connection: Connection, stream: Stream | None, wall: Wall) -> Http | None:
     """None where no head was seen. Each message is taken where it was seen first."""
     messages: dict[tuple[int, bool], HttpHead] = {}
-    for head in sorted(heads, key=lambda h: wall(h.node, h.t_ns)):
+    for head in sorted(connection.heads.values(), key=lambda h: wall(h.node, h.t_ns)):
         messages.setdefault((head.seq, bool(head.status)), head)
     requests = [head for head in messages.values() if head.method]
     answers = [head for head in messages.values() if head.status]
@@ -47,7 +48,25 @@ def http_of(heads: Sequence[HttpHead], stream: Stream | None, wall: Wall) -> Htt
         content_type=first.content_type if first is not None else "",
         slowest_answer_ns=max(waits, default=None),
         first_body_ns=_first_body(first, stream) if len(answers) == 1 else None,
+        partial=connection.more_heads,
     )
+
+
+def http2_of(counts: Collection[Http2Streams]) -> Http2 | None:
+    """None where no frame told that it is HTTP/2. Of the nodes on its way, the one that saw most tells."""
+    if not counts:
+        return None
+    count = max(counts, key=lambda count: (count.last, count.last - count.first, count.seen))
+    streams = (count.last - count.first) // 2 + 1 if count.last else 0
+    whole = count.preface and count.seen == streams
+    return Http2(streams=streams, last=count.last, certainty=Certainty.OBSERVED if whole else Certainty.DERIVED)
+
+
+def requests_of(path: PacketPath) -> int | None:
+    """How many requests, of HTTP/2 streams, the connection carried; None where that was not read."""
+    if path.http2 is not None:
+        return path.http2.streams
+    return path.http.requests if path.http is not None and not path.http.partial else None
 
 
 def _between(asked: HttpHead, answered: HttpHead, wall: Wall) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kubectl_genainet.agent.http import tap
 from kubectl_genainet.agent.http.head import BEGINS, MAX_PATH, MAX_TYPE, Head, read_head
-from kubectl_genainet.agent.node.segments import TcpSegment, attach_filter, parse_segment, segment_filter
+from kubectl_genainet.agent.node.segments import Arrival, TcpSegment, attach_filter, parse_segment, segment_filter
 from kubectl_genainet.model.events import Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.wire import FilterEntry
@@ -131,8 +131,8 @@ class Segments:
     def filter(self, program: object) -> None:
         self.programs.append(program)
 
-    def arrivals(self, batch: int) -> Iterator[tuple[TcpSegment, str, Point, int]]:
-        return iter([(segment, "eth0", Point.RX, 1) for segment in self.given])
+    def arrivals(self, batch: int) -> Iterator[Arrival]:
+        return iter([Arrival(segment, "eth0", Point.RX, 1) for segment in self.given])
 
 
 def test_only_the_traced_ends_are_read_and_of_these_the_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,10 @@ def test_only_the_traced_ends_are_read_and_of_these_the_first_bytes(monkeypatch:
     followed.configure(
         [FilterEntry("10.0.0.1", 80, "TCP"), FilterEntry("10.0.0.2", 0, "TCP"), FilterEntry("10.0.0.3", 53, "UDP")]
     )
-    assert segments.programs == [segment_filter({80}, BEGINS, tap.MOST)] and segments.most == tap.MOST == 4096
+    assert (
+        segments.programs == [segment_filter({80}, tap.BEGINS_OF_ALL, tap.MOST, frames=True)]
+        and segments.most == tap.MOST == 4096
+    )
     request = packet(4, b"GET /a?b HTTP/1.1\r\n\r\n", port=80)
     of_another = parse_segment(request, len(request))  # the filter knows ports, not addresses
     assert of_another is not None

@@ -1,9 +1,22 @@
-"""Few long connections that carry most of the requests, told by bytes."""
+"""Few long connections that carry most of the requests, told by requests where these were read, else by bytes."""
 
 from __future__ import annotations
 
+import msgspec
+
+from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.results.path import ConnectionOutcome, Flow, PacketPath, Party, ServiceRef, Stream, Verdict
+from kubectl_genainet.model.results.path import (
+    ConnectionOutcome,
+    Flow,
+    Http,
+    Http2,
+    PacketPath,
+    Party,
+    ServiceRef,
+    Stream,
+    Verdict,
+)
 from kubectl_genainet.trace.streaming.pinned import pinned
 
 SERVICE = ServiceRef("default", "llm", 80, "http", "10.96.0.10")
@@ -39,6 +52,8 @@ def test_one_connection_with_most_of_the_bytes_is_pinned() -> None:
         "one connection carries 99% of what svc/llm is asked: a is bound to llm-0, and 3 backends are ready"
     )
     assert "bytes asked by backend: llm-0 60000, llm-1 600" in finding.evidence[0].statement
+    assert "not known (TLS, or without --http)" in finding.evidence[1].statement
+    assert finding.evidence[1].certainty is Certainty.UNKNOWN
 
 
 def test_balanced_short_small_or_single_backends_are_not() -> None:
@@ -54,8 +69,57 @@ def test_few_long_connections_to_few_backends_are_pinned_together() -> None:
     assert finding.title == (
         "2 connections carry 98% of what svc/llm is asked: a, b are bound to llm-0, and 3 backends are ready"
     )
-    assert "each lasted 5.0 s or more" in finding.evidence[1].statement
+    assert "each lasted 5.0 s or more" in finding.evidence[2].statement
     spread = [path("a", "llm-0", 40_000), path("b", "llm-1", 35_000), path("c", "llm-2", 30_000)]
     assert pinned(spread, lambda _: 3) == []
     many = [path(f"c{i}", "llm-0", 10_000) for i in range(12)]
     assert pinned(many, lambda _: 3) == []
+
+
+def http2(path: PacketPath, streams: int, certainty: Certainty = Certainty.OBSERVED) -> PacketPath:
+    return msgspec.structs.replace(path, http2=Http2(streams=streams, last=2 * streams - 1, certainty=certainty))
+
+
+def http(path: PacketPath, requests: int, *, partial: bool = False) -> PacketPath:
+    heads = Http(
+        requests=requests,
+        method="POST",
+        path="/",
+        statuses={},
+        content_type="",
+        slowest_answer_ns=None,
+        first_body_ns=None,
+        partial=partial,
+    )
+    return msgspec.structs.replace(path, http=heads)
+
+
+def test_streams_tell_what_bytes_hide() -> None:
+    """Many small requests on one connection, a large one on another."""
+    paths = [http2(path("a", "llm-0", 30_000), 900), http2(path("b", "llm-1", 70_000), 2)]
+    assert pinned([msgspec.structs.replace(p, http2=None) for p in paths], lambda _: 3) == []
+    (finding,) = pinned(paths, lambda _: 3)
+    assert finding.title == (
+        "one connection carries 100% of the requests to svc/llm: a is bound to llm-0, and 3 backends are ready"
+    )
+    assert finding.evidence[1].statement == "HTTP/2 streams by backend: llm-0 900, llm-1 2"
+    assert finding.evidence[1].certainty is Certainty.OBSERVED
+
+
+def test_large_requests_are_no_pinning_where_streams_are_spread() -> None:
+    paths = [http2(path("a", "llm-0", 90_000), 50), http2(path("b", "llm-1", 600), 60)]
+    assert pinned(paths, lambda _: 3) == []
+
+
+def test_streams_by_their_numbers_are_derived_and_requests_count_beside_them() -> None:
+    paths = [http2(path("a", "llm-0", 30_000), 900, Certainty.DERIVED), http(path("b", "llm-1", 600), 3)]
+    (finding,) = pinned(paths, lambda _: 3)
+    assert finding.evidence[1].statement == "requests (of HTTP/2: streams) by backend: llm-0 900, llm-1 3"
+    assert finding.evidence[1].certainty is Certainty.DERIVED
+
+
+def test_bytes_tell_where_the_requests_of_one_connection_are_not_known() -> None:
+    for other in (path("b", "llm-1", 600), http(path("b", "llm-1", 600), 500, partial=True)):
+        (finding,) = pinned([http2(path("a", "llm-0", 60_000), 9), other], lambda _: 3)
+        assert "99% of what svc/llm is asked" in finding.title
+        assert finding.evidence[1].certainty is Certainty.UNKNOWN

@@ -1,10 +1,14 @@
-"""What heads of HTTP messages add to a connection's path."""
+"""What heads of HTTP messages and numbers of HTTP/2 streams add to a connection's path."""
 
 from __future__ import annotations
 
-from kubectl_genainet.model.events import Event, HttpHead
-from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.render.trace.http import http_text
+import pytest
+
+from kubectl_genainet.model.events import Event, Http2Streams, HttpHead
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.results.path import Http2, PacketPath
+from kubectl_genainet.render.trace.http import http2_text, http_text
+from kubectl_genainet.trace.joining import connection as joining
 from tests.unit.trace.test_connection_life import DATA, MS, counted, fins
 from tests.unit.trace_world import HOST, SECOND, World
 
@@ -31,7 +35,7 @@ def head(world: World, t: int, *, reply: bool = False, seq: int, payload: int = 
     )
 
 
-def answered(heads: list[HttpHead], world: World, *, second: int) -> PacketPath:
+def answered(heads: list[HttpHead] | list[Http2Streams], world: World, *, second: int) -> PacketPath:
     """A reply whose first piece leaves after a millisecond, and whose next at `second`."""
     request = world.request(40000, T + MS, DATA, payload=HEAD, seq=1001)
     reply = world.reply(40000, T + 2 * MS, DATA, payload=HEAD, seq=9001)
@@ -83,3 +87,50 @@ def test_requests_of_a_kept_connection_are_counted_once_each_and_errors_named() 
 
 def test_without_heads_nothing_is_said_of_http() -> None:
     assert answered([], World(), second=T + 60 * MS).http is None
+
+
+def streams(world: World, t: int, *, preface: bool = True, first: int = 1, last: int, seen: int) -> Http2Streams:
+    seen_at = head(world, t, seq=1001)
+    return Http2Streams(
+        node=seen_at.node,
+        t_ns=t,
+        netns=seen_at.netns,
+        flow=seen_at.flow,
+        preface=preface,
+        first=first,
+        last=last,
+        seen=seen,
+    )
+
+
+def test_streams_are_observed_where_each_was_seen_and_derived_where_numbers_tell() -> None:
+    world = World()
+    counts = [streams(world, T + i * SECOND, last=2 * i + 1, seen=i + 1) for i in range(3)]
+    assert answered(counts, world, second=T + 60 * MS).http2 == Http2(streams=3, last=5, certainty=Certainty.OBSERVED)
+    for count in (streams(world, T, last=5, seen=2), streams(world, T, preface=False, first=1, last=5, seen=3)):
+        path = answered([count], World(), second=T + 60 * MS)
+        assert path.http2 == Http2(streams=3, last=5, certainty=Certainty.DERIVED)
+        assert http2_text(path.http2) == "HTTP/2: 3 streams by their numbers"
+
+
+def test_connection_that_has_opened_no_stream_yet_is_http2_all_the_same() -> None:
+    world = World()
+    path = answered([streams(world, T, first=0, last=0, seen=0)], world, second=T + 60 * MS)
+    assert path.http2 == Http2(streams=0, last=0, certainty=Certainty.OBSERVED)
+
+
+def test_streams_counted_before_a_connection_began_are_not_its() -> None:
+    world = World()
+    path = answered([streams(world, T - SECOND, last=5, seen=3)], world, second=T + 60 * MS)
+    assert path.http2 is None
+
+
+def test_more_messages_than_are_kept_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "MAX_LISTED", 4)
+    world = World()
+    heads = [head(world, T + i * MS, seq=1001 + i) for i in range(4)]
+    path = answered([*heads, *heads], world, second=T + 60 * MS)
+    assert path.http is not None and (path.http.requests, path.http.partial) == (4, False)
+    path = answered([*heads, head(world, T + SECOND, seq=1009)], World(), second=T + 60 * MS)
+    assert path.http is not None and (path.http.requests, path.http.partial) == (4, True)
+    assert "4 requests and more" in http_text(path.http)
