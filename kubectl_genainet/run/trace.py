@@ -55,9 +55,9 @@ class PathFilterTexts:
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
-    begin later are slow. `http`: the heads of clear HTTP/1.1 messages are read. `cpu_percent` of one core may be spent on
-    following packets on each node. `only`: what other connections do is not told. `last`: of all connections only the last
-    so many are."""
+    begin later are slow. `http`: heads of clear HTTP/1.1 messages and numbers of clear HTTP/2 streams are read. `cpu_percent`
+    of one core may be spent on following packets on each node. `only`: what other connections do is not told. `last`: of all
+    connections only the last so many are."""
 
     from_pod: str = ""
     check: CheckConnections | None = None

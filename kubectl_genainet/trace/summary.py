@@ -16,6 +16,7 @@ from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.trace.streaming.pinned import pinned
+from kubectl_genainet.trace.streaming.together import streams_of
 from kubectl_genainet.trace.totals import Totals
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
@@ -128,6 +129,7 @@ class SummaryBuilder:
             response=quantiles([p.response_ns for p in paths if p.response_ns is not None]),
             retransmits=sum(p.retransmits for p in paths),
             drops=sum(p.drop is not None for p in paths),
+            streams=streams_of(paths),
         )
 
 

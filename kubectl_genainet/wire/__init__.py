@@ -63,7 +63,7 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     exact: bool = False  # have the kernel tell which rules the packets to `filters` meet (changes the node meanwhile)
     check: CheckRequest | None = msgspec.field(default=None, name="probe")
     options: dict[str, str] = {}
-    http: bool = False  # read the heads of clear HTTP/1.1 messages of the followed ports
+    http: bool = False  # read heads of clear HTTP/1.1 messages, and numbers of HTTP/2 streams, of the followed ports
     cpu_percent: float = 5.0  # of one core, that following packets and DNS exchanges may take on the node
     events_per_second: int = 20_000  # that the reader keeps up with
 

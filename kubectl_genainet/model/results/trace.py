@@ -8,7 +8,24 @@ from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.results.agents import AgentCost
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.measure import Quantiles
-from kubectl_genainet.model.results.path import Party, ServiceRef
+from kubectl_genainet.model.results.path import Party, ServiceRef, Silence
+
+
+class BackendStreams(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend's TCP connections carried together, those with data.
+
+    `requests` (of HTTP/2: streams) is None where it was not read of all. `gap` is over the connections' median gaps between new
+    data of the reply, `silence` the longest of all. `ended` counts "fin by client", "reset by server", "open", ….
+    """
+
+    connections: int
+    request_bytes: int
+    reply_bytes: int
+    requests: int | None
+    gap: Quantiles
+    silence: Silence | None
+    lasted: Quantiles
+    ended: dict[str, int]
 
 
 class BackendSummary(msgspec.Struct, frozen=True):
@@ -22,6 +39,7 @@ class BackendSummary(msgspec.Struct, frozen=True):
     response: Quantiles
     retransmits: int
     drops: int
+    streams: BackendStreams | None = None
 
 
 class ConnectionTotals(msgspec.Struct, frozen=True):
