@@ -166,9 +166,9 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     """The heads of clear HTTP/1.1 messages of a connection (`--http`). `method` and `path` (without its query) are the first
     request's, `content_type` the first response's; `statuses` counts responses by status.
 
-    `slowest_answer_ns` is the longest time from a request's head to its response's, `first_body_ns` from the request in to the
-    first of the response's body out, at the server; None where there were several responses, or it was not seen. `partial`:
-    there were more messages than are kept, and all numbers are of the first of them.
+    `slowest_answer_ns` is the longest time from a request's head to its response's, of the first some hundreds; `first_body_ns`
+    from the request in to the first of the response's body out, at the server: None where there were several responses, or it
+    was not seen.
     """
 
     requests: int
@@ -178,7 +178,6 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     slowest_answer_ns: int | None
     first_body_ns: int | None
-    partial: bool = False
 
 
 class Http2(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,9 +16,8 @@ def http_text(http: Http) -> str:
     if http.first_body_ns is not None:
         parts.append(f"the first of the body after {duration(http.first_body_ns)}")
     if http.requests > 1:
-        more = " and more" if http.partial else ""
         parts.append(
-            f"{counted(http.requests, 'request')}{more}, the slowest answered after {duration(http.slowest_answer_ns or 0)}"
+            f"{counted(http.requests, 'request')}, the slowest answered after {duration(http.slowest_answer_ns or 0)}"
         )
     asked = f"{http.method} {http.path}" if http.method else "request not seen"
     return f"{printable(asked)}: {', '.join(parts)}"

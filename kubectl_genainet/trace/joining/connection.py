@@ -25,7 +25,8 @@ FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alon
 Place = tuple[str, int, int, Point]  # node, netns, ifindex, point
 AddressPort = tuple[str, int]  # address and port
 
-MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
+MAX_LISTED = 1000  # of a connection's drops, retransmits and heads; more are counted only
+_NUMBERS = 2**32  # of TCP's sequence
 
 
 class PacketDirection(Enum):
@@ -88,6 +89,14 @@ class Counted:
 
 
 @dataclass(slots=True)
+class Messages:
+    """HTTP messages that passed a node one way, counted once each: by status, requests as 0."""
+
+    last: int  # sequence number
+    counts: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
 class Connection:
     """`tuples` are in the client's direction, in order of sight. Times are on the nodes' own clocks."""
 
@@ -107,7 +116,7 @@ class Connection:
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
     heads: dict[tuple[str, int, bool], HttpHead] = field(default_factory=dict)  # by node, sequence number, is response
-    more_heads: bool = False  # than were kept
+    messages: dict[tuple[str, bool], Messages] = field(default_factory=dict)  # by node, is response
     streams: dict[tuple[str, FiveTuple], Http2Streams] = field(default_factory=dict)  # of HTTP/2, by node
     retransmits: int = 0
     passed_again: Counter[Place] = field(
@@ -196,12 +205,15 @@ class Connection:
         self.last[event.node] = max(known.grown_ns, self.last.get(event.node, 0))
 
     def said(self, head: HttpHead) -> None:
-        """Keeps the head of an HTTP message, as each node saw it first."""
-        key = (head.node, head.seq, bool(head.status))
-        if key in self.heads or len(self.heads) < MAX_LISTED:
-            self.heads.setdefault(key, head)
-        else:
-            self.more_heads = True
+        """Counts an HTTP message, which passes several devices of a node, and keeps its head as the node saw it first."""
+        way = (head.node, bool(head.status))
+        messages = self.messages.setdefault(way, Messages((head.seq - 1) % _NUMBERS))
+        if not 0 < (head.seq - messages.last) % _NUMBERS < _NUMBERS // 2:
+            return
+        messages.last = head.seq
+        messages.counts[head.status] += 1
+        if len(self.heads) < MAX_LISTED:
+            self.heads[head.node, head.seq, bool(head.status)] = head
 
     def absorb(self, other: Connection) -> None:
         """Takes over all that is known of another, but its tuples and the sightings of its first packet."""
@@ -212,7 +224,10 @@ class Connection:
                 places[place] = min(t_ns, places.get(place, t_ns))
         self.counts |= other.counts
         self.heads |= other.heads
-        self.more_heads = self.more_heads or other.more_heads
+        for way, messages in other.messages.items():
+            known = self.messages.setdefault(way, messages)
+            if known.counts.total() < messages.counts.total():
+                self.messages[way] = messages
         self.streams |= other.streams
         self.passed_again.update(other.passed_again)
         self.moved |= other.moved
@@ -226,4 +241,4 @@ class Connection:
         self.attempts, self.answer, self.first_reply = [[]], [], []
         self.drops, self.resets, self.fins, self.icmp, self.again = [], [], [], [], []
         self.request_data, self.reply_data, self.counts = {}, {}, {}
-        self.heads, self.streams = {}, {}
+        self.heads, self.messages, self.streams = {}, {}, {}

@@ -36,20 +36,26 @@ def http_of(connection: Connection, stream: Stream | None, wall: Wall) -> Http |
     answers = [head for head in messages.values() if head.status]
     if not messages:
         return None
+    asked, statuses = (_counted(connection, response=response) for response in (False, True))
     waits = [
         w for asked, answered in zip(requests, answers, strict=False) if (w := _between(asked, answered, wall)) > 0
     ]
     first = answers[0] if answers else None
     return Http(
-        requests=len(requests),
+        requests=asked.total(),
         method=requests[0].method if requests else "",
         path=requests[0].path if requests else "",
-        statuses=dict(Counter(str(head.status) for head in answers)),
+        statuses={str(status): count for status, count in statuses.items()},
         content_type=first.content_type if first is not None else "",
         slowest_answer_ns=max(waits, default=None),
-        first_body_ns=_first_body(first, stream) if len(answers) == 1 else None,
-        partial=connection.more_heads,
+        first_body_ns=_first_body(first, stream) if statuses.total() == 1 else None,
     )
+
+
+def _counted(connection: Connection, *, response: bool) -> Counter[int]:
+    """The messages one way by status, as the node counted them that saw most."""
+    ways = [messages.counts for (_, way), messages in connection.messages.items() if way is response]
+    return max(ways, key=Counter.total, default=Counter())
 
 
 def http2_of(counts: Collection[Http2Streams]) -> Http2 | None:
@@ -66,7 +72,7 @@ def requests_of(path: PacketPath) -> int | None:
     """How many requests, of HTTP/2 streams, the connection carried; None where that was not read."""
     if path.http2 is not None:
         return path.http2.streams
-    return path.http.requests if path.http is not None and not path.http.partial else None
+    return path.http.requests if path.http is not None else None
 
 
 def _between(asked: HttpHead, answered: HttpHead, wall: Wall) -> int:

@@ -125,12 +125,13 @@ def test_streams_counted_before_a_connection_began_are_not_its() -> None:
     assert path.http2 is None
 
 
-def test_more_messages_than_are_kept_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_beyond_those_that_are_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "MAX_LISTED", 4)
-    world = World()
-    heads = [head(world, T + i * MS, seq=1001 + i) for i in range(4)]
-    path = answered([*heads, *heads], world, second=T + 60 * MS)
-    assert path.http is not None and (path.http.requests, path.http.partial) == (4, False)
-    path = answered([*heads, head(world, T + SECOND, seq=1009)], World(), second=T + 60 * MS)
-    assert path.http is not None and (path.http.requests, path.http.partial) == (4, True)
-    assert "4 requests and more" in http_text(path.http)
+    world, heads = World(), list[HttpHead]()
+    for i in range(5):
+        asked = head(world, T + i * MS, seq=2**32 - 2 + i)  # numbers begin anew
+        answer = head(world, T + i * MS, reply=True, seq=9001 + i, status=429 if i == 4 else 200)
+        heads += [asked, answer, asked, answer]
+    path = answered(heads, world, second=T + 60 * MS)
+    assert path.http is not None
+    assert (path.http.requests, path.http.statuses) == (5, {"200": 4, "429": 1})
