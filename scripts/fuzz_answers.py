@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from kubectl_genainet.agent.http.frames import PREFACE, StreamCount, read_frames
 from kubectl_genainet.agent.http.head import read_head
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
@@ -45,6 +46,16 @@ def read_heads(data: bytes) -> object:
     return [read_head(data), *map(read_head, data.split(b"\0"))]
 
 
+def count_streams(data: bytes) -> object:
+    streams, seq = StreamCount(0), 0
+    for segment in data.split(b"|"):
+        frames = read_frames(segment)
+        if frames is not None:
+            streams.take(seq, frames)
+        seq += len(segment)
+    return streams.known, streams.last
+
+
 def fill_template(data: bytes) -> object:
     return JsonPathTemplate(data.decode(errors="replace")).text_of(RECORD)
 
@@ -72,6 +83,12 @@ FLOWS = b"""default/rag-app 10.96.0.10:53 UDP
 {"from": "svc/my-llama-svc", "to": "example.com", "port": 443}
 10.0.0.1 [fd00::1]:80 TCP
 """
+FRAMES = (
+    PREFACE + b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0d",
+    PREFACE
+    + b"|\0\0\x05\x01\x04\0\0\0\x01\x83\x86\x84A\x8a\0\0\x01\0\x01\0\0\0\x01x|\0\0\x03\x01\x05\0\0\0\x03\x83\x86\x84",
+    b"\0\0\x08\x06\x01\0\0\0\0........|\0\0\x04\x08\0\0\0\0\0\0\0\x01\0",
+)
 HEADS = (
     b"POST /v1/chat/completions?key=x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; charset=x\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: x",

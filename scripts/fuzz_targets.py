@@ -338,6 +338,7 @@ TARGETS = [
     Target("resolv.conf", _resolv, [b"nameserver 10.96.0.10\nsearch a.b c\noptions ndots:5 edns0\n"]),
     Target("flows file", fuzz_answers.judge_flows, [fuzz_answers.FLOWS]),
     Target("HTTP head", fuzz_answers.read_heads, list(fuzz_answers.HEADS)),
+    Target("HTTP/2 frames", fuzz_answers.count_streams, list(fuzz_answers.FRAMES)),
     Target("jsonpath", fuzz_answers.fill_template, list(fuzz_answers.TEMPLATES)),
     Target("go-template", fuzz_answers.fill_go_template, list(fuzz_answers.GO_TEMPLATES)),
     Target("MCP arguments", fuzz_answers.call_tool, list(fuzz_answers.CALLS)),
