@@ -44,6 +44,7 @@ ROWS = {
     "bridge-nf-call-iptables": "connections.test_faults.test_answers_that_a_bridge_passes_by_the_rules_are_not_translated_back",
     "a proxy's own port": "connections.test_faults.test_a_packet_for_the_proxys_own_port_was_not_redirected_there",
     "first data that dies on the way back": "connections.test_faults.test_first_data_that_dies_on_its_way_back_is_seen_to",
+    "reply packets of other flows": "connections.test_trace_of_pods.test_what_a_traced_pod_is_answered_is_no_connection_to_it",
     "the observer's own traffic": "connections.test_drops_incidents.test_healthy_lab_has_nothing_to_say",
 }
 
