@@ -61,7 +61,7 @@ ROWS = (
     Row(
         Symptom.CUT_SHORT,
         "kubectl genainet trace svc/NAME",
-        ("mtu-blackhole", "icmp-dropped", "packet-too-big", "stopped-arriving"),
+        ("mtu-blackhole", "icmp-dropped", "packet-too-big", "stopped-arriving", "early-end"),
     ),
     Row(
         Symptom.SLOW,

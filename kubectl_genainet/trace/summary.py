@@ -15,6 +15,7 @@ from kubectl_genainet.model.results.losses import COUNTS_LEFT_OUT, Losses
 from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
+from kubectl_genainet.trace.streaming.early import early_ends
 from kubectl_genainet.trace.streaming.pinned import pinned
 from kubectl_genainet.trace.streaming.together import streams_of
 from kubectl_genainet.trace.totals import Totals
@@ -87,7 +88,7 @@ class SummaryBuilder:
             connections=self.paths,
             verdicts=dict(self._verdicts),
             backends=backends,
-            findings=(*self._findings.values(), *slow_backends(backends), *self._pinned()),
+            findings=(*self._findings.values(), *slow_backends(backends), *self._of_several()),
             events=self.account.events,
             counted={
                 "packets": sum(f.packets for f in first_points),
@@ -110,8 +111,10 @@ class SummaryBuilder:
     def _counts_lost(self) -> list[Losses]:
         return [Losses(node, "packets", COUNTS_LEFT_OUT, n) for node, n in sorted(self._flows_left_out.items())]
 
-    def _pinned(self) -> list[Finding]:
-        return pinned((path for paths in self._backends.values() for path in paths), self._ready)
+    def _of_several(self) -> list[Finding]:
+        """What only several connections together show."""
+        paths = [path for paths in self._backends.values() for path in paths]
+        return [*pinned(paths, self._ready), *early_ends(paths)]
 
     def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:
         paths = self._backends[key]

@@ -239,6 +239,15 @@ NO_REPLY = Diagnosis(
     follows=frozenset({"listen-overflow"}),  # the kernel establishes what nobody accepts
     blames=frozenset({Suspect.ANSWERS}),
 )
+EARLY_END = Diagnosis(
+    Topic.CONNECTIONS,
+    "early-end",
+    Severity.WARNING,
+    "a backend's streams are a third of those of the Service's other backends, or less, in bytes and in time",
+    "The server closes them in order: it has a lower limit of tokens or time, fails and hides it, or is asked for less.",
+    "Compare its settings and its log with those of the others (max_tokens, timeouts, memory).",
+    blames=frozenset({Suspect.ANSWERS}),
+)
 IDLE_TIME = Diagnosis(
     Topic.CONNECTIONS,
     "idle-time",

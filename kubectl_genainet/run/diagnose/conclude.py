@@ -30,7 +30,7 @@ from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
+from kubectl_genainet.model.diagnoses.connections import EARLY_END, PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
 from kubectl_genainet.model.events import ClusterChanged, Event, Hello
 from kubectl_genainet.model.finding import Finding, ObjectRef
@@ -53,6 +53,8 @@ RULES_READ_S = 20.0  # agents read their node's rules every 15 s, and say nothin
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
 # findings over queries whose drop was seen: the drops say more
 _COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
+
+_OF_SEVERAL_PATHS = {SLOW_BACKEND.name, PINNED_CONNECTION.name, EARLY_END.name}  # the others are of single ones
 
 
 class DiagnosedTarget:
@@ -240,7 +242,7 @@ def _gather_packets(gathering: Gathering, collected: Collected, about: _About, w
         if felt_row is not None and about.concerns(row):
             gathering.add(felt_row, watch.at(row.time))
     for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
+        if finding.check in _OF_SEVERAL_PATHS:
             gathering.add(of_finding(finding))
 
 

@@ -144,6 +144,21 @@ def test_reset_stream_is_told_with_what_it_had_carried(lab: RunningLab) -> None:
         assert (path["verdict"], path["outcome"], true.ended) == ("reset", "reset", "reset")
 
 
+def test_streams_that_end_early_are_told_by_their_bytes(lab: RunningLab) -> None:
+    bad = lab.pods("my-llama-finetuned")[-1]
+    with broken(lab, "stream-early-end"), captured(lab.pod_netns(bad), 8080) as capture:
+        with tracing(TARGET, "--lab", lab.name, "--timeout", "20s") as trace:
+            assert trace.stop(None, timeout=180) == 1
+        found = [f for f in trace.summary["findings"] if f["check"] == "early-end"]
+        capture.wait_for(lambda text: bool(read_capture(text, 8080)))
+        true = [t for t in read_capture(capture.text, 8080).values() if t.opened and t.ended]
+    sizes = {sum(length for _, length in stream.sent) for stream in true}
+    assert {stream.ended for stream in true} == {"fin"} and len(sizes) == 1
+    assert [
+        f["title"].startswith(f"{bad.metadata.name} ends its streams early: {sizes.pop()} bytes in") for f in found
+    ] == [True]
+
+
 def test_first_token_is_told_from_the_header_before_it(lab: RunningLab) -> None:
     for path, true in told_and_true(lab, "slow-first-token", "slow-first-token", http=True):
         check_common(path, true)
@@ -171,3 +186,4 @@ def test_pinned_connection_is_named_with_its_share(lab: RunningLab) -> None:
     share = most["stream"]["request_bytes"] / sum(p["stream"]["request_bytes"] for p in streams)
     assert f"{share:.0%}" in found["title"] and most["backend"]["pod"] in found["title"]
     assert most["stream"]["ended"] == "open" and share >= 0.8
+    assert any("not known (TLS, or without --http)" in evidence["statement"] for evidence in found["evidence"])
