@@ -19,13 +19,14 @@ import time
 from typing import Any
 
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.agents.dialling import DialPlaces
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import api_error, unreachable
 
 _DATA, _ERROR = 0, 1
 _DIAL_S = 15.0
 # Dialled at a time: 1,000 handshakes at once would each take longer than one may.
-_DIALLING = threading.BoundedSemaphore(32)
+_DIALLING = DialPlaces(32)
 _CHUNK = 1 << 16
 _MAX_WAITING = 1 << 20  # bytes taken from the pod that the caller has not read yet
 _MAX_MESSAGE = 1 << 20  # bytes; API servers send 32 KB at most, in one frame
@@ -45,7 +46,7 @@ def dial_pod(client: KubeClient, namespace: str, pod: str, port: int) -> Forward
     Raises ApiError (403: no right to port-forward, 404: no such pod) and Unreachable. That nothing listens on the port
     shows as the end of the stream, with the kubelet's words in `reason`.
     """
-    with _DIALLING:
+    with _DIALLING.place():
         websocket = _open(client, namespace, pod, port)
     ours, theirs = socket.socketpair()
     caller = ForwardedSocket(fileno=theirs.detach())

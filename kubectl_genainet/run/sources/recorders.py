@@ -19,7 +19,9 @@ from kubectl_genainet.untrusted_http import BROKEN
 from kubectl_genainet.wire import HistoryRequest
 
 TOTAL_S = 120.0  # for all nodes' recordings
-AT_A_TIME = 64  # nodes, without those that have said nothing for QUIET_S
+# Nodes that are asked and have not begun to answer, without those that have said nothing for QUIET_S. All are asked soon: one
+# that says nothing is given its time while the others answer.
+AT_A_TIME = 64
 QUIET_S = 1.0
 # Without a byte; as long as others answer, a node may take longer. An agent that searches sends something each second.
 SILENT_S = 5.0
@@ -50,6 +52,7 @@ class _Question:
     max_bytes: int
     room: Room
     heard_s: float = field(default_factory=time.monotonic)
+    begun: bool = False  # to answer
     answer: RecorderAnswer | GenainetError | None = None
     _connection: AgentConnection | None = None
 
@@ -73,6 +76,7 @@ class _Question:
     def _read(self, connection: AgentConnection) -> RecorderAnswer:
         response = connection.request("POST", "/v1/history", self.request)
         self._heard()
+        self.begun = True
         received = bytearray()
         complete = True
         try:
@@ -114,8 +118,8 @@ def ask_recorders(
     deadline = time.monotonic() + within_s
     while (now := time.monotonic()) < deadline:
         open_ones = [question for question in open_ones if question.answer is None]
-        lively = sum(now - question.heard_s < QUIET_S for question in open_ones)
-        for node in [waiting.popleft() for _ in range(min(len(waiting), max(0, AT_A_TIME - lively)))]:
+        starting = sum(not question.begun and now - question.heard_s < QUIET_S for question in open_ones)
+        for node in [waiting.popleft() for _ in range(min(len(waiting), max(0, AT_A_TIME - starting)))]:
             question = _Question(node, dials[node], token, body, request.max_bytes, room)
             threads[node] = threading.Thread(target=question.ask, daemon=True, name=f"recorder-{node}")
             threads[node].start()
