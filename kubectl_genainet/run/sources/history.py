@@ -72,12 +72,13 @@ class HistorySource(RecordedSource):
         objects = self._recorded_objects()
         if objects.snapshot is not None:
             return objects.snapshot
+        now = self.now.snapshot(whole=True)  # a table has none: nothing is said then of what its names are
         remedy = " (`kubectl genainet deploy --record` runs their recorder)" if objects.why == NONE_RECORDED else ""
         self._warn(
             f"the cluster's objects of that time are not known, {objects.why}: names and Services are as they are now, "
             f"policies are not known{remedy}"
         )
-        return _without_policies(self.now.snapshot(whole=True), objects.why)
+        return _without_policies(now, objects.why)
 
     def _recorded_objects(self) -> ObjectsRange:
         with self._lock:

@@ -51,6 +51,18 @@ def test_objects_whose_recorder_can_not_be_asked_are_not_said_to_be_unrecorded()
     }
 
 
+def test_a_table_that_has_no_present_is_not_said_to_have_names_of_now() -> None:
+    class Table(BundleSource):
+        def _read(self) -> ClusterSnapshot:
+            raise GenainetError("no objects of that time")
+
+    warnings: list[str] = []
+    source = HistorySource(Table(recordings() / "policy-service-port.gnb"), TimeRange(0, 1), warn=warnings.append)
+    with pytest.raises(GenainetError, match="no objects of that time"):
+        source.snapshot()
+    assert not warnings
+
+
 def node(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
 
