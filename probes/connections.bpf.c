@@ -88,8 +88,10 @@ static __always_inline struct row *begin(__u64 sk, __u8 side)
 	struct counted c = {};
 	struct tuple t;
 
+	if (!is_own(socket_netns(sk)))
+		return 0;
 	socket_tuple(&t, sk);
-	if (!matches(&t) || !is_own(socket_netns(sk)))
+	if (!matches(&t))
 		return 0;
 	c.key.side = side;
 	__builtin_memcpy(c.key.client, side == SIDE_CLIENT ? t.saddr : t.daddr, 16);

@@ -12,7 +12,6 @@
 #define SAMPLED_ENTRIES 8192
 #define SAMPLE_NS 10000000000ull
 #define SAMPLES 200 /* a second and CPU; no sample is no loss: the packet is counted */
-#define REASONS 256
 
 enum kind { KIND_DROP = 1, KIND_ICMP = 2, KIND_ICMP_DROP = 3, KIND_RESET_SENT = 4, KIND_RESET_RECEIVED = 5,
 	    KIND_RETRANSMIT = 6, KIND_ESTABLISHED = 7 };
@@ -75,7 +74,6 @@ struct look {
 };
 
 BPF_ARRAY(settings, __u64, SETTING_MAX);
-BPF_ARRAY(harmless, __u64, REASONS / 64); /* one bit a reason */
 BPF_TABLE("percpu_hash", struct drop_key, struct tally, counts0, FLOW_ENTRIES);
 BPF_TABLE("percpu_hash", struct drop_key, struct tally, counts1, FLOW_ENTRIES);
 BPF_TABLE("percpu_hash", struct drop_key, struct tally, coarse0, COARSE_ENTRIES);
@@ -236,17 +234,10 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 {
 	__u64 skb = ctx->args[0];
 	int slot = 0;
-#ifdef HAS_DROP_REASON
-	__u32 reason = ctx->args[2];
-#else
-	__u32 reason = 0;
-#endif
-	if (reason < REASONS) {
-		__u32 word = reason >> 6;
-		__u64 *bits = harmless.lookup((int *)&word);
-		if (bits && ((*bits >> (reason & 63)) & 1))
-			return 0;
-	}
+	__u32 reason = reason_of(ctx);
+
+	if (is_harmless(reason))
+		return 0;
 	struct look *s = looks.lookup(&slot);
 	if (!s)
 		return 0;

@@ -373,24 +373,41 @@ static __always_inline __u32 payload_of(struct sighting *s)
 static __always_inline int is_on_own_device(__u64 skb)
 {
 	__u32 netns, ifindex;
+	int zero = 0;
+	struct config *cfg = config.lookup(&zero);
 
-	return device_of(skb, &netns, &ifindex) && is_own(netns);
+	if (!cfg || !cfg->own_netns)
+		return 1;
+	return device_of(skb, &netns, &ifindex) && own.lookup(&netns);
 }
 
 /* Notes where a SYN is sent, whether its connection is followed or not. It passes several devices, mostly to one place: a
  * lookup costs less than an update. */
-static __always_inline void note_way(struct packet *p)
+static __always_inline void note_way(struct tuple *t, __u32 seq)
 {
-	struct way_key key = {.seq = p->seq, .sport = p->t.sport};
-	struct way way = {.dport = p->t.dport};
-
-	if (p->t.proto != P_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return;
+	struct way_key key = {.seq = seq, .sport = t->sport};
+	struct way way = {.dport = t->dport};
 	struct way *noted = ways.lookup(&key);
-	if (noted && noted->dport == way.dport && same_address(noted->daddr, p->t.daddr))
+
+	if (noted && noted->dport == way.dport && same_address(noted->daddr, t->daddr))
 		return;
-	__builtin_memcpy(way.daddr, p->t.daddr, 16);
+	__builtin_memcpy(way.daddr, t->daddr, 16);
 	ways.update(&key, &way);
+}
+
+/* The same for the SYN of a connection that is left out, of which no more is read than that takes. */
+static __always_inline void note_way_left_out(__u64 skb, struct ports *ports)
+{
+	struct tuple t = {.sport = ports->sport, .dport = ports->dport, .proto = P_TCP};
+	__u32 seq;
+
+	if (!is_on_own_device(skb))
+		return;
+	read_addresses(&t, ports);
+	if (matches(&t)) {
+		TYPED_LOAD(seq, 32, TYPED(ports->l4, BTF_in6_addr), 4);
+		note_way(&t, __builtin_bswap32(seq));
+	}
 }
 
 /* Parses the packet of an skb into the program's slot of `scratch`. Returns what it is; 0 where it is of no interest:
@@ -406,11 +423,15 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct ports ports = {};
 	int other = is_other_tcp(skb, point == POINT_RX, &ports);
 	if (!other && ports.known &&
-	    is_left_out_port(client_port(ports.sport, ports.dport, ports.from_server, ports.to_server)) &&
-	    !(ports.opens && point == POINT_TX && is_on_own_device(skb)))
+	    is_left_out_port(client_port(ports.sport, ports.dport, ports.from_server, ports.to_server))) {
+		if (point == POINT_TX && opens(&ports))
+			note_way_left_out(skb, &ports);
 		return 0;
+	}
 	struct followed *known = follow_slot(skb);
 	if (other && known && known->skb != skb)
+		return 0;
+	if (point != POINT_DROP && !is_on_own_device(skb))
 		return 0;
 	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
 	if (!l3)
@@ -449,8 +470,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		s->icmp_rest = s->p.icmp_rest;
 		l3 = inner;
 	}
-	if (point == POINT_TX && !icmp_error)
-		note_way(&s->p);
+	if (point == POINT_TX && !icmp_error && s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		note_way(&s->p.t, s->p.seq);
 	if (is_left_out(&s->p.t))
 		return 0;
 	struct skb_place place;
@@ -535,6 +556,9 @@ int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
 int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
 {
 	struct sighting *s;
+
+	if (is_harmless(reason_of(ctx)))
+		return 0;
 	int kind = interesting(&s, ctx->args[0], POINT_DROP);
 	if (!kind)
 		return 0;

@@ -51,6 +51,7 @@
 #define TCP_SYN_SENT 2 /* include/net/tcp_states.h */
 
 #define STACK_DEPTH 20
+#define REASONS 256
 
 /* Where and why the kernel freed a packet. */
 struct end {
@@ -78,15 +79,20 @@ static __always_inline __u16 tracked_as(__u64 skb)
 #endif
 }
 
-/* From skb:kfree_skb(skb, location, reason). */
+/* Of skb:kfree_skb(skb, location, reason); 0 where the kernel gives none. */
+static __always_inline __u32 reason_of(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef HAS_DROP_REASON
+	return ctx->args[2];
+#else
+	return 0;
+#endif
+}
+
 static __always_inline void fill_end(struct end *e, struct bpf_raw_tracepoint_args *ctx)
 {
 	e->location = ctx->args[1];
-#ifdef HAS_DROP_REASON
-	e->reason = ctx->args[2];
-#else
-	e->reason = 0;
-#endif
+	e->reason = reason_of(ctx);
 	e->tracked = tracked_as(ctx->args[0]);
 	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
 	e->depth = size > 0 ? (__u32)size / 8 : 0;
@@ -180,6 +186,7 @@ BPF_HASH(tunnel_devices, struct tunnel_device, __u8, 4096); /* on which a tunnel
 BPF_HASH(tunnel_ends, struct tunnel_end, __u8, 4096);	    /* addresses of the node's, of which a tunnel has one */
 BPF_ARRAY(port_bits, __u64, 1024); /* one bit a port that some filter names: most packets stop here */
 BPF_HASH(own, __u32, __u8, 16384);
+BPF_ARRAY(harmless, __u64, REASONS / 64); /* one bit a reason for which packets are freed in the normal course of things */
 BPF_PERCPU_ARRAY(account, __u64, ACCOUNT_MAX);
 BPF_PERCPU_ARRAY(budgets, struct budget, 1);
 
@@ -211,6 +218,16 @@ static __always_inline int may_emit(__u64 now)
 	}
 	b->used++;
 	return 1;
+}
+
+/* Whether nothing is lost by a packet that is freed for the reason. Each connection ends with one: it is told before the packet
+ * is looked at, which has left the caches by then. */
+static __always_inline int is_harmless(__u32 reason)
+{
+	__u32 word = reason >> 6;
+	__u64 *bits = harmless.lookup((int *)&word);
+
+	return bits && ((*bits >> (reason & 63)) & 1);
 }
 
 static __always_inline void map_ipv4(__u8 *to, const __u8 *from)
@@ -441,51 +458,72 @@ struct ports {
 	__u8 known;
 	__u8 from_server; /* a filter names the source port */
 	__u8 to_server;
-	__u8 opens; /* a SYN, and no answer to one */
+	__u8 version;
+	__u64 l4; /* address of the TCP header */
 };
 
 /* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
- * loads, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
+ * loads, as wide as they may be, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
 static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *ports)
 {
 #ifdef TYPED_LOADS
 	struct skb_head sh; /* only what is used is loaded */
-	__u16 fragment, sport, dport;
-	__u8 first, proto, flags;
-	__u64 l3, l4;
+	__u64 l3, ip, start, rest, both;
 
 	READ_VIEW(sh, skb_head, skb);
 	l3 = received ? sh.data : sh.head + sh.network_header;
-	__u64 ip = TYPED(l3, BTF_in6_addr);
-	TYPED_LOAD(first, 8, ip, 0);
-	if (first == 0x45) {
-		TYPED_LOAD(proto, 8, ip, 9);
-		TYPED_LOAD(fragment, 16, ip, 6);
-		if (proto != P_TCP || fragment & 0xff1f) /* 0x1fff, as on the wire */
+	ip = TYPED(l3, BTF_in6_addr);
+	TYPED_LOAD(start, 64, ip, 0); /* bytes 0 to 7, the first one lowest */
+	if ((start & 0xff) == 0x45) {
+		TYPED_LOAD(rest, 64, ip, 8);
+		if ((rest >> 8 & 0xff) != P_TCP || start >> 48 & 0xff1f) /* 0x1fff, as on the wire */
 			return 0;
-		l4 = TYPED(l3 + 16, BTF_in6_addr);
-		TYPED_LOAD(sport, 16, l4, 4);
-		TYPED_LOAD(dport, 16, l4, 6);
-		TYPED_LOAD(flags, 8, TYPED(l3 + 32, BTF_in6_addr), 1);
+		TYPED_LOAD(both, 64, TYPED(l3 + 16, BTF_in6_addr), 0);
+		both >>= 32;
+		ports->version = 4;
+		ports->l4 = l3 + 20;
 	} else {
-		TYPED_LOAD(proto, 8, ip, 6);
-		if (first >> 4 != 6 || proto != P_TCP)
+		if ((start >> 4 & 15) != 6 || (start >> 48 & 0xff) != P_TCP)
 			return 0;
-		l4 = TYPED(l3 + 40, BTF_in6_addr);
-		TYPED_LOAD(sport, 16, l4, 0);
-		TYPED_LOAD(dport, 16, l4, 2);
-		TYPED_LOAD(flags, 8, l4, 13);
+		TYPED_LOAD(both, 32, TYPED(l3 + 40, BTF_in6_addr), 0);
+		ports->version = 6;
+		ports->l4 = l3 + 40;
 	}
-	ports->dport = __builtin_bswap16(dport);
-	ports->sport = __builtin_bswap16(sport);
+	ports->sport = __builtin_bswap16(both);
+	ports->dport = __builtin_bswap16(both >> 16);
 	ports->known = 1;
-	ports->opens = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	ports->to_server = port_wanted(ports->dport);
 	ports->from_server = port_wanted(ports->sport);
 	return !ports->to_server && !ports->from_server;
 #else
 	return 0;
 #endif
+}
+
+/* Whether such a segment is a SYN, and no answer to one. */
+static __always_inline int opens(struct ports *ports)
+{
+	__u8 flags = 0;
+
+#ifdef TYPED_LOADS
+	TYPED_LOAD(flags, 8, TYPED(ports->l4, BTF_in6_addr), 13);
+#endif
+	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* The addresses of such a segment. */
+static __always_inline void read_addresses(struct tuple *t, struct ports *ports)
+{
+	__u32 both[2];
+
+	if (ports->version == 6) {
+		LOAD_16(t->saddr, ports->l4 - 32);
+		LOAD_16(t->daddr, ports->l4 - 16);
+		return;
+	}
+	LOAD_8(both, ports->l4 - 8);
+	map_ipv4(t->saddr, (__u8 *)&both[0]);
+	map_ipv4(t->daddr, (__u8 *)&both[1]);
 }
 
 /* Whether a filter may name one of the packet's ports: the cheap test that most packets fail. */

@@ -13,7 +13,17 @@ from kubectl_genainet.model.events import IcmpError
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import ADDRESSES, PORT, Row, here, udp_socket, watching
+from tests.kernel.kerneltest import (
+    ADDRESSES,
+    PORT,
+    SERVER_IP,
+    Row,
+    here,
+    send_datagrams,
+    udp_sink,
+    udp_socket,
+    watching,
+)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -39,6 +49,19 @@ def test_icmp_error_that_quotes_a_followed_flow_is_seen_with_its_mtu(row: Row, f
     assert {e.quoted for e in errors} == {FiveTuple(client, 22000, server, PORT, Protocol.UDP)}
     assert [(e.device, e.point.value) for e in errors] == [("to-client", "tx"), ("eth0", "rx")]
     assert [d.reason for d in watch.drops] == [here("PKT_TOO_BIG")]
+
+
+def test_what_is_freed_in_the_normal_course_of_things_is_no_event(row: Row) -> None:
+    """What a socket holds unread when it is closed: every connection whose owner reads no further ends so."""
+    if not here("QUEUE_PURGE"):
+        pytest.skip("this kernel gives no reasons: what is harmless is told by the function, in user space")
+    with watching(row, FilterEntry(SERVER_IP, PORT)) as watch:
+        with udp_sink(row):
+            send_datagrams(row, 3)
+            watch.settle()
+        send_datagrams(row, 1)
+        watch.end()
+    assert [d.reason for d in watch.drops] == ["NO_SOCKET"]
 
 
 # (namespace, table, chain, hook as the probe names it)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
-from kubectl_genainet.model.reasons import NO_REASON, REASON_OF_LOCATION, TAKEN_AT, function_of
+from kubectl_genainet.model.reasons import HARMLESS_REASONS, NO_REASON, REASON_OF_LOCATION, TAKEN_AT, function_of
+
+REASON_BITS = 256  # REASONS in genainet.h: the bitmap has room for so many; those above are never harmless
 
 # TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
 TCP_STATES = (
@@ -73,6 +75,15 @@ def icmp_mtu(protocol: int, kind: int, code: int, rest_of_header: int) -> int:
     if protocol == 1:
         return int.from_bytes(raw[2:], "big") if (kind, code) == (3, 4) else 0
     return int.from_bytes(raw, "big") if kind == 2 else 0
+
+
+def harmless_bits(names: Mapping[int, str]) -> list[int]:
+    """The bitmap of harmless reasons, 64 a word, from the running kernel's numbers."""
+    bitmap = [0] * (REASON_BITS // 64)
+    for number in names:
+        if number < REASON_BITS and drop_reason(number, dict(names)) in HARMLESS_REASONS:
+            bitmap[number >> 6] |= 1 << (number & 63)
+    return bitmap
 
 
 def drop_reason(number: int, names: dict[int, str]) -> str:

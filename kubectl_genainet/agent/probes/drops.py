@@ -16,7 +16,15 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import TCP_STATES, conntrack_state, drop_reason, hook_of, icmp_mtu, reason_at
+from kubectl_genainet.agent.probes.decode import (
+    REASON_BITS,
+    TCP_STATES,
+    conntrack_state,
+    harmless_bits,
+    hook_of,
+    icmp_mtu,
+    reason_at,
+)
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
     DropCount,
@@ -31,7 +39,6 @@ from kubectl_genainet.model.events import (
     TcpFlags,
 )
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.wire.sightings import address, five_tuple, text
 
 _SOURCE = "drops.bpf.c"
@@ -40,7 +47,6 @@ TALLY = layout(_SOURCE, "tally")
 SAMPLE = layout(_SOURCE, "sample")
 _FRAMES = SAMPLE.numbers("stack")
 
-REASON_BITS = 256  # reasons that the kernel's bitmap has room for; those above are never harmless
 EVERYTHING = "everything"  # option: harmless reasons and what is no IP packet too
 _ACTIVE_TABLE, _EVERYTHING = 0, 1  # enum in drops.bpf.c
 _OPENING, _ACTIVE, _ANSWERING = 1, 2, 4
@@ -57,15 +63,6 @@ class Kind(IntEnum):
     RESET_RECEIVED = 5
     RETRANSMIT = 6
     ESTABLISHED = 7
-
-
-def harmless_bits(names: Mapping[int, str]) -> list[int]:
-    """The bitmap of harmless reasons, 64 a word, from the running kernel's numbers."""
-    bitmap = [0] * (REASON_BITS // 64)
-    for number in names:
-        if number < REASON_BITS and drop_reason(number, dict(names)) in HARMLESS_REASONS:
-            bitmap[number >> 6] |= 1 << (number & 63)
-    return bitmap
 
 
 def words(context: DecodeContext, options: Mapping[str, str]) -> Mapping[str, list[int]]:

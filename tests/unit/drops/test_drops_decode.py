@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.agent.probes import drops
 from kubectl_genainet.agent.probes.declare import DecodeContext
-from kubectl_genainet.agent.probes.decode import drop_reason, icmp_mtu, reason_at
+from kubectl_genainet.agent.probes.decode import drop_reason, harmless_bits, icmp_mtu, reason_at
 from kubectl_genainet.model.events import DropCount, IcmpCount, ResetCount
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
@@ -43,7 +43,7 @@ def key(
 
 
 def test_harmless_reasons_are_bits_at_the_running_kernels_numbers() -> None:
-    bits = drops.harmless_bits(NAMES)
+    bits = harmless_bits(NAMES)
     assert bits == [1 << 1 | 1 << 49, 1 << (104 - 64), 0, 0]
 
 
