@@ -145,6 +145,7 @@ class LoadedProbe:
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = self._taken_out = self.followed_packets = 0
+        self.taken = 0  # events, out of the ring buffer
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._borrowed = {
@@ -232,6 +233,7 @@ class LoadedProbe:
         decode, context, travels = self.probe.decode, self._context, self.probe.travels
 
         def take(data: bytes) -> None:
+            self.taken += 1
             if undecoded is not None and travels(data):
                 undecoded(data)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
@@ -23,21 +24,21 @@ class Budgets:
         self._cpu_percent = request.cpu_percent
         self._meter = Meter(list(probes)) if probes else None
         self._sampler = self._records = None
-        self._reading_s = 0.0
+        self._reading_s = defaultdict[str, float](float)  # by probe
         if self._meter is not None and "packet" in by_name:
             most = request.events_per_second
             self._sampler = Sampler(by_name["packet"], self._meter, request.cpu_percent, most)
-        if "dns" in by_name:
-            self._records = RecordBudget(by_name["dns"], request.cpu_percent)
+        if self._meter is not None and "dns" in by_name:
+            self._records = RecordBudget(by_name["dns"], self._meter, request.cpu_percent)
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Measures what reading events takes."""
+    def reading(self, probe: str) -> Iterator[None]:
+        """Measures what reading a probe's events takes."""
         began = time.thread_time()
         try:
             yield
         finally:
-            self._reading_s += time.thread_time() - began
+            self._reading_s[probe] += time.thread_time() - began
 
     def measure_programs(self) -> None:
         """From now on, until `measured_programs`."""
@@ -48,12 +49,12 @@ class Budgets:
         if self._meter is not None:
             self._meter.kernel.end()
 
-    def look(self, events: int) -> tuple[int, ...]:
-        """Once a second, with the number of events since the start. Returns how many connections were followed since the last
-        look, of ALL_KEPT, one number after the other; none where it has not changed."""
+    def look(self) -> tuple[int, ...]:
+        """Once a second. Returns how many connections were followed since the last look, of ALL_KEPT, one number after the
+        other; none where it has not changed."""
         if self._records is not None:
-            self._records.look(events)
-        return self._sampler.look(events, self._reading_s) if self._sampler is not None else ()
+            self._records.look(self._reading_s["dns"])
+        return self._sampler.look(self._reading_s["packet"]) if self._sampler is not None else ()
 
     @property
     def left_percent(self) -> float:

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, fields
 
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
-from kubectl_genainet.agent.session.meter import Meter, own_s
+from kubectl_genainet.agent.session.meter import Meter
 from kubectl_genainet.model.packet import ALL_KEPT
 
 FEWEST_KEPT = 4  # of ALL_KEPT
@@ -30,6 +30,7 @@ EVENT_MOST_S = 50e-6  # what an event takes on a slow node
 TABLES = 2  # times what reading an event takes: its flow is in the kernel's tables too
 PACKET_MOST_S = 2e-6  # what the programs take for a packet that is followed; others cost as much whatever is followed
 WORTH = 0.1  # of the budget, that following connections may be taking: below it fewer of them save nothing
+LEAST_RECORDS = 0.2  # of the budget, for reporting DNS exchanges
 FEWEST_RECORDS = 50  # a second and CPU, whatever they take
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
@@ -130,8 +131,8 @@ class Sampler:
         soft = max(50, int(BURST * self._level.events_per_second / (os.cpu_count() or 1)))
         self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - self._level.kept, soft))
 
-    def look(self, events: int, reading_s: float) -> tuple[int, ...]:
-        """Once a second, with the number of events since the start, and the CPU time that reading them took: adjusts how many
+    def look(self, reading_s: float) -> tuple[int, ...]:
+        """Once a second, with the CPU time that reading the probe's events has taken since the start: adjusts how many
         connections are followed. Returns the numbers that were in force one after the other since the last look, none where
         it has not changed."""
         before = self._level.kept
@@ -140,7 +141,7 @@ class Sampler:
         kernel_s = self._meter.kernel.spent_s or 0.0
         now = Spent(
             max(time.monotonic(), self._until_now.seconds + 1e-3),
-            events,
+            self._packets.taken,
             self._packets.followed_packets,
             self._meter.own_s,
             reading_s,
@@ -154,30 +155,44 @@ class Sampler:
         return tuple(kept for kept, last in ((current, before), (wanted, current)) if kept != last)
 
 
-class RecordBudget:
-    """Of the DNS probe: how many exchanges a second it may report, from what reporting them has taken. The kernel counts the
-    others, and shares the number between the clients (probes/dns.bpf.c)."""
+class RecordLevel:
+    """How many DNS exchanges a second and CPU may be reported, from what reporting them has taken: what all else of the session
+    leaves of the budget, and a part of it in any case."""
 
-    def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
-        self._probe, self._budget = probe, cpu_percent / 100
-        self._most = probe.budget.events_per_second
+    def __init__(self, budget: float, most: int, cpus: int) -> None:
+        self._budget, self._most, self._cpus = budget, most, cpus
         self._record_s = EVENT_S
-        self._own, self._records = own_s(), 0
-        self._set()
+        self.per_second = self._room(EVENTS_SHARE * budget)
 
-    def look(self, records: int) -> None:
-        """Once a second, with the number of records since the start."""
-        own, new = own_s(), records - self._records
-        if new >= ENOUGH_EVENTS:
-            self._record_s += SMOOTH * (min(EVENT_MOST_S, (own - self._own) / new) - self._record_s)
-            self._set()
-        self._own, self._records = own, records
+    def _room(self, share: float) -> int:
+        """As many as take that share of a core, and a burst more: the load may be one CPU's, and one client has half."""
+        return max(FEWEST_RECORDS, min(self._most, int(BURST * share / self._record_s / self._cpus)))
 
-    def _set(self) -> None:
-        share = self._budget / (os.cpu_count() or 1)
-        self._probe.limit_events(records_per_second(share, self._record_s, self._most))
+    def look(self, seconds: float, records: int, reading_s: float, others_s: float) -> None:
+        """Takes in what the time since the last look brought: records, and CPU time of reading them and of all else."""
+        if records >= ENOUGH_EVENTS:
+            self._record_s += SMOOTH * (min(EVENT_MOST_S, reading_s / records) - self._record_s)
+        allowed = max(LEAST_RECORDS * self._budget, AIM * self._budget - others_s / seconds)
+        more = min(MOST_MORE, allowed * seconds / max(reading_s, 1e-6)) - 1
+        self.per_second = max(FEWEST_RECORDS, min(self._room(allowed), int(self.per_second * (1 + SMOOTH * more))))
 
 
-def records_per_second(budget: float, record_s: float, most: int) -> int:
-    """How many records one CPU may report in a second, where it has that `budget` and each record takes so long."""
-    return max(FEWEST_RECORDS, min(most, int(BURST * budget * EVENTS_SHARE / record_s)))
+class RecordBudget:
+    """Of the DNS probe. The kernel counts the exchanges that are not reported, and shares the number between the clients
+    (probes/dns.bpf.c)."""
+
+    def __init__(self, probe: LoadedProbe, meter: Meter, cpu_percent: float) -> None:
+        self._probe, self._meter = probe, meter
+        self._level = RecordLevel(cpu_percent / 100, probe.budget.events_per_second, os.cpu_count() or 1)
+        self._until_now = (time.monotonic(), 0, 0.0, 0.0)
+        self._probe.limit_events(self._level.per_second)
+
+    def look(self, reading_s: float) -> None:
+        """Once a second, with the CPU time that reading the probe's records has taken since the start."""
+        others_s = self._meter.own_s + (self._meter.kernel.spent_s or 0.0) - reading_s
+        now = (time.monotonic(), self._probe.taken, reading_s, others_s)
+        seconds, records, reading, others = (new - old for new, old in zip(now, self._until_now, strict=True))
+        self._until_now = now
+        self._level.look(max(seconds, 1e-3), int(records), reading, others)
+        if self._level.per_second != self._probe.budget.events_per_second:
+            self._probe.limit_events(self._level.per_second)

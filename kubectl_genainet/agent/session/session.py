@@ -324,18 +324,18 @@ class Session:
         """Says what was lost, left out and spent until then."""
         self._report_losses()
         tick = Tick(node=self.node, t_ns=seen_until, counted_ns=counted_until)
-        for kept in self.budgets.look(self.ledger.received):
+        for kept in self.budgets.look():
             self._must_arrive(Sampled(node=self.node, t_ns=time.monotonic_ns(), kept=kept))
         self._must_arrive(self.budgets.added_to(tick))
 
     def _consume(self) -> None:
-        with self.budgets.reading():
-            for probe in self.probes:
+        for probe in self.probes:
+            with self.budgets.reading(probe.probe.name):
                 probe.consume()
-            self.delivery.send_sightings()
-            for tap in self.taps.values():
-                for event in tap.poll():
-                    self.delivery.send_from_user_space(event)
+                self.delivery.send_sightings()
+        for tap in self.taps.values():
+            for event in tap.poll():
+                self.delivery.send_from_user_space(event)
 
     def _sweep(self, *, final: bool = False) -> None:
         for probe in self.probes:

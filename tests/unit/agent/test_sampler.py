@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import pytest
 
 from kubectl_genainet.agent.session.budgets import left_percent
-from kubectl_genainet.agent.session.sampler import BURST, EVENTS_SHARE, FEWEST_KEPT, Level, Spent, records_per_second
+from kubectl_genainet.agent.session.sampler import (
+    AIM,
+    FEWEST_KEPT,
+    FEWEST_RECORDS,
+    LEAST_RECORDS,
+    Level,
+    RecordLevel,
+    Spent,
+)
 from kubectl_genainet.model.packet import ALL_KEPT
 
 BUDGET = 0.05
@@ -91,10 +99,35 @@ def test_an_event_costs_what_it_was_measured_to_cost() -> None:
     assert level.events_per_second < before
 
 
-def test_records_are_as_many_as_the_budget_has_room_for() -> None:
-    assert records_per_second(0.05, 10e-6, most=20_000) == pytest.approx(BURST * EVENTS_SHARE * 5000, abs=1)
-    assert records_per_second(4.0, 10e-6, most=20_000) == 20_000
-    assert records_per_second(0.001, 50e-6, most=20_000) == 50  # a node must say something
+def reported(level: RecordLevel, asked: int, others_s: float, record_s: float = 15e-6) -> float:
+    """Lets a second pass with so many exchanges on two CPUs; returns what reporting them took, as a share of the budget."""
+    records = min(asked, 2 * level.per_second)
+    level.look(1.0, records, records * record_s, others_s)
+    return records * record_s / BUDGET
+
+
+def test_dns_exchanges_have_what_all_else_leaves_of_the_budget() -> None:
+    level = RecordLevel(BUDGET, 20_000, 2)
+    spent = [reported(level, 20_000, others_s=0.5 * BUDGET) for _ in range(30)]
+    assert spent[0] > 0.5 and max(spent[10:]) < 0.5 and spent[-1] == pytest.approx(AIM - 0.5, abs=0.03)
+    assert [reported(level, 20_000, others_s=0.2 * BUDGET) for _ in range(30)][-1] == pytest.approx(AIM - 0.2, abs=0.03)
+
+
+def test_some_dns_exchanges_are_reported_whatever_else_there_is() -> None:
+    level = RecordLevel(BUDGET, 20_000, 2)
+    spent = [reported(level, 20_000, others_s=3 * BUDGET) for _ in range(30)]
+    assert spent[-1] == pytest.approx(LEAST_RECORDS, abs=0.03)
+    assert (
+        RecordLevel(1e-6, 20_000, 2).per_second == FEWEST_RECORDS and RecordLevel(4.0, 20_000, 2).per_second == 20_000
+    )
+
+
+def test_few_dns_exchanges_leave_room_for_a_burst() -> None:
+    level = RecordLevel(BUDGET, 20_000, 2)
+    first = level.per_second
+    for _ in range(30):
+        reported(level, 100, others_s=0.3 * BUDGET)
+    assert level.per_second >= first
 
 
 def test_what_looks_at_the_node_has_what_the_programs_leave() -> None:
