@@ -27,7 +27,7 @@ from kubectl_genainet.render.policy.text import (
     print_patch,
 )
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.policies.explain import FlowsBetween, JudgedFlow, warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import FlowsBetween, JudgedFlow, warn_of_unknown
 from kubectl_genainet.run.policies.flow_lines import LineAnswer, LineError, explain_lines
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.watch import watched_source
@@ -100,7 +100,7 @@ def command(
         answers = watched_source(source, explain, lambda answer: answer.flows, Messages().warn, nodes=False)
         show_each(answers, lambda between: _print(between, output))
     between = explain()
-    warn_of_unevaluated(between.engine, Messages().warn)
+    warn_of_unknown(source, between.engine, Messages().warn)
     if only_patch:
         return _print_only_patch(between)
     _print(between, output)

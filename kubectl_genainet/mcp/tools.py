@@ -40,7 +40,7 @@ from kubectl_genainet.run.fabric import FabricOptions, fabric
 from kubectl_genainet.run.fabric import status_of as fabric_status
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 from kubectl_genainet.run.fleet.status import lab_fleet, status, versions
-from kubectl_genainet.run.policies.explain import FlowsBetween, warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import FlowsBetween, warn_of_unknown
 from kubectl_genainet.run.policies.matrix import MatrixOptions, matrix
 from kubectl_genainet.run.rules import RulesOptions, rules
 from kubectl_genainet.run.sources.base import Source
@@ -144,7 +144,7 @@ def _dns(source: Source, asked: given.DnsArguments, _: Quiet) -> Outcome:
 
 def _explain(source: Source, asked: given.ExplainArguments, collected: Quiet) -> Outcome:
     between = FlowsBetween(source, asked.client, asked.destination, protocol=asked.protocol)
-    warn_of_unevaluated(between.engine, collected.warn)
+    warn_of_unknown(source, between.engine, collected.warn)
     enforcer = between.engine.enforcer
     records = []
     for flow in between.flows:

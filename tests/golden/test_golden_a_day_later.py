@@ -91,6 +91,18 @@ def test_a_policy_that_is_gone_and_an_address_that_another_pod_has_do_not_change
     assert later.stdout and "my-llama-ingress-policy" not in later.stdout, later.stderr
 
 
+def test_policies_of_a_time_of_which_no_objects_were_recorded_are_said_to_be_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = Past("policy-service-port", tmp_path, monkeypatch)
+    asked = ("explain", "deploy/chatbot-ui", "svc/my-llama-svc")
+    missing = "the cluster's objects: nothing is known from"
+    for since_s, is_missing in ((past.begin_s, False), (past.end_s + 2 * CHANGED_S, True)):
+        done = past.ask(*asked, since_s=since_s, until_s=since_s + 2)
+        assert "default/my-llama-ingress-policy" in done.stdout
+        assert (missing in " ".join(done.stderr.split())) is is_missing, done.stderr
+
+
 def test_rules_that_may_be_older_than_a_change_of_the_endpoints_are_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,13 @@ class FlowsBetween:
         return patch_all(self.engine, flows) if len(flows) <= len(denied) * _MOST_ARRIVING else None
 
 
+def warn_of_unknown(source: Source, engine: PolicyEngine, warn: Warn) -> None:
+    """Names what of the source's objects is not known, and the policies that are not evaluated."""
+    for missing in source.unknown_at_begin():
+        warn(f"{missing}; policies and names are as they were known before")
+    warn_of_unevaluated(engine, warn)
+
+
 def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
     """Names the kinds that may not be listed, and the policies that are not evaluated."""
     if unread := unread_kinds(engine.snapshot):

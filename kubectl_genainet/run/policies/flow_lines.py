@@ -17,7 +17,7 @@ from kubectl_genainet.policy.matching.cidr import address_of
 from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.policies.explain import Explainer, JudgedFlow, end_of, is_name, warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import Explainer, JudgedFlow, end_of, is_name, warn_of_unknown
 from kubectl_genainet.run.sources.base import Source
 
 _FORM = '{"from": "NAMESPACE/POD", "to": "NAMESPACE/POD", "port": 80}, or SRC DST:PORT as on the command line'
@@ -54,7 +54,7 @@ def explain_lines(
     """Explains each line; one that can't be read or judged is a LineError ("NAME, line 3: …") and ends nothing."""
     snapshot = source.snapshot()
     explainer = Explainer(snapshot, enforcer)
-    warn_of_unevaluated(explainer.engine, warn)
+    warn_of_unknown(source, explainer.engine, warn)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -119,6 +119,10 @@ class Source(ABC):
         nodes told until then may be older, and when (ns since 1970)."""
         return {}
 
+    def unknown_at_begin(self) -> tuple[str, ...]:
+        """What is missing of the cluster's objects at the begin of a time that has passed: the snapshot is older then."""
+        return ()
+
     def objects_recorder(self) -> Agents | None:
         """How the recorder of the cluster's objects is reached; None where there is none."""
         return None

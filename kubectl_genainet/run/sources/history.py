@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from kubectl_genainet.bundle import Bundle, Header, new_header
-from kubectl_genainet.context.account import warning_of
+from kubectl_genainet.context.account import gap_text, warning_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import BEFORE_NS, NONE_RECORDED, ObjectsRange, objects_range
@@ -100,6 +100,12 @@ class HistorySource(RecordedSource):
 
     def endpoints_just_changed(self) -> Mapping[str, int]:
         return self._recorded_objects().just_changed
+
+    def unknown_at_begin(self) -> tuple[str, ...]:
+        objects, begin = self._recorded_objects(), self.when.since_ns
+        if objects.snapshot is None:  # which was said when it was read
+            return ()
+        return tuple(gap_text(gap) for gap in objects.gaps if gap.since_ns <= begin <= gap.until_ns)
 
     def _load(self) -> Bundle:
         return self._bundle_of(tuple(RecordPart), ())

@@ -329,7 +329,7 @@ def test_what_an_answer_could_not_hold_and_what_was_not_evaluated_is_in_it(monke
     assert tools._trace(NOTHING, given.TraceArguments(), NOTHING).records == ("a path", summary, "what was lost")
     between = SimpleNamespace(engine=SimpleNamespace(enforcer=None), flows=(), all_start=True)
     monkeypatch.setattr(tools, "FlowsBetween", lambda *_, **__: between)
-    monkeypatch.setattr(tools, "warn_of_unevaluated", lambda _, warn: warn("a policy was not evaluated"))
+    monkeypatch.setattr(tools, "warn_of_unknown", lambda _, __, warn: warn("a policy was not evaluated"))
     warned: list[str] = []
     quiet: Any = SimpleNamespace(warn=warned.append)
     tools._explain(NOTHING, given.ExplainArguments(client="a", destination="b"), quiet)
