@@ -11,6 +11,7 @@ from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.diagnoses.fabric import NCCL_ON_TCP, RDMA_PORT_NOT_ACTIVE, RDMA_TROUBLE
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, counted
 from kubectl_genainet.model.results.fabric import FabricDevice, FabricPod, FabricSummary, Transport
+from kubectl_genainet.model.units import rate_text
 
 BULK = 12.5e6  # bytes a second, 100 Mbit/s: what is less is no collective at work
 STILL = 0.01  # of the other way's rate: what is less stands still
@@ -109,17 +110,6 @@ def _tcp(
                 peers.add(other.name)
                 break
     return total, tuple(sorted(peers))
-
-
-def rate_text(bytes_s: float | None) -> str:
-    """A rate as network people say it: bits a second."""
-    if bytes_s is None:
-        return "?"
-    bits = 8 * bytes_s
-    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
-        if bits >= size:
-            return f"{bits / size:.1f} {unit}"
-    return f"{bits:.0f} bit/s"
 
 
 def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, ReportPair], seconds: float) -> Iterator[Finding]:

@@ -8,6 +8,15 @@ from kubectl_genainet.model.fabric import Fabric
 from kubectl_genainet.model.units import Nanoseconds
 
 
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device sends by (`tc qdisc`). `kind` is rtnetlink's ("tbf", "fq_codel"); of tbf also the `rate`, in bytes a second,
+    and how many bytes may wait (`limit`). Both are 0 where they are not known."""
+
+    kind: str
+    rate: int = 0
+    limit: int = 0
+
+
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown.
 
@@ -24,6 +33,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     peer_ifindex: int = 0
     peer_netns: int = 0
     external: bool = False
+    queue: Queue | None = None  # None: it has none, or it was not read
 
 
 class Route(msgspec.Struct, frozen=True):

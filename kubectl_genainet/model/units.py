@@ -46,6 +46,17 @@ def quantity(value: Any) -> float:
     return float(number) * _SUFFIX.get(suffix, 0.0)
 
 
+def rate_text(bytes_s: float | None) -> str:
+    """A rate as network people say it: bits a second."""
+    if bytes_s is None:
+        return "?"
+    bits = 8 * bytes_s
+    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if bits >= size:
+            return f"{bits / size:.1f} {unit}"
+    return f"{bits:.0f} bit/s"
+
+
 def seconds(value: Any) -> float | None:
     """A Go or Gateway API duration ("1m30s", "500ms") in seconds; a plain number is seconds; None for what is neither.
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.text import Text
 
-from kubectl_genainet.fabric.judge import rate_text
 from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.model.results.fabric import FabricDevice, FabricPod, FabricSummary, Transport
+from kubectl_genainet.model.units import rate_text
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import SEVERITY_STYLE, printable
 

@@ -40,6 +40,7 @@ from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.netfilter import netfilter
 from kubectl_genainet.why.policies import policy_statement
+from kubectl_genainet.why.queues import QUEUE_REASONS, queue_full
 from kubectl_genainet.why.redirect import own_redirect
 from kubectl_genainet.why.remedies import Remedies
 
@@ -314,6 +315,7 @@ REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
         ),
         unreachable,
     ),
+    **dict.fromkeys(QUEUE_REASONS, queue_full),
     **dict.fromkeys(("TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "TC_CLS"), ebpf),
 }
 
@@ -355,7 +357,7 @@ def explain_drop(context: DropContext) -> Drop:
     read = REASONS.get(event.reason) or LOCATIONS.get(function_of(event.location))
     if read is None and event.reason.startswith(("OPENVSWITCH_", "MAC80211_UNUSABLE_", "SUBSYS_")):
         read = subsystem
-    reading = (read(context) if read else sentence(context)) or _unknown(context)
+    reading = (read(context) if read else None) or sentence(context) or _unknown(context)
     certainty = reading.certainty
     if event.reason_derived and certainty is Certainty.OBSERVED:
         certainty = Certainty.DERIVED

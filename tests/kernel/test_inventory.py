@@ -16,7 +16,7 @@ from kubectl_genainet.agent.node.cpu_time import spent_s
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.lab.datapath import netns
-from kubectl_genainet.model.node import NetNs
+from kubectl_genainet.model.node import NetNs, Queue
 
 NAME = f"gnk-inventory-{os.getpid()}"
 
@@ -143,3 +143,21 @@ def test_a_tunnel_that_a_program_sends_by_and_the_mtu_of_a_route_are_told(namesp
     seen = looked_at(Inventory("node"))
     assert {d.name: d.external for d in seen.devices if d.kind == "vxlan"} == {"flow": True, "fixed": False}
     assert {r.dst: r.mtu for r in seen.routes or ()} == {"0.0.0.0/0": 1450, "10.99.0.0/24": 0}
+
+
+def test_what_a_device_sends_by_is_told(namespace: str) -> None:
+    ip("link", "add", "held", "type", "veth", "peer", "name", "other")
+    ip("link", "set", "held", "up")
+    ip("link", "set", "other", "up")
+    ip("link", "add", "plain", "type", "ifb")
+    ip("link", "set", "plain", "up")
+    for words in ("held root tbf rate 20mbit burst 32kb limit 64000", "plain root bfifo limit 9000"):
+        subprocess.run(["tc", "-n", NAME, "qdisc", "add", "dev", *words.split()], check=True, timeout=10)
+    seen = looked_at(Inventory("node"))
+    queues = {device.name: device.queue for device in seen.devices}
+    assert queues == {
+        "lo": None,
+        "other": None,  # a veth sends at once
+        "held": Queue(kind="tbf", rate=2_500_000, limit=64_000),
+        "plain": Queue(kind="bfifo"),
+    }

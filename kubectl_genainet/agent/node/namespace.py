@@ -22,10 +22,13 @@ from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import ICMP_LIMITS, Device, NetNs, Route
+from kubectl_genainet.model.node import ICMP_LIMITS, Device, NetNs, Queue, Route
 from kubectl_genainet.model.units import whole_number
 
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
+_TC_H_ROOT = 0xFFFFFFFF  # include/uapi/linux/pkt_sched.h
+_NO_QUEUES = frozenset({"noqueue", "noop"})
+_RATE64 = 0xFFFFFFFF  # a rate that does not fit stands in TCA_TBF_RATE64
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 MAX_ROUTES = 10_000
 MAX_NICS = 64
@@ -77,7 +80,9 @@ def _devices(ipr: Any, most_addresses: int) -> Iterator[tuple[Device, int]]:
             addresses[message["index"]].append(canonical_ip(address))
         elif address:
             left_out[message["index"]] += 1
-    for message in ipr.get_links():
+    links = list(ipr.get_links())
+    queues = _queues(ipr, links)
+    for message in links:
         attrs = dict(message["attrs"])
         info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
         device = Device(
@@ -89,8 +94,29 @@ def _devices(ipr: Any, most_addresses: int) -> Iterator[tuple[Device, int]]:
             addresses=tuple(addresses.get(message["index"], ())),
             peer_ifindex=attrs.get("IFLA_LINK") or 0,
             external=_is_external(info),
+            queue=queues.get(message["index"]),
         )
         yield device, left_out[message["index"]]
+
+
+def _queues(ipr: Any, links: list[Any]) -> dict[int, Queue]:
+    """What each device sends by. Its own message has the kind; the rates of tbf are asked where a device has one."""
+    kinds = {link["index"]: dict(link["attrs"]).get("IFLA_QDISC") for link in links}
+    limits = dict(map(_tbf, filter(_is_tbf, ipr.get_qdiscs()))) if "tbf" in kinds.values() else {}
+    return {
+        index: limits.get(index, Queue(kind=kind)) for index, kind in kinds.items() if kind and kind not in _NO_QUEUES
+    }
+
+
+def _is_tbf(message: Any) -> bool:
+    return message["parent"] == _TC_H_ROOT and dict(message["attrs"]).get("TCA_KIND") == "tbf"
+
+
+def _tbf(message: Any) -> tuple[int, Queue]:
+    options = dict(message["attrs"]).get("TCA_OPTIONS")
+    parameters = dict(options["attrs"]).get("TCA_TBF_PARMS", {}) if options else {}
+    rate = parameters.get("rate", 0)
+    return message["index"], Queue(kind="tbf", rate=0 if rate == _RATE64 else rate, limit=parameters.get("limit", 0))
 
 
 def _is_external(info: dict[str, Any]) -> bool:

@@ -136,7 +136,7 @@ QUEUE_FULL = Diagnosis(
     Severity.ERROR,
     "the queue of a device, or the backlog of a CPU, has no room",
     "More is sent than the device, its rate limit or the CPU can take.",
-    "Look for a bandwidth annotation of the pod, and at the node's load.",
+    "Raise the limit that the drop names (a pod's bandwidth annotation, the network plugin's own), or look at the node's load.",
     _REASONS,
     sentences=(
         Sentence(

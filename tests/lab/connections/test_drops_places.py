@@ -231,7 +231,9 @@ def test_full_queue_of_a_device(lab: RunningLab, rows: dict[int, Row]) -> None:
     assert (row["check"], row["node"]) == ("queue-full", "node-1")
     reason, hook, device = kernel(row)
     assert (reason.startswith("QDISC_"), hook, device) == (True, None, veth_name("default", client.metadata.name))
-    assert f"the queue of {device} in node node-1 has no room" in row["title"]
+    queue = f"the queue of {device} (tbf, 64.0 kbit/s, at most 3,000 bytes waiting) in node node-1 has no room"
+    nobodys = f"which no annotation of pod default/{client.metadata.name} asks for"
+    assert queue in row["title"] and nobodys in row["title"]
 
 
 def test_wrong_checksum(rows: dict[int, Row]) -> None:

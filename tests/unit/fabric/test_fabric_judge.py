@@ -11,13 +11,14 @@ from rich.console import Console
 
 from kubectl_genainet import wire
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.fabric.judge import conclude, rate_text, transport_of
+from kubectl_genainet.fabric.judge import conclude, transport_of
 from kubectl_genainet.fabric.pods import members
 from kubectl_genainet.fabric.rates import TROUBLE
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.results.fabric import FabricSummary, Transport
+from kubectl_genainet.model.units import rate_text
 from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
 from kubectl_genainet.records import RECORDS
 from kubectl_genainet.render.fabric import print_fabric
