@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import assumed
@@ -82,7 +82,7 @@ def find_calls(
             for scheme, host, port, whole in _addresses(value) if not _NO_CALL.search(name) else ():
                 if not scheme and not port and not _ADDRESS.search(name):
                     continue  # a user, a database or the workload itself may have the name of a Service
-                service = _service(host, workload.namespace, services)
+                service = service_named(host, workload.namespace, services.get)
                 if dangling and (service is not None or not scheme or not _inside(host)):
                     continue
                 inside = not scheme or not _outside(host, workload.namespace, services, namespaces)
@@ -150,13 +150,13 @@ def _addresses(value: str) -> Iterator[tuple[str, str, int | None, bool]]:
         yield "", bare[1].lower(), int(bare[2] or 0), bare[2] is not None
 
 
-def _service(host: str, namespace: str, services: Mapping[tuple[str, str], Service]) -> Service | None:
+def service_named(host: str, namespace: str, find: Callable[[tuple[str, str]], Service | None]) -> Service | None:
     """The Service that a host name means to a pod of a namespace: NAME, NAME.NS, NAME.NS.svc, NAME.NS.svc.DOMAIN."""
     labels = host.rstrip(".").split(".")
     if len(labels) == 1:
-        return services.get((namespace, labels[0]))
+        return find((namespace, labels[0]))
     if len(labels) == 2 or labels[2] == "svc":
-        return services.get((labels[1], labels[0]))
+        return find((labels[1], labels[0]))
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, backends, controller_of, ingresses
@@ -15,6 +17,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
     stream_timeout,
     target_type,
 )
+from kubectl_genainet.doctor.families.entry.nginx import buffered, cut_short
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
 from kubectl_genainet.doctor.objects.stacks import Role
@@ -39,21 +42,33 @@ def _before_a_server(cluster: Cluster, service: Service) -> bool:
     return bool(roles & {Role.MODEL_SERVER, Role.ROUTER})
 
 
-@check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
+def _unread(cluster: Cluster) -> Iterator[NotChecked]:
+    """Why Ingresses are not checked, where there may be some that were not read."""
+    reason = cluster.missing("Ingress")
+    if reason:
+        yield NotChecked("", reason)
+
+
+@check(Area.INGRESS, Severity.WARNING)
 def ingress_buffering(cluster: Cluster) -> Problems:
     """An Ingress buffers the tokens of a model.
 
     Looks at nginx.ingress.kubernetes.io/proxy-buffering: "on" of Ingresses that lead to model servers, and at
     proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering,
-    which is on by default. A warning: answers arrive, but whole. Information in front of an application: whether it passes
-    tokens on one by one is not seen.
+    which is on by default. Also at proxy_buffering (on by default) in the nginx.conf of a pod's own proxy that passes
+    requests on to vLLM, SGLang, Ollama, llm-d or Dynamo, which do not ask nginx for tokens at once (X-Accel-Buffering). A
+    warning: answers arrive, but whole. Information in front of an application: whether it passes tokens on one by one is not
+    seen.
 
     Why: nginx collects the response (server-sent events, chunks) before it passes it on: the user waits for the whole
     answer, and time to first token becomes time to last.
 
     Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#proxy-buffering,
-    https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/advanced-configuration-with-annotations/
+    https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/advanced-configuration-with-annotations/,
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
     """
+    yield from buffered(cluster)
+    yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)
         controller = controller_of(cluster, ingress)
@@ -80,7 +95,7 @@ def ingress_buffering(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
+@check(Area.INGRESS, Severity.WARNING)
 def ingress_stream_timeout(cluster: Cluster) -> Problems:
     """An Ingress cuts a token stream after a minute of silence.
 
@@ -89,7 +104,8 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     IngressClassParams), HAProxy's timeout-server (50 s, each controller by its own annotation) and timeoutSec of GKE's
     BackendConfig (30 s for the whole response). Five minutes is taken as enough. A warning: short answers pass. Information
     where somebody has set a longer silence than the default: what the model needs is known to them; and where no server of
-    the model is seen here: a hosted one answers within seconds.
+    the model is seen here: a hosted one answers within seconds. Also at proxy_read_timeout (60 s by default) in the
+    nginx.conf of a pod's own proxy in front of a model server.
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
     answer.
@@ -97,8 +113,11 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts,
     https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html,
     https://www.haproxy.com/documentation/kubernetes-ingress/, https://haproxy-ingress.github.io/docs/configuration/keys/#timeout,
-    https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout
+    https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout,
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
     """
+    yield from cut_short(cluster)
+    yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)
         timeout = stream_timeout(cluster, ingress, model[1]) if model else None

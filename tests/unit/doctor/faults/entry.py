@@ -76,6 +76,40 @@ def streams_cut_after_a_minute(world: World) -> None:
     world.get("Ingress", "chat")["metadata"]["annotations"] = {}
 
 
+def proxy(world: World, target: str, settings: str) -> None:
+    """The chat front end's own nginx, which passes requests on to a Service."""
+    location = f"location / {{ proxy_pass http://{target}; {settings} }}"
+    data = {"nginx.conf": f"events {{}}\nhttp {{ server {{ listen 8080; {location} }} }}"}
+    world.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("edge-conf", NS), "data": data})
+    spec = world.spec("Deployment", "chatbot-ui", NS)
+    spec["volumes"] = [{"name": "edge", "configMap": {"name": "edge-conf"}}]
+    spec["containers"][0]["volumeMounts"] = [
+        {"name": "edge", "mountPath": "/etc/nginx/nginx.conf", "subPath": "nginx.conf"}
+    ]
+
+
+@fault("ingress-buffering", kubeadm, "ConfigMap chatbot/edge-conf", "data[nginx.conf]")
+def proxy_keeps_tokens_back(world: World) -> None:
+    proxy(world, "my-llama-svc", "proxy_read_timeout 1h; client_max_body_size 0;")
+
+
+@fault("ingress-stream-timeout", kubeadm, "ConfigMap chatbot/edge-conf", "data[nginx.conf]")
+def proxy_cuts_streams(world: World) -> None:
+    proxy(world, "my-llama-svc", "proxy_buffering off; client_max_body_size 0;")
+
+
+@fault("proxy-body-size", kubeadm, "ConfigMap chatbot/edge-conf", "data[nginx.conf]", severity=Severity.WARNING)
+def proxy_refuses_pictures(world: World) -> None:
+    world.spec("Deployment", "my-llama-finetuned", NS)["containers"][0]["args"][1] = "/models/my-llama-vision"
+    proxy(world, "my-llama-svc", "proxy_buffering off; proxy_read_timeout 1h;")
+
+
+@fault("proxy-upgrade", kubeadm, "ConfigMap chatbot/edge-conf", "data[nginx.conf]")
+def proxy_drops_the_web_socket(world: World) -> None:
+    world.spec("Deployment", "rag-app", NS)["containers"][0]["args"] = ["streamlit", "run", "app.py"]
+    proxy(world, "rag-app", "proxy_http_version 1.1;")
+
+
 def alb(world: World) -> None:
     world.add(
         {
