@@ -76,6 +76,18 @@ def streams_cut_after_a_minute(world: World) -> None:
     world.get("Ingress", "chat")["metadata"]["annotations"] = {}
 
 
+@fault(
+    "ingress-rewrite",
+    kubeadm,
+    "Ingress chatbot/chat",
+    "metadata.annotations[nginx.ingress.kubernetes.io/rewrite-target]",
+)
+def paths_are_lost(world: World) -> None:
+    chat = world.get("Ingress", "chat")
+    chat["metadata"]["annotations"]["nginx.ingress.kubernetes.io/rewrite-target"] = "/"
+    chat["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/chat"
+
+
 def proxy(world: World, target: str, settings: str) -> None:
     """The chat front end's own nginx, which passes requests on to a Service."""
     location = f"location / {{ proxy_pass http://{target}; {settings} }}"
