@@ -6,6 +6,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+import yaml
 
 from kubectl_genainet.doctor.check import assumed
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
@@ -32,6 +35,7 @@ _ADDRESS = re.compile(
     r"HOST|ADDR|ENDPOINT|UR[IL]|SERVER|SERVICE|BROKER|CLUSTER|SEED|NODE|PEER|DSN|API|UPSTREAM|BACKEND|TARGET|CONNECT|PROXY|STORE"
 )
 _LONGEST_NAME = 64
+_LONGEST_CONFIG = 256 * 1024
 _PATH = re.compile(r"/[A-Za-z0-9]")
 _SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
 _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
@@ -126,6 +130,36 @@ def _values(
         config_map = config_maps.get((workload.namespace, text(entry, "valueFrom", "configMapKeyRef", "name")))
         if config_map is not None and key in mapping(config_map.raw, "data"):
             yield f"data[{key}]", config_map.ref, text(entry, "name").upper(), str(config_map.raw["data"][key])
+    for config_map in _mounted(workload, container, config_maps):
+        for key, value in mapping(config_map.raw, "data").items():
+            for base in litellm_targets(str(value)):
+                yield f"data[{key}]", config_map.ref, "API_BASE", base
+
+
+def _mounted(
+    workload: Workload, container: ContainerSpec, config_maps: Mapping[tuple[str, str], KubeObject]
+) -> Iterator[KubeObject]:
+    """The ConfigMaps that a container has as files."""
+    mounts = {text(m, "name") for m in items(container.raw, "volumeMounts")}
+    for volume in items(workload.template.spec, "volumes"):
+        config_map = config_maps.get((workload.namespace, text(volume, "configMap", "name")))
+        if config_map is not None and text(volume, "name") in mounts:
+            yield config_map
+
+
+@lru_cache(maxsize=256)
+def litellm_targets(config: str) -> tuple[str, ...]:
+    """The servers that a configuration of LiteLLM sends requests to; none for a text that is no such.
+
+    Source: https://docs.litellm.ai/docs/proxy/configs
+    """
+    if "litellm_params" not in config or len(config) > _LONGEST_CONFIG:
+        return ()
+    try:
+        models = items(yaml.load(config, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "model_list")
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return ()
+    return tuple(dict.fromkeys(base for m in models if (base := text(m, "litellm_params", "api_base"))))
 
 
 def _addresses(value: str) -> Iterator[tuple[str, str, int | None, bool]]:

@@ -26,11 +26,12 @@ from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 def call_port(cluster: Cluster) -> Problems:
     """A workload is configured to call a port that the Service does not have.
 
-    Looks at URLs and HOST:PORT in variables, ConfigMaps and command lines that name a Service of the cluster: the port
-    written, or that of the scheme where a path follows the host, against spec.ports. To a URL that ends with its host many
-    clients add a port of their own (Qdrant's 6333, Elasticsearch's 9200): it is not checked. Headless Services,
-    ExternalNames, a workload's own Service and ports of pods that stand behind the Service are left out. What one ConfigMap
-    tells several workloads is reported once. An error where the port is written, else a warning.
+    Looks at URLs and HOST:PORT in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM
+    (api_base) that name a Service of the cluster: the port written, or that of the scheme where a path follows the
+    host, against spec.ports. To a URL that ends with its host many clients add a port of their own (Qdrant's 6333,
+    Elasticsearch's 9200): it is not checked. Headless Services, ExternalNames, a workload's own Service and ports of
+    pods that stand behind the Service are left out. What one ConfigMap tells several workloads is reported once. An
+    error where the port is written, else a warning.
 
     Why: kube-proxy has no rule for the port: the connection is refused, or hangs until the client's timeout. The pods' port
     behind another one of the Service is the usual slip.
@@ -136,7 +137,8 @@ def _meant_together(cluster: Cluster, client: KubeObject, service: KubeObject) -
 def call_host(cluster: Cluster) -> Problems:
     """A workload is configured to call a Service that does not exist.
 
-    Looks at URLs in variables, ConfigMaps and command lines whose host is a name of the cluster (NAME, NAME.NAMESPACE.svc).
+    Looks at URLs in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM (api_base) whose host is a name
+    of the cluster (NAME, NAME.NAMESPACE.svc).
     In manifests that are not the whole cluster it is reported where another Service there has nearly the name, or where a
     host without a namespace is that of one in the same folder whose manifest names another namespace. What one ConfigMap
     tells several workloads is reported once. An error: the name does not resolve.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kubectl_genainet.doctor.objects.calls import litellm_targets
 from tests.unit.doctor.worlds.manifests import findings, unchecked
 
 APP = """
@@ -196,3 +197,47 @@ metadata: {name: model, namespace: ai}
 spec: {podSelector: {}, ingress: [{ports: [{port: 8000}]}]}
 """
     assert findings(text, "policy-blocks-peers") == []
+
+
+LITELLM = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: litellm, namespace: ai}
+data:
+  config.yaml: |
+    model_list:
+    - model_name: a
+      litellm_params: {model: openai/a, api_base: "BASE"}
+    - model_name: b
+      litellm_params: {model: openai/b, api_base: os.environ/B_URL}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: litellm, namespace: ai}
+spec:
+  template:
+    metadata: {labels: {app: litellm}}
+    spec:
+      containers: [{name: c, image: "ghcr.io/berriai/litellm:v1.80", volumeMounts: [{name: conf, mountPath: /app/config.yaml}]}]
+      volumes: [{name: conf, configMap: {name: litellm}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "broken"),
+    [
+        ("http://ollama:11434", []),
+        ("http://ollama.ai.svc:8080/v1", ["call-port"]),
+        ("http://olama:11434", ["call-host"]),
+        ("http://vllm:8000/v1", []),  # may be elsewhere
+    ],
+)
+def test_the_servers_of_a_litellm_are_those_of_its_configuration(base: str, broken: list[str]) -> None:
+    text = APP % "" + LITELLM.replace("BASE", base)
+    assert [c for c in ("call-host", "call-port") if findings(text, c)] == broken
+
+
+@pytest.mark.parametrize("config", ["litellm_params: [", "litellm_params", "[" * 5000 + "litellm_params", ""])
+def test_what_is_no_configuration_of_litellm_names_no_server(config: str) -> None:
+    assert litellm_targets(config) == ()
