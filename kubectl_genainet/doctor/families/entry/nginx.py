@@ -11,6 +11,7 @@ from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nginx_conf import duration, size
 from kubectl_genainet.doctor.objects.nginx_proxies import NginxProxy, nginx_proxies
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import kubectl
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
@@ -25,7 +26,7 @@ _NO_TOKENS = re.compile(
     r"/(\w+/)*(health|healthz|livez|readyz|ready|live|ping|metrics|version|docs|models|tags|static|assets)\b"
 )
 _LARGE_INPUT = re.compile(r"whisper|speaches|(^|[^a-z])(vl|vision|llava|pixtral|parakeet|ocr)([^a-z]|$)")
-_WEB_SOCKET = re.compile(r"(^|[^a-z0-9])(streamlit|open-?webui)([^a-z0-9]|$)")
+_WEB_SOCKET = re.compile(r"(^|[^a-z0-9])(streamlit|open-?webui)([^a-z0-9]|$)")  # an image's name
 
 
 def _before_servers(cluster: Cluster) -> dict[tuple[str, str], list[NginxProxy]]:
@@ -147,8 +148,7 @@ def proxy_upgrade(cluster: Cluster) -> Problems:
     """
     places: dict[tuple[str, str], list[NginxProxy]] = defaultdict(list)
     for place in nginx_proxies(cluster):
-        images = [c for w in cluster.workloads_of(place.service) for c in w.containers]
-        if any(_WEB_SOCKET.search(f"{c.image.rpartition('/')[2]} {' '.join(c.words)}".lower()) for c in images):
+        if any(_lives_on_it(c) for w in cluster.workloads_of(place.service) for c in w.containers):
             places[(str(place.config.ref), str(place.service.ref))].append(place)
     for same in places.values():
         reasons = [_not_upgraded(p) for p in same]
@@ -163,6 +163,14 @@ def proxy_upgrade(cluster: Cluster) -> Problems:
                     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";',
                 ),
             )
+
+
+def _lives_on_it(container: ContainerSpec) -> bool:
+    """Whether a container runs a front end that needs its WebSocket; Open WebUI can be told to do without."""
+    told = _WEB_SOCKET.search(container.image.rpartition("/")[2].lower()) or "streamlit run" in " ".join(
+        container.words
+    )
+    return bool(told) and container.env.get("ENABLE_WEBSOCKET_SUPPORT", "").lower() != "false"
 
 
 def _not_upgraded(place: NginxProxy) -> tuple[str, str | None, str] | None:
