@@ -15,6 +15,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import unfilled
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
+from kubectl_genainet.doctor.switched_off import switched_off
 from kubectl_genainet.doctor.trial import tried
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
@@ -173,14 +174,17 @@ def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:
     evidence = problem.evidence
     if cluster.from_files:  # nobody observed a file's objects in a cluster
         evidence = tuple(_as_assumed(e) for e in evidence)
-    severity, elsewhere = problem.severity or item.severity, _elsewhere(cluster, problem)
+    elsewhere, off = _elsewhere(cluster, problem), switched_off(cluster, problem)
+    severity = problem.severity or item.severity
+    if elsewhere and severity is Severity.ERROR:
+        severity = Severity.WARNING
     return Finding(
         check=item.name,
         title=problem.title,
-        severity=Severity.WARNING if elsewhere and severity is Severity.ERROR else severity,
+        severity=Severity.INFO if off else severity,
         evidence=evidence,
         object=problem.object,
-        detail="; ".join(part for part in (problem.detail, elsewhere) if part),
+        detail="; ".join(part for part in (problem.detail, elsewhere, off) if part),
         remedy=problem.remedy,
     )
 

@@ -14,6 +14,7 @@ from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
+from kubectl_genainet.doctor.predicates.settings import others_told, told_together
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import PolicyVerdict
@@ -151,7 +152,8 @@ def fqdn_egress(cluster: Cluster) -> Problems:
 
     Looks at hosts outside the cluster in the configuration of GenAI workloads (api.openai.com, api.anthropic.com, …),
     and asks the policy engine whether egress to the internet on that port is admitted. A policy that names the host
-    (Cilium toFQDNs, Calico domains, domainNames) counts.
+    (Cilium toFQDNs, Calico domains, domainNames) counts. Information where a ConfigMap tells several workloads the host, and
+    another of them is admitted.
 
     Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next
     DNS change. An error: every call to the API fails. A warning in manifests that are not the whole cluster: a policy that
@@ -159,7 +161,7 @@ def fqdn_egress(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
-    names = _fqdn_names(cluster)
+    names, together = _fqdn_names(cluster), told_together(cluster.calls)
     for call in cluster.genai_calls:
         if not call.external or _covered(call.host, names):
             continue
@@ -180,7 +182,13 @@ def fqdn_egress(cluster: Cluster) -> Problems:
                 tuple(evidence),
                 _admit_host(cluster, call.client, call.host, call.port or 443),
                 refuted_by=("NetworkPolicy", call.client.namespace),
+                severity=Severity.INFO if any(_admitted(cluster, o) for o in others_told(together, call)) else None,
             )
+
+
+def _admitted(cluster: Cluster, call: Call) -> bool:
+    verdict = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
+    return verdict is not None and verdict.verdict is PolicyVerdict.ALLOW
 
 
 def _admit_host(cluster: Cluster, client: Workload, host: str, port: int) -> Remedy:

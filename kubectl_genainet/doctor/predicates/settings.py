@@ -1,0 +1,28 @@
+"""Addresses that a ConfigMap tells several workloads: which of them calls there is not written in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from kubectl_genainet.doctor.objects.calls import Call
+
+_Setting = tuple[str, str, str, int]
+
+
+def _setting(call: Call) -> _Setting:
+    return str(call.evidence.object), call.evidence.field, call.host, call.port
+
+
+def told_together(calls: Iterable[Call]) -> Mapping[_Setting, list[Call]]:
+    """The calls of each setting of a ConfigMap."""
+    index: dict[_Setting, list[Call]] = defaultdict(list)
+    for call in calls:
+        if call.evidence.object is not None and call.evidence.object.kind == "ConfigMap":
+            index[_setting(call)].append(call)
+    return index
+
+
+def others_told(index: Mapping[_Setting, list[Call]], call: Call) -> list[Call]:
+    """The same call of the other workloads that read the setting."""
+    return [other for other in index.get(_setting(call), ()) if other.client.key != call.client.key]

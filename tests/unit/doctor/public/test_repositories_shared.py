@@ -1,0 +1,87 @@
+"""What unseen repositories showed to be no fault: addresses that a ConfigMap tells several workloads, and workloads that are
+switched off."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_genainet.model.finding import Finding, Severity
+from tests.unit.doctor.worlds.manifests import deployment, findings, service
+
+SHARED = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shared, namespace: ml}
+data: {QDRANT_URL: "http://qdrant:6333", MODEL_URL: "https://api.openai.com/v1"}
+"""
+READS = 'image: "registry.test/app:1", envFrom: [{configMapRef: {name: shared}}]'
+STORE = deployment("qdrant", 'image: "qdrant/qdrant:v1.16", ports: [{containerPort: 6333}]') + service(
+    "qdrant", "{selector: {app: qdrant}, ports: [{port: 6333}]}"
+)
+
+
+def policy(name: str, egress: str) -> str:
+    return f"""
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: ml}}
+spec: {{podSelector: {{matchLabels: {{app: {name}}}}}, policyTypes: [Egress], egress: {egress}}}
+"""
+
+
+TO_STORE = "[{to: [{podSelector: {matchLabels: {app: qdrant}}}], ports: [{port: 6333}]}]"
+TO_ALL = "[{ports: [{port: 443}]}]"
+NOBODY = "[{to: [{podSelector: {matchLabels: {app: other}}}]}]"
+
+
+def worst(found: list[Finding], name: str) -> Severity | None:
+    return next((f.severity for f in found if f.object is not None and f.object.name == name), None)
+
+
+@pytest.mark.parametrize(("check", "admits"), [("policy-blocks-call", TO_STORE), ("fqdn-egress", TO_ALL)])
+@pytest.mark.parametrize(("other_is_admitted", "severity"), [(True, Severity.INFO), (False, Severity.WARNING)])
+def test_an_address_that_several_are_told_is_meant_for_one_that_may_reach_it(
+    check: str, admits: str, other_is_admitted: bool, severity: Severity
+) -> None:
+    apps = deployment("web", READS) + deployment("api", READS)
+    policies = policy("web", NOBODY) + policy("api", admits if other_is_admitted else NOBODY)
+    assert worst(findings(SHARED + STORE + apps + policies, check), "web") is severity
+
+
+@pytest.mark.parametrize(("check", "admits"), [("policy-blocks-call", TO_STORE), ("fqdn-egress", TO_ALL)])
+def test_an_address_of_its_own_is_meant_for_the_workload(check: str, admits: str) -> None:
+    env = '[{name: A, value: "http://qdrant:6333"}, {name: B, value: "https://api.openai.com"}]'
+    own = f'image: "registry.test/app:1", env: {env}'
+    apps = deployment("web", own) + deployment("api", READS)
+    text = SHARED + STORE + apps + policy("web", NOBODY) + policy("api", admits)
+    assert worst(findings(text, check), "web") is Severity.WARNING
+
+
+SERVER = deployment(
+    "llm",
+    'image: "vllm/vllm-openai:v0.9.2", args: [--model, llama], ports: [{containerPort: 8000}], '
+    "resources: {limits: {nvidia.com/gpu: 1}}",
+)
+FRONT = service("llm", "{selector: {app: llm}, ports: [{port: 80, targetPort: http}]}")
+SCALER = """
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: llm, namespace: ml}
+spec: {scaleTargetRef: {name: llm}, minReplicaCount: 0}
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "severity"), [("readiness-probe", Severity.WARNING), ("service-target-port", Severity.ERROR)]
+)
+def test_what_is_wrong_with_a_workload_that_is_switched_off_meets_nobody(check: str, severity: Severity) -> None:
+    off = SERVER.replace("spec:\n  selector", "spec:\n  replicas: 0\n  selector")
+    assert "replicas: 0" in off
+    assert worst(findings(SERVER + FRONT, check), "llm") is severity
+    assert worst(findings(off + FRONT + SCALER, check), "llm") is severity
+    (found,) = findings(off + FRONT, check)
+    assert found.severity is Severity.INFO
+    assert "Deployment ml/llm is switched off" in found.detail
