@@ -16,7 +16,6 @@ from kubectl_genainet.doctor.families.entry import (
     ingress_paths,
     ingress_rewrite,
     ingress_streams,
-    nginx,
     nlb,
     openshift_routes,
     route_attach,
@@ -28,6 +27,7 @@ from kubectl_genainet.doctor.families.entry.mesh import policy as mesh_policy
 from kubectl_genainet.doctor.families.entry.mesh import sidecars as mesh
 from kubectl_genainet.doctor.families.entry.mesh import streams as mesh_streams
 from kubectl_genainet.doctor.families.entry.mesh import waypoint as mesh_waypoint
+from kubectl_genainet.doctor.families.entry.nginx import pods as nginx_pods
 from kubectl_genainet.doctor.families.nodes import (
     dra,
     efa,
@@ -100,7 +100,7 @@ _FAMILIES = (
     ingress_paths,
     ingress_rewrite,
     ingress_streams,
-    nginx,
+    nginx_pods,
     openshift_routes,
     gateway,
     inference_pools,

@@ -10,12 +10,12 @@ import msgspec
 from kubectl_genainet.doctor import facts
 from kubectl_genainet.doctor.accept import Acceptance, accepted_by
 from kubectl_genainet.doctor.check import Area, Check, Problem
+from kubectl_genainet.doctor.doubts import for_another_namespace, switched_off
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import unfilled
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
-from kubectl_genainet.doctor.switched_off import switched_off
 from kubectl_genainet.doctor.trial import tried
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
@@ -157,7 +157,7 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
 def _apart(cluster: Cluster, problem: Problem) -> str:
     """Why the objects that a problem is about may not belong together."""
     about = (problem.object, *(evidence.object for evidence in problem.evidence))
-    return cluster.extent.apart(ref for ref in about if ref is not None)
+    return cluster.extent.apart(ref for ref in about if ref is not None) or for_another_namespace(cluster, problem)
 
 
 def _unfilled(cluster: Cluster, problem: Problem) -> str:

@@ -135,9 +135,8 @@ class _Overlays:
             self.alternatives |= {frozenset((root, other)) for roots in others for other in roots if other != root}
 
     def givers(self) -> dict[str, frozenset[str]]:
-        """The kustomizations that give an object, by its name; none where no two are alternatives."""
-        given = self._given.items() if self.alternatives else ()
-        return {name: frozenset(r for _, roots in variants for r in roots) for name, variants in given}
+        """The kustomizations that give an object, by its name."""
+        return {name: frozenset(r for _, roots in variants for r in roots) for name, variants in self._given.items()}
 
 
 class _Loading:

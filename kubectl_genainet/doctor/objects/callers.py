@@ -181,7 +181,14 @@ _PUSHES = re.compile(r"(^|[^a-z0-9])(open-?webui|chainlit|streamlit)([^a-z0-9]|$
 
 
 def _pushes(workload: Workload) -> bool:
-    return any(_PUSHES.search(f"{c.image.rpartition('/')[2]} {' '.join(c.words)}".lower()) for c in workload.containers)
+    for container in workload.containers:
+        probes = (container.probe(kind) for kind in ("readinessProbe", "livenessProbe", "startupProbe"))
+        told = any(name.startswith(("STREAMLIT_", "CHAINLIT_")) for name in container.env_names)
+        if told or any(p is not None and p.path.startswith("/_stcore/") for p in probes):  # Streamlit's own paths
+            return True
+        if _PUSHES.search(f"{container.image.rpartition('/')[2]} {' '.join(container.words)}".lower()):
+            return True
+    return False
 
 
 def _streams(known: Recognised) -> bool:

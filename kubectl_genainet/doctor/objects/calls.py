@@ -6,9 +6,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-
-import yaml
 
 from kubectl_genainet.doctor.check import assumed
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
@@ -36,6 +33,7 @@ _ADDRESS = re.compile(
 )
 _LONGEST_NAME = 64
 _LONGEST_CONFIG = 256 * 1024
+_API_BASE = re.compile(r"\bapi_base:\s*[\"']?([^\s\"',}#]+)")
 _PATH = re.compile(r"/[A-Za-z0-9]")
 _SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
 _EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
@@ -147,19 +145,15 @@ def _mounted(
             yield config_map
 
 
-@lru_cache(maxsize=256)
 def litellm_targets(config: str) -> tuple[str, ...]:
     """The servers that a configuration of LiteLLM sends requests to; none for a text that is no such.
 
     Source: https://docs.litellm.ai/docs/proxy/configs
     """
-    if "litellm_params" not in config or len(config) > _LONGEST_CONFIG:
+    if len(config) > _LONGEST_CONFIG or "model_list:" not in config or "litellm_params:" not in config:
         return ()
-    try:
-        models = items(yaml.load(config, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "model_list")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return ()
-    return tuple(dict.fromkeys(base for m in models if (base := text(m, "litellm_params", "api_base"))))
+    lines = (line for line in config.splitlines() if not line.lstrip().startswith("#"))
+    return tuple(dict.fromkeys(match[1] for line in lines for match in _API_BASE.finditer(line)))
 
 
 def _addresses(value: str) -> Iterator[tuple[str, str, int | None, bool]]:

@@ -117,6 +117,15 @@ class Extent:
         """Whether two objects of manifests come from one folder, whose files are mostly applied together."""
         return _file(first.source).rpartition("/")[0] == _file(other.source).rpartition("/")[0]
 
+    @staticmethod
+    def same_file(first: KubeObject, other: KubeObject) -> bool:
+        return _file(first.source) == _file(other.source)
+
+    def below_its_folder(self, first: KubeObject, other: KubeObject) -> bool:
+        """Whether an object of manifests comes from the part of them that another one's folder is in: its parent, or below."""
+        parent = _file(first.source).rpartition("/")[0].rpartition("/")[0]
+        return _file(other.source).startswith(f"{parent}/") or self.same_folder(first, other)
+
     @cached_property
     def endpoints_by_hand(self) -> bool:
         """Whether the EndpointSlices of manifests are those that people wrote, for addresses outside, and no cluster's."""

@@ -17,7 +17,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
     stream_timeout,
     target_type,
 )
-from kubectl_genainet.doctor.families.entry.nginx import buffered, cut_short
+from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_short
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
 from kubectl_genainet.doctor.objects.stacks import Role

@@ -168,6 +168,8 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
             refused = [host for host in hosts if taken and not any(_covers(pattern, host) for pattern in taken)]
             if "mesh" in strings(virtual.raw, "spec", "gateways") and refused != hosts:
                 refused = []  # the Gateway's hosts are among them; the others are those of clients in the mesh
+            if refused != hosts:
+                refused = [host for host in refused if "." in host]  # a Service's own name is no client's from outside
             for host in refused:
                 problem = f"{gateway.ref} takes {', '.join(taken)}"
                 yield Problem(

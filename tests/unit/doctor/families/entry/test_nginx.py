@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_genainet.doctor.objects.nginx_conf import duration, parse, proxies, size, upstreams
+from kubectl_genainet.doctor.families.entry.nginx.conf import duration, parse, proxies, size, upstreams
 from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.worlds.manifests import findings, unchecked
 

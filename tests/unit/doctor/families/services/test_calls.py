@@ -238,6 +238,21 @@ def test_the_servers_of_a_litellm_are_those_of_its_configuration(base: str, brok
     assert [c for c in ("call-host", "call-port") if findings(text, c)] == broken
 
 
-@pytest.mark.parametrize("config", ["litellm_params: [", "litellm_params", "[" * 5000 + "litellm_params", ""])
-def test_what_is_no_configuration_of_litellm_names_no_server(config: str) -> None:
-    assert litellm_targets(config) == ()
+MODELS = "model_list:\n- model_name: a\n  litellm_params: {BASE}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "targets"),
+    [
+        (MODELS.replace("BASE", "model: x, api_base: http://a:1/v1, rpm: 3"), ("http://a:1/v1",)),
+        (
+            MODELS.replace("BASE", "}\n    api_base: 'http://a:1'  # the first\n    # api_base: http://b:2\n{"),
+            ("http://a:1",),
+        ),
+        (MODELS, ()),
+        ("api_base: http://a:1", ()),
+        ("", ()),
+    ],
+)
+def test_what_is_no_configuration_of_litellm_names_no_server(config: str, targets: tuple[str, ...]) -> None:
+    assert litellm_targets(config) == targets

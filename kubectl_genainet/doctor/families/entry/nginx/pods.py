@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
+from kubectl_genainet.doctor.families.entry.nginx.conf import duration, size
+from kubectl_genainet.doctor.families.entry.nginx.proxies import NginxProxy, nginx_proxies
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nginx_conf import duration, size
-from kubectl_genainet.doctor.objects.nginx_proxies import NginxProxy, nginx_proxies
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import kubectl
 from kubectl_genainet.doctor.objects.stacks import Role

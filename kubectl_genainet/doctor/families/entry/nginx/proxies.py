@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from kubectl_genainet.doctor.families.entry.nginx.conf import Directive, Proxy, parse, proxies, upstreams
 from kubectl_genainet.doctor.objects.calls import service_named
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nginx_conf import Directive, Proxy, parse, proxies, upstreams
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.doctor.objects.stacks import repository

@@ -1,4 +1,4 @@
-"""Problems of workloads that are switched off."""
+"""Why problems of manifests may meet nobody: workloads that are switched off, policies that are for another namespace."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def switched_off(cluster: Cluster, problem: Problem) -> str:
     if any(not _is_off(cluster, workload) for workload in about):
         return ""
     return f"{about[0].ref} is switched off (spec.replicas: 0)"
+
+
+def for_another_namespace(cluster: Cluster, problem: Problem) -> str:
+    """Why a policy for all pods of its namespace may not be for those of a problem: neither names a namespace, and nothing in
+    the folders of the manifests says that they belong together. Empty where something does."""
+    refs = [problem.object, *(e.object for e in problem.evidence)]
+    named = {ref for ref in refs if ref is not None and ref.kind == "NetworkPolicy"}
+    if not named or cluster.extent.of_a_cluster:
+        return ""
+    objects = [
+        obj for ref in refs if ref is not None and (w := cluster.workload(ref)) and (obj := cluster.object_of(w))
+    ]
+    for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
+        for_all = policy.ref in named and policy.unplaced and not at(policy.raw, "spec", "podSelector")
+        if for_all and any(o.unplaced and not cluster.extent.below_its_folder(policy, o) for o in objects):
+            return f"{policy.ref} names no namespace, and is in another part of the manifests"
+    return ""
 
 
 def _about(cluster: Cluster, problem: Problem) -> tuple[Workload, ...]:
