@@ -243,7 +243,7 @@ EARLY_END = Diagnosis(
     Topic.CONNECTIONS,
     "early-end",
     Severity.WARNING,
-    "a backend's streams are a third of those of the Service's other backends, or less, in bytes and in time",
+    "none of a backend's streams has a third of the bytes and time that are usual with the Service's other backends",
     "The server closes them in order: it has a lower limit of tokens or time, fails and hides it, or is asked for less.",
     "Compare its settings and its log with those of the others (max_tokens, timeouts, memory).",
     blames=frozenset({Suspect.ANSWERS}),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from statistics import median
 
 from kubectl_genainet.model.diagnoses.connections import EARLY_END
@@ -14,26 +13,8 @@ from kubectl_genainet.trace.fate import seconds
 from kubectl_genainet.trace.streaming.findings import name_of
 
 FRACTION = 3  # bytes and time are so many times those of the others
-LEAST_STREAMS = 3  # of the backend, and of the others
+LEAST_STREAMS = 5  # of the backend, and of the others: answers of a model differ in length by chance
 LEAST_NS = 500_000_000  # that those of the others last: a stream, and no short answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Typical:
-    """The medians of several streams."""
-
-    streams: int
-    size: float
-    lasted_ns: float
-
-    def __str__(self) -> str:
-        return f"{self.size:.0f} bytes in {seconds(int(self.lasted_ns))} (median of {self.streams})"
-
-
-def _typical(streams: list[Stream]) -> _Typical | None:
-    if len(streams) < LEAST_STREAMS:
-        return None
-    return _Typical(len(streams), median(s.reply_bytes for s in streams), median(s.lasted_ns for s in streams))
 
 
 def _ended_by_server(stream: Stream) -> bool:
@@ -43,7 +24,7 @@ def _ended_by_server(stream: Stream) -> bool:
 
 
 def early_ends(paths: Iterable[PacketPath]) -> list[Finding]:
-    """Backends whose streams are a third of the others', or less, in bytes and in time."""
+    """Backends of whose streams none has a third of the bytes and time that are usual with the others."""
     by_service: dict[ServiceRef, dict[Party, list[Stream]]] = defaultdict(lambda: defaultdict(list))
     for path in paths:
         service, backend, stream = path.flow.service, path.backend, path.stream
@@ -52,18 +33,23 @@ def early_ends(paths: Iterable[PacketPath]) -> list[Finding]:
     return [finding for backends in by_service.values() for finding in _of_service(backends)]
 
 
-def _of_service(backends: dict[Party, list[Stream]]) -> Iterable[Finding]:
-    for backend, streams in backends.items():
-        own = _typical(streams)
-        others = _typical([s for other, theirs in backends.items() if other != backend for s in theirs])
-        if own is None or others is None or others.lasted_ns < LEAST_NS:
+def _of_service(backends: dict[Party, list[Stream]]) -> Iterator[Finding]:
+    for backend, own in backends.items():
+        others = [stream for other, theirs in backends.items() if other != backend for stream in theirs]
+        if len(own) < LEAST_STREAMS or len(others) < LEAST_STREAMS:
             continue
-        if own.size * FRACTION > others.size or own.lasted_ns * FRACTION > others.lasted_ns:
+        usual_bytes, usual_ns = median(s.reply_bytes for s in others), median(s.lasted_ns for s in others)
+        most_bytes, longest_ns = max(s.reply_bytes for s in own), max(s.lasted_ns for s in own)
+        short = most_bytes * FRACTION <= usual_bytes and longest_ns * FRACTION <= usual_ns
+        if not short or usual_ns < LEAST_NS:
             continue
-        title = f"{name_of(backend)} ends its streams early: {own}, those of the other backends {others}"
+        title = (
+            f"{name_of(backend)} ends its streams early: none of {len(own)} has more than {most_bytes} bytes in "
+            f"{seconds(longest_ns)}; those of the other backends have {usual_bytes:.0f} in {seconds(int(usual_ns))} (median)"
+        )
         evidence = (
-            Evidence("the server closed them in order", Certainty.OBSERVED),
-            Evidence("that it was not asked for shorter ones: what is asked is not read", Certainty.UNKNOWN),
+            Evidence("the server closed each of them in order", Certainty.OBSERVED),
+            Evidence("whether it was asked for shorter ones: what is asked is not read", Certainty.UNKNOWN),
         )
         ref = ObjectRef("Pod", backend.pod, backend.namespace or "") if backend.pod else None
         yield EARLY_END.finding(title, evidence, object=ref)
