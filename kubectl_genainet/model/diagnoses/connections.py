@@ -243,7 +243,7 @@ EARLY_END = Diagnosis(
     Topic.CONNECTIONS,
     "early-end",
     Severity.WARNING,
-    "none of a backend's streams has a third of the bytes and time that are usual with the Service's other backends",
+    "none of a backend's streams has a third of the bytes that are usual with the Service's other backends; so with their times",
     "The server closes them in order: it has a lower limit of tokens or time, fails and hides it, or is asked for less.",
     "Compare its settings and its log with those of the others (max_tokens, timeouts, memory).",
     blames=frozenset({Suspect.ANSWERS}),

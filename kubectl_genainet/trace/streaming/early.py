@@ -24,7 +24,7 @@ def _ended_by_server(stream: Stream) -> bool:
 
 
 def early_ends(paths: Iterable[PacketPath]) -> list[Finding]:
-    """Backends of whose streams none has a third of the bytes and time that are usual with the others."""
+    """Backends of whose streams none has a third of the bytes that are usual with the others, and which last as much shorter."""
     by_service: dict[ServiceRef, dict[Party, list[Stream]]] = defaultdict(lambda: defaultdict(list))
     for path in paths:
         service, backend, stream = path.flow.service, path.backend, path.stream
@@ -39,13 +39,14 @@ def _of_service(backends: dict[Party, list[Stream]]) -> Iterator[Finding]:
         if len(own) < LEAST_STREAMS or len(others) < LEAST_STREAMS:
             continue
         usual_bytes, usual_ns = median(s.reply_bytes for s in others), median(s.lasted_ns for s in others)
-        most_bytes, longest_ns = max(s.reply_bytes for s in own), max(s.lasted_ns for s in own)
-        short = most_bytes * FRACTION <= usual_bytes and longest_ns * FRACTION <= usual_ns
+        most_bytes, own_ns = max(s.reply_bytes for s in own), median(s.lasted_ns for s in own)
+        short = most_bytes * FRACTION <= usual_bytes and own_ns * FRACTION <= usual_ns
         if not short or usual_ns < LEAST_NS:
             continue
         title = (
-            f"{name_of(backend)} ends its streams early: none of {len(own)} has more than {most_bytes} bytes in "
-            f"{seconds(longest_ns)}; those of the other backends have {usual_bytes:.0f} in {seconds(int(usual_ns))} (median)"
+            f"{name_of(backend)} ends its streams early: none of {len(own)} has more than {most_bytes} bytes, and they last "
+            f"{seconds(int(own_ns))} (median); those of the other backends have {usual_bytes:.0f} and last "
+            f"{seconds(int(usual_ns))}"
         )
         evidence = (
             Evidence("the server closed each of them in order", Certainty.OBSERVED),

@@ -155,7 +155,7 @@ def test_streams_that_end_early_are_told_by_their_bytes(lab: RunningLab) -> None
     sizes = {sum(length for _, length in stream.sent) for stream in true}
     assert {stream.ended for stream in true} == {"fin"} and len(sizes) == 1
     (title,) = [f["title"] for f in found]
-    assert title.startswith(f"{bad.metadata.name} ends its streams early") and f"than {sizes.pop()} bytes in" in title
+    assert title.startswith(f"{bad.metadata.name} ends its streams early") and f"than {sizes.pop()} bytes," in title
 
 
 def test_first_token_is_told_from_the_header_before_it(lab: RunningLab) -> None:

@@ -25,10 +25,14 @@ LONG = [stream(f"llm-{number}", 600 + i, 2.0) for number in (1, 2) for i in rang
 def test_backend_with_a_fraction_of_bytes_and_time_is_named() -> None:
     (finding,) = early_ends([*LONG, *(stream("llm-0", 96 + i, 0.25) for i in range(5))])
     assert finding.title == (
-        "llm-0 ends its streams early: none of 5 has more than 100 bytes in 250 ms; those of the other backends have 601 in "
-        "2.0 s (median)"
+        "llm-0 ends its streams early: none of 5 has more than 100 bytes, and they last 250 ms (median); those of the other "
+        "backends have 601 and last 2.0 s"
     )
     assert finding.object is not None and finding.object.name == "llm-0"
+
+
+def test_one_that_was_held_up_does_not_hide_the_others() -> None:
+    assert early_ends([*LONG, stream("llm-0", 100, 3.0), *(stream("llm-0", 100, 0.25) for _ in range(5))])
 
 
 def test_a_few_short_streams_or_shorter_in_one_way_only_are_no_finding() -> None:
