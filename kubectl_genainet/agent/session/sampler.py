@@ -78,6 +78,8 @@ class Level:
     def look(self, spent: Spent, current: int) -> bool:
         """Takes in what the time since the last look brought and took. `current` is the number that the kernel has made of
         `kept`. Returns whether `kept` is another than `current` now."""
+        if current != self.kept:  # the kernel has seen a burst: what was before it says little
+            self._smooth, self._calm = 2 * SMOOTH, 0
         if spent.events >= ENOUGH_EVENTS:
             self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
         self._measure(spent)

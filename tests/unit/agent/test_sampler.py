@@ -84,6 +84,17 @@ def test_what_the_kernel_halved_is_the_number_that_is_in_force() -> None:
     assert level.kept == ALL_KEPT // 4
 
 
+def test_after_a_calm_time_a_burst_is_answered_with_fewer_and_not_with_more() -> None:
+    level, node = Level(BUDGET, 5000), Node(kernel_s=0.005)
+    for _ in range(10):
+        node.second(level, 10)
+    node.kernel_s, halved = 0.035, ALL_KEPT // 8
+    level.look(Spent(1.0, 2000, 40_000, 0.030, 0.022, node.kernel_s), halved)
+    for _ in range(3):
+        assert level.kept <= halved
+        node.second(level, 16_000)
+
+
 def test_some_connections_are_followed_whatever_they_cost() -> None:
     level, node = Level(BUDGET, 5000), Node(kernel_s=1.0)
     for _ in range(40):
