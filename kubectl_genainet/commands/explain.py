@@ -9,7 +9,14 @@ from typing import IO
 import click
 from rich.console import Console
 
-from kubectl_genainet.commands.options import Messages, output_option, show_each, source_options, watch_option
+from kubectl_genainet.commands.options import (
+    Messages,
+    output_option,
+    say_moment,
+    show_each,
+    source_options,
+    watch_option,
+)
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy.enforcers import Enforcer
@@ -82,6 +89,7 @@ def command(
     Exit status: 0 every flow passes, 1 one does not or it can't be told, 2 the command failed, or the answer hangs on a
     policy in the manifests that the API server would refuse.
     """
+    say_moment(source)
     if flows is not None:
         if source_target or only_patch or watch:
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST, --patch or --watch")

@@ -14,6 +14,7 @@ from kubectl_genainet.commands.options import (
     MessagesOnce,
     output_option,
     read_argument,
+    say_moment,
     show_each,
     source_options,
     watch_option,
@@ -126,6 +127,7 @@ def command(source: Source, **arguments: Any) -> ExitStatus:
     """
     request = _Request(**arguments)
     request.check(source)
+    say_moment(source)
     messages, output = MessagesOnce(), request.output
     if request.exact is not None:
         return _exact(source, request, messages)

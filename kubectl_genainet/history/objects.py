@@ -105,7 +105,13 @@ def objects_range(node_range: NodeRange, since_ns: int, until_ns: int) -> Object
             snapshots.append((at_ns, now))
     first = first or objects.now(rfc3339(since_ns))
     just_changed.pop("", None)
-    own_gaps = tuple(gap for gap in gaps if max(gap.until_ns - 1, gap.since_ns) >= since_ns)  # some lie at one moment
+    own_gaps = tuple(
+        msgspec.structs.replace(
+            gap, since_ns=max(gap.since_ns, since_ns)
+        )  # it was asked for BEFORE_NS before the range too
+        for gap in gaps
+        if max(gap.until_ns - 1, gap.since_ns) >= since_ns  # some lie at one moment
+    )
     return ObjectsRange(first.snapshot if first is not None else None, (*changes, *snapshots), own_gaps, just_changed)
 
 

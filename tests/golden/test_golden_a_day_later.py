@@ -100,6 +100,7 @@ def test_policies_of_a_time_of_which_no_objects_were_recorded_are_said_to_be_old
     for since_s, is_missing in ((past.begin_s, False), (past.end_s + 2 * CHANGED_S, True)):
         done = past.ask(*asked, since_s=since_s, until_s=since_s + 2)
         assert "default/my-llama-ingress-policy" in done.stdout
+        assert f"as it was at {datetime.fromtimestamp(since_s, UTC).isoformat()[:19]}Z" in done.stderr
         assert (missing in " ".join(done.stderr.split())) is is_missing, done.stderr
 
 
@@ -116,6 +117,7 @@ def test_rules_that_may_be_older_than_a_change_of_the_endpoints_are_called_so(
     for since_s, is_doubtful in ((past.begin_s, False), (changed_s + 4, True)):
         done = past.ask("rules", "svc/my-llama-svc", since_s=since_s, until_s=since_s + 2)
         assert (doubt in done.stderr) is is_doubtful, done.stderr
+        assert f"as it was at {datetime.fromtimestamp(since_s, UTC).isoformat()[:19]}Z" in done.stderr
 
 
 def without_policies_and_with_other_pods(bundle: str) -> ClusterSnapshot:

@@ -359,6 +359,12 @@ class Messages:
         tell(text)
 
 
+def say_moment(source: Source) -> None:
+    """Of a time that has passed `rules` and `explain` show its begin, which may be before what was asked about."""
+    if source.moment:
+        Messages().say(f"as it was at {source.moment[:19]}Z, where the time that was asked for begins")
+
+
 class MessagesOnce(Messages):
     """Says each warning once, however often it is given."""
 

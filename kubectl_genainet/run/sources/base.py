@@ -119,6 +119,11 @@ class Source(ABC):
         nodes told until then may be older, and when (ns since 1970)."""
         return {}
 
+    @property
+    def moment(self) -> str:
+        """The time (RFC 3339) of which rules and objects are shown, where a time that has passed was asked for; else ""."""
+        return ""
+
     def unknown_at_begin(self) -> tuple[str, ...]:
         """What is missing of the cluster's objects at the begin of a time that has passed: the snapshot is older then."""
         return ()

@@ -54,6 +54,11 @@ class RecordedSource(Source):
             self._bundle = self._load()
         return self._bundle
 
+    @property
+    def moment(self) -> str:
+        header = self.recorded_header
+        return str(header.arguments.get("since", "")) if header is not None and header.command == HISTORY else ""
+
     def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
         return for_verb(self.recording, verb)
 

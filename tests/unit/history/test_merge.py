@@ -236,6 +236,15 @@ def test_services_whose_endpoints_changed_just_before_the_range_are_named(tmp_pa
     assert {o.raw["metadata"]["name"] for o in objects.snapshot.objects} == {"a-x", "old-x"}
 
 
+def test_what_is_missing_of_the_objects_begins_no_sooner_than_the_range(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.wall_s = recording.mono_s = 12.0
+    recording.block(ClusterChanged(objects=[]), flags=Flag.STATE | Flag.WHOLE_STATE)
+    given = recording.range(10 - BEFORE_NS / SECOND, 17)
+    (gap,) = objects_range(given, WALL + 10 * SECOND, WALL + 17 * SECOND).gaps
+    assert (gap.since_ns, gap.until_ns) == (WALL + 10 * SECOND, WALL + 12 * SECOND)
+
+
 @pytest.mark.parametrize("batch", [1, served.BATCH])
 def test_an_answer_without_room_ends_before_the_first_block_that_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
