@@ -36,6 +36,7 @@ NO_REASONS = (
     "leaves no doubt about are named"
 )
 FEW_KEYS = 200  # that are looked up one by one, rather than by reading the whole table
+LATE_NS = 10_000_000_000  # how long after a connection's end its last packets may still be delivered
 STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
@@ -146,6 +147,7 @@ class LoadedProbe:
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = self._taken_out = self.followed_packets = 0
         self.taken = 0  # events, out of the ring buffer
+        self._lately: dict[bytes, int] = {}  # the flows that were taken out of the table, and when
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._borrowed = {
@@ -313,8 +315,14 @@ class LoadedProbe:
     def evicted(self, flows: int) -> None:
         self._evicted = max(self._evicted, flows - self._taken_out)
 
-    def took_out(self, flows: int) -> None:
-        self._taken_out += flows
+    def took_out(self, flows: Collection[bytes], now: int) -> None:
+        self._taken_out += len(flows)
+        self._lately.update(dict.fromkeys(flows, now))
+        while self._lately and now - next(iter(self._lately.values())) > LATE_NS:
+            del self._lately[next(iter(self._lately))]
+
+    def took_out_lately(self, flow: bytes, now: int) -> bool:
+        return now - self._lately.get(flow, -LATE_NS) < LATE_NS
 
     def followed(self, packets: int) -> None:
         self.followed_packets += packets

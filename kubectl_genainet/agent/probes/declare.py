@@ -33,8 +33,11 @@ class Maps(Protocol):
     def delete_all(self, name: str, keys: list[bytes]) -> None:
         """Removes many entries of a map, whichever are there."""
 
-    def took_out(self, flows: int) -> None:
-        """Tells how many flows were taken out of the table, their counts being reported."""
+    def took_out(self, flows: Collection[bytes], now: int) -> None:
+        """Tells which flows were taken out of the table, their counts being reported."""
+
+    def took_out_lately(self, flow: bytes, now: int) -> bool:
+        """Whether the flow was taken out so short a time ago that its last packets may still come."""
 
     def followed(self, packets: int) -> None:
         """Tells how many packets of followed flows were counted since the last time."""

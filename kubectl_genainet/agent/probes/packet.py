@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -60,9 +60,7 @@ _PLACE_AND_PACKET = PacketSighting.__struct_fields__
 _KINDS = enums(_SOURCE)["event_kind"]
 STREAM = layout(_SOURCE, "stream")
 _GAPS = STREAM.numbers("gaps")
-LATE_NS = 10_000_000_000  # how long after the end of a connection its packets may still be delivered
-LATE_PACKETS = 2  # so few at most: more are those of the next connection between these ports
-_GONE = b"gone"  # before the key of a flow that was taken out
+LATE_PACKETS = 2  # of a flow that was taken out; more are those of the next connection between these ports
 
 
 def decode(data: bytes, context: DecodeContext) -> Event:
@@ -125,8 +123,8 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     are over are taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since
     the last time are not reported: no reader waits for them.
 
-    `seen` holds the packets of each flow in the table, and when those that are over were taken out: a last packet that a
-    busy node delivers late puts a flow there once more, and tells nothing of its end."""
+    `seen` holds the packets of each flow in the table. A last packet that a busy node delivers late puts a flow there once
+    more, and tells nothing of its end."""
     created, followed = maps.accounts()["flows created"], 0
     sampling = maps.sampling()
     quiet: dict[bytes, bool] = {}  # of each flow in the table
@@ -138,7 +136,7 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
         known = seen.get(key)
         quiet[key] = known == packets
         ended = reduce(or_, (ended for _, ended, _ in heads))
-        if packets <= LATE_PACKETS and _GONE + key in seen:
+        if packets <= LATE_PACKETS and maps.took_out_lately(key, now):
             ended |= _RST
         if ended:
             ends[key] = ended
@@ -156,18 +154,11 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     gone = _over(quiet, ends)
     maps.delete_all("flows", gone)
     maps.delete_all("streams", gone)
-    _forget(seen, quiet.keys() - set(gone), now)
-    seen.update((_GONE + key, now) for key in gone)
+    for key in (seen.keys() - quiet.keys()).union(gone):
+        del seen[key]
     maps.evicted(created - len(quiet))
-    maps.took_out(len(gone))
+    maps.took_out(gone, now)
     maps.followed(followed)
-
-
-def _forget(seen: dict[bytes, int], kept: Set[bytes], now: int) -> None:
-    """Forgets the flows that are in the table no more; of those that were taken out, after the time for late packets."""
-    for key in seen.keys() - kept:
-        if not (key.startswith(_GONE) and now - seen[key] < LATE_NS):
-            del seen[key]
 
 
 def _over(quiet: dict[bytes, bool], ends: dict[bytes, int]) -> list[bytes]:
