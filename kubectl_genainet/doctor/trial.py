@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import msgspec
 
+from kubectl_genainet.doctor.changed_flows import ChangedFlows, changed_flows, name_of
 from kubectl_genainet.doctor.changes import CannotApplyError, applied, changes_something, untriable
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Finding, Remedy, Severity
-from kubectl_genainet.policy.model import PolicyVerdict
 
 # Trials run every check again: in a cluster of more objects, and beyond so many in all of them together, none is made.
 _BUDGET = 40_000
 _LARGEST = 3000
-_MOST_FLOWS = 4000
 NOT_TRIED = "not tried"
 _TOO_LARGE = "the cluster has too many objects to run every check again"
 FindingKey = tuple[str, str, str]
-FlowKey = tuple[str, str, str, int]
 
 
 def tried(cluster: Cluster, findings: Sequence[Finding], run: Callable[[Cluster], Iterable[Finding]]) -> list[Finding]:
@@ -73,6 +71,7 @@ def _tried(
     try:
         after = replace(cluster, snapshot=applied(cluster.snapshot, remedy))
         remaining = {_key(f): f for f in run(after)}
+        flows = changed_flows(cluster, after)
     except CannotApplyError:
         return _untried(remedy, "an object that it changes was not read")
     except InputError as error:
@@ -89,27 +88,29 @@ def _tried(
         if key not in known and f not in stays and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
     errors = [f for f in new if f.severity is Severity.ERROR and not by_state]
-    if harm := _harm(cluster, after, finding, remedy) or (_gives_rise(new[0]) if errors else ""):
+    if harm := _harm(cluster, flows, finding, remedy) or (_gives_rise(new[0]) if errors else ""):
         return Remedy(remedy.text, trial=f"tried: {harm}, so no change is given")
+    compared = "" if flows.complete else "; of the flows that it may concern not all were compared"
     if by_state:
         more = f"{new[0].check} of {new[0].object} is found then" if new else "causes no other finding"
-        return _said(remedy, f"tried: {more}; only the cluster shows whether it heals what was measured")
+        return _said(remedy, f"tried: {more}{compared}; only the cluster shows whether it heals what was measured")
     more = f"; then {new[0].check} of {new[0].object} is found" if new else " and causes no other finding"
-    return _said(remedy, f"tried: heals it{more}")
+    return _said(remedy, f"tried: heals it{more}{compared}")
 
 
 def _gives_rise(finding: Finding) -> str:
     return f"it gives rise to {finding.check} of {finding.object}"
 
 
-def _harm(cluster: Cluster, after: Cluster, finding: Finding, remedy: Remedy) -> str:
+def _harm(cluster: Cluster, flows: ChangedFlows, finding: Finding, remedy: Remedy) -> str:
     """The flow that a remedy closes, or opens without naming an end of it; "" where there is none."""
-    closed, opened = _changed_flows(cluster, after)
-    if closed and finding.check != "policy-none":
-        return f"it closes {_flow_text(closed[0])}"
-    mentioned = _all_text(cluster, finding, remedy) if opened else ""
-    unnamed = (f for f in opened if not any(end.rpartition("/")[2] in mentioned for end in f[:2]))
-    return next((f"it opens {_flow_text(flow)}" for flow in unnamed), "")
+    if flows.closed and finding.check != "policy-none":
+        return f"it closes {flows.closed[0]}"
+    ends = {name_of(end) for flow in flows.opened for end in (flow.client, flow.server)}
+    text = _all_text(cluster, finding, remedy) if ends else ""
+    named = {name for name in ends if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)}
+    unnamed = (f for f in flows.opened if not {name_of(f.client), name_of(f.server)} & named)
+    return next((f"it opens {flow}" for flow in unnamed), "")
 
 
 def stands_for_a_state(cluster: Cluster, finding: Finding) -> bool:
@@ -118,47 +119,9 @@ def stands_for_a_state(cluster: Cluster, finding: Finding) -> bool:
     return made or any(e.node or e.field.startswith(("status", "spec.nodeName")) for e in finding.evidence)
 
 
-def _changed_flows(before: Cluster, after: Cluster) -> tuple[list[FlowKey], list[FlowKey]]:
-    """(closed, opened): the flows between workloads whose verdict changes; none where policies are the same."""
-    if _policies(before) == _policies(after):
-        return [], []
-    was, now = _flows(before), _flows(after)
-    changed = {flow: (verdict, now.get(flow)) for flow, verdict in was.items()}
-    closed = [flow for flow, verdicts in changed.items() if verdicts == (PolicyVerdict.ALLOW, PolicyVerdict.DENY)]
-    opened = [flow for flow, verdicts in changed.items() if verdicts == (PolicyVerdict.DENY, PolicyVerdict.ALLOW)]
-    return closed, opened
-
-
-def _flow_text(flow: FlowKey) -> str:
-    client, server, protocol, port = flow
-    return f"{client} → {server} {protocol} {port}"
-
-
 def _all_text(cluster: Cluster, finding: Finding, remedy: Remedy) -> str:
     """All that a user reads of a finding and its remedy, with the object that it is about."""
     evidence = (f"{e.object} {e.statement}" for e in finding.evidence)
     about = (json.dumps(o.raw) for o in cluster.snapshot.objects if o.ref == finding.object)
     texts = (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command)
     return "\n".join((*texts, *evidence, *about))
-
-
-def _policies(cluster: Cluster) -> list[object]:
-    return [o.raw for o in cluster.snapshot.objects if o.kind.endswith("NetworkPolicy")]
-
-
-def _flows(cluster: Cluster) -> dict[FlowKey, PolicyVerdict]:
-    """The verdict of every flow from a workload to a declared port of another, up to a number."""
-    verdicts: dict[FlowKey, PolicyVerdict] = {}
-    for client in cluster.workloads:
-        for server in cluster.workloads:
-            for protocol, port in _ports(server):
-                if len(verdicts) >= _MOST_FLOWS:
-                    return verdicts
-                explained = cluster.admits(client, server, protocol, port)
-                if explained is not None:
-                    verdicts[(str(client.ref), str(server.ref), protocol, port)] = explained.verdict
-    return verdicts
-
-
-def _ports(workload: Workload) -> set[tuple[str, int]]:
-    return {(protocol, number) for c in workload.containers for number, _, protocol in c.ports if number}
