@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.model_hub import FILES, fetches
 from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches, sh, text, walk
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
@@ -148,21 +149,23 @@ def _covered(host: str, names: set[str]) -> bool:
 
 @check(Area.GLOBAL_POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod"))
 def fqdn_egress(cluster: Cluster) -> Problems:
-    """A workload calls a model API on the internet that its egress policies do not admit.
+    """A workload calls a model API or a model hub on the internet that its egress policies do not admit.
 
-    Looks at hosts outside the cluster in the configuration of GenAI workloads (api.openai.com, api.anthropic.com, …),
-    and asks the policy engine whether egress to the internet on that port is admitted. A policy that names the host
-    (Cilium toFQDNs, Calico domains, domainNames) counts. Information where a ConfigMap tells several workloads the host, and
-    another of them is admitted.
+    Looks at hosts outside the cluster in the configuration of GenAI workloads (api.openai.com, api.anthropic.com, …), and
+    at model servers told to serve a repository of Hugging Face or to pull a model of Ollama, where no volume is kept that
+    may hold it. Asks the policy engine whether egress to the internet on that port is admitted. A policy that names the
+    host (Cilium toFQDNs, Calico domains, domainNames) counts. Information where a ConfigMap tells several workloads the
+    host, and another of them is admitted.
 
-    Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next
-    DNS change. An error: every call to the API fails. A warning in manifests that are not the whole cluster: a policy that
-    is not among them may admit it.
+    Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next DNS
+    change. An error: every call to the API fails, and a server without its model does not start. A warning in manifests that
+    are not the whole cluster: a policy that is not among them may admit it.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
     names, together = _fqdn_names(cluster), told_together(cluster.calls)
-    for call in cluster.genai_calls:
+    servers = [workload for workload, _ in cluster.model_servers]
+    for call in (*cluster.genai_calls, *fetches(servers)):
         if not call.external or _covered(call.host, names):
             continue
         verdict = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
@@ -196,10 +199,14 @@ def _admit_host(cluster: Cluster, client: Workload, host: str, port: int) -> Rem
     labels, name = {"matchLabels": selecting_labels(client)}, f"egress-{host.strip('*.').replace('.', '-')}"
     if "Cilium" in cluster.cni_names:
         dns = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}
+        files = [{"matchPattern": pattern} for pattern in FILES.get(host, ())]
         learn = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
         egress = [
             {"toEndpoints": [{"matchLabels": dns}], "toPorts": [learn]},
-            {"toFQDNs": [{"matchName": host}], "toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]},
+            {
+                "toFQDNs": [{"matchName": host}, *files],
+                "toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}],
+            },
         ]
         return adding(
             "Admit the name, with the DNS rule that Cilium learns its addresses from.",
