@@ -124,10 +124,10 @@ def draw(cluster: Cluster, findings: Sequence[Finding]) -> Picture:
     for call in cluster.genai_calls:
         source = box_id(call.client.ref)
         if call.service is not None:
-            drawing.arrow(source, drawing.service(call.service), f"port {call.port}", Certainty.ASSUMED)
+            drawing.arrow(source, drawing.service(call.service), _port_text(call.port), Certainty.ASSUMED)
         else:
             target = drawing.box(ObjectRef("Host", call.host), BoxKind.EXTERNAL, "outside the cluster")
-            drawing.arrow(source, target, f"port {call.port}" if call.port else "", Certainty.ASSUMED)
+            drawing.arrow(source, target, _port_text(call.port), Certainty.ASSUMED)
     for entry, service_key, label in _entries(cluster):
         shown = cluster.services_by_key.get(service_key)
         if shown is not None and box_id(shown.ref) in drawing.boxes:
@@ -137,6 +137,11 @@ def draw(cluster: Cluster, findings: Sequence[Finding]) -> Picture:
         if box_id(client) in drawing.boxes and box_id(callee) in drawing.boxes:
             drawing.arrow(box_id(client), box_id(callee), label, Certainty.OBSERVED)
     return _limited(drawing)
+
+
+def _port_text(port: int | str) -> str:
+    """A port as arrows have it; nothing where none is written and the Service has several."""
+    return f"port {port}" if port else ""
 
 
 def _limited(drawing: _Drawing) -> Picture:
@@ -163,7 +168,7 @@ def _entries(cluster: Cluster) -> Iterable[tuple[ObjectRef, tuple[str, str], str
         for rule in items(route.raw, "spec", "rules"):
             for backend in items(rule, "backendRefs"):
                 namespace = text(backend, "namespace") or route.namespace
-                yield route.ref, (namespace, text(backend, "name")), f"port {text(backend, 'port')}"
+                yield route.ref, (namespace, text(backend, "name")), _port_text(text(backend, "port"))
 
 
 def _observed(cluster: Cluster) -> Iterable[tuple[ObjectRef, ObjectRef, str]]:
