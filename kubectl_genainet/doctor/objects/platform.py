@@ -88,6 +88,7 @@ def aws_installed(snapshot: ClusterSnapshot) -> bool:
         distribution(snapshot)[0] is Distribution.EKS
         or any(text(n.raw, "spec", "providerID").startswith("aws://") for n in snapshot.of("Node", ""))
         or any("aws-load-balancer-controller" in m for o in snapshot.of("Deployment", "apps") for m in marks(o))
+        or any("aws-efa-k8s-device-plugin" in m for o in snapshot.of("DaemonSet", "apps") for m in marks(o))
         or any(_requests_efa(o.raw) for key in TEMPLATE_PLACES for o in snapshot.of(key[1], key[0]))
     )
 

@@ -6,7 +6,7 @@ import re
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
+from kubectl_genainet.doctor.objects.raw import at, items, json_in, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
@@ -68,3 +68,16 @@ def device_requests(container: ContainerSpec) -> list[str]:
 
 def privileged(container: ContainerSpec) -> bool:
     return at(container.raw, "securityContext", "privileged") is True
+
+
+def instance_types(workload: Workload) -> list[str]:
+    """The instance types that a template asks its node to be of."""
+    spec, label = workload.template.spec, "node.kubernetes.io/instance-type"
+    terms = items(spec, *_REQUIRED)
+    expressions = [e for term in terms for e in items(term, "matchExpressions") if text(e, "key") == label]
+    of_affinity = [v for e in expressions if text(e, "operator") == "In" for v in strings(e, "values")]
+    own = text(spec, "nodeSelector", label)
+    return [own, *of_affinity] if own else of_affinity
+
+
+_REQUIRED = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")

@@ -6,7 +6,7 @@ from enum import Enum
 
 from kubectl_genainet.doctor.check import seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.raw import annotation, items, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import Evidence
 from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL, HBONE, LINKERD_INBOUND
@@ -74,8 +74,11 @@ def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None
                     return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
     labels = cluster.snapshot.namespace_labels(workload.namespace)
     written = cluster.from_files and not has_live_pods(cluster, workload)
-    if written and (injected := _to_be_injected(cluster, workload, labels)) is not None:
-        return Mesh.ISTIO_SIDECAR, injected
+    if written and not opted_out(workload) and not workload.template.host_network:
+        if (injected := _istio_injects(cluster, workload, labels)) is not None:
+            return Mesh.ISTIO_SIDECAR, injected
+        if (injected := _linkerd_injects(cluster, workload)) is not None:
+            return Mesh.LINKERD, injected
     own = workload.template.labels.get(AMBIENT_LABEL, "")
     if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):
         field = workload.label_field(AMBIENT_LABEL) if own else f"metadata.labels[{AMBIENT_LABEL}]"
@@ -95,10 +98,8 @@ def opted_out(workload: Workload) -> bool:
     )
 
 
-def _to_be_injected(cluster: Cluster, workload: Workload, labels: dict[str, str]) -> Evidence | None:
+def _istio_injects(cluster: Cluster, workload: Workload, labels: dict[str, str]) -> Evidence | None:
     """What makes Istio inject a sidecar into a manifest's pods when they are made."""
-    if opted_out(workload) or workload.template.host_network:
-        return None
     own = workload.template.labels.get("sidecar.istio.io/inject")
     if own == "true":
         field = workload.label_field("sidecar.istio.io/inject")
@@ -110,3 +111,23 @@ def _to_be_injected(cluster: Cluster, workload: Workload, labels: dict[str, str]
                 obj, f"metadata.labels[{key}]", value, f"pods of {workload.namespace} get the sidecar istio-proxy"
             )
     return None
+
+
+LINKERD_INJECT, _ASKS_LINKERD = "linkerd.io/inject", ("enabled", "ingress")
+
+
+def _linkerd_injects(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """What makes Linkerd inject its proxy into a manifest's pods: the template's annotation before the namespace's.
+
+    Source: https://linkerd.io/2/features/proxy-injection/
+    """
+    own = workload.template.annotations.get(LINKERD_INJECT)
+    if own in _ASKS_LINKERD:
+        return seen(
+            workload.ref, workload.annotation_field(LINKERD_INJECT), own, f"{workload.ref} asks for Linkerd's proxy"
+        )
+    namespace = next((n for n in cluster.snapshot.of("Namespace", "") if n.name == workload.namespace), None)
+    value = namespace.annotations.get(LINKERD_INJECT) if namespace is not None else None
+    if own or namespace is None or value not in _ASKS_LINKERD:
+        return None
+    return seen(namespace.ref, annotation(LINKERD_INJECT), value, f"pods of {namespace.name} get Linkerd's proxy")

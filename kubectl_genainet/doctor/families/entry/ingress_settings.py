@@ -61,7 +61,7 @@ def stream_timeout(cluster: Cluster, ingress: KubeObject, service: Service) -> S
         return StreamTimeout(_nginx(cluster, ingress, key), 60.0, key, "3600")
     if controller == F5_NGINX:
         key = "nginx.org/proxy-read-timeout"
-        return StreamTimeout(_annotated(ingress, key), 60.0, key, "3600s")
+        return StreamTimeout(_f5(cluster, ingress, key), 60.0, key, "3600s")
     if controller == AWS:
         return StreamTimeout(_alb(cluster, ingress), 60.0, ALB + "load-balancer-attributes", f"{_ATTRIBUTE}=3600")
     if controller in (HAPROXY_TECH, HAPROXY_INGRESS):
@@ -84,17 +84,36 @@ def _annotated(ingress: KubeObject, key: str) -> Setting:
 
 def nginx_config(cluster: Cluster) -> KubeObject | None:
     """ingress-nginx's ConfigMap: the one its controller is told with --configmap, or that its chart labels."""
+    return _config_map(cluster, "ingress-nginx", "configmap", ("ingress-nginx-controller", "nginx-configuration"))
+
+
+def f5_config(cluster: Cluster) -> KubeObject | None:
+    """The ConfigMap of F5's NGINX controller: the one that it is told with -nginx-configmaps, or that its chart labels.
+
+    Source: https://docs.nginx.com/nginx-ingress-controller/configuration/global-configuration/configmap-resource/
+    """
+    return _config_map(cluster, "nginx-ingress", "nginx-configmaps", ("nginx-config",))
+
+
+def _config_map(cluster: Cluster, controller: str, option: str, names: tuple[str, ...]) -> KubeObject | None:
     maps = cluster.snapshot.of("ConfigMap", "")
-    controller = cluster.running("ingress-nginx")
-    spec = controller.raw if controller is not None else {}
-    for container in items(spec, "spec", "template", "spec", "containers"):
+    running = cluster.running(controller)
+    for container in items(running.raw if running is not None else {}, "spec", "template", "spec", "containers"):
         for word in at(container, "args") or ():
-            if str(word).startswith("--configmap="):
+            if str(word).lstrip("-").startswith(f"{option}="):
                 name = str(word).rpartition("/")[2]
                 return next((c for c in maps if c.name == name), None)
-    named = (c for c in maps if c.name in ("ingress-nginx-controller", "nginx-configuration"))
-    labelled = (c for c in maps if c.labels.get("app.kubernetes.io/name") == "ingress-nginx")
+    named = (c for c in maps if c.name in names)
+    labelled = (c for c in maps if c.labels.get("app.kubernetes.io/name") == controller)
     return next(named, next(labelled, None))
+
+
+def _f5(cluster: Cluster, ingress: KubeObject, key: str) -> Setting:
+    own, config = _annotated(ingress, key), f5_config(cluster)
+    general = text(config.raw, "data", "proxy-read-timeout") if config is not None else ""
+    if own.value is not None or config is None or not general:
+        return own
+    return Setting(config.ref, "data[proxy-read-timeout]", general, seconds(general))
 
 
 def _nginx(cluster: Cluster, ingress: KubeObject, key: str) -> Setting:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
     F5_NGINX,
     INGRESS_NGINX,
     StreamTimeout,
+    f5_config,
     has_unread_params,
     nginx_config,
     stream_timeout,
@@ -54,8 +55,8 @@ def ingress_buffering(cluster: Cluster) -> Problems:
     """An Ingress buffers the tokens of a model.
 
     Looks at nginx.ingress.kubernetes.io/proxy-buffering: "on" of Ingresses that lead to model servers, and at
-    proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering,
-    which is on by default. Also at proxy_buffering (on by default) in the nginx.conf of a pod's own proxy that passes
+    proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering and
+    its ConfigMap, on by default. Also at proxy_buffering (on by default) in the nginx.conf of a pod's own proxy that passes
     requests on to vLLM, SGLang, Ollama, llm-d or Dynamo, which do not ask nginx for tokens at once (X-Accel-Buffering). A
     warning: answers arrive, but whole. Information in front of an application: whether it passes tokens on one by one is not
     seen.
@@ -77,13 +78,14 @@ def ingress_buffering(cluster: Cluster) -> Problems:
         effect = f"responses of {model[1].ref} are buffered"
         key, off = (NGINX + "proxy-buffering", "off") if controller == INGRESS_NGINX else (F5_BUFFERING, "False")
         value = ingress.annotations.get(key)
-        config = nginx_config(cluster) if controller == INGRESS_NGINX else None
+        config = nginx_config(cluster) if controller == INGRESS_NGINX else f5_config(cluster)
+        general = text(config.raw, "data", "proxy-buffering") if config is not None else ""
         if value is not None and value.lower() in ("on", "true"):
             evidence = seen(ingress.ref, annotation(key), value, effect)
-        elif value is None and controller == F5_NGINX:
+        elif value is None and config is not None and general.lower() in ("on", "true"):
+            evidence = seen(config.ref, "data[proxy-buffering]", general, effect)
+        elif value is None and controller == F5_NGINX and not general:
             evidence = seen(ingress.ref, annotation(key), None, f"absent: the default is on; {effect}")
-        elif value is None and config is not None and text(config.raw, "data", "proxy-buffering") == "on":
-            evidence = seen(config.ref, "data[proxy-buffering]", "on", effect)
         else:
             continue
         yield Problem(

@@ -108,10 +108,19 @@ def _claims_of(cluster: Cluster, workload: Workload) -> Iterator[tuple[str, dict
                 yield workload.field(f"resourceClaims[{index}]"), spec
 
 
+# What a selector asks for that tells one device of a node from the others; kind, driver and abilities are alike.
+_WHICH = re.compile(r"address|id\b|index|interface|ip\b|mac\b|name|numa|pci|rail|root|switch", re.I)
+
+
 def _chosen(spec: dict[str, Any]) -> bool:
     """Whether every request for a network device names which: by a selector, or as all that a node has."""
     network = [o for _, o in options(spec) if is_network(text(o, "deviceClassName"))]
-    return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in network)
+    return all(text(o, "allocationMode") == "All" or any(map(_tells_which, items(o, "selectors"))) for o in network)
+
+
+def _tells_which(selector: dict[str, Any]) -> bool:
+    # A driver's name stands before each of its attributes: device.attributes["dra.net"].rdma
+    return _WHICH.search(re.sub(r'\["[^"]*"\]', "", text(selector, "cel", "expression"))) is not None
 
 
 def _several_network_devices(cluster: Cluster) -> tuple[Evidence, ...]:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.devices import instance_types
 from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
@@ -112,12 +113,28 @@ _VERSION = re.compile(r":v?([0-9]+)\.([0-9]+)\.([0-9]+)")
 _KNOWS_P6 = (0, 5, 10)
 
 
-@check(Area.EFA, Severity.ERROR, needs=("Node", "DaemonSet"), applies=only_on_aws)
+def _with_nvlink_controllers(cluster: Cluster, plugin: KubeObject) -> Evidence | None:
+    """What shows that the plugin runs on p6-b200 nodes: a node, or in manifests the types that it, or a workload, asks for."""
+    for node in cluster.nodes:
+        if (kind := node.labels.get(INSTANCE_TYPE, "")).startswith("p6-b200"):
+            return seen(node.ref, f"metadata.labels[{INSTANCE_TYPE}]", kind, "a p6-b200 node")
+    for workload in cluster.workloads if cluster.partial("Node") else ():
+        asks = workload.ref == plugin.ref or workload.template.efas
+        kinds = [t for t in instance_types(workload) if t.removeprefix("ml.").startswith("p6-b200")] if asks else []
+        if kinds:
+            return seen(
+                workload.ref, workload.field("nodeSelector"), kinds[0], f"{workload.ref} is for {kinds[0]} nodes"
+            )
+    return None
+
+
+@check(Area.EFA, Severity.ERROR, needs=("DaemonSet",), applies=only_on_aws)
 def efa_plugin_version(cluster: Cluster) -> Problems:
     """The EFA device plugin takes NVLink controllers for EFA devices.
 
     Looks at the version in the plugin's image where there are p6-b200 nodes: before 0.5.10 it counts their two ibp*
-    devices. An error: jobs that get one of them fail.
+    devices. An error: jobs that get one of them fail. A warning in manifests whose plugin, or whose pods with EFA, are for
+    such nodes: whether there are any is not seen.
 
     Why: the node offers ten devices instead of eight. A pod with an NVLink controller for an EFA device has NCCL fail at
     its first collective, or time out.
@@ -125,8 +142,12 @@ def efa_plugin_version(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
     plugin = _plugin(cluster)
-    node = next((n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "").startswith("p6-b200")), None)
-    if plugin is None or node is None:
+    shown = _with_nvlink_controllers(cluster, plugin) if plugin is not None else None
+    if plugin is None:
+        return
+    if shown is None:
+        if elsewhere := cluster.partial("Node"):
+            yield NotChecked(str(plugin.ref), f"whether there are p6-b200 nodes is not known: {elsewhere}")
         return
     for index, container in enumerate(items(plugin.raw, "spec", "template", "spec", "containers")):
         image = text(container, "image")
@@ -134,16 +155,17 @@ def efa_plugin_version(cluster: Cluster) -> Problems:
         if match is not None and tuple(map(int, match.groups())) < _KNOWS_P6:
             field = f"spec.template.spec.containers[{index}].image"
             yield Problem(
-                f"version {'.'.join(match.groups())} takes the NVLink controllers of {node.name} for EFA devices",
+                f"version {'.'.join(match.groups())} takes NVLink controllers for EFA devices",
                 plugin.ref,
                 (
                     seen(plugin.ref, field, image, "before 0.5.10"),
-                    seen(node.ref, f"metadata.labels[{INSTANCE_TYPE}]", node.labels[INSTANCE_TYPE], "a p6-b200 node"),
+                    shown,
                 ),
                 Remedy(
                     "Install 0.5.10 or later.",
                     command="helm upgrade -i aws-efa-k8s-device-plugin eks/aws-efa-k8s-device-plugin -n kube-system",
                 ),
+                severity=Severity.WARNING if cluster.partial("Node") else None,
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, json_in, mapping, patch, text
+from kubectl_genainet.doctor.objects.raw import items, json_in, mapping, patch, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.claims import GROUP, is_network, requests
 from kubectl_genainet.doctor.predicates.edits import edit
@@ -61,7 +61,14 @@ def _plugins(definition: KubeObject) -> list[dict[str, Any]]:
     return items(config, "plugins") or ([config] if isinstance(config, dict) else [])
 
 
-_EXCLUSIVE = {"spec": {"rdmaMode": "exclusive"}}
+def _rdma_plugin(network: KubeObject) -> str:
+    """The field that puts the plugin `rdma` into a network's chain; empty where none does. A SriovNetwork names what comes
+    behind its own plugin in metaPlugins, from which the operator makes the definition."""
+    if network.kind == "SriovNetwork":
+        more = json_in(f"[{text(network.raw, 'spec', 'metaPlugins')}]")
+        return "spec.metaPlugins" if any(text(p, "type") == "rdma" for p in items(more)) else ""
+    index = next((i for i, p in enumerate(_plugins(network)) if text(p, "type") == "rdma"), None)
+    return "" if index is None else f"spec.config.plugins[{index}].type"
 
 
 def _mode(cluster: Cluster) -> tuple[ObjectRef, str, str] | None:
@@ -76,8 +83,8 @@ def _mode(cluster: Cluster) -> tuple[ObjectRef, str, str] | None:
 def rdma_exclusive(cluster: Cluster) -> Problems:
     """A network moves RDMA devices into pods, and the nodes' RDMA subsystem is shared.
 
-    Looks at NetworkAttachmentDefinitions with the plugin `rdma` in their chain, and at rdmaMode of
-    SriovNetworkPoolConfigs. An error: pods on the network stay in ContainerCreating.
+    Looks at NetworkAttachmentDefinitions with the plugin `rdma` in their chain and SriovNetworks with it in metaPlugins, and
+    at rdmaMode of SriovNetworkPoolConfigs. An error: pods on the network stay in ContainerCreating.
 
     Why: in the mode `shared` an RDMA device belongs to all network namespaces at once, and can't be moved; the plugin
     refuses. In `exclusive` each pod sees its own device and no other's.
@@ -87,22 +94,17 @@ def rdma_exclusive(cluster: Cluster) -> Problems:
     mode = _mode(cluster)
     if mode is None or mode[2] != "shared":
         return
-    for definition in cluster.snapshot.of("NetworkAttachmentDefinition"):
-        if not cluster.in_scope(definition.namespace):
-            continue
-        index = next((i for i, p in enumerate(_plugins(definition)) if text(p, "type") == "rdma"), None)
-        if index is None:
+    networks = (n for kind in ("NetworkAttachmentDefinition", "SriovNetwork") for n in cluster.snapshot.of(kind))
+    for definition in networks:
+        in_scope = cluster.in_scope(text(definition.raw, "spec", "networkNamespace") or definition.namespace)
+        field = _rdma_plugin(definition) if in_scope else ""
+        if not field:
             continue
         yield Problem(
             "it moves RDMA devices into pods, and the nodes share them",
             definition.ref,
             (
-                seen(
-                    definition.ref,
-                    f"spec.config.plugins[{index}].type",
-                    at(_plugins(definition), index, "type"),
-                    "the plugin rdma moves the device into the pod",
-                ),
+                seen(definition.ref, field, "rdma", "the plugin rdma moves the device into the pod"),
                 seen(mode[0], mode[1], mode[2], f"{mode[0]} makes the nodes' RDMA subsystem shared"),
             ),
             Remedy(

@@ -19,6 +19,7 @@ POD_IDENTITY_DEVICE = "pod-id-link0"  # of eks-pod-identity-agent, on the node
 _PERFORMANCE_TEST = re.compile(
     r"\b(all_reduce|all_gather|alltoall|alltoallv|broadcast|reduce|reduce_scatter|sendrecv|gather|scatter|hypercube)_perf\b"
 )
+_NODES = re.compile(r"--(?:nnodes|pipeline-parallel-size|pipeline_parallel_size|dist-nnodes|pp-size)[= ]+([0-9]+)")
 Pitfall = tuple[Variable, str, Severity]
 
 
@@ -44,6 +45,13 @@ def _without_gloo(cluster: Cluster, workload: Workload) -> bool:
     return any(_PERFORMANCE_TEST.search(word) for part in parts for c in part.containers for word in c.words)
 
 
+def _over_nodes(cluster: Cluster, workload: Workload) -> bool:
+    """Whether one program of a workload runs over several nodes, as its command line says, or its kind."""
+    line = " ".join(word for c in workload.containers for word in c.words)
+    number = _NODES.search(line)
+    return int(number[1]) > 1 if number else workload.ref.kind == "LeaderWorkerSet"
+
+
 def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
     devices = pod_devices(workload)
     nccl, gloo = env.get("NCCL_SOCKET_IFNAME"), env.get("GLOO_SOCKET_IFNAME")
@@ -51,14 +59,16 @@ def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) 
         why = _off_the_node(variable.value, devices) if variable else ""
         if variable is not None and why:
             yield variable, why, Severity.WARNING
-    if not workload.template.host_network or nccl is None:
+    if not workload.template.host_network:
         return
-    if gloo is None and not _without_gloo(cluster, workload):
+    if gloo is None and (nccl or _over_nodes(cluster, workload)) and not _without_gloo(cluster, workload):
         why = (
             "GLOO_SOCKET_IFNAME is not set here (an image or a script that sets it is not seen): with hostNetwork Gloo takes "
             "what the node's name resolves to, often 127.0.0.1"
         )
-        yield nccl, why, Severity.INFO
+        yield nccl or Variable("hostNetwork", "true", workload.ref, workload.field("hostNetwork")), why, Severity.INFO
+    if nccl is None:
+        return
     agent = cluster.daemonset("eks-pod-identity-agent")
     excluded = [d.strip() for d in nccl.value[1:].split(",") if d.strip()]
     if agent and nccl.value.startswith("^") and not any(POD_IDENTITY_DEVICE.startswith(d) for d in excluded):
@@ -112,10 +122,14 @@ def nccl_settings(cluster: Cluster) -> Problems:
     https://github.com/aws/aws-ofi-nccl, https://ofiwg.github.io/libfabric/main/man/fi_provider.7.html,
     https://pytorch.org/docs/stable/distributed.html#common-environment-variables
     """
+    said = set()  # parts of one object may share a template
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace) or not (workload.template.accelerated or workload.template.efas):
             continue
         for container, (variable, why, severity) in pitfalls(cluster, workload):
+            if (variable, why, workload.ref) in said:
+                continue
+            said.add((variable, why, workload.ref))
             yield Problem(
                 f"{variable.name}={variable.value}: {why}",
                 workload.ref,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.podspec import ContainerSpec
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.devices import device_requests, privileged, rdma_requests
+from kubectl_genainet.doctor.predicates.devices import device_requests, instance_types, privileged, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import edit_container, edit_shared_memory
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import quantity
@@ -94,9 +94,12 @@ def rdma_host_path(cluster: Cluster) -> Problems:
     plugins and DRA drivers, which list the devices for the kubelet, are left out.
 
     Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device
-    fails. A device plugin (or DRA) adds both. A warning: the job runs on TCP, or stops.
+    fails. A device plugin (or DRA) adds both. A warning: the job runs on TCP, or stops. Beside a request for EFA libfabric
+    opens every device that it sees, and gives up where one can't be opened: a warning on p6-b200, whose nodes have others,
+    else information.
 
-    Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
+    Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/,
+    https://github.com/aws-samples/aws-do-eks/pull/63
     """
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace) or _serves_kubelet(workload):
@@ -107,20 +110,31 @@ def rdma_host_path(cluster: Cluster) -> Problems:
                 continue
             users = [c for c in workload.containers if text(volume, "name") in _mounted(c)]
             barred = [c for c in users if not privileged(c) and not device_requests(c)]
+            field = workload.field(f"volumes[{index}].hostPath.path")
+            beside = [c for c in users if not privileged(c) and c.amount(EFA_RESOURCE)]
+            if beside:
+                yield _beside_efa(workload, beside[0], field, path)
             if barred:
                 yield Problem(
                     f"container {barred[0].name} mounts {path} and may not open its devices",
                     workload.ref,
-                    (
-                        seen(
-                            workload.ref,
-                            workload.field(f"volumes[{index}].hostPath.path"),
-                            path,
-                            "no device is requested",
-                        ),
-                    ),
+                    (seen(workload.ref, field, path, "no device is requested"),),
                     Remedy("Request the device of an RDMA device plugin instead of mounting the node's files."),
                 )
+
+
+def _beside_efa(workload: Workload, container: ContainerSpec, field: str, path: str) -> Problem:
+    mixed = next((v for v in instance_types(workload) if v.rpartition("ml.")[2].startswith("p6-b200")), "")
+    shown = f"all RDMA devices of the node are shown, also those that are no EFA device{f' ({mixed} has some)' if mixed else ''}"
+    return Problem(
+        f"container {container.name} requests EFA devices, and mounts {path} of the node over them",
+        workload.ref,
+        (seen(workload.ref, field, path, shown),),
+        Remedy(
+            f"Take the volume away: the device plugin brings the files of the devices that are requested into {path}."
+        ),
+        severity=Severity.WARNING if mixed else Severity.INFO,
+    )
 
 
 def _mounted(container: ContainerSpec) -> set[str]:

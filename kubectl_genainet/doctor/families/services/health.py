@@ -14,6 +14,7 @@ from kubectl_genainet.doctor.predicates.edits import edit, edit_container
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 
 SHORT_S = 120
+SHORT_OF_MANY_S, _MANY_GPUS = 300, 4  # of a model that one pod spreads over so many accelerators
 _SMALL_MODEL = re.compile(r"[-_/.](\d{2,3}m|0[._]\d{1,2}b)([-_/.:]|$)", re.I)
 
 
@@ -189,10 +190,11 @@ def startup_budget(cluster: Cluster) -> Problems:
 
     Looks at startupProbe (else livenessProbe) of model servers: initialDelaySeconds + periodSeconds ×
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
-    under two minutes of a container that was restarted, or that has no startup probe, is reported. A probe of a path that
-    does not wait for the model (/v2/health/live) is left out, and so are servers that load a model when it is asked for.
-    Information for models that answer at once (embeddings, rerankers) or have less than a billion parameters by their name
-    (opt-125m, 0.5B), and for what only its name shows to be a model server, where no pod tells the time.
+    under two minutes (of a model over four accelerators or more: under five) of a container that was restarted, or that has
+    no startup probe, is reported. A probe of a path that does not wait for the model (/v2/health/live) is left out, and so
+    are servers that load a model when it is asked for. Information for models that answer at once (embeddings, rerankers)
+    or have less than a billion parameters by their name (opt-125m, 0.5B), and for what only its name shows to be a model
+    server, where no pod tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -215,7 +217,7 @@ def startup_budget(cluster: Cluster) -> Problems:
                 continue
             evidence: tuple[Evidence, ...] = (given_time, measured[0])
             title = f"{kind} gives {probe.budget} s, loading took {measured[1]:.0f} s"
-        elif probe.budget < SHORT_S and (kind == "livenessProbe" or _restarts(workload, container)):
+        elif probe.budget < _short(container) and (kind == "livenessProbe" or _restarts(workload, container)):
             evidence = (
                 given_time,
                 assumed(workload.ref, field, None, "models of several GB take minutes; no pod tells how long"),
@@ -231,6 +233,11 @@ def startup_budget(cluster: Cluster) -> Problems:
         )
         severity = Severity.INFO if small and measured is None else None
         yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe), severity=severity)
+
+
+def _short(container: ContainerSpec) -> int:
+    """Seconds that are short for loading: a model that takes several accelerators is of a hundred GB and more."""
+    return SHORT_OF_MANY_S if container.accelerators >= _MANY_GPUS else SHORT_S
 
 
 def _more_time(workload: Workload, container: ContainerSpec, probe: ContainerProbe) -> Remedy:

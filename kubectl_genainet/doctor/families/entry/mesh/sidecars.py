@@ -191,7 +191,9 @@ def mesh_strict(cluster: Cluster) -> Problems:
             if strict is None or mesh_of(cluster, workload)[0] not in (Mesh.ISTIO_SIDECAR, Mesh.AMBIENT):
                 continue
             ports = {str(cluster.target_port(workload, p)) for p in service.spec.ports}
-            modes = mapping(strict[0].raw, "spec", "portLevelMtls")
+            modes = {
+                str(p): mode for p, mode in mapping(strict[0].raw, "spec", "portLevelMtls").items()
+            }  # YAML has numbers
             if ports and all(text(modes, p, "mode") in ("PERMISSIVE", "DISABLE") for p in ports):
                 continue
             yield Problem(

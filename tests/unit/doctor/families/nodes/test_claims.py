@@ -31,9 +31,12 @@ def test_a_claim_of_a_network_device_needs_no_container() -> None:
 
 
 def test_a_claim_that_chooses_its_device_is_left_alone() -> None:
-    chosen = "{deviceClassName: dranet, selectors: [{cel: {expression: 'device.driver == dra'}}]}"
+    by_name = """{deviceClassName: dranet, selectors: [{cel: {expression: 'device.attributes["dra.net"].ifName == "eth1"'}}]}"""
+    able = (
+        """{deviceClassName: dranet, selectors: [{cel: {expression: 'device.attributes["dra.net"].rdma == true'}}]}"""
+    )
     everything = "{deviceClassName: dranet, allocationMode: All}"
-    for request, found in (("{deviceClassName: dranet}", 1), (chosen, 0), (everything, 0)):
+    for request, found in (("{deviceClassName: dranet}", 1), (by_name, 0), (able, 1), (everything, 0)):
         assert len(findings(POD + CLAIM % request, "dra-nic-and-gpu")) == found
 
 
