@@ -24,13 +24,20 @@ def resource(workload: Workload) -> str:
     return f"{kind}/{workload.name}" if workload.built_in else f"{kind}.{workload.group}/{workload.name}"
 
 
+# Kinds whose template the API server, or the webhook of their project, lets nobody change: such an object is made anew.
+FIXED = ("Job", "JobSet", "Pod", "TrainJob")
+
+
 def edit(workload: Workload) -> str:
+    """`kubectl edit`; empty for an object that has to be made anew."""
+    if workload.ref.kind in FIXED:
+        return ""
     return command("kubectl", *_namespace(workload), "edit", resource(workload))
 
 
 def edit_spec(workload: Workload, path: str, value: Any) -> str:
     """Sets a field below the pod's spec. A Job's template is immutable and a bare pod's spec too: these are made anew."""
-    if workload.ref.kind in ("Job", "Pod"):
+    if workload.ref.kind in FIXED:
         return ""
     if workload.container is not None:
         return edit(workload)
@@ -42,7 +49,7 @@ def edit_spec(workload: Workload, path: str, value: Any) -> str:
 def edit_container(workload: Workload, container: ContainerSpec, name: str, value: Any) -> str:
     """Sets a field of a container. A strategic patch merges: what the field had and has no longer is taken away by name, so
     that a probe does not end with two handlers."""
-    if workload.ref.kind in ("Job", "Pod"):
+    if workload.ref.kind in FIXED:
         return ""
     if workload.container is not None:
         return edit(workload)
@@ -57,7 +64,7 @@ def edit_container(workload: Workload, container: ContainerSpec, name: str, valu
 
 def set_field(workload: Workload, field: str, value: Any) -> str:
     """Gives a field that the object has another value. `field` is its path from the object's root."""
-    if workload.ref.kind in ("Job", "Pod"):
+    if workload.ref.kind in FIXED:
         return ""
     if workload.container is not None:
         return edit(workload)
@@ -110,7 +117,7 @@ def edit_resources(workload: Workload, container: ContainerSpec, **lists: dict[s
 
 def edit_shared_memory(workload: Workload, container: ContainerSpec) -> str:
     """Mounts an emptyDir in memory at /dev/shm; a volume that is mounted there loses its limit."""
-    if workload.ref.kind in ("Job", "Pod"):
+    if workload.ref.kind in FIXED:
         return ""
     if not workload.built_in:
         return edit(workload)
@@ -139,7 +146,7 @@ def unset_variable(workload: Workload, container: ContainerSpec, variable: Varia
     if workload.ref.kind in _SET:
         unset = f"{variable.name}-"
         return command("kubectl", *_namespace(workload), "set", "env", resource(workload), "-c", container.name, unset)
-    if workload.ref.kind in ("Job", "Pod"):
+    if workload.ref.kind in FIXED:
         return ""
     if workload.container is not None:
         return edit(workload)

@@ -83,6 +83,24 @@ def host_network_dns(cluster: Cluster) -> Problems:
         )
 
 
+# An option that names the place where the ranks of one program meet.
+_MEETING = re.compile(
+    r"--(?:dist-init-addr|nccl-init-addr|master[-_]addr|rdzv[-_]endpoint)[= ]+[\"']?([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?)"
+)
+
+
+def _meets_at(workload: Workload, service: Service) -> Evidence | None:
+    """What shows that the ranks of a workload meet at one of its own pods by the address of a Service."""
+    for container in workload.containers:
+        for match in _MEETING.finditer(" ".join(container.words)):
+            if match[1].split(".")[0] == service.metadata.name:
+                key = "args" if container.raw.get("args") else "command"
+                return seen(
+                    workload.ref, workload.field(f"{container.field}.{key}"), match[0], f"its ranks meet at {match[1]}"
+                )
+    return None
+
+
 def _peers_by_name(cluster: Cluster, workload: Workload, service: Service) -> Evidence | None:
     """What shows that the pods of a workload find each other by a headless Service's names."""
     name = service.metadata.name
@@ -104,8 +122,9 @@ def headless_not_ready(cluster: Cluster) -> Problems:
 
     Looks at headless Services without publishNotReadyAddresses whose pods find each other by its names (the template's
     subdomain, MASTER_ADDR and the like, POD.SERVICE in a command line or a variable) in a job, a model server or a vector
-    database over several pods. With a readiness probe it is a
-    warning; without one, where pods are ready as soon as they run, information.
+    database over several pods; and at Services with an address of their own at which the ranks of their own pods meet
+    (--dist-init-addr, --master-addr, --rdzv-endpoint). With a readiness probe it is a warning: such a job waits for itself;
+    without one, where pods are ready as soon as they run, information, or nothing where the Service has an address.
 
     Why: a pod that is not ready has no name yet. Where readiness waits for the others, and the others wait for the name,
     nobody starts; elsewhere the first look-ups fail and are cached as failures.
@@ -114,24 +133,27 @@ def headless_not_ready(cluster: Cluster) -> Problems:
     https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/#ServiceSpec
     """
     for service in cluster.services:
-        if service.spec.cluster_ip != "None" or service.spec.publish_not_ready_addresses:
+        headless = service.spec.cluster_ip == "None"
+        if service.spec.publish_not_ready_addresses:
             continue
         for workload in cluster.workloads_of(service):
             if cluster.role(workload) not in _OF_SEVERAL_PODS:
                 continue
-            by_name = _peers_by_name(cluster, workload, service)
-            if by_name is None:
-                continue
             waits = any(c.probe("readinessProbe") for c in workload.containers)
+            shown = _peers_by_name(cluster, workload, service) if headless else _meets_at(workload, service)
+            if shown is None or not (headless or waits):
+                continue
+            lack = "have no name" if headless else f"can't be reached by {service.ref}"
+            rule = "names are given to ready pods only" if headless else "it leads to ready pods only"
             yield Problem(
-                f"pods of {workload.ref} have no name before they are ready",
+                f"pods of {workload.ref} {lack} before they are ready",
                 service.ref,
                 (
-                    seen(service.ref, "spec.publishNotReadyAddresses", None, "names are given to ready pods only"),
-                    by_name,
+                    seen(service.ref, "spec.publishNotReadyAddresses", None, rule),
+                    shown,
                 ),
                 Remedy(
-                    "Publish the names of pods that are not ready.",
+                    "Publish the pods that are not ready.",
                     command=patch(service.ref, {"spec": {"publishNotReadyAddresses": True}}),
                 ),
                 severity=None if waits else Severity.INFO,

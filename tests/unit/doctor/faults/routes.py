@@ -127,7 +127,10 @@ def three_networks_of_eight(world: World) -> None:
 
 @fault("rdma-claim-shared", eks_training, "ResourceClaim chatbot/nic", f"{POD}.resourceClaims", also=("efa-invisible",))
 def one_claim_for_all_replicas(world: World) -> None:
-    exactly = {"deviceClassName": "dra.net", "selectors": [{"cel": {"expression": "true"}}]}
+    exactly = {
+        "deviceClassName": "dra.net",
+        "selectors": [{"cel": {"expression": 'device.attributes["dra.net"].ifName == "eth1"'}}],
+    }
     spec = {"devices": {"requests": [{"name": "nic", "exactly": exactly}]}}
     world.add(made(DRA, "ResourceClaim", "nic", NS, spec=spec), made(DRA, "DeviceClass", "dra.net", spec={}))
     world.spec("StatefulSet", "llama-train")["resourceClaims"] = [{"name": "nic", "resourceClaimName": "nic"}]

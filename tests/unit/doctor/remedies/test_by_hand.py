@@ -115,7 +115,10 @@ INTERNET = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0
 EIGHT = json.dumps([{"interfaceName": f"eth{i}", "network": f"vpc{i}"} for i in range(1, 9)])
 INTERFACES = ("spec", "template", "metadata", "annotations", "networking.gke.io/interfaces")
 CLAIMS = ("spec", "template", "spec", "resourceClaims")
-ANY = {"deviceClassName": "dra.net", "selectors": [{"cel": {"expression": "true"}}]}
+ANY = {
+    "deviceClassName": "dra.net",
+    "selectors": [{"cel": {"expression": 'device.attributes["dra.net"].ifName == "eth1"'}}],
+}
 NIC = {"spec": {"devices": {"requests": [{"name": "nic", "exactly": ANY}]}}}
 IN_EFFECT = {"conditions": [{"type": t, "status": "True", "reason": t} for t in ("Accepted", "Programmed")]}
 PRINCIPALS = [{"from": [{"source": {"namespaces": [NS]}}]}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from kubectl_genainet.doctor.trial import tried
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from tests.unit.doctor.worlds.manifests import cluster_of
+
+Object = dict[str, Any]
 
 
 def workload(name: str, namespace: str, port: int = 8080) -> str:
@@ -27,13 +30,13 @@ spec:
 ---"""
 
 
-def policy(namespace: str, peer: str, name: str = "only") -> dict[str, object]:
-    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [peer]}] if peer else []}
+def policy(namespace: str, peer: Object | None, name: str = "only") -> Object:
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [peer]}] if peer is not None else []}
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
-def with_objects(cluster: Cluster, *raws: dict[str, object]) -> Cluster:
+def with_objects(cluster: Cluster, *raws: Object) -> Cluster:
     new = tuple(KubeObject(raw, "remedy") for raw in raws)
     kept = tuple(o for o in cluster.snapshot.objects if o.ref not in {n.ref for n in new})
     return replace(cluster, snapshot=replace(cluster.snapshot, objects=kept + new))
@@ -42,7 +45,7 @@ def with_objects(cluster: Cluster, *raws: dict[str, object]) -> Cluster:
 def test_a_flow_of_the_last_namespace_is_compared_where_many_come_before_it() -> None:
     many = "".join(workload(f"w{i}", "aaa") for i in range(70))
     before = cluster_of(many + workload("a", "zzz") + workload("b", "zzz"))
-    changed = flows.changed_flows(before, with_objects(before, policy("zzz", "")))
+    changed = flows.changed_flows(before, with_objects(before, policy("zzz", None)))
     assert flows.FlowKey("Deployment zzz/a", "Deployment zzz/b", "TCP", 8080) in changed.closed
     assert flows.FlowKey("Deployment aaa/w69", "Deployment zzz/b", "TCP", 8080) in changed.closed
     assert not [flow for flow in changed.closed if " aaa/" in flow.server]
@@ -53,7 +56,7 @@ def test_labels_of_a_namespace_turn_flows_as_policies_do() -> None:
     namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: apps, labels: {team: chat}}\n---"
     alone = cluster_of(namespace + workload("a", "apps") + workload("b", "models"))
     before = with_objects(alone, policy("models", {"namespaceSelector": {"matchLabels": {"team": "chat"}}}))
-    renamed = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "apps", "labels": {"team": "rag"}}}
+    renamed: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "apps", "labels": {"team": "rag"}}}
     changed = flows.changed_flows(before, with_objects(before, renamed))
     assert changed.closed == (flows.FlowKey("Deployment apps/a", "Deployment models/b", "TCP", 8080),)
 
@@ -73,16 +76,16 @@ def judged(cluster: Cluster) -> Remedy:
 
 def test_a_name_that_is_part_of_another_word_is_not_named() -> None:
     """The finding's text has chatbot-ui, and no workload ui."""
-    closed = with_objects(cluster_of(workload("ui", "shop") + workload("client", "shop")), policy("shop", ""))
+    closed = with_objects(cluster_of(workload("ui", "shop") + workload("client", "shop")), policy("shop", None))
     assert (
         judged(closed).trial
         == "tried: it opens Deployment shop/client → Deployment shop/ui TCP 8080, so no change is given"
     )
-    named = with_objects(cluster_of(workload("chatbot-ui", "shop") + workload("client", "shop")), policy("shop", ""))
+    named = with_objects(cluster_of(workload("chatbot-ui", "shop") + workload("client", "shop")), policy("shop", None))
     assert judged(named).trial.startswith("tried: heals it")
 
 
 def test_what_was_not_compared_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "MOST_FLOWS", 1)
-    named = with_objects(cluster_of(workload("chatbot-ui", "shop") + workload("client", "shop")), policy("shop", ""))
+    named = with_objects(cluster_of(workload("chatbot-ui", "shop") + workload("client", "shop")), policy("shop", None))
     assert judged(named).trial.endswith("of the flows that it may concern not all were compared")

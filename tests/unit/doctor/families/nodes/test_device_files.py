@@ -159,3 +159,21 @@ spec:
 @pytest.mark.parametrize(("gpus", "delay", "count"), [(4, 120, 1), (1, 120, 0), (4, 300, 0), (1, 60, 1)])
 def test_a_model_over_several_gpus_takes_longer_to_load(gpus: int, delay: int, count: int) -> None:
     assert len(found(LOADING.format(gpus=gpus, delay=delay), "startup-budget")) == count
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("batch/v1\nkind: Job", ""), ("apps/v1\nkind: Deployment", "kubectl")])
+def test_no_command_changes_a_template_that_is_fixed(kind: str, spec: str) -> None:
+    """`kubectl edit` of a Job ends with "field is immutable"."""
+    written = f"""
+apiVersion: {kind}
+metadata: {{name: w, namespace: train}}
+spec:
+  template:
+    metadata: {{labels: {{app: w}}}}
+    spec:
+      restartPolicy: Always
+      containers: [{{name: t, image: "x:1", resources: {{limits: {{google.com/tpu: 4}}}}}}]
+"""
+    (finding,) = found(written, "tpu-slice")
+    assert finding.remedy is not None
+    assert finding.remedy.command.startswith(spec) if spec else finding.remedy.command == ""
