@@ -13,7 +13,7 @@ from kubectl_genainet.agent.session.sampler import RecordBudget, Sampler
 from kubectl_genainet.model.events import Tick
 from kubectl_genainet.wire import TraceRequest
 
-LEAST_LEFT = 0.25  # of the budget, whatever the programs take: a node must be looked at
+LEAST_LEFT = 0.25  # of the budget, whatever the programs take: the tables must be read
 
 
 class Budgets:
@@ -58,7 +58,7 @@ class Budgets:
 
     @property
     def left_percent(self) -> float:
-        """Of a core, what the programs leave of the budget for reading tables, namespaces and rules."""
+        """Of a core, what the programs leave of the budget for reading the kernel's tables."""
         return left_percent(self._cpu_percent, self._meter.kernel.share if self._meter is not None else 0.0)
 
     def added_to(self, tick: Tick) -> Tick:

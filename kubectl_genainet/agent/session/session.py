@@ -41,7 +41,7 @@ SWEEP_S = 0.5
 EXACT_LOOK_S = 0.2  # while exact tracing begins: a node with many rules takes many seconds to list them
 EXACT_END_S = 15.0  # undoing it runs a few commands
 LAST_WORDS_S = 19.0  # for a client that is slow to take what is queued; the probes are detached before
-DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
+DRAIN_SHARE = 4  # reading the tables may take one part in so many of it
 
 
 class Session:
@@ -263,10 +263,11 @@ class Session:
         self._thread(lambda: self.node_reports.watch_namespaces(self.stop, self.job.namespaces_s))
 
     def _do_and_pause(self, action: Callable[[], None], at_least_s: float) -> float:
-        """Reads tables of the kernel. Returns when to do so again (time.monotonic), within the budget."""
+        """Reads tables of the kernel. Returns when to do so again (time.monotonic), by what the programs leave of the budget."""
         began = time.thread_time()
         action()
-        return time.monotonic() + max(at_least_s, self._pause_after(DRAIN_SHARE, time.thread_time() - began))
+        took_s = time.thread_time() - began
+        return time.monotonic() + max(at_least_s, took_s * DRAIN_SHARE * 100 / self.budgets.left_percent)
 
     def _end_if_due(self, overdue: bool) -> None:
         request = self.job.request
@@ -316,9 +317,8 @@ class Session:
             pass  # nothing is seen before
 
     def _pause_after(self, share: int, took_s: float) -> float:
-        """How long to pause after something that took so long and may take one part in `share` of what the programs leave of
-        the budget."""
-        return took_s * share * 100 / self.budgets.left_percent
+        """How long to pause after something that took so long and may take one part in `share` of the budget."""
+        return took_s * share * 100 / self.job.request.cpu_percent
 
     def _tick(self, seen_until: int, counted_until: int) -> None:
         """Says what was lost, left out and spent until then."""

@@ -141,6 +141,6 @@ def test_few_dns_exchanges_leave_room_for_a_burst() -> None:
     assert level.per_second >= first
 
 
-def test_what_looks_at_the_node_has_what_the_programs_leave() -> None:
+def test_the_tables_are_read_within_what_the_programs_leave() -> None:
     assert left_percent(5.0, 0.01) == pytest.approx(4.0)
-    assert left_percent(5.0, 0.2) == pytest.approx(1.25)  # the node is looked at all the same
+    assert left_percent(5.0, 0.2) == pytest.approx(1.25)  # they are read all the same
