@@ -1,7 +1,8 @@
 """What a trace costs a cluster that is busy: connections at a steady rate through a Service in the lab, on one machine with
-three agents and the client. Without a trace, with `trace -o json`, with the tree in a terminal: the workload's timeouts and
-latency, what the trace lost, whole paths a second, whether its totals are those of the servers' own counts, the agents' CPU
-time, the client's memory, how often the tree was drawn.
+three agents and the client. Without a trace, with `trace -o json` and its client where nothing else wants to run ("away": it
+stands for one on another machine), with `trace -o json`, with the tree in a terminal: the workload's timeouts and latency,
+what the trace lost, whole paths a second, whether its totals are those of the servers' own counts, the agents' CPU time, the
+client's memory, how often the tree was drawn.
 
     python -m benchmarks load
     GENAINET_LOAD=500,2000 GENAINET_LOAD_SECONDS=20 python -m benchmarks load
@@ -34,7 +35,7 @@ from kubectl_genainet.lab.state import LabRecord, lab_snapshot
 
 RATES = tuple(int(rate) for rate in os.environ.get("GENAINET_LOAD", "2000").split(","))
 SECONDS = float(os.environ.get("GENAINET_LOAD_SECONDS", "20"))
-STATES = tuple(os.environ.get("GENAINET_LOAD_STATES", "off,json,off,tree,off").split(","))
+STATES = tuple(os.environ.get("GENAINET_LOAD_STATES", "off,away,off,json,off,tree,off").split(","))
 TIMEOUT_MS = 1000  # of a connection: TCP sends its SYN again after a second
 SETTLE_S = 5.0  # a trace watches so much longer than the load runs
 PORT = 9000
@@ -215,13 +216,15 @@ def tracing(lab: Lab, output: str) -> Iterator[Trace]:
     """Runs `trace` for the time of the load and a little more; yields when all nodes are watched."""
     folder = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "kubectl_genainet", "trace", "svc/load", "--lab", lab.record.spec.name]
-    command += ["--timeout", f"{SECONDS + SETTLE_S}s", "-o", output]
+    command += ["--timeout", f"{SECONDS + SETTLE_S}s", "-o", "json" if output == "away" else output]
     environment = {**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
     before = attached()
     terminal, other = pty.openpty() if output == "tree" else (-1, -1)
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(command, stdout=other if other >= 0 else out, stderr=err, env=environment)
+    if output == "away":
+        lab.weights.put_last("client", process.pid)
     trace = Trace(output, process, folder, terminal)
     if other >= 0:
         os.close(other)
