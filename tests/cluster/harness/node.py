@@ -200,6 +200,11 @@ class KubeNode:
             "--v=2",
         )
 
+    def restart_kubelet(self) -> None:
+        """It registers the node anew, with the API server that there is by now; the pods run on."""
+        self.kubelet.kill()
+        self.kubelet.start()
+
     def run_kube_proxy(self, mode: str, release: str = NEWEST) -> None:
         """Starts kube-proxy, in the place of the one that runs; what another mode has left it cleans up itself."""
         for running in [daemon for daemon in self.daemons if daemon.name == "kube-proxy"]:

@@ -131,6 +131,7 @@ SOME_KINDS = (
 )
 SERVED = {
     "1.34": {"ServiceCIDR", "ResourceClaim"},
+    "1.35": {"ServiceCIDR", "ResourceClaim"},
     "1.36": {"ServiceCIDR", "ResourceClaim", "MutatingAdmissionPolicy"},
 }
 

@@ -25,7 +25,7 @@ from kubectl_genainet.proxy import (
     parse_ruleset,
     service_rules,
 )
-from tests.cluster.harness.binaries import NEWEST, RELEASES
+from tests.cluster.harness.binaries import RELEASES
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import KubeProxy, endpoint_slice
 from tests.cluster.harness.services import KUBELET, install_services
@@ -73,14 +73,8 @@ class Node:
         return ClusterSnapshot(tuple(objects))
 
 
-# Endpoint chains up to 1.35, a map of endpoints since 1.36, a plain dnat where there is one since 1.37.
-PROXIES = (
-    ("iptables", RELEASES[0]),
-    ("iptables", NEWEST),
-    ("nftables", "1.35.4"),
-    ("nftables", "1.36.3"),
-    ("nftables", NEWEST),
-)
+# In nftables mode endpoint chains up to 1.35, a map of endpoints since 1.36, a plain dnat where there is one since 1.37.
+PROXIES = [(mode, release) for mode in ("iptables", "nftables") for release in RELEASES]
 
 
 @pytest.fixture(scope="module")
