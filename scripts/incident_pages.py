@@ -25,6 +25,7 @@ COMMANDS = {
     "conntrack-full": DROPS,
     "no-local-endpoint": ("trace", "svc/chatbot-ui", "--timeout", "5s"),
     "slow-backend": ("trace", "svc/my-llama-svc", "--timeout", "10s"),
+    "stream-early-end": ("trace", "svc/my-llama-svc", "--timeout", "15s"),
 }
 DNS = ("dns", "-A", "--timeout", "12s")
 

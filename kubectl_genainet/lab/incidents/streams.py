@@ -15,7 +15,7 @@ from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
 from kubectl_genainet.model.results.path import Verdict
 
-STALL_MS, FIRST_MS = 4000, 3000
+STALL_MS, FIRST_MS, END_AFTER = 4000, 3000, 3
 HELD_URL, HELD_RATE = "http://my-llama-svc/v1/chat/completions", 40
 
 
@@ -61,6 +61,24 @@ def stream_reset(lab: Lab, memo: Memo) -> None:
     through it. No rule and no closed port sent it.
     """
     _streaming(lab, memo, reset_after=10)
+
+
+@incident(
+    "stream-early-end",
+    Expected(Verdict.FORWARDED),
+    Cause("early-end", "ends its streams early", watch_s=24),
+    felt=Symptom.CUT_SHORT,
+    clear=restore,
+)
+def stream_early_end(lab: Lab, memo: Memo) -> None:
+    """One pod of the model closes its token streams after a few tokens.
+
+    Fault: the my-llama-finetuned pods answer with 20 tokens, one every 50 ms; one of them closes the connection, in order, after
+    its third.
+    Diagnosis: nothing is dropped, nothing is reset, and every reply ends with a FIN of the server; those of one pod carry a
+    fraction of the bytes of the others.
+    """
+    _streaming(lab, memo, end_after=END_AFTER)
 
 
 @incident(

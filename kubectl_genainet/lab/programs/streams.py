@@ -25,7 +25,8 @@ _RETRY_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Rhythm:
     """A reply of `tokens`, `gap_ms` apart; the header goes at once, the first token `first_ms` after the request. After
-    `stall_after` tokens nothing comes for `stall_ms`; after `reset_after` tokens the connection is reset."""
+    `stall_after` tokens nothing comes for `stall_ms`; after `reset_after` tokens the connection is reset, after `end_after` it is
+    closed in order."""
 
     tokens: int = 20
     gap_ms: int = 50
@@ -33,6 +34,7 @@ class Rhythm:
     stall_after: int = 0
     stall_ms: int = 0
     reset_after: int = 0
+    end_after: int = 0
 
     @classmethod
     def of(cls, behaviour: dict[str, Any]) -> Self | None:
@@ -111,6 +113,8 @@ async def serve_stream(writer: asyncio.StreamWriter, rhythm: Rhythm, pod: str, l
                 reset(writer)
                 ended = "reset"
                 return
+            if number == rhythm.end_after:
+                break
             await asyncio.sleep((rhythm.stall_ms if number == rhythm.stall_after else rhythm.gap_ms) / 1000)
         writer.close()
     except OSError:

@@ -144,6 +144,20 @@ def test_reset_stream_is_told_with_what_it_had_carried(lab: RunningLab) -> None:
         assert (path["verdict"], path["outcome"], true.ended) == ("reset", "reset", "reset")
 
 
+def test_streams_that_end_early_are_told_by_their_bytes(lab: RunningLab) -> None:
+    bad = lab.pods("my-llama-finetuned")[-1]
+    with broken(lab, "stream-early-end"), captured(lab.pod_netns(bad), 8080) as capture:
+        with tracing(TARGET, "--lab", lab.name, "--timeout", "20s") as trace:
+            assert trace.stop(None, timeout=180) == 1
+        found = [f for f in trace.summary["findings"] if f["check"] == "early-end"]
+        capture.wait_for(lambda text: bool(read_capture(text, 8080)))
+        true = [t for t in read_capture(capture.text, 8080).values() if t.opened and t.ended]
+    sizes = {sum(length for _, length in stream.sent) for stream in true}
+    assert {stream.ended for stream in true} == {"fin"} and len(sizes) == 1
+    (title,) = [f["title"] for f in found]
+    assert title.startswith(f"{bad.metadata.name} ends its streams early") and f"than {sizes.pop()} bytes," in title
+
+
 def test_first_token_is_told_from_the_header_before_it(lab: RunningLab) -> None:
     for path, true in told_and_true(lab, "slow-first-token", "slow-first-token", http=True):
         check_common(path, true)
