@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import Flow, OpenStream, PacketPath, Party, Stream
 from kubectl_genainet.render.text import duration, printable
@@ -26,6 +27,10 @@ def open_line(stream: OpenStream) -> Text:
 
 def final_line(path: PacketPath, stream: Stream) -> Text:
     parts = []
+    if path.http2 is not None:
+        parts.append(counted(path.http2.streams, "HTTP/2 stream"))
+    elif path.http is not None and path.http.requests:
+        parts.append(counted(path.http.requests, "request"))
     if stream.silence is not None:
         parts.append(
             f"longest silence {duration(stream.silence.length_ns)} (waiting for the {stream.silence.waited_for})"

@@ -17,6 +17,7 @@ from kubectl_genainet.model.results.path import (
     Stream,
     Verdict,
 )
+from kubectl_genainet.render.trace.streams import final_line
 from kubectl_genainet.trace.streaming.pinned import pinned
 
 SERVICE = ServiceRef("default", "llm", 80, "http", "10.96.0.10")
@@ -121,3 +122,11 @@ def test_bytes_tell_where_the_requests_of_one_connection_are_not_known() -> None
     (finding,) = pinned([http2(path("a", "llm-0", 60_000), 9), path("b", "llm-1", 600)], lambda _: 3)
     assert "99% of what svc/llm is asked" in finding.title
     assert finding.evidence[1].certainty is Certainty.UNKNOWN
+
+
+def test_final_line_of_a_connection_has_its_streams_or_requests() -> None:
+    one = path("a", "llm-0", 30_000)
+    assert one.stream is not None
+    assert "40 HTTP/2 streams, still open" in final_line(http2(one, 40), one.stream).plain
+    assert "7 requests, still open" in final_line(http(one, 7), one.stream).plain
+    assert "request" not in final_line(one, one.stream).plain
