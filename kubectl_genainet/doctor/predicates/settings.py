@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kubectl_genainet.doctor.objects.calls import Call
+from kubectl_genainet.doctor.objects.workloads import Workload
 
 _Setting = tuple[str, str, str, int]
 
@@ -26,3 +27,10 @@ def told_together(calls: Iterable[Call]) -> Mapping[_Setting, list[Call]]:
 def others_told(index: Mapping[_Setting, list[Call]], call: Call) -> list[Call]:
     """The same call of the other workloads that read the setting."""
     return [other for other in index.get(_setting(call), ()) if other.client.key != call.client.key]
+
+
+def lists_all(index: Mapping[_Setting, list[Call]], call: Call, callee: Workload) -> bool:
+    """Whether the callee reads the setting too, and more than one other workload does: an application's list of the addresses
+    of all its parts, of which each calls some."""
+    readers = {other.client.key for other in others_told(index, call)}
+    return callee.key in readers and len(readers) > 1

@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import backends_of
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
-from kubectl_genainet.doctor.predicates.settings import others_told, told_together
+from kubectl_genainet.doctor.predicates.settings import lists_all, others_told, told_together
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -227,7 +227,7 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
 
     Asks the policy engine about every call to a Service that a GenAI workload has in its variables, arguments or
     ConfigMaps, from its pods to the Service's pods on the target port. Information where a ConfigMap tells several workloads
-    the address, and another of them is admitted: which of them calls there is not seen.
+    the address, and another of them is admitted, or one of them is the callee: which of them calls there is not seen.
 
     Why: the application is configured to call something that it may not reach; it will hang until its timeout. An
     error: the call fails whenever it is made. A warning in manifests that are not the whole cluster: policies add up, and
@@ -276,7 +276,9 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                     f"svc/{sh(call.service.metadata.namespace)}/{sh(call.service.metadata.name)}:{port.port} --patch",
                 ),
                 refuted_by=("NetworkPolicy", (workload if direction is Direction.INGRESS else call.client).namespace),
-                severity=Severity.INFO if any(o and o.verdict is PolicyVerdict.ALLOW for o in others) else None,
+                severity=Severity.INFO
+                if lists_all(together, call, workload) or any(o and o.verdict is PolicyVerdict.ALLOW for o in others)
+                else None,
             )
 
 

@@ -59,6 +59,25 @@ def test_an_address_of_its_own_is_meant_for_the_workload(check: str, admits: str
     assert worst(findings(text, check), "web") is Severity.WARNING
 
 
+LIST = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shared, namespace: ml}
+data: {API_URL: "http://api:8000", MODEL_URL: "https://api.openai.com/v1"}
+"""
+
+
+@pytest.mark.parametrize(("third", "severity"), [(True, Severity.INFO), (False, Severity.WARNING)])
+def test_a_list_of_the_addresses_of_all_parts_tells_not_which_of_them_calls(third: bool, severity: Severity) -> None:
+    api = deployment("api", f"{READS}, ports: [{{containerPort: 8000}}]")
+    apps = api + service("api", "{selector: {app: api}, ports: [{port: 8000}]}") + deployment("web", READS)
+    text = (
+        LIST + apps + policy("web", NOBODY) + (deployment("worker", READS) + policy("worker", NOBODY) if third else "")
+    )
+    assert worst(findings(text, "policy-blocks-call"), "web") is severity
+
+
 SERVER = deployment(
     "llm",
     'image: "vllm/vllm-openai:v0.9.2", args: [--model, llama], ports: [{containerPort: 8000}], '
