@@ -94,6 +94,8 @@ _MODEL_VARIABLE = re.compile(
 )
 
 
+_OF_ANY_PROVIDER = ("LiteLLM",)  # routers whose models may all be hosted by others
+
 # A client, the Service that it is configured to call, and the object that tells so.
 _Inside = tuple[WorkloadKey, Service, ObjectRef | None]
 
@@ -127,6 +129,7 @@ def passing_tokens(
         and _streams(known)
         and key not in at_once
         and not (for_sure and key not in accelerated and (_by_name_alone(known) or key in unnamed))
+        and not (for_sure and known.stack in _OF_ANY_PROVIDER)
     }
     passing |= {
         workload.key
@@ -136,8 +139,9 @@ def passing_tokens(
         and (genai[workload.key].certainty is not Certainty.ASSUMED or _is_told_of_a_model(workload))
     }
     inside: list[_Inside] = []
+    asking = {key for key, known in genai.items() if known.role is Role.APPLICATION or known.stack in _OF_ANY_PROVIDER}
     for call in calls:
-        if roles.get(call.client.key) is Role.APPLICATION and call.service is not None:
+        if call.client.key in asking and call.service is not None:
             inside.append((call.client.key, call.service, call.evidence.object))
         elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
             passing.add(call.client.key)

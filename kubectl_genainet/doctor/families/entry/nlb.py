@@ -67,8 +67,9 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     controller or with an older one.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
-    Classic Load Balancer. A warning in front of models, and where annotations are set that it ignores (target type, listener
-    and load balancer attributes, a scheme of internal); else information: what exists works on.
+    Classic Load Balancer. A warning in front of models that are served here, and where annotations are set that it
+    ignores (target type, listener and load balancer attributes, a scheme of internal); else information: what exists
+    works on.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#lb-type
     """
@@ -91,7 +92,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
                 "a living load balancer leaks the old one.",
                 yaml=_of_the_controller(service),
             ),
-            severity=None if cluster.serves_models(service) or _ignored(service) else Severity.INFO,
+            severity=None if cluster.waits_for_a_model(service) or _ignored(service) else Severity.INFO,
         )
 
 
@@ -246,7 +247,7 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
 
     Why: a long prompt, a queue or a tool call in the middle of a token stream is silence. The NLB forgets the
     connection without telling anyone; the next token is answered by a reset. A warning: only streams with a long
-    silence are cut.
+    silence are cut. Information where no server of the model is seen here: a hosted one answers within seconds.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html
     """
@@ -289,6 +290,7 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
                             service.ref, key, _with_idle_timeout(service.metadata.annotations.get(key, ""))
                         ),
                     ),
+                    severity=None if cluster.waits_for_a_model(service) else Severity.INFO,
                 )
 
 

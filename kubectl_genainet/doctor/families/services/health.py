@@ -16,6 +16,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 SHORT_S = 120
 SHORT_OF_MANY_S, _MANY_GPUS = 300, 4  # of a model that one pod spreads over so many accelerators
 _SMALL_MODEL = re.compile(r"[-_/.](\d{2,3}m|0[._]\d{1,2}b)([-_/.:]|$)", re.I)
+_LIGHT_MODEL, _LIGHT_S = re.compile(r"[-_/.:][1-3]([._]\d{1,2})?b([-_/.:]|$)", re.I), 90
 
 
 def serving_container(workload: Workload) -> ContainerSpec | None:
@@ -193,7 +194,8 @@ def startup_budget(cluster: Cluster) -> Problems:
     under two minutes (of a model over four accelerators or more: under five) of a container that was restarted, or that has
     no startup probe, is reported. A probe of a path that does not wait for the model (/v2/health/live) is left out, and so
     are servers that load a model when it is asked for. Information for models that answer at once (embeddings, rerankers)
-    or have less than a billion parameters by their name (opt-125m, 0.5B), and for what only its name shows to be a model
+    or have less than a billion parameters by their name (opt-125m, 0.5B), or less than four of them and a minute and a half
+    (1.5B), and for what only its name shows to be a model
     server, where no pod tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
@@ -229,6 +231,7 @@ def startup_budget(cluster: Cluster) -> Problems:
         small = (
             not cluster.passes_tokens(workload)
             or any(map(_SMALL_MODEL.search, named))
+            or (probe.budget >= _LIGHT_S and any(map(_LIGHT_MODEL.search, named)))
             or _by_name_alone(workload, known)
         )
         severity = Severity.INFO if small and measured is None else None

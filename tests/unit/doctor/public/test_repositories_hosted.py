@@ -1,0 +1,52 @@
+"""What unseen repositories showed to be no fault: load balancers before models that others serve, and models that load soon."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.worlds.manifests import deployment, findings, service
+
+NLB = (
+    "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: front\n  namespace: ml\n  annotations:\n"
+    '    {"service.beta.kubernetes.io/aws-load-balancer-type": "nlb"}\n'
+    "spec: {type: LoadBalancer, selector: {app: litellm}, ports: [{port: 80, targetPort: 4000}]}\n"
+)
+ROUTER = 'image: "ghcr.io/berriai/litellm:v1.80", ports: [{containerPort: 4000}], env: [{name: BASE, value: "URL"}]'
+SERVER = deployment(
+    "vllm",
+    'image: "vllm/vllm-openai:v0.9.2", args: [--model, llama], ports: [{containerPort: 8000}], '
+    "resources: {limits: {nvidia.com/gpu: 1}}",
+) + service("vllm", "{selector: {app: vllm}, ports: [{port: 8000}]}")
+
+
+@pytest.mark.parametrize("check", ["nlb-legacy", "nlb-idle-timeout"])
+@pytest.mark.parametrize(
+    ("url", "severity"),
+    [("http://vllm:8000/v1", Severity.WARNING), ("https://api.openai.com/v1", Severity.INFO), ("", Severity.INFO)],
+)
+def test_a_load_balancer_matters_before_a_router_to_a_model_that_is_served_here(
+    check: str, url: str, severity: Severity
+) -> None:
+    text = SERVER + deployment("litellm", ROUTER.replace("URL", url)) + NLB
+    assert [f.severity for f in findings(text, check)] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("model", "delay", "severity"),
+    [
+        ("Qwen/Qwen2-1.5B-Instruct", 60, Severity.INFO),
+        ("meta-llama/Llama-3.2-3B", 60, Severity.INFO),
+        ("Qwen/Qwen2-1.5B-Instruct", 10, Severity.WARNING),
+        ("meta-llama/Llama-3.1-8B-Instruct", 60, Severity.WARNING),
+        ("Qwen/Qwen2.5-32B", 60, Severity.WARNING),
+    ],
+)
+def test_a_light_model_may_load_in_a_minute_and_a_half(model: str, delay: int, severity: Severity) -> None:
+    probe = f"httpGet: {{path: /health, port: 8000}}, initialDelaySeconds: {delay}, periodSeconds: 15"
+    text = deployment(
+        "vllm",
+        f'image: "vllm/vllm-openai:v0.9.2", args: [--model, "{model}"], ports: [{{containerPort: 8000}}], '
+        f"resources: {{limits: {{nvidia.com/gpu: 1}}}}, livenessProbe: {{{probe}}}, readinessProbe: {{{probe}}}",
+    )
+    assert [f.severity for f in findings(text, "startup-budget")] == [severity]
