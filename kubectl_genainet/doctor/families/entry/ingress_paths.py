@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.families.entry.ingress import NGINX, backends, cont
 from kubectl_genainet.doctor.families.entry.ingress_settings import AWS, GCE, alb_group
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, kubectl, text
+from kubectl_genainet.doctor.predicates.labels import without_environment
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -38,7 +39,8 @@ def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
     """Why two Ingresses of manifests may not be applied to one cluster; empty where they are."""
     if not cluster.partial("Ingress"):
         return ""
-    if first.name == second.name or first.source == second.source:
+    same = without_environment(first.name) == without_environment(second.name)
+    if same or first.source == second.source:
         return f"{first.ref} may be the same of another environment"
     return (
         "" if cluster.extent.same_folder(first, second) else f"{first.ref} of another folder may be applied elsewhere"

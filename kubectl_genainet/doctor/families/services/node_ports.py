@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, number
+from kubectl_genainet.doctor.predicates.labels import without_environment
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -44,7 +45,7 @@ def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
         return f"one manifest gives it and {first.ref}: they may be for two clusters"
     if cluster.extent.same_folder(first, second):
         return f"{first.ref} is another example beside it" if _is_example(second) else ""
-    if first.unplaced or second.unplaced or first.name == second.name:
+    if first.unplaced or second.unplaced or without_environment(first.name) == without_environment(second.name):
         return f"{first.ref} of another folder asks for the same node port, and may be for another cluster"
     return ""
 
@@ -55,8 +56,8 @@ def node_port_twice(cluster: Cluster) -> Problems:
 
     Looks at spec.ports[].nodePort and spec.healthCheckNodePort of all Services, whatever the protocol. An error: the API
     server refuses the second one, which is then missing. A warning in manifests where the two stand in different folders:
-    both may never be applied to one cluster. Not checked there where one names no namespace, or both have one name, nor
-    between files of one folder of examples.
+    both may never be applied to one cluster. Not checked there where one names no namespace, or both have one name (but for
+    the environment in it: api, api-dev), nor between files of one folder of examples.
 
     Why: a node port is given to one Service of the cluster ("provided port is already allocated"), TCP and UDP alike; only
     ports of one number in one Service share it.

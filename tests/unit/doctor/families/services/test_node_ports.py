@@ -59,9 +59,11 @@ def report(folder: Path, files: dict[str, str]) -> Report:
     [
         (asks("b", TCP, namespace="other"), Severity.WARNING, ""),
         (asks("a", TCP, namespace="other"), None, "may be for another cluster"),
+        (asks("a-dev", TCP, namespace="other"), None, "may be for another cluster"),
+        (asks("a-device", TCP, namespace="other"), Severity.WARNING, ""),
         (asks("b", TCP).replace(", namespace: ml", ""), None, "may be for another cluster"),
     ],
-    ids=["two applications", "one application twice", "an example"],
+    ids=["two applications", "one application twice", "another environment", "another name", "an example"],
 )
 def test_folders_that_may_never_meet(tmp_path: Path, other: str, severity: Severity | None, open_: str) -> None:
     told = report(tmp_path, {"one/a.yaml": asks("a", TCP), "two/b.yaml": other})
