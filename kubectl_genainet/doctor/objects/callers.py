@@ -120,16 +120,14 @@ def passing_tokens(
         for workload in workloads
         if _answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of)
     }
-    accelerated = {workload.key for workload in workloads if workload.template.accelerated}
-    unnamed = {w.key for w in workloads if w.ref.kind == "InferenceService" and not _names_a_language_model(w)}
+    unsure = _unsure(genai, workloads) if for_sure else frozenset()
     passing = {
         key
         for key, known in genai.items()
         if known.role in (Role.MODEL_SERVER, Role.ROUTER)
         and _streams(known)
         and key not in at_once
-        and not (for_sure and key not in accelerated and (_by_name_alone(known) or key in unnamed))
-        and not (for_sure and known.stack in _OF_ANY_PROVIDER)
+        and key not in unsure
     }
     passing |= {
         workload.key
@@ -154,6 +152,17 @@ def passing_tokens(
         before = len(passing)
         passing |= {client for client, service, _ in inside if any(w.key in passing for w in workloads_of(service))}
     return frozenset(passing)
+
+
+def _unsure(genai: Mapping[WorkloadKey, Recognised], workloads: Sequence[Workload]) -> frozenset[WorkloadKey]:
+    """The servers and routers of which not all that they run shows that a language model is served by them, or here."""
+    accelerated = {workload.key for workload in workloads if workload.template.accelerated}
+    unnamed = {w.key for w in workloads if w.ref.kind == "InferenceService" and not _names_a_language_model(w)}
+    return frozenset(
+        key
+        for key, known in genai.items()
+        if known.stack in _OF_ANY_PROVIDER or (key not in accelerated and (_by_name_alone(known) or key in unnamed))
+    )
 
 
 def _without_lists(inside: list[_Inside], workloads_of: Callable[[Service], Iterable[Workload]]) -> list[_Inside]:
