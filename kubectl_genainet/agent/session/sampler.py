@@ -22,7 +22,7 @@ ENOUGH_EVENTS = 500  # of a second, to measure it by
 EVENTS_SHARE = 0.6  # of the budget; the rest is for counters, namespaces and rules
 BURST = 2  # times the events of a second that the budget has room for: the kernel does not wait for the next look
 AIM = 0.92  # of the budget: where the number is set to
-ROOM = 0.82  # of the budget: below it more are followed
+ROOM = 0.85  # of the budget: below it more are followed
 MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
@@ -32,7 +32,8 @@ PACKET_MOST_S = 2e-6  # what the programs take for a packet that is followed; ot
 WORTH = 0.1  # of the budget, that following connections may be taking: below it fewer of them save nothing
 LEAST_RECORDS = 0.2  # of the budget, for reporting DNS exchanges
 FEWEST_RECORDS = 50  # a second and CPU, whatever they take
-SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
+SMOOTH = 0.3  # the part of the last second in the average
+SLOW = 0.05  # in that of what a second takes now and then: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
 
@@ -69,6 +70,8 @@ class Level:
         self._average = self._following = 0.0  # shares of the budget
         self._calm = 0
         self._smooth = SMOOTH
+        self._latest: list[float] = []  # what the last seconds took
+        self._rare = 0.0  # what now and then a second takes beyond that, on a long average
 
     @property
     def events_per_second(self) -> float:
@@ -80,20 +83,22 @@ class Level:
         `kept`. Returns whether `kept` is another than `current` now."""
         if current != self.kept:  # the kernel has seen a burst: what was before it says little
             self._smooth, self._calm = 2 * SMOOTH, 0
+            self._latest.clear()
         if spent.events >= ENOUGH_EVENTS:
             self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
         self._measure(spent)
-        used = self._average if self._following > WORTH else min(self._average, AIM)
+        used = self._average + max(0.0, self._rare)
+        used = used if self._following > WORTH else min(used, AIM)
         events_used = spent.events / spent.seconds / self._most_events
         self._calm = self._calm + 1 if max(used, events_used) < ROOM else 0
         wanted = current
+        following = max(self._following, WORTH)
+        by_cost = max(WORTH / following, 1 + (AIM - used) / following)
+        part = min(by_cost, AIM / max(events_used, 0.01))
         if max(used, events_used) > 1 and current <= self.kept:
-            following = max(self._following, WORTH)
-            by_cost = max(WORTH / following, 1 - (used - AIM) / following)
-            part = min(by_cost, AIM / max(events_used, AIM))
             wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, min(1.0, part))))
         elif self._calm >= CALM and current < ALL_KEPT:
-            wanted = min(ALL_KEPT, int(current * min(MOST_MORE, AIM / max(used, events_used, 0.01))))
+            wanted = min(ALL_KEPT, int(current * max(1.0, min(MOST_MORE, part))))
             self._calm = 0
         self._expect(wanted / self.kept)
         self.kept = wanted
@@ -104,7 +109,10 @@ class Level:
         event_s = min(EVENT_MOST_S, TABLES * self.event_s)
         following = (spent.events * event_s + min(spent.kernel_s, spent.packets * PACKET_MOST_S)) * share
         used = (spent.own_s + spent.kernel_s) * share
-        self._average += self._smooth * (used - self._average)
+        self._latest = [*self._latest[-2:], used]
+        usual = sorted(self._latest)[(len(self._latest) - 1) // 2]
+        self._rare += SLOW * (used - usual - self._rare)
+        self._average += self._smooth * (usual - self._average)
         self._following += self._smooth * (min(used, following) - self._following)
         self._smooth = SMOOTH
 
@@ -117,6 +125,7 @@ class Level:
         self._average -= fewer * self._following
         self._following -= fewer * self._following
         self._smooth = 2 * SMOOTH
+        self._latest.clear()
 
 
 class Sampler:

@@ -95,6 +95,18 @@ def test_after_a_calm_time_a_burst_is_answered_with_fewer_and_not_with_more() ->
         node.second(level, 16_000)
 
 
+def test_what_a_second_takes_now_and_then_counts_as_what_it_takes_on_average() -> None:
+    level, node = Level(BUDGET, 5000), Node()
+    for _ in range(30):
+        node.second(level, 16_000)
+    before, spent = level.kept, []
+    for second in range(90):
+        node.own_s = 0.148 if second % 15 == 7 else 0.008  # rules are read
+        spent.append(node.second(level, 16_000))
+        assert level.kept > 0.4 * before
+    assert sum(spent) / len(spent) < 1
+
+
 def test_some_connections_are_followed_whatever_they_cost() -> None:
     level, node = Level(BUDGET, 5000), Node(kernel_s=1.0)
     for _ in range(40):
