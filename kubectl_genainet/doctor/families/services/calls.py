@@ -137,11 +137,11 @@ def _meant_together(cluster: Cluster, client: KubeObject, service: KubeObject) -
 def call_host(cluster: Cluster) -> Problems:
     """A workload is configured to call a Service that does not exist.
 
-    Looks at URLs in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM (api_base) whose host is a name
-    of the cluster (NAME, NAME.NAMESPACE.svc).
-    In manifests that are not the whole cluster it is reported where another Service there has nearly the name, or where a
-    host without a namespace is that of one in the same folder whose manifest names another namespace. What one ConfigMap
-    tells several workloads is reported once. An error: the name does not resolve.
+    Looks at URLs in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM (api_base) whose host is
+    a name of the cluster (NAME, NAME.NAMESPACE.svc). In manifests that are not the whole cluster it is reported where
+    another Service, in the folders beside or below the caller's, has nearly the name, or where a host without a namespace
+    is that of one in the same folder whose manifest names another namespace. What one ConfigMap tells several workloads
+    is reported once. An error: the name does not resolve.
 
     Why: the client gets NXDOMAIN after all its search domains, and tells of a "connection error" that looks like a network's.
 
@@ -152,9 +152,9 @@ def call_host(cluster: Cluster) -> Problems:
         if key is None or key in cluster.services_by_key or not cluster.in_scope(call.client.namespace):
             continue
         namespace, name = key
-        own = [n for ns, n in cluster.services_by_key if ns == namespace]
-        near = "" if name in call.client.name.split("-") else alike(name, own)
         elsewhere = cluster.partial("Service", namespace)
+        own = _services_beside(cluster, call, namespace, part=bool(elsewhere))
+        near = "" if name in call.client.name.split("-") else alike(name, own)
         others = _namesakes(cluster, call, name, part=bool(elsewhere))
         if elsewhere and not near and not others:
             yield NotChecked(str(call.client.ref), f"Service {namespace}/{name} is not here: {elsewhere}")
@@ -168,6 +168,13 @@ def call_host(cluster: Cluster) -> Problems:
             Remedy("Name a Service that exists.", command=_other_host(cluster, call, near)),
             detail=_all_clients(clients),
         )
+
+
+def _services_beside(cluster: Cluster, call: Call, namespace: str, *, part: bool) -> list[str]:
+    """The names of the Services of a namespace; of manifests that are a `part` of a cluster, of those in the caller's part."""
+    client = cluster.object_of(call.client) if part else None
+    services = (s for s in cluster.snapshot.of("Service", "") if s.namespace == namespace)
+    return [s.name for s in services if client is None or cluster.extent.below_its_folder(client, s)]
 
 
 def _namesakes(cluster: Cluster, call: Call, name: str, *, part: bool) -> list[str]:

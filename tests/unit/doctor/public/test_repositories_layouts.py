@@ -8,7 +8,8 @@ import pytest
 
 from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.public.test_repositories_apart import of, report
-from tests.unit.doctor.worlds.manifests import findings
+from tests.unit.doctor.worlds.manifests import deployment, findings
+from tests.unit.doctor.worlds.manifests import service as services
 
 LAYOUT = """
 apiVersion: v1
@@ -159,3 +160,19 @@ def test_streamlit_is_known_by_its_settings_and_paths_too(how: str, severity: Se
     gpu = "resources: {limits: {nvidia.com/gpu: 1}}, args: [--model, llama]"
     llm = STREAMLIT.replace("NAME", "llm").replace("IMAGE", "vllm/vllm-openai:v0.9.2").replace("CONTAINER", gpu)
     assert [f.severity for f in findings(f"{ui}---{llm}{ROUTE}", "openshift-route-timeout")] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("caller", "service", "found"),
+    [
+        ("infra/k8s/web.yaml", "k8s/gateway.yaml", 0),
+        ("k8s/apps/web.yaml", "k8s/services/gateway.yaml", 1),
+        ("k8s/web.yaml", "k8s/gateway.yaml", 1),
+    ],
+)
+def test_a_name_that_is_nearly_there_is_looked_for_in_the_part_of_the_caller(
+    tmp_path: Path, caller: str, service: str, found: int
+) -> None:
+    web = deployment("web", 'image: acme/web, env: [{name: API, value: "http://gateway-service.ml.svc.cluster.local"}]')
+    files = {caller: web, service: services("gateway", "{selector: {app: gateway}, ports: [{port: 80}]}")}
+    assert of(report(tmp_path, files), "call-host")[0] == found
