@@ -207,7 +207,7 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     verdict: Verdict
     drop: Drop | None = None
     findings: tuple[Finding, ...] = ()
-    handshake_ns: int | None = None  # SYN out to SYN-ACK in, at the first device
+    handshake_ns: int | None = None  # first SYN out to SYN-ACK in, at the first device
     response_ns: int | None = None  # first request data in to first response data out, at the backend's device
     established: bool | None = None  # TCP: the handshake was seen to end; None for other protocols
     outcome: ConnectionOutcome = ConnectionOutcome.UNKNOWN

@@ -61,6 +61,17 @@ def test_repeated_first_packets_are_attempts_of_one_connection(family: int) -> N
     assert path.attempts == 3 and hop_names(path) == whole_way() and path.handshake_ns is None
 
 
+def test_handshake_is_what_the_client_waits_from_its_first_syn_on() -> None:
+    world = World()
+    first, second = world.request(40000, T), world.request(40000, T + SECOND, ip_id=8)
+    (path,) = world.tell(first, second, world.reply(40000, T + SECOND + 100_000, SYN_ACK))
+    assert path.attempts == 2 and path.handshake_ns is not None
+    assert SECOND < path.handshake_ns < SECOND + 1_000_000
+    again = [*world.reply(40000, T + 100_000, SYN_ACK), *world.reply(40000, T + SECOND + 100_000, SYN_ACK)]
+    (path,) = World().tell(first, second, again)
+    assert path.handshake_ns is None
+
+
 def test_attempt_that_was_seen_whole_is_the_path() -> None:
     world = World()
     half = world.request(40000, T)[:2]
