@@ -80,7 +80,7 @@ BPF_TABLE("percpu_hash", struct drop_key, struct tally, coarse0, COARSE_ENTRIES)
 BPF_TABLE("percpu_hash", struct drop_key, struct tally, coarse1, COARSE_ENTRIES);
 BPF_TABLE("lru_hash", struct drop_key, __u64, sampled, SAMPLED_ENTRIES);
 BPF_PERCPU_ARRAY(sample_budget, struct budget, 1);
-BPF_PERCPU_ARRAY(looks, struct look, 3); /* one a program: a softirq may interrupt another program */
+BPF_PERCPU_ARRAY(looks, struct look, 4); /* one a program: a softirq may interrupt another program */
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
 static __always_inline __u64 setting(int which)
@@ -301,6 +301,20 @@ static __always_inline void tally_socket(struct drop_key *key, __u32 packets)
 		tally(key, 0, packets);
 }
 
+/* Fills in the reset that answers a packet, as far as that is wanted: else returns 0. `sk` may be null. */
+static __always_inline int answers(struct drop_key *key, struct look *s, __u64 skb, __u64 sk)
+{
+	if (!skb || !look(s, skb, 0, 0))
+		return 0;
+	place_of(s, skb, sk);
+	key->t = s->p.t;
+	turn(&key->t);
+	key->netns = s->place.netns;
+	if ((s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		key->flags = FLAG_OPENING;
+	return 1;
+}
+
 /* tcp:tcp_send_reset(sk, skb, reason). `skb` is what provoked the reset; without it, the socket's owner wanted it. */
 int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -314,13 +328,8 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 #if ARGS_tcp_send_reset >= 3
 	key.reason = ctx->args[2];
 #endif
-	if (skb && look(s, skb, 0, 0)) {
-		place_of(s, skb, sk);
-		key.t = s->p.t;
-		turn(&key.t);
-		key.netns = s->place.netns;
-		if ((s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-			key.flags = FLAG_OPENING;
+	if (answers(&key, s, skb, sk)) {
+		/* all of it is filled in */
 	} else if (sk) {
 		key.flags = FLAG_ACTIVE;
 		socket_tuple(&key.t, sk);
@@ -336,6 +345,80 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 	tally_socket(&key, 1);
 	return 0;
 }
+
+#if ARGS_tcp_send_reset < 3 /* else the tracepoint tells all of them */
+#define RTN_LOCAL 2 /* include/uapi/linux/rtnetlink.h */
+#define RTF_LOCAL 0x80000000u /* include/uapi/linux/ipv6_route.h */
+#define TCP_TIME_WAIT 6
+#define TCP_NEW_SYN_RECV 12
+#define OPTION_END 0 /* options of TCP */
+#define OPTION_NOP 1
+#define OPTION_MD5 19
+#define OPTION_AO 29
+
+static __always_inline int is_full(__u64 sk)
+{
+	struct sock_tuple k = {};
+
+	READ_VIEW(k, sock_tuple, sk);
+	return k.__sk_common_skc_state != TCP_TIME_WAIT && k.__sk_common_skc_state != TCP_NEW_SYN_RECV;
+}
+
+/* Whether the route by which a packet came ends here, and is none of a broadcast or a group. */
+static __always_inline int is_to_own_address(__u64 skb)
+{
+	struct skb_head sh;
+	struct skb_route dst = {};
+	struct route4 ipv4 = {};
+
+	READ_VIEW(sh, skb_head, skb);
+	READ_VIEW(dst, skb_route, skb);
+	__u64 route = dst._skb_refdst & ~1ull; /* SKB_DST_PTRMASK */
+	if (sh.protocol == 0x0008) {
+		READ_VIEW(ipv4, route4, route);
+		return ipv4.rt_type == RTN_LOCAL;
+	}
+#ifdef HAS_route6
+	struct route6 ipv6 = {};
+	READ_VIEW(ipv6, route6, route);
+	return (ipv6.rt6i_flags & RTF_LOCAL) != 0;
+#else
+	return 0;
+#endif
+}
+
+static __always_inline int is_signed(struct packet *p)
+{
+	__u64 option = p->l3 + p->l4_offset + 20, end = p->l3 + p->l4_offset + p->tcp_doff;
+	__u8 kind_and_length[2];
+
+	for (int i = 0; i < 40 && option < end; i++) {
+		if (bpf_probe_read_kernel(kind_and_length, 2, (void *)option) || kind_and_length[0] == OPTION_END)
+			return 0;
+		if (kind_and_length[0] == OPTION_MD5 || kind_and_length[0] == OPTION_AO)
+			return 1;
+		option += kind_and_length[0] == OPTION_NOP ? 1 : kind_and_length[1];
+	}
+	return 0;
+}
+
+/* The beginning of tcp_v4_send_reset(sk, skb) and tcp_v6_send_reset(sk, skb): resets without a full socket. The functions
+ * return without an answer where the packet is a reset itself, or came to a broadcast or a group. A signed packet is answered only
+ * where somebody here has its key, which is not to be seen: it is left out. */
+int on_reset_without_socket(struct arguments *ctx)
+{
+	__u64 sk = ctx->first, skb = ctx->second;
+	struct drop_key key = {.kind = KIND_RESET_SENT};
+	int slot = 3;
+	struct look *s = looks.lookup(&slot);
+
+	if (!s || (sk ? is_full(sk) : !is_to_own_address(skb)) || !answers(&key, s, skb, sk))
+		return 0;
+	if (!(s->p.tcp_flags & TCP_RST) && !is_signed(&s->p))
+		tally_socket(&key, 1);
+	return 0;
+}
+#endif
 
 int on_receive_reset(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_receive_reset(sk) */
 {

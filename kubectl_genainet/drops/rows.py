@@ -280,8 +280,10 @@ class Rows:
             diagnosis, title = RESET_UNATTRIBUTED, f"a reset reached {where}; what sent it is not known: {unseen}"
         else:
             diagnosis, title = RESET_FROM_OUTSIDE, f"a reset reached {where}; what sent it was not seen"
-        tracepoint = f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}"
-        evidence = (Evidence(tracepoint, Certainty.OBSERVED, node=group.node), *self._beside(group, others))
+        told_by = f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}"
+        if event.sent and not event.reason:
+            told_by = "TCP sent a reset; this kernel gives no reasons of resets"  # by a kprobe, or a tracepoint before Linux 6.10
+        evidence = (Evidence(told_by, Certainty.OBSERVED, node=group.node), *self._beside(group, others))
         level = Severity.INFO if diagnosis is RESET_BY_KERNEL else Severity.WARNING
         return self._base(
             group, outcome=DropOutcome.RESET, check=diagnosis.name, severity=level, title=title, evidence=evidence

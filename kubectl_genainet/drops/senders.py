@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.drops.groups import EventGroup
-from kubectl_genainet.model.events import AgentFailed, Event, LostEvents, Progress, Tick
+from kubectl_genainet.model.events import (
+    RESETS_NOT_COUNTED,
+    SOME_RESETS_NOT_COUNTED,
+    AgentFailed,
+    Event,
+    LostEvents,
+    Progress,
+    Tick,
+)
 from kubectl_genainet.model.results.path import Party
 
 _OF_SAMPLES = ("ring buffer", "event budget")  # losses there are none of counts
@@ -27,6 +35,7 @@ class _NodeCounts:
     ended_ns: int | None = None
     counted_ns: int = 0
     is_cut: bool = False  # its agent failed, or its watch has a hole
+    misses_resets: bool = False  # its kernel does not tell of each that it sends
     lost_ns: list[int] = field(default_factory=list)  # when it said that it had lost counts
 
 
@@ -45,6 +54,8 @@ class Counting:
                 node.begun_ns = event.t_ns
             case Progress(stage="detached"):
                 self._nodes[event.node].ended_ns = event.t_ns
+            case Progress(stage="missing") if event.detail.endswith((RESETS_NOT_COUNTED, SOME_RESETS_NOT_COUNTED)):
+                self._nodes[event.node].misses_resets = True
             case Tick():
                 self._nodes[event.node].counted_ns = max(event.counted_ns, self._nodes[event.node].counted_ns)
             case AgentFailed():
@@ -67,6 +78,8 @@ class Counting:
             return f"node {node} was not watched"
         if known.is_cut:
             return f"the watch of node {node} was interrupted"
+        if known.misses_resets:
+            return f"the kernel of node {node} does not tell of every reset that it sends"
         if known.lost_ns:
             return f"node {node} lost counts"
         if self._wall(node, known.begun_ns) > since:

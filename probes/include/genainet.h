@@ -50,6 +50,14 @@
 
 #define TCP_SYN_SENT 2 /* include/net/tcp_states.h */
 
+/* The first arguments of a kernel function where it begins: registers, as they lie in the machine's struct pt_regs
+ * (arch/arm64, arch/x86: include/uapi/asm/ptrace.h). */
+#ifdef __aarch64__
+struct arguments { __u64 first, second; };
+#else
+struct arguments { __u64 others[13], second, first; };
+#endif
+
 #define STACK_DEPTH 20
 #define REASONS 256
 

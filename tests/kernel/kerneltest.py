@@ -21,7 +21,9 @@ import msgspec
 from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.bpf.btf import Btf
+from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.agent.session.job import Job
 from kubectl_genainet.lab.datapath import netns
@@ -80,8 +82,16 @@ def here(reason: str) -> str:
 
 
 def tells_every_reset() -> bool:
-    """Whether tcp:tcp_send_reset is called without a full socket too (Linux 6.10)."""
-    return (Btf().tracepoint_arguments("tcp_send_reset") or 0) >= 3
+    """Whether tcp:tcp_send_reset is called without a full socket too (Linux 6.10), or kprobes tell of the others."""
+    return (Btf().tracepoint_arguments("tcp_send_reset") or 0) >= 3 or kprobes.available()
+
+
+def functions_here(probe: str) -> set[str]:
+    """The programs that a probe has on the running kernel."""
+    arguments = {a.tracepoint: Btf().tracepoint_arguments(a.tracepoint) for a in PROBES[probe].attachments}
+    known = {name: count for name, count in arguments.items() if count is not None}
+    more = {a.kprobe.function for a in PROBES[probe].attachments if a.kprobe and a.gives_less(known)}
+    return {a.function for a in PROBES[probe].attachments} | (more if kprobes.available() else set())
 
 
 def missing_here(probe: str) -> set[str]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 FILES = (
     "test_loader.py",
     "test_drops_probe.py",
+    "test_resets.py",
     "test_packet_probe.py",
     "test_packet_drops.py",
     "test_dns_probe.py",

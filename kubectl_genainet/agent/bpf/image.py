@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from kubectl_genainet.agent.bpf.headers import write_file
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 
 FORMAT = 2
+_INSN = struct.Struct("<BBhi")
+_MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
 COMPILE_S = 600.0  # a second on an idle core; minutes where the node leaves the agent a hundredth of one
 
 
@@ -41,6 +44,16 @@ class Image(msgspec.Struct, frozen=True):
 
     maps: tuple[MapImage, ...]
     programs: dict[str, bytes]
+
+
+def with_maps(code: bytes, descriptors: list[int]) -> bytes:
+    """The instructions with the places of maps replaced by their descriptors."""
+    out = bytearray(code)
+    for offset_in_code in range(0, len(code), _INSN.size):
+        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
+        if (opcode, registers >> 4) == _MAP_REFERENCE:
+            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, descriptors[value])
+    return bytes(out)
 
 
 class CompileJob(msgspec.Struct, frozen=True):

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import msgspec
 
+from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
-from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder
+from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder, with_maps
 from kubectl_genainet.agent.bpf.symbols import Symbols
 from kubectl_genainet.agent.node.tunnels import Tunnels
-from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
+from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, Probe
 from kubectl_genainet.agent.probes.layout import enums, layout
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.assets import asset_dir
@@ -54,8 +55,6 @@ _ACCOUNTS = {
 _ACCOUNT_NUMBERS = enums(_HEADER)["account"]
 _CONFIG = layout(_HEADER, "config")
 _FILTER_KEY, _TUNNEL_DEVICE = layout(_HEADER, "filter_key"), layout(_HEADER, "tunnel_device")
-_INSN = struct.Struct("<BBhi")
-_MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
@@ -84,16 +83,6 @@ def _word(number: int) -> bytes:
     return number.to_bytes(4, "little")
 
 
-def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
-    """The instructions with the places of maps replaced by their descriptors."""
-    out = bytearray(code)
-    for offset_in_code in range(0, len(code), _INSN.size):
-        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
-        if (opcode, registers >> 4) == _MAP_REFERENCE:
-            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, descriptors[value])
-    return bytes(out)
-
-
 def compile_job(
     probe: Probe, facts: KernelFacts, headers: Path, flags: Sequence[str], *, typed_loads: bool
 ) -> CompileJob:
@@ -107,7 +96,10 @@ def compile_job(
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
             *(["-DTYPED_LOADS"] if typed_loads else []),
         ),
-        tuple(attachment.function for attachment in probe.attachments),
+        (
+            *(a.function for a in probe.attachments),
+            *(a.kprobe.function for a in probe.attachments if a.kprobe and a.gives_less(facts.tracepoints)),
+        ),
         facts.typed_cast,
     )
 
@@ -135,14 +127,8 @@ class LoadedProbe:
         self._drained: dict[bytes, int] = {}  # what the tables held when they were read last
         self._context = DecodeContext(node, facts.drop_reasons, self._symbols.name, facts.enums, options or {})
         self._has_reasons = self._has_drop_reason(facts.drop_reasons)
-        self.missing = [
-            *([] if self._has_reasons else [NO_REASONS]),
-            *(
-                f"{a.group}:{a.tracepoint}: {a.with_fewer}"
-                for a in probe.attachments
-                if facts.tracepoints.get(a.tracepoint, a.arguments) < a.arguments
-            ),
-        ]
+        self.missing = [] if self._has_reasons else [NO_REASONS]
+        self._gives_less = [a for a in probe.attachments if a.gives_less(facts.tracepoints)]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = self._taken_out = self.followed_packets = 0
@@ -180,9 +166,13 @@ class LoadedProbe:
         self.close()
         self.maps, self._refused = self._make_maps(image), {}
         descriptors = [self.maps[m.name].fd for m in image.maps]
+        at_entries = {a.kprobe.function for a in self._gives_less if a.kprobe}
         for function, code in image.programs.items():
+            kind = bpfsys.KPROBE if function in at_entries else bpfsys.RAW_TRACEPOINT
+            if kind == bpfsys.KPROBE and not kprobes.available():
+                continue
             try:
-                self._programs[function] = bpfsys.load_raw_tracepoint(_with_maps(code, descriptors), function)
+                self._programs[function] = bpfsys.load_program(with_maps(code, descriptors), function, kind)
             except OSError as error:
                 self._refused[function] = error
 
@@ -228,7 +218,17 @@ class LoadedProbe:
                         hint="It needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE, and a kernel of 5.8 or later.",
                     ) from None
                 self.missing.append(f"{where}: {attachment.without}")
+        for attachment in self._gives_less:
+            self.missing += [f"{where}: {attachment.with_fewer}" for where in self._without_kprobe(attachment)]
         self._set_live(True)
+
+    def _without_kprobe(self, a: Attachment) -> list[str]:
+        """Attaches what gives the rest where a tracepoint gives less; returns the places where that can't be done."""
+        if a.kprobe is None or a.kprobe.function not in self._programs:
+            return [f"{a.group}:{a.tracepoint}"]
+        attached = kprobes.attach_where_whole(self._programs[a.kprobe.function], a.kprobe.symbols, self._symbols)
+        self._attached += attached.values()
+        return [symbol for symbol in a.kprobe.symbols if symbol not in attached]
 
     def on_event(self, handle: Callable[[Event], None], undecoded: Callable[[bytes], None] | None = None) -> None:
         """Calls `handle` with each decoded event, from `consume`; `undecoded`, if given, with those that travel as they are."""

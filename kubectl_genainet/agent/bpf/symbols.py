@@ -15,10 +15,13 @@ _FARTHEST = 1 << 20  # bytes from a symbol's start; beyond it the address is nob
 class Symbols:
     """Functions of the kernel and its modules. Without the right to see addresses every answer is ""."""
 
+    def __init__(self, kallsyms: Path = Path("/proc/kallsyms")) -> None:
+        self._kallsyms = kallsyms
+
     @cached_property
     def _functions(self) -> tuple[array[int], list[bytes]]:
         try:
-            functions = _FUNCTION.findall(Path("/proc/kallsyms").read_bytes())
+            functions = _FUNCTION.findall(self._kallsyms.read_bytes())
         except OSError:
             functions = []
         functions.sort()  # addresses of one width
@@ -27,6 +30,13 @@ class Symbols:
     def read(self) -> None:
         """Reads them now, which takes a tenth of a second of CPU time, and not when the first name is asked for."""
         _ = self._functions
+
+    def is_whole(self, function: str) -> bool:
+        """Whether the kernel has the function once, and no copy of it that the compiler made for some of its callers
+        (".isra.0", ".constprop.0", ".part.0"; what is ".cold" is jumped to from within)."""
+        of_that_name = re.compile(rb"%b(\..*)?" % re.escape(function.encode()))
+        named = [name for name in self._functions[1] if of_that_name.fullmatch(name) and b".cold" not in name]
+        return named == [function.encode()]
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one instance lives as long as the process
     def name(self, address: int) -> str:

@@ -18,7 +18,7 @@ _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 15, 17, 24, 25
 _DELETE_BATCH, _ENABLE_STATS = 27, 32
-_RAW_TRACEPOINT = 17  # enum bpf_prog_type
+KPROBE, RAW_TRACEPOINT = 2, 17  # enum bpf_prog_type
 _PER_CPU = {5, 6, 10}  # enum bpf_map_type: percpu hash, percpu array, lru percpu hash
 _LOG_BYTES = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -87,13 +87,14 @@ class BpfMap:
         os.close(self.fd)
 
 
-def load_raw_tracepoint(code: bytes, name: str) -> int:
-    """Loads a program; returns its descriptor. The verifier's last words are in the error where it refuses."""
+def load_program(code: bytes, name: str, kind: int) -> int:
+    """Loads a program of a kind of enum bpf_prog_type; returns its descriptor. The verifier's last words are in the error where
+    it refuses."""
 
     def attr(level: int, log: int) -> bytes:
         return struct.pack(
             "=IIQQIIQII16s",
-            _RAW_TRACEPOINT,
+            kind,
             len(code) // 8,
             ctypes.addressof(insns),
             ctypes.addressof(licence),

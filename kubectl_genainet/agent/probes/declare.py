@@ -56,16 +56,33 @@ class Maps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Kprobe:
+    """One C function where functions of the kernel begin, each of which is told by its symbol."""
+
+    function: str
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
-    """One C function on one raw tracepoint. `group` and `tracepoint` name it as tracefs does."""
+    """One C function on one raw tracepoint. `group` and `tracepoint` name it as tracefs does.
+
+    A kernel whose tracepoint has fewer than `arguments` gives less: `with_fewer` says what. `kprobe` gives that too, where the
+    kernel has kprobes; it is not attached elsewhere.
+    """
 
     group: str
     tracepoint: str
     function: str
     required: bool = True
     without: str = ""  # what the user misses where the kernel lacks it
-    arguments: int = 0  # a kernel whose tracepoint has fewer gives less: `with_fewer`
+    arguments: int = 0
     with_fewer: str = ""
+    kprobe: Kprobe | None = None
+
+    def gives_less(self, tracepoints: Mapping[str, int]) -> bool:
+        """Whether that is so on a kernel whose tracepoints have these numbers of arguments."""
+        return tracepoints.get(self.tracepoint, self.arguments) < self.arguments
 
 
 @dataclass(frozen=True, slots=True)

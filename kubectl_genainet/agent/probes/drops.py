@@ -13,6 +13,7 @@ from kubectl_genainet.agent.probes.declare import (
     SKB_PLACE,
     Attachment,
     DecodeContext,
+    Kprobe,
     Maps,
     Probe,
 )
@@ -27,6 +28,8 @@ from kubectl_genainet.agent.probes.decode import (
 )
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
+    RESETS_NOT_COUNTED,
+    SOME_RESETS_NOT_COUNTED,
     DropCount,
     DropSampled,
     EstablishedCount,
@@ -194,7 +197,6 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
             return EstablishedCount(**common)
 
 
-_RST = "resets are not counted"
 PROBE = Probe(
     name="drops",
     source="drops.bpf.c",
@@ -204,6 +206,9 @@ PROBE = Probe(
         *COMMON_VIEWS,
         StructView("inet_port", "inet_sock", ("inet_sport",)),
         StructView("timeouts", "inet_connection_sock", ("icsk_retransmits",)),
+        StructView("skb_route", "sk_buff", ("_skb_refdst",), optional=True),  # these for the kprobe
+        StructView("route4", "rtable", ("rt_type",), optional=True),
+        StructView("route6", "rt6_info", ("rt6i_flags",), optional=True),
     ),
     attachments=(
         Attachment("skb", "kfree_skb", "on_free"),
@@ -220,11 +225,12 @@ PROBE = Probe(
             "tcp_send_reset",
             "on_send_reset",
             required=False,
-            without=_RST,
+            without=RESETS_NOT_COUNTED,
             arguments=3,
-            with_fewer="a refused connection is not counted as a reset before Linux 6.10; the packet's drop is",
+            with_fewer=SOME_RESETS_NOT_COUNTED,
+            kprobe=Kprobe("on_reset_without_socket", ("tcp_v4_send_reset", "tcp_v6_send_reset")),
         ),
-        Attachment("tcp", "tcp_receive_reset", "on_receive_reset", required=False, without=_RST),
+        Attachment("tcp", "tcp_receive_reset", "on_receive_reset", required=False, without=RESETS_NOT_COUNTED),
         Attachment("tcp", "tcp_retransmit_skb", "on_retransmit", required=False, without="retransmits are not counted"),
         Attachment(
             "sock",

@@ -9,6 +9,7 @@ import msgspec
 
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent import clock
+from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.model.events import Hello
@@ -45,6 +46,6 @@ def hello(node: str, probes: tuple[str, ...]) -> Hello:
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         t_ns=t_ns,
         realtime_ns=realtime_ns,
-        tier="tracepoint",
+        tier="kprobe" if kprobes.available() else "tracepoint",
         probes=probes,
     )

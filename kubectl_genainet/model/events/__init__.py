@@ -7,6 +7,8 @@ namespace. `skb` is the kernel address of the sk_buff: an identity while the pac
 from __future__ import annotations
 
 from kubectl_genainet.model.events.counts import (
+    RESETS_NOT_COUNTED,
+    SOME_RESETS_NOT_COUNTED,
     ConnectionCounts,
     DropCount,
     EstablishedCount,
@@ -56,6 +58,8 @@ from kubectl_genainet.model.history import Bucket, ConnectionKept, Gap, NodeChan
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 
 __all__ = [
+    "RESETS_NOT_COUNTED",
+    "SOME_RESETS_NOT_COUNTED",
     "AgentFailed",
     "Bye",
     "CheckConnectionResult",

@@ -46,6 +46,13 @@ class IcmpCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="icmp_co
     reason: str = ""
 
 
+# What a node says that does not see every reset which it sends (Progress, stage "missing").
+RESETS_NOT_COUNTED = "resets are not counted"
+SOME_RESETS_NOT_COUNTED = (
+    "resets by closed ports and for closed connections are not counted (a kprobe does, before Linux 6.10)"
+)
+
+
 class ResetCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="reset_count"):
     """TCP resets, `flow` in their direction. `sent`: by this namespace, else received in it.
 

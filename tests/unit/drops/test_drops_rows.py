@@ -151,6 +151,14 @@ def test_resets_and_retransmits_are_evidence_of_a_drop_and_rows_without_one() ->
     assert [r.check for r in rows(seen)] == ["reset-unattributed"]  # nothing says that its sender was watched
 
 
+def test_reset_without_a_reason_is_told_by_no_tracepoint() -> None:
+    """Before Linux 6.10 a kprobe may have seen it."""
+    sent = ResetCount(node="node-1", t_ns=10, netns=LLAMA_NS, flow=REQUEST.reversed, packets=1, sent=True)
+    (row,) = rows(sent)
+    assert (row.check, row.severity) == ("reset-by-kernel", Severity.INFO)
+    assert row.evidence[0].statement == "TCP sent a reset; this kernel gives no reasons of resets"
+
+
 def test_segments_that_nothing_acknowledges_are_a_fault_and_a_loss_that_was_made_good_is_none() -> None:
     lost = RetransmitCount(
         node="node-1", t_ns=10, netns=UI_NS, flow=tcp(UI, 40000, VIP, 80), packets=7, state="ESTABLISHED", in_vain=4

@@ -9,7 +9,16 @@ import pytest
 
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
-from kubectl_genainet.model.events import AgentFailed, Event, Hello, LostEvents, Progress, ResetCount, Tick
+from kubectl_genainet.model.events import (
+    SOME_RESETS_NOT_COUNTED,
+    AgentFailed,
+    Event,
+    Hello,
+    LostEvents,
+    Progress,
+    ResetCount,
+    Tick,
+)
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.wire import PROTOCOL
 from tests.unit.drops.droprows import REQUEST, UI, UI_NS, VIP, report, snapshot, tcp
@@ -66,6 +75,15 @@ MISSING: dict[str, tuple[list[Event], str]] = {
     "counts lost": (
         [*BEFORE, LostEvents(node=NODE, probe="drops", count=1, where="flow table"), received(), *AFTER],
         "lost counts",
+    ),
+    "kernel tells of some only": (
+        [
+            *BEFORE,
+            Progress(node=NODE, stage="missing", detail=f"tcp:tcp_send_reset: {SOME_RESETS_NOT_COUNTED}"),
+            received(),
+            *AFTER,
+        ],
+        "does not tell of every reset",
     ),
     "failed": ([*BEFORE, received(), *AFTER, AgentFailed(node=NODE, message="gone")], "was interrupted"),
     "new namespace": ([hello(), *BEFORE[2:], received(), AFTER[0], report(13 * S)], "may not have been followed"),
