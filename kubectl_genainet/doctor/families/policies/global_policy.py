@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.families.policies.model_hub import FILES, fetches
-from kubectl_genainet.doctor.families.policies.settings import others_told, told_together
+from kubectl_genainet.doctor.families.policies.settings import some_told, told_together
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches, sh, text, walk
@@ -185,7 +185,7 @@ def fqdn_egress(cluster: Cluster) -> Problems:
                 tuple(evidence),
                 _admit_host(cluster, call.client, call.host, call.port or 443),
                 refuted_by=("NetworkPolicy", call.client.namespace),
-                severity=Severity.INFO if any(_admitted(cluster, o) for o in others_told(together, call)) else None,
+                severity=Severity.INFO if any(_admitted(cluster, o) for o in some_told(together, call)) else None,
             )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
-from kubectl_genainet.doctor.families.policies.settings import lists_all, others_told, told_together
+from kubectl_genainet.doctor.families.policies.settings import lists_all, some_told, told_together
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, named, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.recognise import container_stack
@@ -265,7 +265,7 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                 for p in policies
             ]
             who = f"{call.client.namespace}/{call.client.name}"
-            others = (cluster.admits(o.client, workload, port.protocol, number_) for o in others_told(together, call))
+            others = (cluster.admits(o.client, workload, port.protocol, number_) for o in some_told(together, call))
             yield Problem(
                 f"{call.client.ref} is configured to call {call.service.ref}, and the policies do not admit it",
                 workload.ref if direction is Direction.INGRESS else call.client.ref,

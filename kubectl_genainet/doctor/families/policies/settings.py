@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.workloads import Workload
 
 _Setting = tuple[str, str, str, int]
+_SOME = 16
 
 
 def _setting(call: Call) -> _Setting:
@@ -27,6 +28,11 @@ def told_together(calls: Iterable[Call]) -> Mapping[_Setting, list[Call]]:
 def others_told(index: Mapping[_Setting, list[Call]], call: Call) -> list[Call]:
     """The same call of the other workloads that read the setting."""
     return [other for other in index.get(_setting(call), ()) if other.client.key != call.client.key]
+
+
+def some_told(index: Mapping[_Setting, list[Call]], call: Call) -> list[Call]:
+    """So many of them that asking about each stays cheap where hundreds read one setting."""
+    return others_told(index, call)[:_SOME]
 
 
 def lists_all(index: Mapping[_Setting, list[Call]], call: Call, callee: Workload) -> bool:
