@@ -1,12 +1,13 @@
 """The commands over what kube-proxy has written on a real cluster: run in both of its modes."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from kubectl_genainet import __version__
-from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.cluster import Cluster, finish, rows
 from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -100,3 +101,20 @@ def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:
     assert "my-llama-svc" in done.out
     done = deployed.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat")
     assert done.status == 0, done.out + done.err
+
+
+def test_drops_says_that_the_service_does_not_have_the_port(own: Cluster) -> None:
+    """In nftables mode kube-proxy refuses the other ports of a cluster IP; in iptables mode it leaves them alone."""
+    if own.proxy_mode != "nftables":
+        pytest.skip("in iptables mode no rule takes such a packet")
+    address = own.api().get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
+    drops = own.start("drops", "-A", "--timeout", "10s", "-o", "json")
+    while drops.poll() is None:
+        own.node("node-1").run("bash", "-c", f"timeout 1 bash -c '</dev/tcp/{address}/8081'", check=False)
+        time.sleep(0.2)
+    done = finish(drops)
+    found = {row["id"]: row for row in rows(done.out) if row["kind"] == "drop" and row["check"] == "no-such-port"}
+    assert found, done.out + done.err
+    for row in found.values():
+        assert row["title"].endswith(f"Service chat/my-llama-svc ({address}) has no port 8081/TCP; it has 80/TCP")
+        assert (row["node"], row["outcome"], row["drop"]["policies"]) == ("node-1", "rejected", [])
