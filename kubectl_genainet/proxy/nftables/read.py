@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +43,8 @@ _TYPES: dict[str, Convert] = {
 
 
 # Of nft(8); a name that is none of these is what nft 1.0.6 prints in their place.
+# What a rule had counted when it was read says nothing of the packet that is judged, and stands in a field of its own.
+_COUNTED = re.compile(r"\bcounter packets \d+ bytes \d+")
 _TABLE_FLAGS = {"dormant", "owner", "persist"}
 _POLICY_DROP: Json = {"expr": [{"drop": None}], "text": "policy drop"}
 
@@ -73,7 +76,7 @@ class NftTable(Table):
     def describe(self, rule: Rule) -> RuleRef:
         raw: Json = rule.raw
         expressions = raw.get("expr") if isinstance(raw.get("expr"), list) else []
-        text = raw.get("text") or show_expressions(expressions or [])
+        text = _COUNTED.sub("counter", str(raw.get("text") or "")) or show_expressions(expressions or [])
         packets, size = counters_of(raw)
         comment = str(raw.get("comment") or "")
         return RuleRef(self.title, rule.chain.name, rule.index, text, comment, packets, size)

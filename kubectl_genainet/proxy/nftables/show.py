@@ -45,7 +45,7 @@ def _statement(entry: Any) -> str:
         case "dnat" | "snat" | "masquerade" | "redirect":
             return _nat(kind, body or {})
         case "counter":
-            return f"counter packets {body['packets']} bytes {body['bytes']}" if isinstance(body, dict) else "counter"
+            return "counter"  # what it had counted when the rule was read says nothing of the packet that is judged
         case "reject":
             return f"reject with {body['type']} {body['expr']}" if body and "expr" in body else "reject"
         case "set":

@@ -292,6 +292,11 @@ def test_nft_what_is_not_known_is_named() -> None:
     assert result.verdict is RulesetVerdict.REJECT
 
 
+def test_nft_rule_is_shown_without_what_it_had_counted_when_it_was_read() -> None:
+    result = evaluate(nft_chain("ip daddr 10.1.0.9 counter packets 1 bytes 68 drop"), packet())
+    assert result.verdict is RulesetVerdict.DROP and result.rules[-1].text == "ip daddr 10.1.0.9 counter drop"
+
+
 def test_nft_verdict_maps_and_their_comments() -> None:
     sets = (
         "\tmap none {\n\t\ttype ipv4_addr . inet_proto . inet_service : verdict\n"
