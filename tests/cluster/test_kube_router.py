@@ -1,20 +1,37 @@
-"""kube-router, a real enforcer on iptables and ipset, is right about random policies: explain says what it does, and
-drops and trace name the policy behind what it takes."""
+"""kube-router, a real enforcer on iptables and ipset: explain says what it does about random policies, and drops and trace name
+the policy behind what it takes. Its router is the pods' network: trace has the way over its bridges and BGP's routes, and its
+translation of what leaves the cluster.
+
+The application's pods were there before, with ptp; those that start here are on kube-router's bridge.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import re
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.harness.cluster import Cluster, rows
-from tests.cluster.harness.kube_router import enforcing
+from tests.cluster.harness.cluster import Cluster, Done, rows
+from tests.cluster.harness.kube_router import BRIDGE, routing
 from tests.cluster.harness.node import KubeNode
-from tests.cluster.harness.processes import wait_for
+from tests.cluster.harness.pair import (
+    end_pair,
+    namespace_of,
+    nobody_may_call,
+    paths,
+    places,
+    start_pair,
+    taken_by_policy,
+    whole_paths,
+)
+from tests.cluster.harness.processes import Daemon, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -35,10 +52,10 @@ for address in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def enforced(deployed: Cluster) -> Iterator[Cluster]:
-    """The cluster with kube-router's policy controller on each node."""
+    """The cluster with kube-router on each node, its policy controller and its router."""
     if deployed.plane is None:
         pytest.skip("runs an enforcer on the nodes: not on another's cluster")
-    with enforcing(deployed):
+    with routing(deployed):
         yield deployed
 
 
@@ -105,12 +122,6 @@ def marker(name: str) -> dict[str, Any]:
     spec = {"podSelector": {"matchLabels": {"made": "last"}}, "ingress": [{"from": [{"podSelector": {}}]}]}
     metadata = {"name": name, "namespace": "chat"}
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
-
-
-def namespace_of(node: KubeNode, ip: str) -> str:
-    """The file of a pod's network namespace on its node."""
-    script = f'for f in /run/netns/cni-*; do nsenter --net=$f ip -br address | grep -q " {ip}/" && echo $f; done; true'
-    return node.run("bash", "-c", script).split()[0]
 
 
 def connects(cluster: Cluster, client: dict[str, Any], addresses: list[str]) -> list[bool]:
@@ -190,3 +201,114 @@ def test_what_kube_router_takes_is_named_by_its_policy(isolated: Cluster, verb: 
     for drop in drops:
         assert (drop["check"], drop["policies"]) == ("policy-drop", ["chat/nobody-calls-the-model"]), drop
         assert "KUBE-POD-FW-" in drop["rule"]
+
+
+OUTSIDE_PORT = 8089
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A cluster with a client on node-1 and a server on node-2, and a server outside of both nodes that the client calls."""
+
+    cluster: Cluster
+    outside: Daemon
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What `trace` said of the client's connections to the server and its Service, and of those to `outside`, which has no pod
+    and is of no node; `callers` are the addresses that outside saw; `grown` is what bridges counted, "NODE rx" and "NODE tx"."""
+
+    server: Done
+    outside: Done
+    callers: set[str]
+    grown: dict[str, int]
+
+
+def bridged(cluster: Cluster) -> dict[str, int]:
+    """Packets that each node's bridge took from its pods, and gave to them."""
+    counts: dict[str, int] = {}
+    for node in cluster.nodes:
+        (link,) = json.loads(node.run("ip", "-j", "-s", "link", "show", BRIDGE))
+        counts |= {f"{node.name} {way}": int(link["stats64"][way]["packets"]) for way in ("rx", "tx")}
+    return counts
+
+
+@pytest.fixture(scope="module")
+def paired(enforced: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paired]:
+    assert enforced.plane is not None
+    ip, folder = enforced.plane.ip, tmp_path_factory.mktemp("outside")
+    argv = ["python3", "-u", "-m", "http.server", str(OUTSIDE_PORT), "--bind", ip, "--directory", str(folder)]
+    outside = Daemon("outside", argv, folder / "log", netns=enforced.plane.netns)
+    try:
+        start_pair(enforced, "10.244.", [f"http://{ip}:{OUTSIDE_PORT}/"])
+        yield Paired(enforced, outside)
+    finally:
+        end_pair(enforced)
+        outside.kill()
+
+
+@pytest.fixture(scope="module")
+def seen(paired: Paired) -> Seen:
+    cluster = paired.cluster
+    assert cluster.plane is not None
+    before = bridged(cluster)
+    targets = ("pod/cni-server", f"{cluster.plane.ip}:{OUTSIDE_PORT}")
+    with cluster.watching(
+        *(("trace", target, "-n", "chat", "--timeout", "120s", "-o", "json") for target in targets)
+    ) as done:
+        time.sleep(5)
+    server, outside = done
+    callers = set(re.findall(r"^([0-9.]+) - - ", paired.outside.logged(), re.M))
+    return Seen(server, outside, callers, {place: now - before[place] for place, now in bridged(cluster).items()})
+
+
+def test_its_own_network_is_what_the_pods_have(enforced: Cluster) -> None:
+    """The fixture waits for the routes, which only BGP's peers give."""
+    for node in enforced.nodes:
+        written = json.loads(node.pods_conflist.read_text())["plugins"][0]
+        assert [[{"subnet": node.pod_cidr}]] == written["ipam"]["ranges"]  # of node.spec.podCIDR
+        assert "ESTAB" in node.run("ss", "-Htn", "( sport = :179 or dport = :179 )")
+
+
+OUT = ["cni-client eth0 tx", "node-1 veth rx", f"node-1 {BRIDGE} rx", "node-1 eth0 tx"]
+IN = ["node-2 eth0 rx", f"node-2 {BRIDGE} tx", "node-2 veth tx", "cni-server eth0 rx"]
+
+
+def test_trace_has_every_hop_over_its_bridges_and_the_services_translation(seen: Seen) -> None:
+    found = whole_paths(seen.server)
+    assert {path["flow"]["service"] is not None for path in found} == {True, False}
+    for path in found:
+        assert places(path) == [*OUT, *IN]
+        if path["flow"]["service"] is not None:
+            assert path["nat"]["service_chain"].startswith("KUBE-SVC-")
+            assert not path["nat"]["masqueraded"]
+        else:
+            assert path["nat"] is None
+    for place in ("node-1 rx", "node-2 tx"):
+        assert seen.grown[place] >= len(found)  # the kernel's own count of the bridge
+
+
+def test_what_leaves_the_cluster_is_translated_by_its_pod_egress_rule(enforced: Cluster, seen: Seen) -> None:
+    assert seen.callers == {enforced.node("node-1").ip}  # whom the server outside saw
+    found = [path for path in paths(seen.outside) if path["verdict"] == "forwarded" and len(path["hops"]) == len(OUT)]
+    assert found, seen.outside
+    for path in found:
+        assert places(path) == OUT and path["outcome"] == "answered"
+        assert (path["flow"]["service"], path["back"][-1]["pod"]) == (None, "cni-client")
+        senders = [hop["src"].partition(":")[0] for hop in path["hops"]]
+        assert senders == [*[path["flow"]["client"]["ip"]] * 3, enforced.node("node-1").ip]
+
+
+def taken_by_rules(node: KubeNode) -> int:
+    """Packets that kube-router's rules for pods have rejected, as the kernel counts them."""
+    counted = re.findall(r"^\[(\d+):\d+\] -A KUBE-POD-FW-\S+ .*-j REJECT", node.run("iptables-save", "-c"), re.M)
+    return sum(map(int, counted))
+
+
+def test_a_drop_and_its_policy_are_named_behind_its_bridge(paired: Paired) -> None:
+    node = paired.cluster.node("node-2")
+    with nobody_may_call(paired.cluster):
+        before = taken_by_rules(node)
+        told = taken_by_policy(paired.cluster, [*OUT, "node-2 eth0 rx"])
+        assert 0 < told <= taken_by_rules(node) - before

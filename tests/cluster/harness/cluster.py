@@ -6,10 +6,14 @@ there. Users are service accounts then. Tests that break nodes, or look into the
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,15 +70,37 @@ class Cluster:
         """The API as a user: get, create, apply, patch, delete, request, which raise harness.api.ApiError."""
         return self.plane.api(user) if self.plane is not None else OtherApi(self.config_of(user))
 
-    def start(self, *argv: str, user: str = "admin") -> subprocess.Popen[str]:
+    def start(
+        self, *argv: str, user: str = "admin", stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """The command line as a user types it, running."""
         command = [sys.executable, "-m", "kubectl_genainet", *argv, "--kubeconfig", self.config_of(user)]
-        return subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True)
 
     def cli(self, *argv: str, user: str = "admin", timeout: float = 240) -> Done:
         return finish(self.start(*argv, user=user), timeout)
+
+    @contextlib.contextmanager
+    def watching(self, *commands: Sequence[str]) -> Iterator[list[Done]]:
+        """Command lines that run meanwhile: it is entered once each of them watches on all nodes, Ctrl-C ends them, and what they
+        gave is in the list then. They write to files, since one whose pipe is full would wait."""
+        nodes, done, begun = ", ".join(node.name for node in self.nodes), list[Done](), time.monotonic()
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            files = [(Path(folder, f"{number}.out"), Path(folder, f"{number}.err")) for number in range(len(commands))]
+            runs = []
+            for argv, (out, err) in zip(commands, files, strict=True):
+                with out.open("w") as stdout, err.open("w") as stderr:
+                    runs.append(stack.enter_context(self.start(*argv, stdout=stdout, stderr=stderr)))
+            try:
+                for _, err in files:
+                    wait_for("the probes", lambda err=err: f"watching on {nodes}\n" in err.read_text(), 120)  # type: ignore[misc]
+                yield done
+            finally:
+                for run in runs:
+                    run.send_signal(signal.SIGINT)
+            for run, (out, err) in zip(runs, files, strict=True):
+                status = run.wait(120)
+                done.append(Done(status, out.read_text(), err.read_text(), time.monotonic() - begun))
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
         # An ended pod may be kept for a while, and a changed DaemonSet is rolled out node by node.

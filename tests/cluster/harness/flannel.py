@@ -39,9 +39,9 @@ class Flannel:
         )
         self._running: dict[str, Daemon] = {}
         self.run(backend)
-        self._former = {node.name: self._pods_conflist(node).read_text() for node in nodes}
+        self._former = {node.name: node.pods_conflist.read_text() for node in nodes}
         for node in nodes:
-            self._pods_conflist(node).write_text(json.dumps(self._chain(node)))
+            node.pods_conflist.write_text(json.dumps(self._chain(node)))
 
     def run(self, backend: str) -> None:
         """Starts flanneld with this backend, in the place of the one that runs; leases stay."""
@@ -97,10 +97,6 @@ else:
     def subnet(self, node: KubeNode) -> str:
         return self._environment(node)["FLANNEL_SUBNET"].partition("/")[0]
 
-    @staticmethod
-    def _pods_conflist(node: KubeNode) -> Path:
-        return node.folder / "cni" / "pods.conflist"
-
     def _chain(self, node: KubeNode) -> dict[str, object]:
         environment = self._environment(node)
         return {
@@ -136,7 +132,7 @@ else:
     def stop(self) -> None:
         """Puts the nodes back as they were, once no pod of flannel's is left."""
         for node in self.nodes:
-            self._pods_conflist(node).write_text(self._former[node.name])
+            node.pods_conflist.write_text(self._former[node.name])
             self._stop(node)
             kept = [
                 line for line in node.run("iptables-save").splitlines() if "FLANNEL" not in line and "CNI-" not in line

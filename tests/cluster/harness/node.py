@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.harness.binaries import NEWEST
@@ -62,6 +63,8 @@ class KubeNode:
         self.plane, self.number, self.name = plane, number, f"node-{number}"
         self.folder = plane.folder / self.name
         self.folder.mkdir()
+        self.pod_cidr = f"10.244.{number}.0/24"
+        self.pods_conflist = self.folder / "cni" / "pods.conflist"
         self.netns = NetNs(self.name)
         self.daemons: list[Daemon] = []
         self.proxy_mode = ""
@@ -79,7 +82,7 @@ class KubeNode:
         self.netns.sysctl("net.ipv4.ip_forward", "1")
         # No default route: kubelet would ask a cloud's metadata service for credentials.
         self.route_services()
-        self.plane.netns.ip("route", "add", f"10.244.{self.number}.0/24", "via", self.ip)
+        self.plane.netns.ip("route", "add", self.pod_cidr, "via", self.ip)
 
     def route_services(self, *, nowhere: bool = False) -> None:
         """Service addresses need a route before kube-proxy's rules see the node's own packet.
@@ -93,7 +96,7 @@ class KubeNode:
 
     def route_to(self, other: KubeNode) -> None:
         """Native routing: the other node's pods by way of that node."""
-        self.netns.ip("route", "replace", f"10.244.{other.number}.0/24", "via", other.ip)
+        self.netns.ip("route", "replace", other.pod_cidr, "via", other.ip)
 
     def _boot(self) -> None:
         script = _INIT.format(folder=self.folder)
@@ -111,11 +114,11 @@ class KubeNode:
     def run(self, *argv: str, check: bool = True, timeout: float = 120) -> str:
         return run(*self.call(*argv), check=check, timeout=timeout)
 
-    def daemon(self, name: str, *argv: str, release: str = NEWEST) -> Daemon:
+    def daemon(self, name: str, *argv: str, release: str = NEWEST, env: Mapping[str, str] | None = None) -> Daemon:
         tools = self.plane.binaries.tools
         path = f"{tools}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         inner = ["setpriv", "--pdeathsig", "KILL", "--", str(self.plane.binaries.path(argv[0], release)), *argv[1:]]
-        started = Daemon(name, self.call(*inner), self.folder / f"{name}.log", env={"PATH": path})
+        started = Daemon(name, self.call(*inner), self.folder / f"{name}.log", env={"PATH": path, **(env or {})})
         self.daemons.append(started)
         return started
 
@@ -129,15 +132,15 @@ class KubeNode:
                     "type": "ptp",
                     "ipam": {
                         "type": "host-local",
-                        "ranges": [[{"subnet": f"10.244.{self.number}.0/24"}]],
+                        "ranges": [[{"subnet": self.pod_cidr}]],
                         "dataDir": f"{self.folder}/ipam",
                         "routes": [{"dst": "0.0.0.0/0"}],
                     },
                 }
             ],
         }
-        (self.folder / "cni").mkdir()
-        (self.folder / "cni" / "pods.conflist").write_text(json.dumps(network))
+        self.pods_conflist.parent.mkdir()
+        self.pods_conflist.write_text(json.dumps(network))
         runc = self.folder / "runc"
         drop = " ".join(f"""-e 's/"{c}",//g' -e 's/,"{c}"//g'""" for c in missing_capabilities())
         runc.write_text(_RUNC.format(expressions=drop or "-e ''", binaries=self.plane.binaries.tools))
@@ -253,6 +256,11 @@ class KubeNode:
         except TimeoutError as error:
             raise RuntimeError(f"{error}\n{self.kubelet.log_tail()}") from None
 
+    def allocate_pod_cidr(self) -> None:
+        """As the controller-manager does; this one is told not to, so that a node's number says which it has."""
+        cidrs = {"podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr]}
+        self.plane.api().patch(f"/api/v1/nodes/{self.name}", {"spec": cidrs})
+
     def stop(self) -> None:
         """The node's init takes every process of the node with it."""
         for daemon in reversed(self.daemons):
@@ -279,6 +287,7 @@ def start_nodes(plane: ControlPlane, count: int, images: Path) -> list[KubeNode]
                     node.route_to(other)
         for node in nodes:
             node.wait_ready()
+            node.allocate_pod_cidr()
     except BaseException:
         for node in nodes:
             node.stop()

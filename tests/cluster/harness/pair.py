@@ -1,0 +1,141 @@
+"""A server on node-2 and a client on node-1 that calls it, for the networks that the tests give to pods."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tests.cluster.harness.cluster import Cluster, Done, rows
+from tests.cluster.harness.image import AGENT
+from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.processes import wait_for
+
+LABEL = "app.kubernetes.io/name"
+INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
+BANDWIDTH = {INGRESS: "20M", EGRESS: "10M"}  # which the bandwidth plugin reads, where it is in the chain
+# Calls each address on connections of their own.
+_CALL = """
+import os, time, urllib.request
+while True:
+    for url in os.environ["URLS"].split():
+        try:
+            urllib.request.urlopen(url, timeout=2).read()
+        except OSError as error:
+            print(url, error, flush=True)
+    time.sleep(0.2)
+"""
+_SERVE = ["python3", "-m", "http.server", "8080", "--directory", "/tmp"]
+_SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "cni-server", "namespace": "chat"},
+    "spec": {"selector": {LABEL: "cni-server"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+}
+
+
+def _pod(name: str, node: str, command: list[str], **container: Any) -> dict[str, Any]:
+    spec = {
+        "nodeName": node,
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "containers": [
+            {"name": name, "image": AGENT, "imagePullPolicy": "IfNotPresent", "command": command, **container}
+        ],
+    }
+    metadata = {"name": name, "namespace": "chat", "labels": {LABEL: name}, "annotations": BANDWIDTH}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def running(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """The two pods by name, as the API has them."""
+    items = cluster.api().get("/api/v1/namespaces/chat/pods")["items"]
+    return {item["metadata"]["name"]: item for item in items if item["metadata"]["name"].startswith("cni-")}
+
+
+def start_pair(cluster: Cluster, network: str, urls: Sequence[str] = (), **server: Any) -> None:
+    """cni-server and its Service, and cni-client, which calls the server's address, the Service and `urls`. Both pods get
+    addresses that begin with `network`; `server` are fields of the server's container."""
+    api = cluster.api()
+
+    def address(name: str) -> str:
+        status = running(cluster)[name]["status"]
+        is_running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
+        return status.get("podIP", "") if is_running else ""
+
+    api.create(_SERVICE)
+    api.create(_pod("cni-server", "node-2", _SERVE, **server))
+    ip = wait_for("the server's pod", lambda: address("cni-server"), 240)
+    cluster_ip = api.get("/api/v1/namespaces/chat/services/cni-server")["spec"]["clusterIP"]
+    called = " ".join((f"http://{ip}:8080/", f"http://{cluster_ip}/", *urls))
+    api.create(_pod("cni-client", "node-1", ["python3", "-c", _CALL], env=[{"name": "URLS", "value": called}]))
+    client = wait_for("the client's pod", lambda: address("cni-client"), 240)
+    assert ip.startswith(network) and client.startswith(network), (ip, client)
+
+
+def end_pair(cluster: Cluster) -> None:
+    for path in ("pods/cni-client", "pods/cni-server", "services/cni-server"):
+        cluster.api().delete(f"/api/v1/namespaces/chat/{path}")
+    wait_for("their end", lambda: not running(cluster), 240)
+
+
+def paths(done: Done) -> list[dict[str, Any]]:
+    """The client's connections that `trace -o json` printed."""
+    return [r for r in rows(done.out) if r["kind"] == "path" and r["flow"]["client"]["pod"] == "cni-client"]
+
+
+def whole_paths(done: Done) -> list[dict[str, Any]]:
+    """Those that were seen from one end to the other: probes are attached on one node after the other."""
+    ends = [(path, path["hops"][0]["pod"], path["hops"][-1]["pod"]) for path in paths(done) if path["hops"]]
+    whole = [path for path, first, last in ends if (first, last) == ("cni-client", "cni-server")]
+    assert whole, done.out + done.err
+    for path in whole:
+        assert (path["verdict"], path["backend"]["pod"]) == ("forwarded", "cni-server"), path
+    return whole
+
+
+def places(path: dict[str, Any]) -> list[str]:
+    """Where the packet was seen, as "node device point" or "pod device point"; names of veth and ifb devices are hashes."""
+    seen = []
+    for hop in path["hops"]:
+        device = next((kind for kind in ("veth", "bwp") if hop["device"].startswith(kind)), hop["device"])
+        seen.append(f"{hop['pod'] or hop['node']} {device} {hop['point']}")
+    return seen
+
+
+@contextlib.contextmanager
+def nobody_may_call(cluster: Cluster) -> Iterator[None]:
+    """Nobody may call the server, as the policy chat/nobody-calls-the-server has it and an enforcer's rules on its node."""
+    metadata = {"name": "nobody-calls-the-server", "namespace": "chat"}
+    spec = {"podSelector": {"matchLabels": {LABEL: "cni-server"}}, "policyTypes": ["Ingress"]}
+    made = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+    cluster.api().create(made)
+    try:
+        wait_for("its rules", lambda: metadata["name"] in cluster.node("node-2").run("iptables-save"), 240)
+        yield
+    finally:
+        cluster.api().delete(f"/apis/networking.k8s.io/v1/namespaces/chat/networkpolicies/{metadata['name']}")
+
+
+def taken_by_policy(cluster: Cluster, way: list[str]) -> int:
+    """Packets that `drops` tells of while nobody may call; both verbs name the policy and kube-router's rule, `trace`
+    the way that they had come until then."""
+    target = ("pod/cni-server", "-n", "chat", "-o", "json", "--timeout")
+    with cluster.watching(("trace", *target, "120s")) as done:
+        drops = cluster.cli("drops", *target, "8s")
+    (trace,) = done
+    reported = {r["id"]: r for r in rows(drops.out) if r["kind"] == "drop" and r["severity"] == "error"}.values()
+    dropped = [path for path in paths(trace) if path["drop"]]
+    assert reported and dropped, (drops, trace)
+    for drop in (*(row["drop"] for row in reported), *(path["drop"] for path in dropped)):
+        assert (drop["check"], drop["node"]) == ("policy-drop", "node-2"), drop
+        assert drop["policies"] == ["chat/nobody-calls-the-server"]
+        assert "KUBE-POD-FW-" in drop["rule"]
+    assert way in [places(path) for path in dropped]
+    return sum(row["packets"] for row in reported)
+
+
+def namespace_of(node: KubeNode, ip: str) -> str:
+    """The file of a pod's network namespace on its node."""
+    script = f'for f in /run/netns/cni-*; do nsenter --net=$f ip -br address | grep -q " {ip}/" && echo $f; done; true'
+    return node.run("bash", "-c", script).split()[0]
