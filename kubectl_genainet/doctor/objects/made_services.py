@@ -13,6 +13,7 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject, ObjectMeta, OwnerReference, Service, ServicePort, ServiceSpec
 
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
+_OPENSEARCH = {"opensearch.opster.io": "opster.io", "opensearch.org": "opensearch.org"}  # group: domain of its labels
 _KSERVE, _RAY = "serving.kserve.io", "ray.io"
 # Of KServe: the mode without Knative, which is the cluster's default where an administrator says so.
 KSERVE_MODE, KSERVE_WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployment", "Standard")
@@ -26,6 +27,7 @@ def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]
 
     Sources: https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/accessing-services,
     https://cloudnative-pg.io/documentation/current/service_management/,
+    https://github.com/opensearch-project/opensearch-k8s-operator/blob/main/docs/userguide/main.md,
     https://docs.nvidia.com/nim-operator/latest/service.html,
     https://kserve.github.io/website/docs/admin-guide/overview,
     https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/config.html
@@ -71,6 +73,22 @@ def _of_elasticsearch(obj: KubeObject) -> Iterator[Service]:
     for node_set in items(obj.raw, "spec", "nodeSets"):
         name = f"{obj.name}-es-{text(node_set, 'name')}"
         yield _service(obj, name, http, {**nodes, f"{_ECK}/statefulset-name": name}, "None")
+
+
+def _of_opensearch(obj: KubeObject) -> Iterator[Service]:
+    """The OpenSearch operator's: of all nodes for clients and among themselves, of each nodePool, and of the dashboards."""
+    nodes = {f"{_OPENSEARCH[obj.group]}/opensearch-cluster": obj.name}
+    general = mapping(obj.raw, "spec", "general")
+    name, transport = text(general, "serviceName") or obj.name, ServicePort(9300, name="transport")
+    http = ServicePort(number(general, "httpPort") or 9200, name="http")
+    more = (ServicePort(9600, name="metrics"), ServicePort(9650, name="rca"))
+    yield _service(obj, name, (http, transport, *more), nodes)
+    yield _service(obj, f"{obj.name}-discovery", (transport,), nodes, "None")
+    for component in (text(pool, "component") for pool in items(obj.raw, "spec", "nodePools")):
+        pool = {**nodes, f"{_OPENSEARCH[obj.group]}/opensearch-nodepool": component}
+        yield _service(obj, f"{name}-{component}", (http, transport), pool, "None")
+    if at(obj.raw, "spec", "dashboards", "enable") is True:
+        yield _service(obj, f"{obj.name}-dashboards", (ServicePort(5601, name="http"),), {})
 
 
 def _of_postgres(obj: KubeObject) -> Iterator[Service]:
@@ -154,6 +172,7 @@ def _of_serve(ports: tuple[ServicePort, ...]) -> tuple[ServicePort, ...]:
 
 _MAKERS: tuple[tuple[str, str, Callable[[KubeObject], Iterator[Service]]], ...] = (
     (_ECK, "Elasticsearch", _of_elasticsearch),
+    *((group, "OpenSearchCluster", _of_opensearch) for group in _OPENSEARCH),
     (_CNPG, "Cluster", _of_postgres),
     (_NIM, "NIMService", _of_nim),
     (_KSERVE, "InferenceService", _of_inference),

@@ -1,6 +1,7 @@
 """The pods that operators compose of kinds without a pod template: as much of their spec as the object tells.
 
-Sources: the API references of KServe, NVIDIA's NIM Operator, NVIDIA Dynamo, KubeAI and Elastic Cloud on Kubernetes.
+Sources: the API references of KServe, NVIDIA's NIM Operator, NVIDIA Dynamo, KubeAI, Elastic Cloud on Kubernetes and
+OpenSearch's operator.
 """
 
 from __future__ import annotations
@@ -173,3 +174,29 @@ def elasticsearch_nodes(nodes: Mapping[str, Any]) -> Composed:
     }
     pod = {**spec, "containers": [container, *(c for c in written if c is not own)]}
     return Composed(pod, "podTemplate", _mapping(metadata.get("labels")), _mapping(metadata.get("annotations")))
+
+
+def opensearch_nodes(pool: Mapping[str, Any]) -> Composed:
+    """The pod of one of an OpenSearchCluster's nodePools, with what `general` says of all, and what the operator adds."""
+    general = _mapping(pool.get("general"))
+    version, port = str(general.get("version") or ""), general.get("httpPort") or 9200
+    alive = {"tcpSocket": {"port": port}, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 10}
+    container = _present(
+        name="opensearch",
+        image=general.get("image") or f"docker.io/opensearchproject/opensearch:{version or 'latest'}",
+        env=pool.get("env"),
+        resources=pool.get("resources"),
+        ports=[{"name": "http", "containerPort": port}, {"name": "transport", "containerPort": 9300}],
+        startupProbe=alive,
+        livenessProbe=alive,
+        readinessProbe={
+            "exec": {"command": ["curl", "-k", "--fail", f"https://localhost:{port}"]},
+            "periodSeconds": 30,
+        },
+    )
+    placing = ("nodeSelector", "tolerations", "affinity")
+    spec = _present(serviceAccountName=general.get("serviceAccount"), **{name: pool.get(name) for name in placing})
+    role = "master" if version.startswith("1.") else "cluster_manager"
+    leads = {"master", "cluster_manager"}.intersection(map(str, pool.get("roles") or ()))
+    labels = {**({"opensearch.role": role} if leads else {}), **_mapping(pool.get("labels"))}
+    return Composed({**spec, "containers": [container]}, "", labels, _mapping(pool.get("annotations")))

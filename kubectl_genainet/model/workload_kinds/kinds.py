@@ -22,6 +22,7 @@ from kubectl_genainet.model.workload_kinds.composed import (
     kubeai_model,
     llm_inference,
     nim_service,
+    opensearch_nodes,
 )
 
 EACH = "*"  # a step of a path: every item of a list, every value of a mapping
@@ -32,7 +33,8 @@ FieldPath = tuple[str | int, ...]
 class TemplatePlace:
     """Where a kind holds one of its pod templates.
 
-    `bare` is set where the place holds a pod's spec and no metadata; `compose` makes the spec of what else it holds.
+    `bare` is set where the place holds a pod's spec and no metadata; `compose` makes the spec of what else it holds;
+    beside that, by its own name, of the object's field that `shared` leads to.
     `inherits`: the pods carry the object's own annotations. `fallback` is read where `path` is absent. `labels` are those
     that the controller adds; "{name}" stands for the object's name and "{part}" for the part's. `part_field` names the
     field with the part's name in a list; in a mapping the part's name is the key. `part_suffix` tells the templates of one
@@ -45,6 +47,7 @@ class TemplatePlace:
     part_suffix: str = ""
     bare: bool = False
     compose: Compose | None = None
+    shared: FieldPath = ()
     inherits: bool = False
     fallback: FieldPath = ()
     replicas: FieldPath = ()
@@ -119,7 +122,16 @@ def _llm_inference(part: str, *path: str) -> TemplatePlace:
     main: FieldPath = ("spec",) if part == "main" else ()
     compose = llm_inference if part == "main" else None
     return TemplatePlace(
-        ("spec", *path), part, "name", "", True, compose, True, fallback=main, labels=_LLM_LABELS, replicas=replicas
+        ("spec", *path), part, "name", "", True, compose, (), True, fallback=main, labels=_LLM_LABELS, replicas=replicas
+    )
+
+
+def _opensearch(domain: str) -> tuple[TemplatePlace, ...]:
+    labels = {f"{domain}/opensearch-cluster": "{name}", f"{domain}/opensearch-nodepool": "{Part}"}
+    pools, general = ("spec", "nodePools", EACH), ("spec", "general")
+    replicas = (*pools, "replicas")
+    return (
+        TemplatePlace(pools, "", "component", "", True, opensearch_nodes, general, labels=labels, replicas=replicas),
     )
 
 
@@ -224,6 +236,8 @@ TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
             replicas=("spec", "nodeSets", EACH, "count"),
         ),
     ),
+    ("opensearch.opster.io", "OpenSearchCluster"): _opensearch("opster.io"),
+    ("opensearch.org", "OpenSearchCluster"): _opensearch("opensearch.org"),
     ("kaito.sh", "Workspace"): (TemplatePlace(("inference", "template"), labels={"kaito.sh/workspace": "{name}"}),),
     ("llm-d.ai", "ModelService"): tuple(
         TemplatePlace(("spec", part), part, bare=True, replicas=("spec", part, "replicas"))
@@ -306,7 +320,8 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
         names = {"{name}": owner or obj.name, "{part}": part.lower(), "{Part}": part}
         labels = {key: _filled(text, names) for key, text in place.labels.items()}
         replicas = _at(obj.raw, _follow(place.replicas, concrete)) if place.replicas else 1
-        composed = place.compose(value) if place.compose is not None else None
+        shared = {str(place.shared[-1]): _at(obj.raw, place.shared)} if place.shared else {}
+        composed = place.compose({**value, **shared}) if place.compose is not None else None
         metadata: Any = value.get("metadata", {})
         spec: Any = composed.spec if composed is not None else value if place.bare else value.get("spec", {})
         if place.bare:

@@ -13,6 +13,15 @@ kind: Elasticsearch
 metadata: {name: vectors, namespace: ml}
 spec: {version: 9.1.0, nodeSets: [{name: hot, count: 3}]}
 """
+OPENSEARCH = """
+apiVersion: opensearch.opster.io/v1
+kind: OpenSearchCluster
+metadata: {name: vectors, namespace: ml}
+spec:
+  general: {serviceName: search, httpPort: 9201, version: 2.19.2}
+  dashboards: {enable: true, version: 2.19.2, replicas: 1}
+  nodePools: [{component: hot, replicas: 3, diskSize: 30Gi, roles: [cluster_manager, data]}]
+"""
 POSTGRES = """
 apiVersion: postgresql.cnpg.io/v1
 kind: Cluster
@@ -38,6 +47,9 @@ def rag(url: str) -> str:
         (ELASTIC, "https://vectors-es-http:9200", "vectors"),
         (ELASTIC, "https://vectors-es-internal-http.ml.svc:9200", "vectors"),
         (ELASTIC, "https://vectors-es-hot.ml.svc.cluster.local:9200", "vectors"),
+        (OPENSEARCH, "https://search:9201", "vectors"),
+        (OPENSEARCH, "https://search-hot.ml.svc.cluster.local:9201", "vectors"),
+        (OPENSEARCH.replace(".opster.io", ".org"), "https://search:9201", "vectors"),
         (NIM, "http://embed.ml.svc:8010/v1", "embed"),
     ],
 )
@@ -61,7 +73,10 @@ def test_a_service_that_no_operator_makes_does_not_exist(url: str) -> None:
     assert len(findings(ELASTIC + rag(url), "call-host", complete=True)) == 1
 
 
-@pytest.mark.parametrize(("made", "host", "port"), [(ELASTIC, "vectors-es-http", 9201), (POSTGRES, "facts-rw", 5433)])
+@pytest.mark.parametrize(
+    ("made", "host", "port"),
+    [(ELASTIC, "vectors-es-http", 9201), (POSTGRES, "facts-rw", 5433), (OPENSEARCH, "search", 9200)],
+)
 def test_a_port_that_the_operator_gives_no_service_is_found(made: str, host: str, port: int) -> None:
     (found,) = findings(made + rag(f"https://{host}:{port}"), "call-port", complete=True)
     assert f"port {port} of Service ml/{host}" in found.title
@@ -139,6 +154,8 @@ def routes(name: str, port: int) -> str:
         (RAY_SERVICE, "llama-serve-svc", 8000),
         (NIM, "embed", 8010),
         (ELASTIC, "vectors-es-http", 9200),
+        (OPENSEARCH, "search", 9600),
+        (OPENSEARCH, "vectors-dashboards", 5601),
     ],
 )
 def test_a_route_to_an_operators_service_is_not_dangling(made: str, name: str, port: int) -> None:
@@ -199,6 +216,8 @@ def test_the_service_that_a_ray_object_names_itself_counts() -> None:
         (KNATIVE, "serving.knative.dev/service: llama-predictor"),
         (RAY_CLUSTER, "ray.io/cluster: llama, ray.io/node-type: head"),
         (RAY_SERVICE, "ray.io/node-type: head, ray.io/serve: 'true'"),
+        (OPENSEARCH, "opster.io/opensearch-cluster: vectors, opster.io/opensearch-nodepool: hot"),
+        (OPENSEARCH, "opensearch.role: cluster_manager"),
     ],
 )
 def test_a_policy_for_an_operators_pods_selects_something(made: str, labels: str) -> None:

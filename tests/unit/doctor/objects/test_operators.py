@@ -196,3 +196,45 @@ def test_a_policy_is_joined_to_the_pods_that_the_operator_of_elasticsearch_makes
     front = (SERVICE % "{common.k8s.elastic.co/type: elasticsearch}").replace("8000", "9200")
     text = ELASTIC + front + RAG + CLOSED.replace("PEER", peer)
     assert len(findings(text, "policy-blocks-call", complete=True)) == found
+
+
+OPENSEARCH = """
+apiVersion: opensearch.opster.io/v1
+kind: OpenSearchCluster
+metadata: {name: vectors, namespace: serving}
+spec:
+  general: {serviceName: front, version: 1.3.20, httpPort: 9201, serviceAccount: search, annotations: {of: the Services}}
+  nodePools:
+  - {component: masters, replicas: 3, roles: [master]}
+  - component: data
+    replicas: 2
+    roles: [data]
+    nodeSelector: {disk: nvme}
+    labels: {team: rag}
+    resources: {limits: {memory: 8Gi}}
+"""
+
+
+def test_each_node_pool_of_an_opensearch_is_a_workload() -> None:
+    data, masters = cluster_of(OPENSEARCH).workloads
+    cluster = {"opster.io/opensearch-cluster": "vectors"}
+    assert masters.labels == {
+        **cluster,
+        "opster.io/opensearch-nodepool": "masters",
+        "opensearch.role": "master",
+    }
+    assert data.labels == {**cluster, "opster.io/opensearch-nodepool": "data", "team": "rag"}
+    assert data.template.spec["nodeSelector"] == {"disk": "nvme"}
+    assert data.template.spec["serviceAccountName"] == "search"
+    assert data.template.annotations == {}
+    (container,) = data.containers
+    assert (container.image, container.amount("memory")) == ("docker.io/opensearchproject/opensearch:1.3.20", 2**33)
+    assert [p["containerPort"] for p in container.raw["ports"]] == [9201, 9300]
+
+
+def test_an_opensearch_that_an_application_asks_is_its_vector_store() -> None:
+    asking = OPENSEARCH + RAG.replace("http://front:80", "https://front:9201")
+    assert Role.VECTOR_DATABASE in roles(asking).values()
+    policy = CLOSED.replace("elasticsearch.k8s.elastic.co/cluster-name", "opster.io/opensearch-cluster")
+    for peer, found in (("rag", 0), ("other", 2)):  # of either pool
+        assert len(findings(asking + policy.replace("PEER", peer), "policy-blocks-call", complete=True)) == found
