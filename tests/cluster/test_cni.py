@@ -5,7 +5,9 @@ containerd calls the plugins as on a node. A client on node-1 calls a server on 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,13 +15,20 @@ import pytest
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.flannel import Flannel
 from tests.cluster.harness.kube_router import enforcing
+from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.pair import (
+    INGRESS,
     end_pair,
+    host_device,
+    namespace_of,
     nobody_may_call,
+    paths,
     places,
+    running,
     start_pair,
     whole_paths,
 )
+from tests.cluster.harness.processes import Daemon, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -91,3 +100,83 @@ def test_a_policy_that_drops_is_named_behind_a_bridge(deployed: Cluster, flannel
             ["chat/nobody-calls-the-server"],
             "node-2",
         )
+
+
+ECHO_PORT = 9000
+ECHO = f"""
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("", {ECHO_PORT}))
+print("ready", flush=True)
+while True:
+    data, peer = sock.recvfrom(2048)
+    if data == b"?":
+        sock.sendto(b"!", peer)
+"""
+# Far more at once than the queue holds, between two questions that are answered.
+BURST = f"""
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect((sys.argv[1], {ECHO_PORT}))
+sock.settimeout(5)
+sock.send(b"?")
+sock.recv(1)
+for _ in range(300):
+    sock.send(bytes(1000))
+time.sleep(0.2)
+sock.send(b"?")
+sock.recv(1)
+"""
+LIMIT = 64_000
+
+
+def shortened(node: KubeNode, device: str) -> int:
+    """Leaves the plugin's queue its rate, in bytes a second, and takes its length: containerd asks for a burst of 512 MiB, so
+    that what an annotation holds back waits there for long and is hardly ever dropped."""
+    (made,) = json.loads(node.run("tc", "-j", "qdisc", "show", "dev", device, "root"))
+    assert made["kind"] == "tbf"
+    rate = int(made["options"]["rate"])
+    words = f"tc qdisc change dev {device} root handle {made['handle']} tbf rate {rate}bps burst 32kb limit {LIMIT}"
+    node.run(*words.split())
+    return rate
+
+
+def dropped_by(node: KubeNode, device: str) -> int:
+    (queue,) = json.loads(node.run("tc", "-s", "-j", "qdisc", "show", "dev", device, "root"))
+    return int(queue["drops"])
+
+
+def test_what_the_bandwidth_plugins_queue_drops_is_named_with_its_annotation(
+    deployed: Cluster, flannel: Flannel
+) -> None:
+    ips = {name: found["status"]["podIP"] for name, found in running(deployed).items()}
+    client, server = deployed.node("node-1"), deployed.node("node-2")
+    device = host_device(server, ips["cni-server"])
+    assert shortened(server, device) * 8 == 20_000_000
+    inside = ("nsenter", f"--net={namespace_of(server, ips['cni-server'])}", "python3", "-c", ECHO)
+    echo = Daemon("echo", server.call("setpriv", "--pdeathsig", "KILL", *inside), server.folder / "echo.log")
+    burst = ("nsenter", f"--net={namespace_of(client, ips['cni-client'])}", "python3", "-c", BURST, ips["cni-server"])
+    try:
+        wait_for("the echo", lambda: "ready" in echo.logged())
+        flags = ("pod/cni-server", "-n", "chat", "--timeout", "9s", "-o", "json")
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(deployed.cli, verb, *flags) for verb in ("drops", "trace")]
+            while not all(run.done() for run in runs):
+                client.run(*burst)
+    finally:
+        echo.kill()
+    (drops, trace), dropped = (run.result() for run in runs), dropped_by(server, device)
+    reported = list(
+        {r["id"]: r for r in rows(drops.out) if r["kind"] == "drop" and r["check"] == "queue-full"}.values()
+    )
+    lost = [path for path in paths(trace) if path["drop"] and path["flow"]["protocol"] == "UDP"]
+    assert reported and lost, (drops, trace)
+    queue = f"the queue of {device} (tbf, 20.0 Mbit/s, at most {LIMIT:,} bytes waiting) in node node-2 has no room"
+    asks = f"the annotation {INGRESS}: 20M of pod chat/cni-server asks for"
+    for drop in (*(row["drop"] for row in reported), *(path["drop"] for path in lost)):
+        assert (drop["reason"], drop["device"], drop["node"]) == ("QDISC_DROP", device, "node-2")
+        assert queue in drop["explanation"] and asks in drop["explanation"]
+    assert all("datagrams-lost" in {f["check"] for f in path["findings"]} for path in lost)
+    assert (
+        0 < sum(row["packets"] for row in reported) <= dropped
+    )  # the queue counts from before the probes are attached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -139,3 +140,10 @@ def namespace_of(node: KubeNode, ip: str) -> str:
     """The file of a pod's network namespace on its node."""
     script = f'for f in /run/netns/cni-*; do nsenter --net=$f ip -br address | grep -q " {ip}/" && echo $f; done; true'
     return node.run("bash", "-c", script).split()[0]
+
+
+def host_device(node: KubeNode, ip: str) -> str:
+    """The node's end of a pod's veth pair."""
+    (inside,) = json.loads(node.run("nsenter", f"--net={namespace_of(node, ip)}", "ip", "-j", "link", "show", "eth0"))
+    links = json.loads(node.run("ip", "-j", "link", "show"))
+    return next(str(link["ifname"]) for link in links if link["ifindex"] == inside["link_index"])
