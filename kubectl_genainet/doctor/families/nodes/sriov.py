@@ -95,12 +95,17 @@ def _request(workload: Workload, resource: str, count: int) -> str:
     return edit_resources(workload, container, limits=amounts, requests=amounts)
 
 
-def _too_few(workload: Workload, definitions: dict[tuple[str, str], KubeObject]) -> Problems:
+def _with_prefix(workload: Workload, resource: str) -> str:
+    """A resource as a workload requests it: the prefix of one that an operator's object names is the operator's own."""
+    requested = (name for c in workload.containers for name in c.requests)
+    return resource if "/" in resource else next((n for n in requested if n.endswith(f"/{resource}")), resource)
+
+
+def _too_few(workload: Workload, resources: dict[tuple[str, str], str]) -> Problems:
     """A pod with more networks of a resource than devices: one of them is left without."""
-    known = [d for key in networks(workload) if (d := definitions.get(key)) is not None]
-    wanted = Counter(d.annotations.get(RESOURCE, "") for d in known)
+    wanted = Counter(_with_prefix(workload, resources.get(network, "")) for network in networks(workload))
     for resource, count in wanted.items():
-        amount = sum(c.amount(resource) for c in workload.containers) if resource else 0
+        amount = sum(quantity(c.requests.get(resource)) for c in workload.containers)
         if resource and 0 < amount < count:
             field = workload.annotation_field(NETWORKS)
             yield Problem(
@@ -123,7 +128,8 @@ def sriov_network(cluster: Cluster) -> Problems:
     """A pod asks for a secondary network that does not exist, or without the device it needs.
 
     Looks at the annotation k8s.v1.cni.cncf.io/networks, the NetworkAttachmentDefinitions and their resourceName,
-    the pod's requests and what the nodes have. A SriovNetwork stands for the definition that its operator makes of it.
+    the pod's requests and what the nodes have. A SriovNetwork stands for the definition that its operator makes of it: its
+    resourceName counts too.
 
     Why: the pod is stuck in ContainerCreating (no such network), Pending (no node has the resource), or gets a
     network without a virtual function. An error: the pod does not start, or has no device.
@@ -132,15 +138,16 @@ def sriov_network(cluster: Cluster) -> Problems:
     """
     definitions = {(d.namespace, d.name): d for d in cluster.snapshot.of("NetworkAttachmentDefinition")}
     made = {
-        (text(n.raw, "spec", "networkNamespace") or n.namespace, n.name)
+        (text(n.raw, "spec", "networkNamespace") or n.namespace, n.name): text(n.raw, "spec", "resourceName")
         for kind in ("SriovNetwork", "SriovIBNetwork", "OVSNetwork")
         for n in cluster.snapshot.of(kind)
     }
+    resources = made | {key: d.annotations.get(RESOURCE, "") for key, d in definitions.items()}
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace):
             continue
         field = workload.annotation_field(NETWORKS)
-        yield from _too_few(workload, definitions)
+        yield from _too_few(workload, resources)
         for namespace, name in networks(workload):
             definition = definitions.get((namespace, name))
             if definition is None and (namespace, name) in made:

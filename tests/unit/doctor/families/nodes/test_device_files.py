@@ -99,6 +99,42 @@ def test_a_sriov_network_names_the_plugin_that_moves_rdma_devices() -> None:
     assert found(NETWORK.replace(', {"type": "rdma"}', ""), "rdma-exclusive") == []
 
 
+RAILS = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: rank, namespace: train}
+spec:
+  template:
+    metadata: {labels: {app: rank}, annotations: {k8s.v1.cni.cncf.io/networks: "NETWORKS"}}
+    spec: {containers: [{name: t, image: registry.test/train:2, resources: {limits: {fast.test/roce: DEVICES}}}]}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: rail1, namespace: train, annotations: {k8s.v1.cni.cncf.io/resourceName: fast.test/roce}}
+---
+apiVersion: sriovnetwork.openshift.io/v1
+kind: SriovNetwork
+metadata: {name: rail0, namespace: sriov}
+spec: {resourceName: RESOURCE, networkNamespace: train}
+"""
+
+
+@pytest.mark.parametrize(
+    ("networks", "devices", "resource", "count"),
+    [
+        ("rail0, rail0", 1, "roce", 1),
+        ("rail0, rail0", 2, "roce", 0),
+        ("rail0, rail1", 1, "roce", 1),
+        ("rail0, rail1", 1, "other", 0),
+        ("rail0", 1, "roce", 0),
+    ],
+)
+def test_each_sriov_network_takes_a_device(networks: str, devices: int, resource: str, count: int) -> None:
+    text = RAILS.replace("NETWORKS", networks).replace("DEVICES", str(devices)).replace("RESOURCE", resource)
+    few = found(text, "sriov-network")
+    assert [f.title for f in few] == ["2 of its networks need fast.test/roce, and it requests 1"] * count
+
+
 GROUP = """
 apiVersion: leaderworkerset.x-k8s.io/v1
 kind: LeaderWorkerSet
