@@ -147,6 +147,7 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("k8s.cni.cncf.io", "NetworkAttachmentDefinition/network-attachment-definitions"),
     # AWS resources as objects (ACK), certificates that Ingresses wait for.
     *_checked("ec2.services.k8s.aws", "Subnet/subnets", "SecurityGroup/securitygroups"),
+    *_checked("eks.services.k8s.aws", "PodIdentityAssociation/podidentityassociations"),
     *_checked("cert-manager.io", "Certificate/certificates"),
     # Controllers of training jobs and of models that span pods.
     *_add_on("leaderworkerset.x-k8s.io", "LeaderWorkerSet/leaderworkersets"),

@@ -6,6 +6,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
@@ -15,40 +16,77 @@ from kubectl_genainet.policy.model import PolicyVerdict
 
 POD_IDENTITY = "169.254.170.23"
 IRSA = "eks.amazonaws.com/role-arn"
-_IDENTITY = {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
+_BEFORE_AN_AGENT = {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ACCESS_KEY_ID"}
+_IDENTITY = {*_BEFORE_AN_AGENT, "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
 _AWS_USE = re.compile(r"\bs3://|\bAWS_(REGION|DEFAULT_REGION)\b|\.amazonaws\.com\b")
 
 
 def _told(cluster: Cluster, workload: Workload) -> Evidence | None:
-    """What shows that a workload asks EKS Pod Identity for credentials: the address in a variable, or AWS in use with
-    the agent installed and neither a web identity nor keys of its own."""
+    """What shows that a workload asks EKS Pod Identity for credentials: the address in a variable, an association with
+    its ServiceAccount, or AWS in use with the agent installed and neither a web identity nor keys of its own."""
+    told = _named(cluster, workload) or _associated(cluster, workload)
+    if told is not None or not cluster.daemonset("eks-pod-identity-agent"):
+        return told
+    return _aws_without_identity(cluster, workload)
+
+
+def _named(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """A variable with the agent's address: of the template, or of a pod that is there, to which EKS has added it."""
     for container in workload.containers:
         for variable in cluster.variables(workload, container).values():
             if POD_IDENTITY in variable.value:
                 return seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
-    return _aws_without_identity(cluster, workload) if cluster.daemonset("eks-pod-identity-agent") else None
+    for pod in workload.pods:
+        for index, raw in enumerate(items(pod.obj.raw, "spec", "containers")):
+            for name, value in ((text(e, "name"), text(e, "value")) for e in items(raw, "env")):
+                if POD_IDENTITY in value:
+                    return seen(pod.ref, f"spec.containers[{index}].env[{name}]", value, f"{name}={value}")
+    return None
+
+
+def _associated(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """The association (an object of ACK) that gives a workload its role by Pod Identity. None where it has a web identity
+    or keys: an SDK asks for these first. Which cluster an association is made for, it says by a name that no object has.
+
+    Source: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
+    """
+    account = text(workload.template.spec, "serviceAccountName") or "default"
+    for association in cluster.snapshot.of("PodIdentityAssociation", "eks.services.k8s.aws"):
+        of = (text(association.raw, "spec", "namespace"), text(association.raw, "spec", "serviceAccount"))
+        if of == (workload.namespace, account):
+            first = any(_BEFORE_AN_AGENT & _names(cluster, workload, container) for container in workload.containers)
+            first = first or any(IRSA in a.annotations for a in _accounts(cluster, workload))
+            statement = f"gives the pods of ServiceAccount {account} their role by Pod Identity"
+            return None if first else seen(association.ref, "spec.serviceAccount", account, statement)
+    return None
 
 
 def _aws_without_identity(cluster: Cluster, workload: Workload) -> Evidence | None:
     """A variable that shows AWS in use, of a workload with neither a web identity nor keys of its own."""
     uses: Evidence | None = None
     for container in workload.containers:
-        env = cluster.variables(workload, container)
-        names = {*env, *(text(e, "name") for e in items(container.raw, "env")), *_injected(workload)}
         secrets = any("secretRef" in entry for entry in items(container.raw, "envFrom"))
-        if _IDENTITY & names or secrets:
+        if _IDENTITY & _names(cluster, workload, container) or secrets:
             return None
-        for variable in env.values():
+        for variable in cluster.variables(workload, container).values():
             if uses is None and _AWS_USE.search(f"{variable.name} {variable.value}"):
                 uses = seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
-    account = text(workload.template.spec, "serviceAccountName")
-    accounts = [
-        a
-        for a in cluster.snapshot.of("ServiceAccount", "")
-        if (a.namespace, a.name) == (workload.namespace, account or "default")
-    ]
-    elsewhere = bool(account) and not accounts and cluster.from_files
+    accounts = _accounts(cluster, workload)
+    named = bool(text(workload.template.spec, "serviceAccountName"))
+    elsewhere = named and not accounts and cluster.from_files
     return None if elsewhere or any(IRSA in a.annotations for a in accounts) else uses
+
+
+def _accounts(cluster: Cluster, workload: Workload) -> list[KubeObject]:
+    """The ServiceAccount of a workload, where it is here."""
+    of = (workload.namespace, text(workload.template.spec, "serviceAccountName") or "default")
+    return [a for a in cluster.snapshot.of("ServiceAccount", "") if (a.namespace, a.name) == of]
+
+
+def _names(cluster: Cluster, workload: Workload, container: ContainerSpec) -> set[str]:
+    """The names of a container's variables, those of the pods that are there too."""
+    written = (text(e, "name") for e in items(container.raw, "env"))
+    return {*cluster.variables(workload, container), *written, *_injected(workload)}
 
 
 def _injected(workload: Workload) -> set[str]:
@@ -62,9 +100,10 @@ def _injected(workload: Workload) -> set[str]:
 def egress_to_credentials(cluster: Cluster) -> Problems:
     """A workload may not reach the agent that gives it its AWS credentials.
 
-    Looks at workloads whose variables name EKS Pod Identity's address (169.254.170.23), or that use AWS where its agent
-    is installed and they have no web identity (IRSA) and no keys of their own; asks the policy engine whether egress to
-    TCP 80 of that address is admitted. Where only the use of AWS tells, it is a warning.
+    Looks at workloads whose variables name EKS Pod Identity's address (169.254.170.23), whose ServiceAccount has a
+    PodIdentityAssociation (an object of ACK), or that use AWS where its agent is installed, the latter two if they have no
+    web identity (IRSA) and no keys of their own; asks the policy engine whether egress to TCP 80 of that address is
+    admitted. Where no variable tells, it is a warning.
 
     Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that
     closes 169.254.0.0/16 against the instance's metadata closes this too. An error: every call to AWS fails. A warning in
@@ -121,6 +160,8 @@ NODE_CLASS = "karpenter.k8s.aws/ec2nodeclass"
 def _uses_instance_role(cluster: Cluster, workload: Workload) -> Evidence | None:
     """What shows that a workload takes its AWS credentials from the instance: AWS in use, and no identity of its own."""
     if workload.template.host_network or cluster.daemonset("eks-pod-identity-agent") or cluster.partial("DaemonSet"):
+        return None
+    if _associated(cluster, workload) is not None:
         return None
     return _aws_without_identity(cluster, workload)
 
