@@ -169,6 +169,7 @@ KINDS: tuple[Resource, ...] = (
     *_checked("networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways"),
     *_add_on("networking.istio.io", "ServiceEntry/serviceentries"),
     *_checked("route.openshift.io", "Route/routes"),
+    *_checked("k8s.nginx.org", "VirtualServer/virtualservers", "VirtualServerRoute/virtualserverroutes"),
     *_checked("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
     *_checked("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
     *_add_on("serving.knative.dev", "Service/services"),

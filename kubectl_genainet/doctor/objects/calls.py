@@ -232,15 +232,29 @@ def _default_port(scheme: str, service: Service | None) -> int:
     return _SCHEME_PORT.get(scheme, 0)
 
 
-def services_behind(ingress: KubeObject) -> Iterator[str]:
-    """The names of the Services that an Ingress leads to: of its paths, its default, and the actions of an ALB.
+# (kind, group) of what leads requests from outside to Services, beside the Gateway API.
+ENTRIES = (
+    ("Ingress", "networking.k8s.io"),
+    ("VirtualServer", "k8s.nginx.org"),
+    ("VirtualServerRoute", "k8s.nginx.org"),
+)
 
-    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/ingress/annotations/#actions
+
+def services_behind(entry: KubeObject) -> Iterator[tuple[str, str]]:
+    """(namespace, name) of the Services that an Ingress leads to: of its paths, its default, and the actions of an ALB; or
+    a VirtualServer of F5's NGINX: of its upstreams.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/ingress/annotations/#actions,
+    https://docs.nginx.com/nginx-ingress-controller/configuration/virtualserver-and-virtualserverroute-resources/
     """
-    yield text(ingress.raw, "spec", "defaultBackend", "service", "name")
-    for rule in items(ingress.raw, "spec", "rules"):
+    yield entry.namespace, text(entry.raw, "spec", "defaultBackend", "service", "name")
+    for rule in items(entry.raw, "spec", "rules"):
         for path in items(rule, "http", "paths"):
-            yield text(path, "backend", "service", "name")
-    for key, value in ingress.annotations.items():
+            yield entry.namespace, text(path, "backend", "service", "name")
+    for key, value in entry.annotations.items():
         action = json_in(value) if key.startswith("alb.ingress.kubernetes.io/actions.") else None
-        yield from (text(g, "serviceName") for g in items(action, "forwardConfig", "targetGroups"))
+        for group in items(action, "forwardConfig", "targetGroups"):
+            yield entry.namespace, text(group, "serviceName")
+    for upstream in items(entry.raw, "spec", "upstreams"):
+        namespace, _, name = text(upstream, "service").rpartition("/")
+        yield namespace or entry.namespace, name

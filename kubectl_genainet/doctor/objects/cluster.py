@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
 from kubectl_genainet.doctor.nodes_rules import NodesRules
 from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
-from kubectl_genainet.doctor.objects.calls import Call, find_calls, services_behind
+from kubectl_genainet.doctor.objects.calls import ENTRIES, Call, find_calls, services_behind
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.made_services import made_services, of_its_owner
@@ -281,9 +281,9 @@ class Cluster(Installed):
 
     @cached_property
     def ingress_backends(self) -> frozenset[tuple[str, str]]:
-        """(namespace, name) of the Services that an Ingress leads to."""
-        ingresses = self.snapshot.of("Ingress", "networking.k8s.io")
-        return frozenset((i.namespace, name) for i in ingresses for name in services_behind(i))
+        """(namespace, name) of the Services that an Ingress, or what F5's NGINX has in its place, leads to."""
+        entries = (entry for kind, group in ENTRIES for entry in self.snapshot.of(kind, group))
+        return frozenset(behind for entry in entries for behind in services_behind(entry))
 
     @cached_property
     def config_maps(self) -> Mapping[tuple[str, str], KubeObject]:

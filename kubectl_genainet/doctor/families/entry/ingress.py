@@ -19,11 +19,12 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import KubeObject, Service
 
 NGINX = "nginx.ingress.kubernetes.io/"
 ALB = "alb.ingress.kubernetes.io/"
@@ -107,6 +108,12 @@ def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
         "tailscale": "tailscale.com/ts-ingress",
         "haproxy": "haproxy.org/ingress-controller",
     }.get(name, "")
+
+
+def leads_to_a_server(cluster: Cluster, service: Service) -> bool:
+    """Whether a Service leads to a model server or a router itself, and not to an application that asks one."""
+    roles = {cluster.role(w) for w in cluster.workloads_of(service)}
+    return bool(roles & {Role.MODEL_SERVER, Role.ROUTER})
 
 
 def controller_marks(cluster: Cluster, ingress: KubeObject) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def stream_timeout(cluster: Cluster, ingress: KubeObject, service: Service) -> S
         return StreamTimeout(_nginx(cluster, ingress, key), 60.0, key, "3600")
     if controller == F5_NGINX:
         key = "nginx.org/proxy-read-timeout"
-        return StreamTimeout(_f5(cluster, ingress, key), 60.0, key, "3600s")
+        return StreamTimeout(f5_setting(cluster, _annotated(ingress, key), "proxy-read-timeout"), 60.0, key, "3600s")
     if controller == AWS:
         return StreamTimeout(_alb(cluster, ingress), 60.0, ALB + "load-balancer-attributes", f"{_ATTRIBUTE}=3600")
     if controller in (HAPROXY_TECH, HAPROXY_INGRESS):
@@ -108,12 +108,13 @@ def _config_map(cluster: Cluster, controller: str, option: str, names: tuple[str
     return next(named, next(labelled, None))
 
 
-def _f5(cluster: Cluster, ingress: KubeObject, key: str) -> Setting:
-    own, config = _annotated(ingress, key), f5_config(cluster)
-    general = text(config.raw, "data", "proxy-read-timeout") if config is not None else ""
+def f5_setting(cluster: Cluster, own: Setting, key: str) -> Setting:
+    """What holds for F5's NGINX controller: its ConfigMap's key where the object itself says nothing."""
+    config = f5_config(cluster)
+    general = text(config.raw, "data", key) if config is not None else ""
     if own.value is not None or config is None or not general:
         return own
-    return Setting(config.ref, "data[proxy-read-timeout]", general, seconds(general))
+    return Setting(config.ref, f"data[{key}]", general, seconds(general))
 
 
 def _nginx(cluster: Cluster, ingress: KubeObject, key: str) -> Setting:

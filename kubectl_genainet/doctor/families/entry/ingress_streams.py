@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry import virtual_servers
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
-from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, backends, controller_of, ingresses
+from kubectl_genainet.doctor.families.entry.ingress import (
+    ALB,
+    NGINX,
+    backends,
+    controller_of,
+    ingresses,
+    leads_to_a_server,
+)
 from kubectl_genainet.doctor.families.entry.ingress_settings import (
     AWS,
     F5_NGINX,
@@ -21,7 +29,6 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
 from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_short
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
-from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -37,12 +44,6 @@ def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service]
     return None
 
 
-def _before_a_server(cluster: Cluster, service: Service) -> bool:
-    """Whether a Service leads to a model server or a router itself, and not to an application that asks one."""
-    roles = {cluster.role(w) for w in cluster.workloads_of(service)}
-    return bool(roles & {Role.MODEL_SERVER, Role.ROUTER})
-
-
 def _unread(cluster: Cluster) -> Iterator[NotChecked]:
     """Why Ingresses are not checked, where there may be some that were not read."""
     reason = cluster.missing("Ingress")
@@ -55,11 +56,11 @@ def ingress_buffering(cluster: Cluster) -> Problems:
     """An Ingress buffers the tokens of a model.
 
     Looks at nginx.ingress.kubernetes.io/proxy-buffering: "on" of Ingresses that lead to model servers, and at
-    proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering and
-    its ConfigMap, on by default. Also at proxy_buffering (on by default) in the nginx.conf of a pod's own proxy that passes
-    requests on to vLLM, SGLang, Ollama, llm-d or Dynamo, which do not ask nginx for tokens at once (X-Accel-Buffering). A
-    warning: answers arrive, but whole. Information in front of an application: whether it passes tokens on one by one is not
-    seen.
+    proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering, at
+    buffering of a VirtualServer's (VirtualServerRoute's) upstream and at its ConfigMap, on by default. Also at proxy_buffering
+    (on by default) in the nginx.conf of a pod's own proxy that passes requests on to vLLM, SGLang, Ollama, llm-d or Dynamo,
+    which do not ask nginx for tokens at once (X-Accel-Buffering). A warning: answers arrive, but whole. Information in front of
+    an application: whether it passes tokens on one by one is not seen.
 
     Why: nginx collects the response (server-sent events, chunks) before it passes it on: the user waits for the whole
     answer, and time to first token becomes time to last.
@@ -69,6 +70,7 @@ def ingress_buffering(cluster: Cluster) -> Problems:
     https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
     """
     yield from buffered(cluster)
+    yield from virtual_servers.buffered(cluster)
     yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)
@@ -93,7 +95,7 @@ def ingress_buffering(cluster: Cluster) -> Problems:
             ingress.ref,
             (evidence,),
             Remedy("Switch buffering off for this Ingress.", command=annotate(ingress.ref, key, off)),
-            severity=None if _before_a_server(cluster, model[1]) else Severity.INFO,
+            severity=None if leads_to_a_server(cluster, model[1]) else Severity.INFO,
         )
 
 
@@ -102,12 +104,12 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     """An Ingress cuts a token stream after a minute of silence.
 
     Looks, for Ingresses that lead to model servers, at ingress-nginx's proxy-read-timeout (60 s by default; a value with a
-    unit is ignored), F5 NGINX's (60 s), the ALB's idle_timeout.timeout_seconds (60 s; of the Ingress, its group or
-    IngressClassParams), HAProxy's timeout-server (50 s, each controller by its own annotation) and timeoutSec of GKE's
-    BackendConfig (30 s for the whole response). Five minutes is taken as enough. A warning: short answers pass. Information
-    where somebody has set a longer silence than the default: what the model needs is known to them; and where no server of
-    the model is seen here: a hosted one answers within seconds. Also at proxy_read_timeout (60 s by default) in the
-    nginx.conf of a pod's own proxy in front of a model server.
+    unit is ignored), F5 NGINX's (60 s; a VirtualServer's by its upstream's read-timeout), the ALB's
+    idle_timeout.timeout_seconds (60 s; of the Ingress, its group or IngressClassParams), HAProxy's timeout-server (50 s, each
+    controller by its own annotation) and timeoutSec of GKE's BackendConfig (30 s for the whole response). Five minutes is
+    taken as enough. A warning: short answers pass. Information where somebody has set a longer silence than the default: what
+    the model needs is known to them; and where no server of the model is seen here: a hosted one answers within seconds. Also
+    at proxy_read_timeout (60 s by default) in the nginx.conf of a pod's own proxy in front of a model server.
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
     answer.
@@ -119,6 +121,7 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
     """
     yield from cut_short(cluster)
+    yield from virtual_servers.cut_short(cluster)
     yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)

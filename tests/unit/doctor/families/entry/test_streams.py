@@ -127,6 +127,89 @@ def test_f5_nginx_buffers_unless_told_otherwise() -> None:
     assert findings(text + ingress("f5", **{"nginx.org/proxy-buffering": "False"}), "ingress-buffering") == []
 
 
+def virtual_server(upstream: str, routes: str = "routes: [{path: /, action: {pass: llm}}]") -> str:
+    kind = "VirtualServerRoute" if routes.startswith("subroutes") else "VirtualServer"
+    return f"""
+---
+apiVersion: k8s.nginx.org/v1
+kind: {kind}
+metadata: {{name: edge, namespace: shop}}
+spec:
+  host: chat.test
+  upstreams: [{{name: llm, service: model, port: 80{upstream}}}]
+  {routes}
+"""
+
+
+@pytest.mark.parametrize(
+    ("upstream", "limit"),
+    [
+        ("", ["60 s"]),
+        (", read-timeout: 90s", ["90 s"]),
+        (", read-timeout: 1h", []),
+        (", send-timeout: 1h, connect-timeout: 1h", ["60 s"]),
+    ],
+)
+def test_a_virtual_servers_upstream_has_its_own_timeout(upstream: str, limit: list[str]) -> None:
+    assert [c.partition(" without")[0] for c in cut(model() + virtual_server(upstream))] == limit
+
+
+@pytest.mark.parametrize(
+    ("upstream", "found"),
+    [("", 1), (", buffering: true", 1), (", buffering: false", 0), (", type: grpc", 0)],
+)
+def test_a_virtual_servers_upstream_buffers_unless_told_otherwise(upstream: str, found: int) -> None:
+    assert len(findings(model() + virtual_server(upstream), "ingress-buffering")) == found
+
+
+@pytest.mark.parametrize(
+    ("routes", "found"),
+    [
+        ("routes: [{path: /, action: {proxy: {upstream: llm, rewritePath: /v1}}}]", 1),
+        ("routes: [{path: /, splits: [{weight: 90, action: {pass: llm}}, {weight: 10, action: {pass: other}}]}]", 1),
+        ("routes: [{path: /, matches: [{conditions: [], action: {pass: llm}}], action: {return: {body: a}}}]", 1),
+        ("routes: [{path: /, action: {redirect: {url: 'https://a.test'}}}]", 0),
+        ("subroutes: [{path: /chat, action: {pass: llm}}]", 1),
+    ],
+)
+def test_an_upstream_counts_where_requests_are_passed_to_it(routes: str, found: int) -> None:
+    assert len(cut(model() + virtual_server("", routes))) == found
+
+
+def test_a_virtual_server_leads_to_another_namespace_and_falls_back_on_the_config_map() -> None:
+    config = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: nginx-config, namespace: edge}
+data: {proxy-buffering: "False", proxy-read-timeout: SECONDS}
+"""
+    there = (
+        virtual_server("")
+        .replace("namespace: shop", "namespace: edge")
+        .replace("service: model", "service: shop/model")
+    )
+    assert cut(model() + there) == ["60 s without a token: VirtualServer edge/edge"]
+    assert cut(model() + there + config.replace("SECONDS", "100s")) == [
+        "100 s without a token: ConfigMap edge/nginx-config"
+    ]
+    assert cut(model() + there + config.replace("SECONDS", "900s")) == []
+    assert findings(model() + there + config, "ingress-buffering") == []
+
+
+def test_a_remedy_sets_the_field_of_the_upstream() -> None:
+    (found,) = findings(model() + virtual_server(""), "ingress-buffering")
+    assert found.remedy is not None
+    assert "virtualserver.k8s.nginx.org/edge" in found.remedy.command
+    assert '"path": "/spec/upstreams/0/buffering", "value": false' in found.remedy.command
+
+
+def test_a_node_port_behind_a_virtual_server_is_its_entry() -> None:
+    text = model("NodePort")
+    assert len(findings(text, "service-node-port")) == 1
+    assert findings(text + virtual_server(""), "service-node-port") == []
+
+
 def test_an_annotation_keeps_what_else_it_holds() -> None:
     notes = {ALB + "load-balancer-attributes": "access_logs.s3.enabled=true,idle_timeout.timeout_seconds=60"}
     found = findings(model() + ingress("alb", **notes), "ingress-stream-timeout")
