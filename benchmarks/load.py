@@ -6,6 +6,7 @@ client's memory, how often the tree was drawn.
 
     python -m benchmarks load
     GENAINET_LOAD=500,2000 GENAINET_LOAD_SECONDS=20 python -m benchmarks load
+    GENAINET_LOAD_NODES=1 python -m benchmarks load   # an agent sees the packets of its own node only
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from kubectl_genainet.lab.state import LabRecord, lab_snapshot
 
 RATES = tuple(int(rate) for rate in os.environ.get("GENAINET_LOAD", "2000").split(","))
 SECONDS = float(os.environ.get("GENAINET_LOAD_SECONDS", "20"))
+NODES = int(os.environ.get("GENAINET_LOAD_NODES", "3"))
 STATES = tuple(os.environ.get("GENAINET_LOAD_STATES", "off,away,off,json,off,tree,off").split(","))
 TIMEOUT_MS = 1000  # of a connection: TCP sends its SYN again after a second
 SETTLE_S = 5.0  # a trace watches so much longer than the load runs
@@ -112,7 +114,7 @@ def lab(*, recorders: bool = False) -> Iterator[Lab]:
         (manifests / "load.yaml").write_text(MANIFESTS)
         name = f"load{os.getpid()}"
         with Weights() as weights:
-            record = cluster.up(LabSpec(name=name, manifests=str(manifests), record=recorders))
+            record = cluster.up(LabSpec(name=name, nodes=NODES, manifests=str(manifests), record=recorders))
             try:
                 for role, pid in record.pids.items():
                     if role.startswith("agent/"):
@@ -206,7 +208,7 @@ def attached() -> set[int]:
 
 def wait_until_attached(process: subprocess.Popen[bytes], before: set[int]) -> None:
     end = time.monotonic() + 90
-    while len(attached() - before) < 3 and process.poll() is None and time.monotonic() < end:
+    while len(attached() - before) < NODES and process.poll() is None and time.monotonic() < end:
         time.sleep(0.2)
     time.sleep(0.5)
 

@@ -5,6 +5,7 @@ programs, memory, bytes on the disk for each connection; and whether the recorde
 
     python -m benchmarks recorder
     GENAINET_LOAD=2000 GENAINET_LOAD_SECONDS=60 python -m benchmarks recorder
+    GENAINET_LOAD_NODES=1 python -m benchmarks recorder   # an agent sees the packets of its own node only
 """
 
 from __future__ import annotations
