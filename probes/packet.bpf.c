@@ -431,8 +431,6 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct followed *known = follow_slot(skb);
 	if (other && known && known->skb != skb)
 		return 0;
-	if (point != POINT_DROP && !is_on_own_device(skb))
-		return 0;
 	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
 	if (!l3)
 		return 0;
