@@ -211,38 +211,25 @@ static __always_inline int was_refused(struct dns_key *key, __u64 skb, int is_re
 static __always_inline int is_passed_over(__u64 skb, int received)
 {
 #ifdef TYPED_LOADS
-	struct skb_head sh; /* only what is used is loaded */
+	struct skb_head sh;
+	struct glance g;
 	struct dns_key key;
-	__u64 l3, l4, ip, message, start, rest, ports;
+	__u64 message, ports;
 	__u32 begins, question;
-	__u8 proto;
 
-	READ_VIEW(sh, skb_head, skb);
-	l3 = received ? sh.data : sh.head + sh.network_header;
-	ip = TYPED(l3, BTF_in6_addr);
-	TYPED_LOAD(start, 64, ip, 0); /* bytes 0 to 7, the first one lowest */
-	if ((start & 0xff) == 0x45) {
-		TYPED_LOAD(rest, 64, ip, 8);
-		proto = rest >> 8;
-		l4 = l3 + 20;
-		if (start >> 48 & 0xff3f) /* a fragment */
-			return 0;
-	} else {
-		proto = start >> 48;
-		l4 = l3 + 40;
-		if ((start >> 4 & 15) != 6 || (proto != P_TCP && proto != P_UDP))
-			return 0;
-	}
-	if (proto != P_UDP)
+	if (!glance_at(&g, &sh, skb, received) || g.fragment & 0xff3f || /* more fragments, and the offset */
+	    (g.version == 6 && g.proto != P_TCP && g.proto != P_UDP))
+		return 0;
+	if (g.proto != P_UDP)
 		return 1;
-	TYPED_LOAD(ports, 64, TYPED(l4, BTF_in6_addr), 0);
+	TYPED_LOAD(ports, 64, TYPED(g.l4, BTF_in6_addr), 0);
 	__u16 sport = __builtin_bswap16(ports), dport = __builtin_bswap16(ports >> 16);
 	__u16 length = __builtin_bswap16(ports >> 32);
 	if (!port_wanted(sport) && !port_wanted(dport))
 		return 1;
-	if (length < 8 + HEADER + 4 || l4 + 8 + HEADER + 4 > sh.head + sh.tail)
+	if (length < 8 + HEADER + 4 || g.l4 + 8 + HEADER + 4 > sh.head + sh.tail)
 		return 0;
-	message = TYPED(l4 + 8, BTF_in6_addr);
+	message = TYPED(g.l4 + 8, BTF_in6_addr);
 	TYPED_LOAD(begins, 32, message, 0);
 	TYPED_LOAD(question, 32, message, HEADER);
 	int is_response = begins >> 16 & QR;

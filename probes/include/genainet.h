@@ -470,33 +470,54 @@ struct ports {
 	__u64 l4; /* address of the TCP header */
 };
 
-/* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
- * loads, as wide as they may be, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
-static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *ports)
-{
 #ifdef TYPED_LOADS
-	struct skb_head sh; /* only what is used is loaded */
-	__u64 l3, ip, start, rest, both;
+/* What a few loads, as wide as they may be, tell of an IP packet without options or extension headers. */
+struct glance {
+	__u64 l4; /* address of the transport header */
+	__u16 fragment; /* flags and offset of IPv4, as on the wire, the first byte lowest */
+	__u8 proto;	/* of IPv6 the first header behind the fixed one */
+	__u8 version;
+};
 
-	READ_VIEW(sh, skb_head, skb);
-	l3 = received ? sh.data : sh.head + sh.network_header;
+/* Returns 0 for what is no such packet. `sh` is read on the way: only what is used is loaded. */
+static __always_inline int glance_at(struct glance *g, struct skb_head *sh, __u64 skb, int received)
+{
+	__u64 l3, ip, start, rest;
+
+	READ_VIEW(*sh, skb_head, skb);
+	l3 = received ? sh->data : sh->head + sh->network_header;
 	ip = TYPED(l3, BTF_in6_addr);
 	TYPED_LOAD(start, 64, ip, 0); /* bytes 0 to 7, the first one lowest */
 	if ((start & 0xff) == 0x45) {
 		TYPED_LOAD(rest, 64, ip, 8);
-		if ((rest >> 8 & 0xff) != P_TCP || start >> 48 & 0xff1f) /* 0x1fff, as on the wire */
-			return 0;
-		TYPED_LOAD(both, 64, TYPED(l3 + 16, BTF_in6_addr), 0);
-		both >>= 32;
-		ports->version = 4;
-		ports->l4 = l3 + 20;
-	} else {
-		if ((start >> 4 & 15) != 6 || (start >> 48 & 0xff) != P_TCP)
-			return 0;
-		TYPED_LOAD(both, 32, TYPED(l3 + 40, BTF_in6_addr), 0);
-		ports->version = 6;
-		ports->l4 = l3 + 40;
+		g->version = 4;
+		g->proto = rest >> 8;
+		g->fragment = start >> 48;
+		g->l4 = l3 + 20;
+		return 1;
 	}
+	g->version = 6;
+	g->proto = start >> 48;
+	g->fragment = 0;
+	g->l4 = l3 + 40;
+	return (start >> 4 & 15) == 6;
+}
+#endif
+
+/* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
+ * loads, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
+static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *ports)
+{
+#ifdef TYPED_LOADS
+	struct skb_head sh;
+	struct glance g;
+	__u32 both;
+
+	if (!glance_at(&g, &sh, skb, received) || g.proto != P_TCP || g.fragment & 0xff1f) /* 0x1fff, as on the wire */
+		return 0;
+	TYPED_LOAD(both, 32, TYPED(g.l4, BTF_in6_addr), 0);
+	ports->version = g.version;
+	ports->l4 = g.l4;
 	ports->sport = __builtin_bswap16(both);
 	ports->dport = __builtin_bswap16(both >> 16);
 	ports->known = 1;
