@@ -134,7 +134,7 @@ class ClusterSnapshot:
 
     def of(self, kind: str, group: str | None = None) -> tuple[KubeObject, ...]:
         """The objects of a kind; with `group`, of that API group only ("" is core, "networking.k8s.io", …)."""
-        return self.by_kind.get(kind, ()) if group is None else self._by_group.get((kind, group), ())
+        return self.by_kind.get(kind, ()) if group is None else self.by_group.get((kind, group), ())
 
     def named(self, kind: str, namespace: str, name: str) -> tuple[KubeObject, ...]:
         """The objects of a kind with a name in a namespace: one of each API group that has such a kind."""
@@ -152,7 +152,8 @@ class ClusterSnapshot:
         return {}
 
     @cached_property
-    def _by_group(self) -> Mapping[tuple[str, str], tuple[KubeObject, ...]]:
+    def by_group(self) -> Mapping[tuple[str, str], tuple[KubeObject, ...]]:
+        """The objects by kind and API group."""
         groups: dict[tuple[str, str], list[KubeObject]] = defaultdict(list)
         for kind, objects in self.by_kind.items():
             for obj in objects:
@@ -224,8 +225,8 @@ class ClusterSnapshot:
         by_ip: dict[str, int] = {}
         on_host: list[int] = []
         versions: set[int] = set()
-        for position, obj in enumerate(self.of("Pod", "")):
-            place = obj.decode(PodPlace)
+        decoded: Iterable[Pod | PodPlace] = vars(self).get("pods") or (o.decode(PodPlace) for o in self.of("Pod", ""))
+        for position, place in enumerate(decoded):
             versions |= {6 if ":" in ip else 4 for ip in place.status.ips}
             if place.spec.host_network:
                 on_host.append(position)

@@ -59,6 +59,11 @@ class Call:
         return self.service is None
 
     @property
+    def dangling(self) -> bool:
+        """Whether it is of a name of the cluster for which there is no Service."""
+        return self.service is None and _inside(self.host)
+
+    @property
     def service_port(self) -> ServicePort | None:
         if self.service is None:
             return None
@@ -70,13 +75,10 @@ def find_calls(
     services: Mapping[tuple[str, str], Service],
     namespaces: frozenset[str],
     config_maps: Mapping[tuple[str, str], KubeObject],
-    *,
-    dangling: bool = False,
 ) -> Iterator[Call]:
-    """The calls a workload is configured to make, each (host, port) once.
+    """The calls a workload is configured to make, each (host, port) once, those of names that lead nowhere too.
 
-    Assumed, not observed: a URL in a variable is a call that is likely made. `dangling`: instead, those whose host is a
-    name of the cluster for which there is no Service.
+    Assumed, not observed: a URL in a variable is a call that is likely made.
     """
     known: set[tuple[str, int]] = set()
     for container in workload.template.containers:
@@ -85,10 +87,8 @@ def find_calls(
                 if not scheme and not port and not _ADDRESS.search(name):
                     continue  # a user, a database or the workload itself may have the name of a Service
                 service = service_named(host, workload.namespace, services.get)
-                if dangling and (service is not None or not scheme or not _inside(host)):
-                    continue
-                inside = not scheme or not _outside(host, workload.namespace, services, namespaces)
-                if not dangling and service is None and inside:
+                meant = scheme and (_inside(host) or _outside(host, workload.namespace, services, namespaces))
+                if service is None and not meant:
                     continue
                 number = 0 if port is None else port or _default_port(scheme, service)
                 if (host, number) in known:

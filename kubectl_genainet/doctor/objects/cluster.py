@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from kubectl_genainet.doctor.by_label import WorkloadsByLabel
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
 from kubectl_genainet.doctor.nodes_rules import NodesRules
@@ -19,12 +21,13 @@ from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_named
-from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
+from kubectl_genainet.doctor.objects.variables import Variable, Variables
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, WorkloadKey, fold
 from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 from kubectl_genainet.model.node import NetNs, NodeReport
+from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
 from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import (
@@ -192,6 +195,10 @@ class Cluster(Installed):
         """Pods in scope that are not finished."""
         return tuple(p for w in self.workloads for p in w.pods if self.in_scope(w.namespace))
 
+    @cached_property
+    def has_gpu_pods(self) -> bool:
+        return any(gpus_of(live.obj.raw) for live in self.live_pods)
+
     # Services and calls
 
     @cached_property
@@ -208,28 +215,17 @@ class Cluster(Installed):
         return self._all_services.get((namespace, name))
 
     @cached_property
-    def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[tuple[Workload, Mapping[str, str]], ...]]:
-        """Workloads by each label that their pods or templates carry, with the whole set that the label is from."""
-        index: dict[tuple[str, str, str], list[tuple[Workload, Mapping[str, str]]]] = defaultdict(list)
-        for workload in self.workloads:
-            label_sets = {tuple(sorted(p.obj.labels.items())) for p in workload.pods}
-            label_sets.add(tuple(sorted(workload.labels.items())))
-            for labels in label_sets:
-                carried = dict(labels)
-                for key, value in labels:
-                    index[(workload.namespace, key, str(value))].append((workload, carried))
-        return {key: tuple(workloads) for key, workloads in index.items()}
+    def _by_label(self) -> WorkloadsByLabel:
+        return WorkloadsByLabel(self.workloads_in)
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
         """The workloads of which a pod, or else the template, carries all labels of a Service's selector; none for an
         empty selector."""
-        fewest: tuple[tuple[Workload, Mapping[str, str]], ...] | None = None
-        for key, value in selector.items():
-            having = self._workloads_by_label.get((namespace, key, str(value)), ())
-            if fewest is None or len(having) < len(fewest):
-                fewest = having
-        wanted = selector.items()
-        return tuple({w.key: w for w, labels in fewest or () if wanted <= labels.items()}.values())
+        return self._by_label.selected(namespace, selector)
+
+    def templates_matching(self, namespace: str, selector: Mapping[str, Any]) -> list[Workload]:
+        """The workloads whose template a LabelSelector matches, a policy's for one."""
+        return self._by_label.templates_matching(namespace, selector)
 
     def workloads_of(self, service: Service) -> tuple[Workload, ...]:
         selected = self.selected(service.metadata.namespace, service.spec.selector)
@@ -289,32 +285,32 @@ class Cluster(Installed):
     def config_maps(self) -> Mapping[tuple[str, str], KubeObject]:
         return {(o.namespace, o.name): o for o in self.snapshot.of("ConfigMap", "")}
 
-    def variables(self, workload: Workload, container: ContainerSpec) -> dict[str, Variable]:
-        """The variables that a container runs with; a worker of an MPIJob also has those of its launcher's command."""
-        merged = variables(workload, container, self.config_maps)
-        if workload.ref.kind == "MPIJob" and workload.part == "Worker":
-            for launcher in (w for w in self.workloads_in[workload.namespace] if w.ref == workload.ref):
-                for other in launcher.containers if launcher.part == "Launcher" else ():
-                    merged |= {v.name: v for v in from_command_line(launcher, other)}
-        return merged
+    @cached_property
+    def _variables(self) -> Variables:
+        return Variables(self.workloads_in, self.config_maps)
+
+    def variables(self, workload: Workload, container: ContainerSpec) -> Mapping[str, Variable]:
+        """The variables that a container runs with."""
+        return self._variables.of(workload, container)
 
     @cached_property
     def _namespaces(self) -> frozenset[str]:
         return frozenset(self.snapshot.namespaces) | {namespace for namespace, _ in self.services_by_key}
 
-    def _configured(self, *, dangling: bool = False) -> tuple[Call, ...]:
+    @cached_property
+    def _configured(self) -> tuple[Call, ...]:
         where = (self._all_services, self._namespaces, self.config_maps)
-        return tuple(call for w in self.workloads for call in find_calls(w, *where, dangling=dangling))
+        return tuple(call for w in self.workloads for call in find_calls(w, *where))
 
     @cached_property
     def calls(self) -> tuple[Call, ...]:
-        """Every configured call of the cluster."""
-        return self._configured()
+        """Every configured call of the cluster, those apart that lead nowhere."""
+        return tuple(call for call in self._configured if not call.dangling)
 
     @cached_property
     def dangling_calls(self) -> tuple[Call, ...]:
         """The configured calls of names of the cluster for which there is no Service."""
-        return self._configured(dangling=True)
+        return tuple(call for call in self._configured if call.dangling)
 
     @cached_property
     def calls_to(self) -> Mapping[ObjectRef, tuple[Call, ...]]:

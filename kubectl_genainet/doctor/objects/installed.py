@@ -45,13 +45,30 @@ class Installed:
         return platform.aws_installed(self.snapshot)
 
     @cached_property
-    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
-        controllers = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
-        return tuple((o, platform.marks(o)) for o in controllers)
+    def _controllers(self) -> tuple[KubeObject, ...]:
+        return tuple(o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
+
+    @cached_property
+    def _controllers_by_mark(self) -> Mapping[str, int]:
+        """By what they are known by, the positions of the first controllers: thousands run some dozens of images."""
+        first: dict[str, int] = {}
+        for position, obj in enumerate(self._controllers):
+            for mark in platform.marks(obj):
+                first.setdefault(mark, position)
+        return first
 
     def running(self, *parts: str) -> KubeObject | None:
         """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the parts."""
-        return next((o for o, marks in self._controllers if any(w in m for w in parts for m in marks)), None)
+        if parts not in self._running:
+            having = (at for mark, at in self._controllers_by_mark.items() if any(part in mark for part in parts))
+            position = min(having, default=None)
+            self._running[parts] = None if position is None else self._controllers[position]
+        return self._running[parts]
+
+    @cached_property
+    def _running(self) -> dict[tuple[str, ...], KubeObject | None]:
+        """What `running` found, by the parts that it was asked for."""
+        return {}
 
     def daemonset(self, *names: str) -> KubeObject | None:
         if names not in self._daemonsets:

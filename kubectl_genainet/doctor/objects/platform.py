@@ -103,7 +103,7 @@ def _requests_efa(value: Any) -> bool:
 def marks(obj: KubeObject) -> tuple[str, ...]:
     """What a controller is known by: name, labels, images."""
     images = (text(c, "image") for c in items(obj.raw, "spec", "template", "spec", "containers"))
-    return (obj.name, obj.labels.get("app.kubernetes.io/name", ""), obj.labels.get("app", ""), *images)
+    return (obj.name, text(obj.labels, "app.kubernetes.io/name"), text(obj.labels, "app"), *images)
 
 
 def config_map(snapshot: ClusterSnapshot, name: str, namespace: str = "kube-system") -> KubeObject | None:

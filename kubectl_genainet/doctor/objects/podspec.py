@@ -39,8 +39,9 @@ def _holds(value: str, port: int) -> bool:
     return re.search(rf"(?<![0-9.]){port}(?![0-9])", value) is not None
 
 
-class ContainerSpec(msgspec.Struct, frozen=True):
-    """One container of a template. `index` and `list_name` give its field path."""
+@dataclass(frozen=True)
+class ContainerSpec:
+    """One container of a template. `index` and `list_name` give its field path. What is read often is read once."""
 
     raw: dict[str, Any]
     index: int
@@ -50,11 +51,11 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     def name(self) -> str:
         return text(self.raw, "name")
 
-    @property
+    @cached_property
     def image(self) -> str:
         return text(self.raw, "image")
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """Command and arguments."""
         return [str(w) for key in ("command", "args") for w in at(self.raw, key) or ()]
@@ -69,12 +70,12 @@ class ContainerSpec(msgspec.Struct, frozen=True):
                 return word.partition("=")[2].strip("'\"")
         return ""
 
-    @property
+    @cached_property
     def env(self) -> dict[str, str]:
         """Variables with a literal value."""
         return {text(e, "name"): text(e, "value") for e in items(self.raw, "env") if "value" in e}
 
-    @property
+    @cached_property
     def env_names(self) -> frozenset[str]:
         """The variables that the container sets, also those whose value is elsewhere."""
         return frozenset(text(e, "name") for e in items(self.raw, "env"))
@@ -90,7 +91,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     def field(self) -> str:
         return f"{self.list_name}[{self.index}]"
 
-    @property
+    @cached_property
     def requests(self) -> dict[str, Any]:
         """Requests, with limits where no request is given (the API's defaulting)."""
         return {**mapping(self.raw, "resources", "limits"), **mapping(self.raw, "resources", "requests")}
@@ -98,12 +99,12 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     def amount(self, *prefixes: str) -> float:
         return sum(quantity(v) for k, v in self.requests.items() if k.startswith(prefixes))
 
-    @property
+    @cached_property
     def accelerators(self) -> float:
         """How many GPUs, Neuron devices, Gaudi cards and the like it asks for."""
         return self.amount(*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS)
 
-    @property
+    @cached_property
     def ports(self) -> list[tuple[int, str, str]]:
         """Declared ports as (number, name, protocol)."""
         return [

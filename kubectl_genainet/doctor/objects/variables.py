@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
-from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 
@@ -36,6 +36,27 @@ def variables(workload: Workload, container: ContainerSpec, config_maps: ConfigM
     ):
         by_name[item.name] = item
     return by_name
+
+
+class Variables:
+    """The variables of the containers that are asked for; many checks ask for those of the same."""
+
+    def __init__(self, workloads_in: Mapping[str, Sequence[Workload]], config_maps: ConfigMaps) -> None:
+        self._workloads_in, self._config_maps = workloads_in, config_maps
+        self._known: dict[tuple[WorkloadKey, str], Mapping[str, Variable]] = {}
+
+    def of(self, workload: Workload, container: ContainerSpec) -> Mapping[str, Variable]:
+        """By name; a worker of an MPIJob also has those of its launcher's command."""
+        key = (workload.key, container.field)
+        if key not in self._known:
+            self._known[key] = {**variables(workload, container, self._config_maps), **self._of_launcher(workload)}
+        return self._known[key]
+
+    def _of_launcher(self, workload: Workload) -> Mapping[str, Variable]:
+        if workload.ref.kind != "MPIJob" or workload.part != "Worker":
+            return {}
+        parts = (w for w in self._workloads_in[workload.namespace] if w.ref == workload.ref and w.part == "Launcher")
+        return {v.name: v for launcher in parts for c in launcher.containers for v in from_command_line(launcher, c)}
 
 
 def _from_config_maps(workload: Workload, container: ContainerSpec, config_maps: ConfigMaps) -> Iterator[Variable]:

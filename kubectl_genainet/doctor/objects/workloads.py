@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec, Template
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
@@ -30,6 +31,7 @@ _GROUPS: dict[str, list[str]] = defaultdict(list)
 for _group, _kind in TEMPLATE_PLACES:
     _GROUPS[_kind].append(_group)
 _FIRST = "containers[0]"
+_HASH = "pod-template-hash"
 _OWNERS_DEEP = 8  # Pod → StatefulSet → Pod → StatefulSet → LeaderWorkerSet; a cycle of owners ends here too
 WorkloadKey = tuple[ObjectRef, str, str]
 _ObjectKey = tuple[str, str, str, str]  # group, kind, namespace, name
@@ -55,7 +57,7 @@ class LivePod:
         return bool(self.pod.metadata.deletion_timestamp)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Workload:
     """A pod template with its pods: of a controller, of one part of it (a leader, a worker group), or a bare pod's own.
 
@@ -76,11 +78,11 @@ class Workload:
     )
     added_labels: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> WorkloadKey:
         return self.ref, self.part, self.path
 
-    @property
+    @cached_property
     def namespace(self) -> str:
         return self.ref.namespace
 
@@ -88,8 +90,8 @@ class Workload:
     def name(self) -> str:
         return self.ref.name
 
-    @property
-    def labels(self) -> dict[str, str]:
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
         return {**self.template.labels, **dict(self.added_labels)}
 
     @property
@@ -171,20 +173,37 @@ class _Owners:
                 templates = pod_templates(obj, snapshot.by_kind)
                 if templates:
                     self.templates[_key(obj)], self.objects[_key(obj)] = templates, obj
-        for obj in (*self.objects.values(), *snapshot.of("Pod", "")):
-            owner = _controller(obj)
-            if owner is not None:
+        for obj in self.objects.values():
+            if (owner := _controller(obj)) is not None:
                 self.above[_key(obj)] = owner
+        pods = snapshot.of("Pod", "")
+        self._of_pods = [_controller(pod) for pod in pods]
+        leaders = {key for key in (*self.above.values(), *self._of_pods) if key is not None and key[1] == "Pod"}
+        for obj, owner in zip(pods, self._of_pods, strict=True) if leaders else ():
+            if owner is not None and _key(obj) in leaders:
+                self.above[_key(obj)] = owner
+        self._tops: dict[tuple[_ObjectKey, str], _ObjectKey] = {}
+
+    def tops_of_pods(self, pods: Iterable[KubeObject]) -> Iterator[_ObjectKey]:
+        """`top` of every pod of the snapshot; those of one controller and template have one."""
+        for pod, owner in zip(pods, self._of_pods, strict=True):
+            if owner is None:
+                yield _key(pod)
+                continue
+            siblings = owner, text(pod.labels, _HASH)
+            if siblings not in self._tops:
+                best = owner if owner in self.templates else self._deployment_of(pod, owner)
+                self._tops[siblings] = self._above(best, owner)
+            yield self._tops[siblings]
 
     def top(self, obj: KubeObject) -> _ObjectKey:
-        """The uppermost workload above an object; a pod that nothing controls is its own, an owner not read is named."""
+        """The uppermost workload above an object with templates."""
         own = _key(obj)
         owner = self.above.get(own)
-        if owner is None:
-            return own
-        best = own if own in self.templates else owner
-        if best not in self.templates:
-            best = self._deployment_of(obj, owner)
+        return own if owner is None else self._above(own, owner)
+
+    def _above(self, best: _ObjectKey, owner: _ObjectKey) -> _ObjectKey:
+        """The uppermost workload from an owner on; `best` where none there has templates. An owner not read is named."""
         current: _ObjectKey | None = owner
         for _ in range(_OWNERS_DEEP):
             if current is None:
@@ -197,7 +216,7 @@ class _Owners:
     def _deployment_of(self, pod: KubeObject, owner: _ObjectKey) -> _ObjectKey:
         """The Deployment of a ReplicaSet that was not read, by its name without the pod-template-hash."""
         _, kind, namespace, name = owner
-        hashed = pod.labels.get("pod-template-hash", "")
+        hashed = text(pod.labels, _HASH)
         if kind == "ReplicaSet" and hashed:
             deployment = ("apps", "Deployment", namespace, re.sub(rf"-{re.escape(hashed)}$", "", name))
             if deployment in self.templates:
@@ -227,9 +246,10 @@ def fold(snapshot: ClusterSnapshot) -> tuple[Workload, ...]:
     """
     owners = _Owners(snapshot)
     pods: dict[_ObjectKey, list[LivePod]] = defaultdict(list)
-    for obj, pod in zip(snapshot.of("Pod", ""), snapshot.pods, strict=True):
+    objects = snapshot.of("Pod", "")
+    for obj, pod, top in zip(objects, snapshot.pods, owners.tops_of_pods(objects), strict=True):
         if not pod.finished:
-            pods[owners.top(obj)].append(LivePod(pod, obj))
+            pods[top].append(LivePod(pod, obj))
     workloads = []
     for key, templates in owners.templates.items():
         obj = owners.objects[key]

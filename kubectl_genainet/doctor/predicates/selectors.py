@@ -52,12 +52,10 @@ def named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator
     pods, spaces = at(peer, "podSelector"), at(peer, "namespaceSelector")
     if pods is None and spaces is None:
         return
-    for space, workloads in cluster.workloads_in.items():
-        named = (
-            space == namespace if spaces is None else selector_matches(spaces, cluster.snapshot.namespace_labels(space))
-        )
-        if named:
-            yield from (w for w in workloads if selector_matches(pods or {}, w.labels))
+    labels_of = cluster.snapshot.namespace_labels
+    named = (s for s in cluster.workloads_in if selector_matches(spaces, labels_of(s))) if spaces is not None else None
+    for space in (namespace,) if named is None else named:
+        yield from cluster.templates_matching(space, pods or {})
 
 
 def nearly_selected(

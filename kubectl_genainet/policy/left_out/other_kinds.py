@@ -188,12 +188,23 @@ _OF_THE_NETWORK = ("networkpolicy", "egressfirewall")  # parts of such names tha
 _RESTRICT = ("policy", "securitygroup", "firewall")  # ends of names of kinds that restrict the pods that they select
 
 
+def named_as_policies_are(group: str, kind: str) -> bool:
+    """Whether objects of a kind that is not known may be policies of pods; most kinds' may not."""
+    name = _singular(kind)
+    of_the_network = any(part in name for part in _OF_THE_NETWORK)
+    return of_the_network or not name or name.endswith(_RESTRICT) or group in _GROUPS_OF_POLICIES
+
+
+def _singular(kind: str) -> str:
+    return kind.lower().replace("policies", "policy")
+
+
 def looks_like_a_policy(obj: KubeObject) -> bool:
     """Whether an object of a kind that is not known may restrict the traffic of pods, by its kind and its fields."""
-    kind = obj.kind.lower().replace("policies", "policy")
+    kind = _singular(obj.kind)
     if any(part in kind for part in _OF_THE_NETWORK):
         return True
-    if kind and not kind.endswith(_RESTRICT) and obj.group not in _GROUPS_OF_POLICIES:  # most objects
+    if not named_as_policies_are(obj.group, obj.kind):
         return False
     if (obj.group, obj.kind) in _GATEWAY_KINDS or _is_about_other_things(obj.group):
         return False

@@ -22,6 +22,7 @@ from kubectl_genainet.policy.left_out.other_kinds import (
     PLACES,
     EnforcementPoint,
     looks_like_a_policy,
+    named_as_policies_are,
 )
 from kubectl_genainet.policy.left_out.scopes import EVERYBODY, PolicyScope, scope_of
 from kubectl_genainet.policy.left_out.served import KUBECTL_REFUSES, Doubtful, RefusedBy, doubtful, unsent_because
@@ -102,13 +103,13 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
 
     `evaluated` are the kinds (group, kind) that have a compiler.
     """
-    for kind, objects in snapshot.by_kind.items():
+    for (kind, group), objects in snapshot.by_group.items():
+        key = (group, kind)
+        other = OTHER_KINDS.get(key)
+        if key in evaluated or key in HARMLESS or (other is None and not named_as_policies_are(*key)):
+            continue
         for obj in objects:
-            key = (obj.group, kind)
-            other = OTHER_KINDS.get(key)
-            if key in evaluated or key in HARMLESS or (other is None and not looks_like_a_policy(obj)):
-                continue
-            scope = scope_of(obj)
+            scope = scope_of(obj) if other is not None or looks_like_a_policy(obj) else None
             if scope is not None and doubtful(obj) is None:
                 yield _other(obj, other.place if other is not None else PLACES[""], scope)
     for left_out in snapshot.left_out:

@@ -9,12 +9,10 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.model.diagnoses.fabric import NCCL_ON_TCP, RDMA_TROUBLE
 from kubectl_genainet.model.finding import Finding, Remedy, Severity
-from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
 
 
 def _no_gpu_pods(cluster: Cluster) -> str:
-    wanting = any(gpus_of(live.obj.raw) for live in cluster.live_pods)
-    return "" if wanting else "no pod asks for a GPU"
+    return "" if cluster.has_gpu_pods else "no pod asks for a GPU"
 
 
 def _found(cluster: Cluster, name: str) -> tuple[Finding, ...]:

@@ -133,12 +133,11 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
-    by_namespace = cluster.workloads_in
     for policy in (p for p in cluster.snapshot.of("NetworkPolicy", GROUP) if cluster.in_scope(p.namespace)):
         selector = mapping(policy.raw, "spec", "podSelector")
-        workloads = by_namespace.get(policy.namespace, ())
-        if not selector or any(selector_matches(selector, w.labels) for w in workloads):
+        if not selector or cluster.templates_matching(policy.namespace, selector):
             continue
+        workloads = cluster.workloads_in.get(policy.namespace, ())
         if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
             continue
         labels = {k: str(v) for k, v in mapping(selector, "matchLabels").items()}

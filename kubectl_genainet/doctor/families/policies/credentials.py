@@ -63,18 +63,20 @@ def _associated(cluster: Cluster, workload: Workload) -> Evidence | None:
 
 def _aws_without_identity(cluster: Cluster, workload: Workload) -> Evidence | None:
     """A variable that shows AWS in use, of a workload with neither a web identity nor keys of its own."""
-    uses: Evidence | None = None
+    set_here = (v for container in workload.containers for v in cluster.variables(workload, container).values())
+    use = next((v for v in set_here if _AWS_USE.search(f"{v.name} {v.value}")), None)
+    if use is None:
+        return None
     for container in workload.containers:
         secrets = any("secretRef" in entry for entry in items(container.raw, "envFrom"))
         if _IDENTITY & _names(cluster, workload, container) or secrets:
             return None
-        for variable in cluster.variables(workload, container).values():
-            if uses is None and _AWS_USE.search(f"{variable.name} {variable.value}"):
-                uses = seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
     accounts = _accounts(cluster, workload)
     named = bool(text(workload.template.spec, "serviceAccountName"))
     elsewhere = named and not accounts and cluster.from_files
-    return None if elsewhere or any(IRSA in a.annotations for a in accounts) else uses
+    if elsewhere or any(IRSA in a.annotations for a in accounts):
+        return None
+    return seen(use.object, use.field, use.value, f"{use.name}={use.value}")
 
 
 def _accounts(cluster: Cluster, workload: Workload) -> list[KubeObject]:

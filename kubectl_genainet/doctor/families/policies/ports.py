@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches
+from kubectl_genainet.doctor.objects.raw import items, mapping, number
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.doctor.predicates.selectors import named_by
@@ -56,8 +56,7 @@ def _servers(cluster: Cluster, policy: KubeObject, direction: str, rule: dict[st
 
 
 def _selected(cluster: Cluster, policy: KubeObject) -> Iterator[Workload]:
-    selector = mapping(policy.raw, "spec", "podSelector")
-    yield from (w for w in cluster.workloads_in.get(policy.namespace, ()) if selector_matches(selector, w.labels))
+    yield from cluster.templates_matching(policy.namespace, mapping(policy.raw, "spec", "podSelector"))
 
 
 def _for_all(policy: KubeObject, direction: str, rule: dict[str, Any]) -> bool:

@@ -29,6 +29,8 @@ def service_selects_others(cluster: Cluster) -> Problems:
     for service in cluster.services:
         if service.spec.cluster_ip == "None" or service.spec.type == "ExternalName" or not service.spec.selector:
             continue
+        if len(cluster.workloads_of(service)) < 2:
+            continue
         for index, port in enumerate(service.spec.ports):
             meant = backends_of(cluster, service, port)
             others = [w for w in strangers(cluster, service, port) if w.ref not in {m.ref for m in meant}]
