@@ -3,6 +3,7 @@
 #   scripts/packages.sh lab   what the agent and the lab need
 #   scripts/packages.sh all   that, and what the tests and benchmarks need
 #   scripts/packages.sh vm    that, and what `make test-vm` needs
+#   scripts/packages.sh lab --list   prints them, and installs none
 set -euo pipefail
 
 packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrack ipset dnsmasq-base procps util-linux)
@@ -12,7 +13,11 @@ if [[ $wanted != lab ]]; then
              openssl podman debootstrap gcc libc6-dev) # for tests/cluster
 fi
 if [[ $wanted == vm ]]; then
-  packages+=(qemu-system-x86 busybox-static kmod ipvsadm ibverbs-utils ibverbs-providers faketime)
+  packages+=(qemu-system-x86 qemu-system-arm busybox-static kmod ipvsadm ibverbs-utils ibverbs-providers faketime)
+fi
+if [[ ${2:-} == --list ]]; then
+  printf '%s\n' "${packages[@]}"
+  exit 0
 fi
 
 if ! command -v dpkg-query >/dev/null; then

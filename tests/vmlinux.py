@@ -1,4 +1,6 @@
-"""Type information of a kernel that does not run: its section .BTF, out of the compressed kernel in a vmlinuz.
+"""Type information of a kernel that does not run: its section .BTF, out of a vmlinuz.
+
+An x86-64 kernel is an ELF file, compressed. An arm64 kernel is an image of memory, where only the section's own header marks it.
 
 python -m tests.vmlinux VMLINUZ TARGET
 """
@@ -14,6 +16,9 @@ import zlib
 from pathlib import Path
 
 _ELF = b"\x7fELF"
+_ARM64_MAGIC = slice(56, 60), b"ARM\x64"  # Documentation/arm64/booting.rst
+_BTF_HEADER = struct.Struct("<HBBIIIII")  # btf_header
+_BTF_BEGINS = bytes.fromhex("9feb 01 00 18000000")  # its magic, version, flags and length
 
 
 def _unxz(data: bytes) -> bytes:
@@ -65,5 +70,19 @@ def section(elf: bytes, name: str) -> bytes:
     raise ValueError(f"no section {name}")
 
 
+def btf_in_memory(image: bytes) -> bytes:
+    """The type information in an image of memory, found by its header."""
+    at = image.find(_BTF_BEGINS)
+    if at < 0 or image.find(_BTF_BEGINS, at + 1) >= 0:
+        raise ValueError("no type information in it, or more than one")
+    *_, length, _, _, strings, strings_length = _BTF_HEADER.unpack_from(image, at)
+    return image[at : at + length + strings + strings_length]
+
+
+def type_information(image: bytes) -> bytes:
+    place, magic = _ARM64_MAGIC
+    return btf_in_memory(image) if image[place] == magic else section(vmlinux(image), ".BTF")
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(section(vmlinux(Path(sys.argv[1]).read_bytes()), ".BTF"))
+    Path(sys.argv[2]).write_bytes(type_information(Path(sys.argv[1]).read_bytes()))

@@ -68,7 +68,7 @@ def accepting(listener: socket.socket, handle: Callable[[socket.socket], object]
 def other_kernel(release: str) -> Path:
     """The type information of a kernel that does not run here."""
     done = subprocess.run([_ROOT / "scripts/kernels.sh", release], stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.strip()) / release / "vmlinux.btf"
+    return Path(done.stdout.strip()) / "vmlinux.btf"
 
 
 def gives_reasons() -> bool:

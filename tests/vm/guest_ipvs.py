@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ FLOWS = [
     ("192.0.2.10", "10.96.0.12", 80, "TCP"),
 ]
 TIMES = 8  # connections a flow
+SUMMED_EVERY_S = 2.0  # IPVS adds up its CPUs' counters by a timer: until then the statistics lack what came last
 
 
 def record(into: list[tuple[str, str]]) -> None:
@@ -92,6 +94,7 @@ def main() -> None:
             evaluate(ruleset, Packet(src=src, dst=dst, dport=port, protocol=Protocol(protocol)))
             for src, dst, port, protocol in FLOWS
         ]
+        time.sleep(2 * SUMMED_EVERY_S)
         report = {
             "empty": empty,
             "ours": text,

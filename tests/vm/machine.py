@@ -1,7 +1,8 @@
-"""A virtual machine with one of Debian's kernels, for what the test machine's own kernel lacks (IPVS, kprobes).
+"""A virtual machine with one of Debian's kernels: for what this machine's own kernel lacks (IPVS, kprobes), and for arm64.
 
-The kernel package is unpacked, never installed. The machine's root is this machine's, read-only over 9p, under a
-tmpfs: a script runs there with the same interpreter and the same packages, and its files are gone with it.
+The kernel package is unpacked, never installed. The machine's root is this machine's, or, where its processor is another
+one, a folder of Debian's packages (scripts/machine-root.sh); it is read-only over 9p, under a tmpfs. A script runs there with
+the same packages as here, and its files are gone with it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,16 +22,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = ("5.10", "6.1", "6.12")
-VERSION_IDS = [f"{version}-debian" for version in VERSIONS]  # `-k 6.1-debian` is not 6.12
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|c)")
-TOOLS = ("qemu-system-x86_64", "apt-get", "apt-cache", "dpkg", "busybox", "depmod")
+TOOLS = ("apt-get", "apt-cache", "dpkg", "busybox", "depmod")
 BOOT_MODULES = ("9p", "9pnet_virtio", "overlay", "virtio_pci", "crc32c_generic")  # the last: by a softdep of libcrc32c
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /host /top /root
 /bin/busybox mount -t proc proc /proc; /bin/busybox mount -t sysfs sysfs /sys; /bin/busybox mount -t devtmpfs dev /dev
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module || echo "insmod $module failed"; done
-/bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 host /host
+share() { /bin/busybox mkdir -p $2; /bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,$3,cache=loose,msize=262144 $1 $2; }
+share root /host ro
 /bin/busybox mount -t tmpfs top /top; /bin/busybox mkdir /top/up /top/work
 /bin/busybox mount -t overlay -o lowerdir=/host,upperdir=/top/up,workdir=/top/work overlay /root
 cd /root
@@ -38,11 +39,42 @@ for d in proc sys dev; do /bin/busybox mount -o move /$d /root/$d; done
 /bin/busybox mount -t tmpfs tmp /root/tmp
 /bin/busybox mkdir -p /root/dev/shm; /bin/busybox mount -t tmpfs shm /root/dev/shm
 /bin/busybox mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
-/bin/busybox mkdir -p /root/run/netns /root/usr/lib/modules
-/bin/busybox ln -s MODULES /root/usr/lib/modules/
+/bin/busybox mkdir -p /root/run/netns
+share modules /root/usr/lib/modules/$(/bin/busybox uname -r) ro
+share tree /root/tree rw
 /bin/busybox mount -t bpf bpf /root/sys/fs/bpf; /bin/busybox mount -t tracefs tracefs /root/sys/kernel/tracing
-exec /bin/busybox switch_root /root /bin/sh -c 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin; ip link set lo up; GUEST; echo "exit status $?"; echo o > /proc/sysrq-trigger; while :; do :; done'
+exec /bin/busybox switch_root /root /bin/sh -c 'export PATH=PYTHON:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/tree; cd /tree; ip link set lo up; GUEST; echo "exit status $?"; echo o > /proc/sysrq-trigger; while :; do :; done'
 """  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Emulator:
+    program: str
+    processor: tuple[str, ...]
+    console: str
+
+
+OWN = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)  # Debian's name
+EMULATORS = {
+    "amd64": Emulator("qemu-system-x86_64", ("-cpu", "max"), "ttyS0"),
+    "arm64": Emulator("qemu-system-aarch64", ("-M", "virt", "-cpu", "max,pauth-impdef=on"), "ttyAMA0"),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    version: str = "6.1"  # of its kernel
+    architecture: str = OWN
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.architecture}"  # `-k 6.1-amd64` is not 6.12
+
+    @property
+    def emulator(self) -> Emulator:
+        return EMULATORS[self.architecture]
+
+
+MACHINES = (Machine("5.10", "amd64"), Machine("6.1", "amd64"), Machine("6.12", "amd64"), Machine("6.1", "arm64"))
 
 
 @dataclass(frozen=True)
@@ -80,14 +112,11 @@ class Kernel:
 
 
 @cache
-def kernel(version: str = "6.1") -> Kernel:
+def kernel(machine: Machine = Machine()) -> Kernel:
     """One of Debian's kernels (scripts/kernels.sh). Skips the test where it can't be had."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+    if missing := [tool for tool in (machine.emulator.program, *TOOLS) if shutil.which(tool) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    done = subprocess.run([ROOT / "scripts/kernels.sh", version], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"Linux {version} can't be fetched")
-    root = Path(done.stdout.strip()) / version
+    root = _prepared("kernels.sh", f"{machine.version}:{machine.architecture}")
     (image,) = (root / "boot").glob("vmlinuz-*")
     found = Kernel(image.name.removeprefix("vmlinuz-"), root)
     if not (found.modules / "modules.dep").exists():
@@ -95,49 +124,57 @@ def kernel(version: str = "6.1") -> Kernel:
     return found
 
 
+def _prepared(script: str, argument: str) -> Path:
+    """The folder that a script prints, which made it where it was missing."""
+    done = subprocess.run([ROOT / "scripts" / script, argument], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"scripts/{script} {argument} can't fetch it")
+    return Path(done.stdout.strip())
+
+
+def _root_and_python(machine: Machine) -> tuple[Path, str]:
+    """The folder that is the machine's root, and where in it the Python is that has what the tests import."""
+    if machine.architecture == OWN:
+        return Path("/"), str(Path(sys.executable).parent)
+    return _prepared("machine-root.sh", machine.architecture), "/opt/venv/bin"
+
+
 def run_in_vm(
     command: str,
     modules: Sequence[str] = (),
     *,
-    version: str = "6.1",
+    machine: Machine = Machine(),
     memory: int = 1024,
     timeout: float = 240,
     network: bool = False,
 ) -> str:
     """The console's text of a machine that loads the modules, runs the command, and powers off.
 
-    With `network` it has an eth0 by which it reaches this machine's loopback as 10.0.2.2, and nothing else is needed.
-    modprobe finds the kernel's other modules. The machine runs a copy of this tree: a change meanwhile changes no test.
+    The command begins in a copy of this tree, which no change meanwhile reaches; its `python` has what the tests import. With
+    `network` the machine has an eth0 by which it reaches this one's loopback as 10.0.2.2, and nothing else is needed. modprobe
+    finds the kernel's other modules.
     """
-    found = kernel(version)
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=_cache(), prefix="vm-") as copy:
+    found = kernel(machine)
+    root, python = _root_and_python(machine)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as copy:
         _copy_tree(Path(copy))
-        command = f"export PYTHONPATH={copy}; " + re.sub(rf"{re.escape(str(ROOT))}(?!/\.venv)", copy, command)
         initramfs = Path(folder) / "initramfs"
         modules = [*modules, *(["virtio_net"] if network else [])]
-        _initramfs(Path(folder) / "tree", found, modules, command, initramfs)
+        init = INIT.replace("GUEST", command).replace("PYTHON", python, 1)
+        _initramfs(
+            Path(folder) / "tree", root / "bin/busybox", found.closure([*BOOT_MODULES, *modules]), init, initramfs
+        )
         argv = [
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            str(memory),
-            "-nographic",
-            "-no-reboot",
-            "-nic",
-            "user,model=virtio-net-pci" if network else "none",
-            "-kernel",
-            str(found.image),
-            "-initrd",
-            str(initramfs),
-            "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check",  # a busy host may leave it without a tick at its start
-            "-virtfs",
-            "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+            machine.emulator.program,
+            *machine.emulator.processor,
+            *("-accel", "tcg,thread=multi", "-smp", "2", "-m", str(memory), "-nographic", "-no-reboot"),
+            *("-nic", "user,model=virtio-net-pci" if network else "none"),
+            *("-kernel", str(found.image), "-initrd", str(initramfs)),
+            # A busy host may leave it without a tick at its start.
+            *("-append", f"console={machine.emulator.console} quiet panic=-1 mitigations=off no_timer_check"),
+            *_share("root", root, ",readonly=on"),
+            *_share("modules", found.modules, ",readonly=on"),
+            *_share("tree", Path(copy)),
         ]
         started = time.monotonic()
         console = Path(folder) / "console"
@@ -151,11 +188,8 @@ def run_in_vm(
         return f"{_ESCAPES.sub('', console.read_text(errors='replace')).lstrip()}\n{end}\n"
 
 
-def _cache() -> Path:
-    """What the machine sees of this one; its own /tmp is empty."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-genainet"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _share(tag: str, folder: Path, more: str = "") -> tuple[str, str]:
+    return "-virtfs", f"local,path={folder},mount_tag={tag},security_model=none,multidevs=remap{more}"
 
 
 def _copy_tree(target: Path) -> None:
@@ -164,18 +198,18 @@ def _copy_tree(target: Path) -> None:
         subprocess.run(["tar", "-C", str(target), "-x"], stdin=packing.stdout, check=True)
 
 
-def _initramfs(tree: Path, found: Kernel, modules: Sequence[str], command: str, target: Path) -> None:
+def _initramfs(tree: Path, busybox: Path, modules: Sequence[Path], init: str, target: Path) -> None:
     for name in ("bin", "modules"):
         (tree / name).mkdir(parents=True)
-    shutil.copy(shutil.which("busybox") or "", tree / "bin" / "busybox")
-    files = found.closure([*BOOT_MODULES, *modules])
-    for file in files:
+    shutil.copy(busybox, tree / "bin" / "busybox")
+    for file in modules:
         shutil.copy(file, tree / "modules" / file.name)
-    (tree / "modules" / "order").write_text(" ".join(file.name for file in files))
-    init = tree / "init"
-    init.write_text(INIT.replace("GUEST", command).replace("MODULES", str(found.modules)))
-    init.chmod(0o755)
-    names = "\n".join(["init", "bin", "bin/busybox", "modules", "modules/order", *(f"modules/{f.name}" for f in files)])
+    (tree / "modules" / "order").write_text(" ".join(file.name for file in modules))
+    (tree / "init").write_text(init)
+    (tree / "init").chmod(0o755)
+    names = "\n".join(
+        ["init", "bin", "bin/busybox", "modules", "modules/order", *(f"modules/{f.name}" for f in modules)]
+    )
     with target.open("wb") as out:
         subprocess.run(
             ["busybox", "cpio", "-o", "-H", "newc"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ MODULES = ("veth", "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")
 def report() -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")
-    text = run_in_vm(f"{sys.executable} {Path(__file__).with_name('guest_ipvs.py')}", MODULES, timeout=280)
+    text = run_in_vm("python tests/vm/guest_ipvs.py", MODULES, timeout=280)
     line = next((line for line in text.splitlines() if line.startswith("RESULT ")), None)
     assert line is not None, text[-3000:]
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))

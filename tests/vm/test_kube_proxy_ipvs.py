@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ def report() -> Iterator[dict[str, Any]]:
         port = plane.server.rpartition(":")[2]
         kubeconfig.write_text(kubeconfig.read_text().replace(f"{plane.ip}:6443", f"{VM_HOST}:{port}"))
         text = run_in_vm(
-            f"{sys.executable} {Path(__file__).with_name('guest_kube_proxy.py')} {kubeconfig} {folder}/services.json",
+            f"python tests/vm/guest_kube_proxy.py {kubeconfig} {folder}/services.json",
             MODULES,
             timeout=420,
             network=True,

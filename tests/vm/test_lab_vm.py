@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.vm.guest_lab import RESULT
-from tests.vm.machine import VERSION_IDS, VERSIONS, run_in_vm
+from tests.vm.machine import MACHINES, run_in_vm
 
 pytestmark = pytest.mark.vm
 MODULES = ("veth", "bridge", "nf_conntrack", "nft_compat", "nft_chain_nat", "nft_counter", "nft_ct", "nft_reject_inet")
 
 
-@pytest.fixture(scope="module", params=VERSIONS, ids=VERSION_IDS)
+@pytest.fixture(scope="module", params=MACHINES, ids=str)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")
-    command = f"{sys.executable} {Path(__file__).with_name('guest_lab.py')}"
-    text = run_in_vm(command, MODULES, version=request.param, memory=3072, timeout=2400)
+    text = run_in_vm("python tests/vm/guest_lab.py", MODULES, machine=request.param, memory=3072, timeout=2400)
     _, _, result = text.partition(RESULT)  # the console's first line begins with what the firmware sent
     assert result, text[-6000:]
     report: dict[str, Any]
     report, _ = json.JSONDecoder().raw_decode(result)
-    return {**report, "kernel": request.param}
+    return report
 
 
 @pytest.mark.timeout(2500)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +21,7 @@ def report() -> dict[str, Any]:
         pytest.skip("needs root, to read all of / over 9p")
     if shutil.which("ibv_rc_pingpong") is None or shutil.which("rdma") is None:
         pytest.skip("not installed: ibverbs-utils, ibverbs-providers, iproute2")
-    text = run_in_vm(f"{sys.executable} {Path(__file__).with_name('guest_rdma.py')}", MODULES, timeout=280)
+    text = run_in_vm("python tests/vm/guest_rdma.py", MODULES, timeout=280)
     line = next((line for line in text.splitlines() if line.startswith("RESULT ")), None)
     assert line is not None, text[-3000:]
     values: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
