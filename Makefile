@@ -39,9 +39,10 @@ test: setup kubernetes
 	  wait $$beside || status=$$?; cat $(VENV)/beside.out; exit $$status
 	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 
-# Other kernels (5.10, 6.1, 6.12) and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
+# Other kernels (5.10, 6.1, 6.12), arm64 and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
 test-vm: setup kubernetes
 	scripts/packages.sh vm
+	$(PY) -m tests.vm.machine
 	$(PY) -m pytest -m vm tests/vm tests/lab
 
 # Programs that verdicts are compared with, and the comparison: minutes of building the first time, cached after that.

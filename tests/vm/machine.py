@@ -2,7 +2,7 @@
 
 The kernel package is unpacked, never installed. The machine's root is this machine's, or, where its processor is another
 one, a folder of Debian's packages (scripts/machine-root.sh); it is read-only over 9p, under a tmpfs. A script runs there with
-the same packages as here, and its files are gone with it.
+the same packages as here, and its files are gone with it. Run as a program, it fetches what the machines are made of.
 """
 
 from __future__ import annotations
@@ -219,3 +219,8 @@ def _initramfs(tree: Path, busybox: Path, modules: Sequence[Path], init: str, ta
             stderr=subprocess.DEVNULL,
             check=True,
         )
+
+
+if __name__ == "__main__":
+    for each in MACHINES:
+        print(f"{each}: Linux {kernel(each).release}, root {_root_and_python(each)[0]}", file=sys.stderr)

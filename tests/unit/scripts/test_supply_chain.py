@@ -92,6 +92,26 @@ def test_a_snapshot_is_the_only_source_of_packages(tmp_path: Path, time: str) ->
     assert written == {}
 
 
+@pytest.fixture
+def build_image(tmp_path: Path) -> Callable[..., dict[str, list[list[str]]]]:
+    """Runs the script, with an engine and a pip that only say what they were asked: each one's calls."""
+    for name in ("podman", "docker", "python3"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$@" >>"$SAID/${0##*/}.said"\n')
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "checkout/scripts/build-image.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text((ROOT / "scripts/build-image.sh").read_text())
+    (tmp_path / "checkout/daemonset").symlink_to(ROOT / "daemonset")
+
+    def run(*arguments: str, engine: str = "podman") -> dict[str, list[list[str]]]:
+        settings = {"CONTAINER_ENGINE": str(tmp_path / engine), "SAID": str(tmp_path), "SOURCE_DATE_EPOCH": "7"}
+        environment = {**os.environ, **settings, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        subprocess.run(["bash", str(script), *arguments], env=environment, check=True, timeout=30)
+        return {p.stem: [line.split() for line in p.read_text().splitlines()] for p in tmp_path.glob("*.said")}
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "pins"),
     [
@@ -102,21 +122,23 @@ def test_a_snapshot_is_the_only_source_of_packages(tmp_path: Path, time: str) ->
     ],
 )
 def test_what_is_pinned_is_so_unless_another_base_is_given(
-    tmp_path: Path, arguments: tuple[str, ...], pins: list[str]
+    build_image: Callable[..., dict[str, list[list[str]]]], arguments: tuple[str, ...], pins: list[str]
 ) -> None:
-    """The script, with an engine and a pip that only say what they were asked."""
-    for name in ("podman", "python3"):
-        (tmp_path / name).write_text('#!/bin/sh\n[ "${0##*/}" = python3 ] || echo "$@" >"$SAID"\n')
-        (tmp_path / name).chmod(0o755)
-    script = tmp_path / "checkout/scripts/build-image.sh"
-    script.parent.mkdir(parents=True)
-    script.write_text((ROOT / "scripts/build-image.sh").read_text())
-    (tmp_path / "checkout/daemonset").symlink_to(ROOT / "daemonset")
-    engine = {"CONTAINER_ENGINE": str(tmp_path / "podman"), "SAID": str(tmp_path / "said"), "SOURCE_DATE_EPOCH": "7"}
-    environment = {**os.environ, **engine, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["bash", str(script), *arguments], env=environment, check=True, timeout=30)
-    said = (tmp_path / "said").read_text().split()
+    (said,) = build_image(*arguments)["podman"]
     assert said[said.index("--platform") + 2 : -1] == pins
+
+
+@pytest.mark.parametrize(("engine", "name"), [("podman", "--manifest"), ("docker", "--tag")])
+def test_an_image_of_several_platforms_has_the_wheels_of_each(
+    build_image: Callable[..., dict[str, list[list[str]]]], engine: str, name: str
+) -> None:
+    calls = build_image("--platform", "linux/amd64,linux/arm64", "--tag", "r", engine=engine)
+    ((_, *said),) = calls[engine]
+    assert said[:4] == [name, "r", "--platform", "linux/amd64,linux/arm64"]
+    downloads = [call for call in calls["python3"] if "download" in call]
+    wheels = [(Path(call[call.index("--dest") + 1]).name, call[call.index("--platform") + 1]) for call in downloads]
+    assert wheels == [("amd64", "manylinux2014_x86_64"), ("arm64", "manylinux2014_aarch64")]
+    assert "COPY wheels/all wheels/${TARGETARCH} /wheels/" in dockerfile()
 
 
 def test_the_release_is_built_of_pinned_wheels() -> None:
