@@ -12,6 +12,8 @@
 # Stopping is safe: each binary is put in place whole, and the next call goes on with what is compiled already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/private-apt.sh
+source scripts/private-apt.sh
 
 recipe=1 # raise it when this script builds something else from the same modules
 pins=$PWD/tests/cluster/kubernetes
@@ -20,7 +22,6 @@ python=$PWD/.venv/bin/python
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet
 folder=${GENAINET_KUBERNETES:-$cache/kubernetes}
 unpacked=(containerd runc)
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=${DEBIAN_SUITE:-bookworm}
 [[ -x $python ]] || python=python3
 
@@ -97,17 +98,11 @@ build_release() { # VERSION, or a program's name: its binaries
 }
 
 unpack_tools() {
-  local work
+  local work apt
   for tool in apt-get dpkg; do command -v "$tool" >/dev/null || die "$tool is missing: this needs Debian"; done
   work=$(mktemp -d "$cache/tools.XXXXXX")
-  # An apt state of its own: the machine's sources and lists stay as they are.
-  mkdir -p "$work"/apt/{state/lists/partial,cache/archives/partial,empty}
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/apt/sources.list"
-  local apt=(-qq -o Dir::State="$work/apt/state" -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache="$work/apt/cache"
-    -o Dir::Etc::sourcelist="$work/apt/sources.list" -o Dir::Etc::sourceparts="$work/apt/empty"
-    -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Retries=3)
   say "fetching ${unpacked[*]} of $suite"
-  apt-get "${apt[@]}" update >&2
+  private_apt "$work/apt" "$(dpkg --print-architecture)" "$suite"
   (cd "$work" && apt-get "${apt[@]}" download "${unpacked[@]}" >&2 && for package in ./*.deb; do dpkg -x "$package" root; done)
   mkdir -p "$work/out/bin"
   for file in usr/bin/containerd usr/bin/containerd-shim-runc-v2 usr/bin/ctr usr/sbin/runc; do
