@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.model.diagnoses import Diagnosis
-from kubectl_genainet.model.diagnoses.kernel import PACKET_TOO_BIG
+from kubectl_genainet.model.diagnoses.kernel import OTHER_HOST, PACKET_TOO_BIG
 from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, REJECTED_BY_RULE, RULE_DROP
 from kubectl_genainet.model.diagnoses.sockets import REPEATED_SEGMENT
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
@@ -20,7 +20,7 @@ _OLD = "the connection was established under other policies, or its entry in the
 _OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
 
 
-def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) -> Severity:
+def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup], identity: Identity) -> Severity:
     """By what came of it: a mild reason is none where it kept a connection from coming about."""
     if group.reason in HARMLESS_REASONS:
         return Severity.INFO
@@ -28,8 +28,10 @@ def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) 
         waits = any(
             o.kind is GroupKind.RETRANSMIT and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others
         )
-        # A repeated SYN is freed where its connection is about to open: that is no fault in itself.
-        fatal = (group.opens or waits) and diagnosis is not REPEATED_SEGMENT
+        # A repeated SYN is freed where its connection is about to open, a copy that a switch floods on every node but one:
+        # that is no fault in itself.
+        copied = diagnosis is OTHER_HOST and identity.party(group.flow.dst, None).node not in (None, group.node)
+        fatal = (waits or (group.opens and not copied)) and diagnosis is not REPEATED_SEGMENT
         return Severity.ERROR if fatal else Severity.INFO
     if diagnosis is PACKET_TOO_BIG and any(o.kind is GroupKind.ICMP for o in others):
         # The sender was told, and sends smaller packets from then on, unless it goes on in vain.

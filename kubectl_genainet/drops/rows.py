@@ -178,7 +178,7 @@ class Rows:
             group,
             outcome=outcome,
             check=diagnosis.name,
-            severity=severity(group, diagnosis, others),
+            severity=severity(group, diagnosis, others, self._correlator.identity),
             title=title,
             drop=drop,
             policy=self._policy(group, drop) if diagnosis.policies_judge else None,

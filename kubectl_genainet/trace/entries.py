@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.context.rulesets import Rulesets
 from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_INVALID
 from kubectl_genainet.model.events import Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, counted
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -59,10 +60,13 @@ def untranslated(path: PacketPath, asked: FiveTuple, dropped: Dropped | None, ru
 
 
 def _passed(path: PacketPath, asked: FiveTuple, dropped: Dropped | None) -> tuple[str, str]:
-    """(The node that let the packet pass untranslated, where it was seen to); ("", "") where none is known to have."""
+    """(The node that let the packet pass untranslated, where it was seen to); ("", "") where none is known to have, or where
+    connection tracking took it for INVALID: it translates none such."""
+    if path.drop is not None and path.drop.check == CONNTRACK_INVALID.name:
+        return "", ""
     if dropped is not None:
         event = dropped.event
-        if (event.flow.dst, event.flow.dport) != (asked.dst, asked.dport):
+        if event.ct_state == "INVALID" or (event.flow.dst, event.flow.dport) != (asked.dst, asked.dport):
             return "", ""
         if event.hook in _AFTER_NAT:
             return event.node, f"died in {event.hook}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubectl_genainet.context.identity import Identity
-from kubectl_genainet.model.diagnoses import Diagnosis
+from kubectl_genainet.model.diagnoses import BY_REASON, Diagnosis
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -93,3 +93,13 @@ def derived(statement: str, node: str = "") -> Evidence:
 
 def assumed(statement: str) -> Evidence:
     return Evidence(statement, Certainty.ASSUMED)
+
+
+def sentence(context: DropContext) -> DropExplanation | None:
+    """The reasons that say all by themselves."""
+    known = BY_REASON.get(context.event.reason)
+    if known is None:
+        return None
+    diagnosis, text = known
+    statement = text.format(place=context.place, device=context.event.device or "a device")
+    return DropExplanation(diagnosis, statement, Certainty.OBSERVED)

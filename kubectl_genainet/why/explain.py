@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from kubectl_genainet.context.judging import policy_flow
-from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.diagnoses.kernel import (
     DATA_PLANE,
     EBPF_DROP,
@@ -25,96 +24,17 @@ from kubectl_genainet.model.diagnoses.kernel import (
     UNEXPLAINED,
 )
 from kubectl_genainet.model.diagnoses.rules import OF_NO_ENFORCER, REDIRECT_WITHOUT_LISTENER
-from kubectl_genainet.model.diagnoses.sockets import (
-    CLOSED_PORT,
-    LATE_ANSWER,
-    REPEATED_SEGMENT,
-    REPLY_NOT_TRANSLATED,
-    UNKNOWN_CONNECTION,
-)
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
-from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import NO_REASON, SOCKET_LOOKUPS, function_of
 from kubectl_genainet.model.results.path import Drop
-from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed, sentence
+from kubectl_genainet.why.hairpin import own_packet
 from kubectl_genainet.why.netfilter import netfilter
 from kubectl_genainet.why.policies import policy_statement
 from kubectl_genainet.why.queues import QUEUE_REASONS, queue_full
-from kubectl_genainet.why.redirect import own_redirect
 from kubectl_genainet.why.remedies import Remedies
-
-
-def no_socket(context: DropContext) -> DropExplanation:
-    """The packet arrived and no socket takes it: a closed port, a connection that is not known here, or an answer that
-    its client does not wait for (any more)."""
-    if context.request is not None and context.request != context.event.flow:
-        return _unwanted_answer(context)
-    if context.established and context.flow.protocol is Protocol.TCP and context.event.tunnel is None:
-        return unknown_connection(context)
-    statement = f"nothing listens on {context.flow.protocol.value} port {context.flow.dport} in {context.place}"
-    evidence = [observed(f"kernel reason {context.event.reason}", context.event.node)]
-    redirected = own_redirect(context)
-    if redirected is not None:
-        return redirected
-    pod = context.identity.pod_in(context.event.node, context.event.netns)
-    if pod is not None and pod.ports:
-        declared = sorted({p.container_port for p in pod.ports if p.protocol == context.flow.protocol.value})
-        if declared and context.flow.dport not in declared:
-            listed = ", ".join(map(str, declared))
-            statement += f"; its containers declare {listed}: is the Service's targetPort right?"
-            evidence.append(assumed(f"containerPorts of the pod: {listed}"))
-    return DropExplanation(CLOSED_PORT, statement, Certainty.OBSERVED, evidence=tuple(evidence))
-
-
-def _unwanted_answer(context: DropContext) -> DropExplanation:
-    """An answer reached its client's namespace, and no socket there waits for it."""
-    answer = f"an answer from {context.flow.source} reached {context.place}, where no socket waits for it"
-    evidence: tuple[Evidence, ...] = (observed(f"kernel reason {context.event.reason}", context.event.node),)
-    asked = context.asked
-    if asked is not None and (asked.dst, asked.dport) != (context.flow.src, context.flow.sport):
-        statement = (
-            f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
-        )
-        host = context.identity.host_of(context.event.node)
-        invalid = context.identity.grown(context.event.node, host.inode, "conntrack_invalid") if host is not None else 0
-        if invalid > 0:
-            statement += (
-                "; connection tracking translates no packet that it takes for INVALID"
-                " (outside the window, a bad checksum)"
-            )
-            evidence = (*evidence, observed(f"conntrack -S: invalid grew by {invalid}", context.event.node))
-        return DropExplanation(REPLY_NOT_TRANSLATED, statement, Certainty.DERIVED, evidence=evidence)
-    if asked is None and context.identity.is_endpoint(context.flow.src, context.flow.sport, context.flow.protocol):
-        statement = (
-            f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
-        )
-    else:
-        statement = f"{answer}: the client had closed it"
-    return DropExplanation(LATE_ANSWER, statement, Certainty.DERIVED, evidence=evidence)
-
-
-def unknown_connection(context: DropContext) -> DropExplanation:
-    """A segment of a connection reached a namespace that has no such connection."""
-    statement = (
-        f"a segment of a running connection reached {context.place}, whose TCP has no such connection: it was closed or lost "
-        "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
-    )
-    return DropExplanation(
-        UNKNOWN_CONNECTION,
-        statement,
-        Certainty.DERIVED,
-        evidence=(observed(f"kernel reason {context.event.reason}, no SYN", context.event.node),),
-    )
-
-
-def out_of_place(context: DropContext) -> DropExplanation | None:
-    """TCP_FLAGS in the server's namespace: a segment without SYN met the listening socket (tcp_rcv_state_process)."""
-    towards_server = context.request is None or context.request == context.event.flow
-    pod = context.identity.pod_in(context.event.node, context.event.netns)
-    if context.established and towards_server and pod is not None and context.flow.dst in pod.ips:
-        return unknown_connection(context)
-    return sentence(context)
+from kubectl_genainet.why.sockets import no_socket, no_socket_perhaps, out_of_place, second_syn
 
 
 def bad_header(context: DropContext) -> DropExplanation | None:
@@ -127,32 +47,6 @@ def bad_header(context: DropContext) -> DropExplanation | None:
         f"way than its sender allowed"
     )
     return DropExplanation(TTL_EXPIRED, statement, Certainty.OBSERVED)
-
-
-def no_socket_perhaps(context: DropContext) -> DropExplanation | None:
-    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
-
-    One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
-    use for, as a repeated SYN (tcp_check_req). A reason that the kernel gives says more than the place.
-    """
-    if context.event.reason not in NO_REASON:
-        return sentence(context)
-    if context.event.reason:
-        if context.flow.protocol is not Protocol.TCP:
-            return None
-        statement = (
-            f"TCP of {context.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
-            "is half open: its SYN-ACK was lost, or is late"
-        )
-        return DropExplanation(REPEATED_SEGMENT, statement, Certainty.DERIVED)
-    certain = no_socket(context)
-    statement = (
-        f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(context.event.location)}"
-        " frees packets with a wrong checksum, or by an IPsec policy, as well"
-    )
-    return DropExplanation(
-        certain.diagnosis, statement, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:])
-    )
 
 
 def rp_filter(context: DropContext) -> DropExplanation:
@@ -271,16 +165,6 @@ def ebpf(context: DropContext) -> DropExplanation:
     )
 
 
-def sentence(context: DropContext) -> DropExplanation | None:
-    """The reasons that say all by themselves."""
-    known = BY_REASON.get(context.event.reason)
-    if known is None:
-        return None
-    diagnosis, text = known
-    statement = text.format(place=context.place, device=context.event.device or "a device")
-    return DropExplanation(diagnosis, statement, Certainty.OBSERVED)
-
-
 def subsystem(context: DropContext) -> DropExplanation:
     """A data plane with reasons of its own: Open vSwitch (OVN-Kubernetes, Antrea), or another."""
     name, _, number = context.event.reason.rpartition("_")
@@ -299,11 +183,13 @@ def _unknown(context: DropContext) -> DropExplanation:
 REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
     "NETFILTER_DROP": netfilter,
     "NO_SOCKET": no_socket,
+    "IP_LOCAL_SOURCE": own_packet,
     "IP_RPFILTER": rp_filter,
     "PKT_TOO_BIG": too_big,
     "IP_INHDR": bad_header,
     "IP_INADDRERRORS": bad_address,
     "TCP_FLAGS": out_of_place,
+    "TCP_INVALID_SYN": second_syn,
     **dict.fromkeys(
         (
             "NEIGH_FAILED",

@@ -157,6 +157,16 @@ REDIRECT_WITHOUT_LISTENER = Diagnosis(
     "A service mesh's rules are in place, but its proxy is not running.",
     "Look at the pod's sidecar: it has not started, or ended before the application.",
 )
+HAIRPIN_NOT_MASQUERADED = Diagnosis(
+    Topic.RULES,
+    "hairpin-not-masqueraded",
+    Severity.ERROR,
+    "a Service sent a pod to itself, and the packet came back with the pod's own address as its source (IP_LOCAL_SOURCE)",
+    "No rule masqueraded it: kube-proxy's own rule for this is missing, or another translated the packet before.",
+    "Compare the node's rules with kube-proxy's: the endpoint's chain marks the pod's own packets (KUBE-MARK-MASQ), or the set "
+    "hairpin-connections has the endpoint. On a bridge, look at its hairpin mode as well.",
+    "__fib_validate_source, net/ipv4/fib_frontend.c",
+)
 DEVICE_RULE_DROP = Diagnosis(
     Topic.RULES,
     "device-rule-drop",

@@ -173,7 +173,7 @@ REPEATED_SEGMENT = Diagnosis(
     Topic.SOCKETS,
     "repeated-segment",
     Severity.INFO,
-    "TCP freed a segment without a reason, as it does with a repeated SYN of a half-open connection",
+    "TCP freed a segment of a handshake that came again: a SYN of a half-open connection, or a SYN-ACK of an open one",
     "Its sender has not seen the answer, which was lost or is late.",
     "Look for where the SYN-ACK went: `kubectl genainet trace`.",
     mild=True,

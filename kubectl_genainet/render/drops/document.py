@@ -49,6 +49,6 @@ def _drop_card(row: DropRow, more: int) -> Card:
 def _drop_evidence(row: DropRow) -> Iterator[Evidence]:
     if row.drop is not None and row.drop.rule:
         yield Evidence(row.drop.rule, row.drop.rule_certainty or row.drop.certainty)
-    if row.policy is not None:
-        yield Evidence(of_drops.AGREEMENT[row.policy.agreement], Certainty.ASSUMED)
+    if (said := of_drops.agreement(row)) is not None:
+        yield Evidence(said, Certainty.ASSUMED)
     yield from row.evidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL, POLICY_DISAGREEMENT
 from kubectl_genainet.model.finding import Certainty, Severity, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
@@ -21,12 +21,20 @@ DETAILS = 12  # rows that are explained below the table
 EVIDENCE = 8
 
 
-AGREEMENT = {
+_AGREEMENT = {
     Agreement.AGREE: "the policies agree: none of them admits it",
-    Agreement.API_ADMITS: "the policies admit it: the kernel and the API disagree",
+    Agreement.API_ADMITS: "the policies admit it",
     Agreement.API_ISOLATES: "the policies do not admit it, and it passes: the kernel and the API disagree",
     Agreement.UNKNOWN: "it is not known what the policies say",
 }
+
+
+def agreement(row: DropRow) -> str | None:
+    """What the policies say beside the kernel; that the two disagree only where an enforcer's rule stands against them."""
+    if row.policy is None:
+        return None
+    enforcer = row.check == POLICY_DISAGREEMENT.name
+    return _AGREEMENT[row.policy.agreement] + (": the kernel and the API disagree" if enforcer else "")
 
 
 def who(party: Party | None) -> str:
@@ -116,10 +124,10 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
         lines.append(_certain(row.drop.rule, row.drop.certainty, "cyan"))
         if row.drop.told:
             lines.append(_certain(f"the rule tells the sender: {row.drop.told}", Certainty.DERIVED))
-    if row.policy is not None:
-        lines.append(_certain(AGREEMENT[row.policy.agreement], Certainty.ASSUMED))
-        if row.policy.causes:
-            lines.append(_certain(f"not known which: {'; '.join(row.policy.causes)}", Certainty.UNKNOWN))
+    if (said := agreement(row)) is not None:
+        lines.append(_certain(said, Certainty.ASSUMED))
+    if row.policy is not None and row.policy.causes:
+        lines.append(_certain(f"not known which: {'; '.join(row.policy.causes)}", Certainty.UNKNOWN))
     lines += [_certain(item.statement, item.certainty) for item in row.evidence[:EVIDENCE]]
     wrapped = (part for text in lines for part in hanging(text, width, indent=4, hang=2))
     return Group(*hanging(head, width, hang=2), *wrapped)

@@ -35,18 +35,20 @@ def syn_ack_lost_once(bench: Bench) -> Done:
 
 @fault
 def bad_checksum(bench: Bench) -> Done:
+    """To the backend itself, and to its Service: what is INVALID is not translated."""
     done = Done()
-    own = next(bench.own_ports)
-    segment = struct.pack("!HHIIBBHHH", own, PORT, 1, 0, 5 << 4, 2, 1024, 0xDEAD, 0)
+    asked = ((bench.backend.ips[0], PORT), (bench.lab.service("my-llama-svc").cluster_ips[0], 80))
     invalid = ("-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
     with (
         bench.iptables("node-1", "filter", "FORWARD", *invalid, done=done),
         netns.inside(bench.space(bench.client)),
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw,
     ):
-        for _ in range(3):
-            raw.sendto(segment, (bench.backend.ips[0], 0))
-    done.got[own] = "nothing"
+        for ip, port in asked:
+            own = next(bench.own_ports)
+            for _ in range(3):
+                raw.sendto(struct.pack("!HHIIBBHHH", own, port, 1, 0, 5 << 4, 2, 1024, 0xDEAD, 0), (ip, 0))
+            done.got[own] = "nothing"
     return done
 
 

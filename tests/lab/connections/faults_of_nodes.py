@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.kube import Pod
-from tests.lab.connections.faultbench import Bench, Done, knock
+from tests.lab.connections.faultbench import PORT, Bench, Done, knock
 from tests.lab.connections.faults import FAULTS, fault
 
 __all__ = ["FAULTS", "fault"]
@@ -197,4 +197,15 @@ def entry_before_the_rules(bench: Bench) -> Done:
             sock.connect((service, 80))
     done.got[own] = "nothing"
     done.counted = len(bench.run("node-1", "conntrack", "-L", *entry).splitlines())
+    return done
+
+
+@fault
+def called_itself(bench: Bench) -> Done:
+    """A Service sends a pod to itself, by a rule that stands before kube-proxy's and masquerades nothing."""
+    done, pod = Done(), bench.open_pod
+    service = bench.lab.service("chatbot-ui").cluster_ips[0]
+    to_itself = f"-p tcp -s {pod.ips[0]} -d {service} -j DNAT --to-destination {pod.ips[0]}:{PORT}".split()
+    with bench.iptables(bench.there, "nat", "PREROUTING", *to_itself, done=done):
+        bench.call(done, service, 80, who=pod, timeout=0.9)
     return done

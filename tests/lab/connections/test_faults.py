@@ -95,9 +95,12 @@ def test_a_syn_ack_that_is_lost_once_decides_nothing(told: Told) -> None:
 
 
 def test_a_bad_checksum_is_invalid_and_a_rule_drops_what_is(told: Told) -> None:
-    done, path = one(told, "bad_checksum")
-    assert (done.counted, path["outcome"], path["drop"]["check"]) == (3, "dropped", "conntrack-invalid")
-    assert path["drop"]["node"] == "node-1" and "--ctstate INVALID -j DROP" in path["drop"]["rule"]
+    done, paths = told.of("bad_checksum")
+    assert done.counted == 6 and [p["outcome"] for p in paths] == ["dropped", "dropped"]
+    for path in paths:
+        assert (path["drop"]["check"], path["drop"]["node"]) == ("conntrack-invalid", "node-1")
+        assert "--ctstate INVALID -j DROP" in path["drop"]["rule"]
+        assert "stale-connection" not in checks(path)  # not translated, as nothing is that is INVALID
 
 
 def test_a_reply_that_is_not_translated_back_is_no_closed_port(told: Told) -> None:
@@ -325,6 +328,14 @@ def test_a_connection_through_its_own_proxy_is_one(told: Told) -> None:
 def test_a_node_that_does_not_forward_is_no_martian(told: Told) -> None:
     done, path = one(told, "forwarding_is_off")
     assert done.counted >= 1 and (path["outcome"], path["drop"]["check"]) == ("dropped", "forwarding-off")
+
+
+def test_a_pod_that_called_itself_is_told_that_nothing_masquerades(told: Told) -> None:
+    done, path = one(told, "called_itself")
+    assert [*done.got.values()] == ["TimeoutError"] and done.counted >= 1
+    assert (path["outcome"], path["drop"]["reason"]) == ("dropped", "IP_LOCAL_SOURCE")
+    assert path["drop"]["check"] == "hairpin-not-masqueraded"
+    assert "called Service default/chatbot-ui, which sent it to itself" in path["drop"]["explanation"]
 
 
 def test_an_ipsec_policy_that_blocks_is_named(told: Told) -> None:

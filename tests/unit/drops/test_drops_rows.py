@@ -25,7 +25,7 @@ from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route, Rulese
 from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
 from kubectl_genainet.model.reasons import is_background
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome
-from kubectl_genainet.render.drops.table import COLUMNS, details
+from kubectl_genainet.render.drops.table import COLUMNS, agreement, details
 from kubectl_genainet.render.table import table
 from tests.unit.drops.droprows import (
     HOST,
@@ -243,7 +243,14 @@ def test_hostile_names_are_escaped_and_the_table_fits() -> None:
     text = out.getvalue()
     assert "\x1b" not in text and "\u202e" not in text and "\\x1b[31mred" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert "chatbot-ui" in text and "the policies admit it: the kernel and the API disagree [assumed]" in text
+    assert "chatbot-ui" in text and "the policies admit it [assumed]" in text
+
+
+def test_kernel_and_api_disagree_only_where_an_enforcers_rule_stands_against_the_policies() -> None:
+    (row,) = rows(rules("-A FORWARD -p tcp -m tcp --dport 8080 -j DROP"), sample(), dropped())
+    enforcers = msgspec.structs.replace(row, check="policy-disagreement")
+    assert (row.check, agreement(row)) == ("rule-drop", "the policies admit it")
+    assert agreement(enforcers) == "the policies admit it: the kernel and the API disagree"
 
 
 @pytest.mark.parametrize(("location", "check"), [("ip_forward", "ttl-expired"), ("ip_rcv_core", "bad-header")])
@@ -286,6 +293,20 @@ def test_mild_reason_is_an_error_where_it_keeps_connections_from_opening() -> No
         flags: rows(*sampled("OTHERHOST", flow=flow, flags=flags))[0].severity for flags, flow in sent.items()
     }
     assert severities == {2: Severity.ERROR, 18: Severity.ERROR, 24: Severity.INFO}
+
+
+def test_a_copy_that_a_switch_flooded_is_no_fault_unless_the_sender_waits() -> None:
+    flooded = [msgspec.structs.replace(event, node="node-2") for event in sampled("OTHERHOST")]  # its pods are node-1's
+    again = RetransmitCount(node="node-1", t_ns=3, netns=UI_NS, flow=REQUEST, packets=1, state="SYN_SENT")
+    assert [row.severity for row in rows(*flooded)] == [Severity.INFO]
+    assert Severity.ERROR in [row.severity for row in rows(*flooded, again) if row.check == "other-host"]
+
+
+def test_a_syn_ack_that_came_again_is_no_fault_and_a_second_syn_is() -> None:
+    (again,) = rows(*sampled("TCP_INVALID_SYN", flow=REQUEST.reversed, netns=UI_NS, flags=18))
+    (second,) = rows(*sampled("TCP_INVALID_SYN", netns=LLAMA_NS, flags=2))
+    assert (again.check, again.severity) == ("repeated-segment", Severity.INFO)
+    assert (second.check, second.severity) == ("tcp-out-of-place", Severity.ERROR)
 
 
 @pytest.mark.parametrize(("flags", "towards"), [(2, True), (18, False)])
