@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.scope import Scope, scope_of
+from kubectl_genainet.context.translations import Translations
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
@@ -15,10 +16,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.target import Target
-from kubectl_genainet.proxy import service_rules
 from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
@@ -97,7 +96,7 @@ class DropsRun:
         self.scope, self.view = scope, view
         self.correlator = DropCorrelator(
             snapshot,
-            self._concerns,
+            lambda flow: self._followed.concerns(flow),
             everything=everything,
             context=context,
             pods=lambda: self.scope.current.pods,
@@ -106,35 +105,17 @@ class DropsRun:
         self.rows = Rows(self.correlator)
         self._attached = False
         self._settled_for: Event | None = None
-        # Where nodes' rules send the target's packets, beside endpoints: as filters, and as ends of flows.
-        self._translated: dict[FilterEntry, None] = {}
-        self._translated_ends: set[tuple[str, int]] = set()
+        self._translations = Translations(self.correlator.context)
+        self._followed = scope.current
         self._as_used = AsUsed(source.options)
         view.source = self._rows_as_used
 
     def _rows_as_used(self) -> list[DropRow]:
         return list(map(self._as_used.row, self.rows.build()))
 
-    def _concerns(self, flow: FiveTuple) -> bool:
-        ends = self._translated_ends
-        return self.scope.current.concerns(flow) or (flow.dst, flow.dport) in ends or (flow.src, flow.sport) in ends
-
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
-        return tuple(dict.fromkeys((*_filters(self.scope.current), *self._translated)))
-
-    def _learn_translations(self, dump: RulesetDump) -> None:
-        """A node whose rules are old sends the target's packets to what is no endpoint: those are the target's too."""
-        servers = self.scope.current.servers
-        if not any(ip in dump.text for ip, _ in servers):
-            return  # most dumps say nothing of the target: they are parsed when a drop asks for them
-        ruleset, _ = self.correlator.context.rulesets.of(dump.node)
-        for rules in service_rules(ruleset) if ruleset is not None else ():
-            for address in rules.addresses:
-                if (address.ip, address.port) in servers:
-                    ends = {(b.ip, b.port or address.port) for b in address.backends} - servers
-                    self._translated |= dict.fromkeys(FilterEntry(ip, port, rules.protocol) for ip, port in ends)
-                    self._translated_ends |= ends
+        return _filters(self._followed)
 
     def before(self, event: Event) -> None:
         """To be called before anybody else takes a record, where the context is shared: what was dropped until now is judged
@@ -148,11 +129,13 @@ class DropsRun:
         self.account.event(event)
         if isinstance(event, ClusterChanged):
             self.scope.update(event.snapshot)
+            self._followed = self._translations.added_to(self.scope.current)
         self._attached = self._attached or (isinstance(event, Progress) and event.stage == "attached")
         self.view.event(event)
         self.correlator.feed(event)
         if isinstance(event, RulesetDump):
-            self._learn_translations(event)
+            self._translations.learn(event, self.scope.current.filters)
+            self._followed = self._translations.added_to(self.scope.current)
 
     def finish(self, *, live: bool) -> ExitStatus:
         self.rows.is_final = True

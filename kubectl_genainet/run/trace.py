@@ -10,10 +10,12 @@ import msgspec
 
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
+from kubectl_genainet.context.translations import Translations
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import AgentFailed, CheckConnectionResult, ClusterChanged, Event, PacketSeen
 from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
@@ -249,6 +251,8 @@ class TraceRun:
         self._options = options
         servers, slow_ns = set(target.current.servers), int(options.slow_s * 1e9)
         self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
+        self._translations = Translations(self.correlator.context)
+        self._followed = target.current
         view.open_streams = self.correlator.open_streams
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source.options)
@@ -260,12 +264,14 @@ class TraceRun:
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
-        return self.target.current.filters
+        return self._followed.filters
 
     def take(self, event: Event) -> None:
         if not isinstance(event, PacketSeen):  # of which most records are: they count as parts of their connections
             self._take_in(event)
         self._show(self.correlator.feed(event))
+        if isinstance(event, RulesetDump):
+            self._learn_translations(event)
 
     def _take_in(self, event: Event) -> None:
         self.summary.event(event)
@@ -275,8 +281,20 @@ class TraceRun:
         self._failed = self._failed or isinstance(event, AgentFailed)
         if isinstance(event, ClusterChanged):
             self.target.update(event.snapshot)
-            self.correlator.connections.servers = set(self.target.current.servers)
+            self._follow()
         self.view.event(event)
+
+    def _learn_translations(self, dump: RulesetDump) -> None:
+        target = self.target.current
+        if target.pods:
+            return  # of the Services in front of a pod only what reaches the pod itself is told
+        self._translations.learn(dump, target.filters)
+        self._follow()
+
+    def _follow(self) -> None:
+        """The target's addresses are others by now, or the nodes' rules send its packets elsewhere."""
+        self._followed = self._translations.added_to(self.target.current)
+        self.correlator.connections.servers = set(self._followed.servers)
 
     def _show(self, paths: Iterable[PacketPath]) -> None:
         for path in paths:
