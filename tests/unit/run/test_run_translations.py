@@ -86,7 +86,7 @@ def test_packets_of_old_rules_are_dropped_where_another_nodes_kernel_drops_them(
         run.take(event)
     run.finish(live=False)
 
-    def place(path: PacketPath) -> tuple[str, str]:
+    def place(path: PacketPath) -> tuple[str | None, str]:
         return (path.drop.node, path.drop.location.partition("+")[0]) if path.drop is not None else ("", "")
 
     assert {place(path) for path in view.paths if path.verdict is Verdict.DROPPED} == {("node-3", "ip_error")}
