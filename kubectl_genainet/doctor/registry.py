@@ -28,6 +28,7 @@ from kubectl_genainet.doctor.families.entry.mesh import sidecars as mesh
 from kubectl_genainet.doctor.families.entry.mesh import streams as mesh_streams
 from kubectl_genainet.doctor.families.entry.mesh import waypoint as mesh_waypoint
 from kubectl_genainet.doctor.families.entry.nginx import pods as nginx_pods
+from kubectl_genainet.doctor.families.entry.traefik import backends as traefik_backends
 from kubectl_genainet.doctor.families.nodes import (
     dra,
     efa,
@@ -102,6 +103,7 @@ _FAMILIES = (
     ingress_streams,
     nginx_pods,
     openshift_routes,
+    traefik_backends,
     gateway,
     inference_pools,
     route_attach,

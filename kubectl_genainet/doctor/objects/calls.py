@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kubectl_genainet.doctor.check import assumed
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
@@ -232,17 +233,19 @@ def _default_port(scheme: str, service: Service | None) -> int:
     return _SCHEME_PORT.get(scheme, 0)
 
 
+TRAEFIK_GROUPS = ("traefik.io", "traefik.containo.us")  # the second one up to its release 2
 # (kind, group) of what leads requests from outside to Services, beside the Gateway API.
 ENTRIES = (
     ("Ingress", "networking.k8s.io"),
     ("VirtualServer", "k8s.nginx.org"),
     ("VirtualServerRoute", "k8s.nginx.org"),
+    *((kind, group) for kind in ("IngressRoute", "IngressRouteTCP", "TraefikService") for group in TRAEFIK_GROUPS),
 )
 
 
 def services_behind(entry: KubeObject) -> Iterator[tuple[str, str]]:
     """(namespace, name) of the Services that an Ingress leads to: of its paths, its default, and the actions of an ALB; or
-    a VirtualServer of F5's NGINX: of its upstreams.
+    a VirtualServer of F5's NGINX: of its upstreams; or a route of Traefik.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/ingress/annotations/#actions,
     https://docs.nginx.com/nginx-ingress-controller/configuration/virtualserver-and-virtualserverroute-resources/
@@ -255,6 +258,21 @@ def services_behind(entry: KubeObject) -> Iterator[tuple[str, str]]:
         action = json_in(value) if key.startswith("alb.ingress.kubernetes.io/actions.") else None
         for group in items(action, "forwardConfig", "targetGroups"):
             yield entry.namespace, text(group, "serviceName")
+    if entry.group in TRAEFIK_GROUPS:
+        yield from _services_in(entry.raw, entry.namespace)
     for upstream in items(entry.raw, "spec", "upstreams"):
         namespace, _, name = text(upstream, "service").rpartition("/")
         yield namespace or entry.namespace, name
+
+
+def _services_in(value: Any, namespace: str) -> Iterator[tuple[str, str]]:
+    """(namespace, name) of the Services that the `services` of a Traefik object name, at whatever depth."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _services_in(item, namespace)
+    if isinstance(value, dict):
+        for one in items(value, "services"):
+            if text(one, "kind") in ("", "Service"):
+                yield text(one, "namespace") or namespace, text(one, "name")
+        for below in value.values():
+            yield from _services_in(below, namespace)

@@ -107,6 +107,7 @@ def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
         "gce-internal": "ingress.gcp.kubernetes.io/gce",
         "tailscale": "tailscale.com/ts-ingress",
         "haproxy": "haproxy.org/ingress-controller",
+        "traefik": "traefik.io/ingress-controller",
     }.get(name, "")
 
 

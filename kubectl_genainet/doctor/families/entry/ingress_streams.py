@@ -27,6 +27,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
     target_type,
 )
 from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_short
+from kubectl_genainet.doctor.families.entry.traefik import streams as traefik_streams
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -59,18 +60,21 @@ def ingress_buffering(cluster: Cluster) -> Problems:
     proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering, at
     buffering of a VirtualServer's (VirtualServerRoute's) upstream and at its ConfigMap, on by default. Also at proxy_buffering
     (on by default) in the nginx.conf of a pod's own proxy that passes requests on to vLLM, SGLang, Ollama, llm-d or Dynamo,
-    which do not ask nginx for tokens at once (X-Accel-Buffering). A warning: answers arrive, but whole. Information in front of
-    an application: whether it passes tokens on one by one is not seen.
+    which do not ask nginx for tokens at once (X-Accel-Buffering); and at Traefik's Middlewares with `buffering`, which keep the
+    whole response back, on IngressRoutes and Ingresses. A warning: answers arrive, but whole. Information in front of an
+    application: whether it passes tokens on one by one is not seen.
 
     Why: nginx collects the response (server-sent events, chunks) before it passes it on: the user waits for the whole
     answer, and time to first token becomes time to last.
 
     Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#proxy-buffering,
     https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/advanced-configuration-with-annotations/,
-    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering,
+    https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/buffering/
     """
     yield from buffered(cluster)
     yield from virtual_servers.buffered(cluster)
+    yield from traefik_streams.buffered(cluster)
     yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)
@@ -109,7 +113,9 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     controller by its own annotation) and timeoutSec of GKE's BackendConfig (30 s for the whole response). Five minutes is
     taken as enough. A warning: short answers pass. Information where somebody has set a longer silence than the default: what
     the model needs is known to them; and where no server of the model is seen here: a hosted one answers within seconds. Also
-    at proxy_read_timeout (60 s by default) in the nginx.conf of a pod's own proxy in front of a model server.
+    at proxy_read_timeout (60 s by default) in the nginx.conf of a pod's own proxy in front of a model server, and, where
+    somebody set them, at Traefik's writeTimeout of entry points, which ends a response whether tokens come or not, and
+    responseHeaderTimeout of its ServersTransports (Traefik's command line, variables, file, or the values of its chart).
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
     answer.
@@ -118,10 +124,12 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html,
     https://www.haproxy.com/documentation/kubernetes-ingress/, https://haproxy-ingress.github.io/docs/configuration/keys/#timeout,
     https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout,
-    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout,
+    https://doc.traefik.io/traefik/reference/install-configuration/entrypoints/
     """
     yield from cut_short(cluster)
     yield from virtual_servers.cut_short(cluster)
+    yield from traefik_streams.cut_short(cluster)
     yield from _unread(cluster)
     for ingress in ingresses(cluster):
         model = _model_backend(cluster, ingress)

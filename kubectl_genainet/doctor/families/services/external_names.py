@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.calls import ENTRIES, TRAEFIK_GROUPS, services_behind
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, text
 from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -48,35 +47,19 @@ def external_name_address(cluster: Cluster) -> Problems:
         )
 
 
-_TRAEFIK = ("traefik.io", "traefik.containo.us")
-
-
 def _users(cluster: Cluster, service: Service) -> tuple[Severity, tuple[Evidence, ...]]:
     """(how bad it is, who calls the Service or leads to it)."""
     calls = cluster.calls_to.get(service.ref, ())
     if calls:
         return Severity.ERROR, (calls[0].evidence,)
     wanted = (service.metadata.namespace, service.metadata.name)
-    if wanted in cluster.ingress_backends:
-        return Severity.INFO, (derived(service.ref, "", None, "only Ingresses lead to it, by its address"),)
-    routes = (o for o in cluster.snapshot.objects if o.group in _TRAEFIK)
-    route = next((o for o in routes if wanted in set(_services_in(o.raw, o.namespace))), None)
+    routes = (o for kind, group in ENTRIES if group in TRAEFIK_GROUPS for o in cluster.snapshot.of(kind, group))
+    route = next((o for o in routes if wanted in set(services_behind(o))), None)
     if route is not None:
         return Severity.INFO, (seen(route.ref, "spec", None, "only a route of Traefik leads to it, by its address"),)
+    if wanted in cluster.ingress_backends:
+        return Severity.INFO, (derived(service.ref, "", None, "only Ingresses lead to it, by its address"),)
     return Severity.WARNING, ()
-
-
-def _services_in(value: Any, namespace: str) -> Iterator[tuple[str, str]]:
-    """(namespace, name) of the Services that the `services` of a Traefik object name, at whatever depth."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _services_in(item, namespace)
-    if isinstance(value, dict):
-        for one in items(value, "services"):
-            if text(one, "kind") in ("", "Service"):
-                yield text(one, "namespace") or namespace, text(one, "name")
-        for below in value.values():
-            yield from _services_in(below, namespace)
 
 
 def _of_address(

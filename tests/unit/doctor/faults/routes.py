@@ -70,6 +70,21 @@ def host_that_the_gateway_does_not_take(world: World) -> None:
     istio_route(world, "my-llama-svc", name="chat.example.org")
 
 
+def traefik_route(world: World, service: str, port: int | str) -> None:
+    rule = {"match": "Host(`chat.example.com`)", "kind": "Rule", "services": [{"name": service, "port": port}]}
+    world.add(made("traefik.io/v1alpha1", "IngressRoute", "chat", NS, spec={"routes": [rule]}))
+
+
+@fault("traefik-route-backend", kubeadm, "IngressRoute chatbot/chat", "spec.routes[0].services[0].port")
+def traefik_leads_to_the_pods_port(world: World) -> None:
+    traefik_route(world, "my-llama-svc", 8080)
+
+
+@fault("traefik-route-backend", kubeadm, "IngressRoute chatbot/chat", "spec.routes[0].services[0].name")
+def traefik_leads_to_nobody(world: World) -> None:
+    traefik_route(world, "my-llama", 80)
+
+
 @fault("mesh-in-job", kubeadm, "Job chatbot/tune", "spec.containers[1].name", also=("mesh-sidecar",))
 def trainer_with_a_sidecar(world: World) -> None:
     sidecars(world)

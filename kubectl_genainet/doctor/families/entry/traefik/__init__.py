@@ -1,0 +1,1 @@
+"""Traefik: its routes, and the settings of its entry points."""
