@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_genainet.agent.bpf.btf import Btf
+from kubectl_genainet.agent.bpf.compile_job import compile_job
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, read_facts
 from kubectl_genainet.agent.bpf.image import compiled
-from kubectl_genainet.agent.bpf.loader import compile_job
 from kubectl_genainet.agent.probes import PROBES
 from tests.kernel.kerneltest import RELEASES, cache_folder, other_kernel
 

@@ -18,14 +18,14 @@ import msgspec
 
 from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
+from kubectl_genainet.agent.bpf.compile_job import compile_job
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
-from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder, with_maps
+from kubectl_genainet.agent.bpf.image import Image, image_of, private_folder, with_maps
 from kubectl_genainet.agent.bpf.symbols import Symbols
 from kubectl_genainet.agent.node.tunnels import Tunnels
 from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, Probe
 from kubectl_genainet.agent.probes.layout import enums, layout
 from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.packet import Protocol
@@ -73,35 +73,8 @@ def _mapped(ip: str) -> bytes:
     return b"\0" * 10 + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
-def _source(name: str) -> str:
-    """The probe's C behind the shared header; BCC rewrites map operations in the main file only."""
-    parts = (asset_dir("probes") / "include" / "genainet.h", asset_dir("probes") / name)
-    return "\n".join(f'#line 1 "{part.name}"\n{part.read_text()}' for part in parts)
-
-
 def _word(number: int) -> bytes:
     return number.to_bytes(4, "little")
-
-
-def compile_job(
-    probe: Probe, facts: KernelFacts, headers: Path, flags: Sequence[str], *, typed_loads: bool
-) -> CompileJob:
-    """What the compiler is asked for a probe on the kernel of these facts; `headers` is their `header_tree`."""
-    return CompileJob(
-        _source(probe.source),
-        str(headers),
-        (
-            f"-I{headers}/include",
-            *flags,
-            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
-            *(["-DTYPED_LOADS"] if typed_loads else []),
-        ),
-        (
-            *(a.function for a in probe.attachments),
-            *(a.kprobe.function for a in probe.attachments if a.kprobe and a.gives_less(facts.tracepoints)),
-        ),
-        facts.typed_cast,
-    )
 
 
 class LoadedProbe:
@@ -140,6 +113,8 @@ class LoadedProbe:
             name: other.maps[name] for other in others for name in probe.shared_maps if name in other.maps
         }
         self._programs: dict[str, int] = {}
+        self._code: dict[str, bytes] = {}  # of the programs, as the kernel took it
+        self._joined: set[str] = set()  # tracepoints on which another program calls this probe's
         self._refused: dict[str, OSError] = {}
         # A verifier that does not take the typed loads gets the copies.
         for self.typed_loads in (True, False) if facts.typed_cast else (False,):
@@ -172,7 +147,9 @@ class LoadedProbe:
             if kind == bpfsys.KPROBE and not kprobes.available():
                 continue
             try:
-                self._programs[function] = bpfsys.load_program(with_maps(code, descriptors), function, kind)
+                loadable = with_maps(code, descriptors)
+                self._programs[function] = bpfsys.load_program(loadable, function, kind)
+                self._code[function] = loadable
             except OSError as error:
                 self._refused[function] = error
 
@@ -200,11 +177,28 @@ class LoadedProbe:
         fields = tracepoint_fields("skb", "kfree_skb")
         return "reason" in fields if fields is not None else bool(names)
 
+    @property
+    def joinable(self) -> dict[str, bytes]:
+        """The instructions of the programs for tracepoints, by tracepoint."""
+        loaded = [a for a in self.probe.attachments if a.function in self._code]
+        return {a.tracepoint: self._code[a.function] for a in loaded}
+
+    def join(self, tracepoint: str, program: int, link: int) -> None:
+        """Another program, which is attached there, calls the probe's: it counts as the probe's own. The descriptors are the
+        probe's from now on."""
+        function = next(a.function for a in self.probe.attachments if a.tracepoint == tracepoint)
+        os.close(self._programs[function])
+        self._programs[function] = program
+        self._attached.append(link)
+        self._joined.add(tracepoint)
+
     def attach(self) -> None:
         """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
         if any(attachment.tracepoint == "kfree_skb" for attachment in self.probe.attachments):
             self._symbols.read()  # a drop has functions to name
         for attachment in self.probe.attachments:
+            if attachment.tracepoint in self._joined:
+                continue
             try:
                 if attachment.function in self._refused:
                     raise self._refused[attachment.function]
@@ -387,6 +381,7 @@ class LoadedProbe:
         for descriptor in self._programs.values():
             os.close(descriptor)
         self._programs.clear()
+        self._code.clear()
         for name, table in self.maps.items():
             if name not in self._borrowed:
                 table.close()

@@ -182,15 +182,17 @@ def enable_statistics() -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ProgramStatistics:
-    """`run_ns` and `runs` are 0 unless kernel.bpf_stats_enabled; `missed` counts runs skipped for recursion."""
+    """Of the program with this number in the kernel. `run_ns` and `runs` are 0 unless kernel.bpf_stats_enabled; `missed` counts
+    runs skipped for recursion."""
 
+    program: int
     run_ns: int
     runs: int
     missed: int
 
 
 def program_statistics(fd: int) -> ProgramStatistics:
-    """What the kernel counts for a program: struct bpf_prog_info, run_time_ns, run_cnt and recursion_misses.
+    """What the kernel counts for a program: struct bpf_prog_info, id, run_time_ns, run_cnt and recursion_misses.
 
     Kernels before 5.12 do not count misses: 0. Raises OSError.
     """
@@ -199,7 +201,7 @@ def program_statistics(fd: int) -> ProgramStatistics:
     if _libc.syscall(_SYSCALL[platform.machine()], _OBJ_GET_INFO_BY_FD, attr, len(attr)):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), "BPF_OBJ_GET_INFO_BY_FD")
-    return ProgramStatistics(*struct.unpack_from("=QQQ", info, 192))
+    return ProgramStatistics(*struct.unpack_from("=I", info, 4), *struct.unpack_from("=QQQ", info, 192))
 
 
 def possible_cpus() -> int:

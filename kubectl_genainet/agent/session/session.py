@@ -14,6 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from kubectl_genainet.agent import audit
+from kubectl_genainet.agent.bpf.joined import attach_all
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.exact.reports import ExactReports
@@ -172,8 +173,7 @@ class Session:
         if request.exact:
             self._start_exact()
         self.budgets = Budgets(request, self.probes)
-        for probe in self.probes:
-            probe.attach()
+        attach_all(self.probes)
         for message in dict.fromkeys(message for probe in self.probes for message in probe.missing):
             self._missing(message)
         self._must_arrive(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()))
