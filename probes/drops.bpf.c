@@ -266,12 +266,28 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 	return 0;
 }
 
+/* Whether a packet is a whole one of TCP or UDP, and so no ICMP error, as most are. Told by a few loads, where loads are cheap; 0
+ * where it is not known. */
+static __always_inline int is_no_error(__u64 skb)
+{
+#ifdef TYPED_LOADS
+	struct skb_head sh;
+	struct glance g;
+
+	return glance_at(&g, &sh, skb, 1) && !(g.fragment & 0xff3f) && (g.proto == P_TCP || g.proto == P_UDP);
+#else
+	return 0;
+#endif
+}
+
 int on_receive(struct bpf_raw_tracepoint_args *ctx) /* net:netif_receive_skb: ICMP errors that came in */
 {
 	__u64 skb = ctx->args[0];
 	int slot = 1;
-	struct look *s = looks.lookup(&slot);
 
+	if (is_no_error(skb))
+		return 0;
+	struct look *s = looks.lookup(&slot);
 	if (!s || !look(s, skb, 1, 1) || !place_of(s, skb, 0))
 		return 0;
 	struct drop_key key = {.kind = KIND_ICMP, .netns = s->place.netns};

@@ -381,15 +381,23 @@ static __always_inline int is_on_own_device(__u64 skb)
 	return device_of(skb, &netns, &ifindex) && own.lookup(&netns);
 }
 
-/* Notes where a SYN is sent, whether its connection is followed or not. It passes several devices, mostly to one place: a
- * lookup costs less than an update. */
-static __always_inline void note_way(struct tuple *t, __u32 seq)
+/* Notes where a SYN is sent, whether its connection is followed or not: first as its socket sends it, then at each device that the
+ * node sends it to. A SYN of a socket elsewhere is none that anybody asks for. */
+static __always_inline void note_way(__u64 skb, struct tuple *t, __u32 seq)
 {
 	struct way_key key = {.seq = seq, .sport = t->sport};
-	struct way way = {.dport = t->dport};
-	struct way *noted = ways.lookup(&key);
+	struct way *noted = ways.lookup(&key), way = {.dport = t->dport};
+	struct skb_sk sk = {};
 
-	if (noted && noted->dport == way.dport && same_address(noted->daddr, t->daddr))
+	if (noted) {
+		if ((noted->dport != t->dport || !same_address(noted->daddr, t->daddr)) && is_on_own_device(skb)) {
+			__builtin_memcpy(noted->daddr, t->daddr, 16);
+			noted->dport = t->dport;
+		}
+		return;
+	}
+	READ_VIEW(sk, skb_sk, skb);
+	if (!sk.sk || !is_on_own_device(skb) || !matches(t))
 		return;
 	__builtin_memcpy(way.daddr, t->daddr, 16);
 	ways.update(&key, &way);
@@ -401,13 +409,9 @@ static __always_inline void note_way_left_out(__u64 skb, struct ports *ports)
 	struct tuple t = {.sport = ports->sport, .dport = ports->dport, .proto = P_TCP};
 	__u32 seq;
 
-	if (!is_on_own_device(skb))
-		return;
 	read_addresses(&t, ports);
-	if (matches(&t)) {
-		TYPED_LOAD(seq, 32, TYPED(ports->l4, BTF_in6_addr), 4);
-		note_way(&t, __builtin_bswap32(seq));
-	}
+	TYPED_LOAD(seq, 32, TYPED(ports->l4, BTF_in6_addr), 4);
+	note_way(skb, &t, __builtin_bswap32(seq));
 }
 
 /* Parses the packet of an skb into the program's slot of `scratch`. Returns what it is; 0 where it is of no interest:
@@ -469,7 +473,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		l3 = inner;
 	}
 	if (point == POINT_TX && !icmp_error && s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		note_way(&s->p.t, s->p.seq);
+		note_way(skb, &s->p.t, s->p.seq);
 	if (is_left_out(&s->p.t))
 		return 0;
 	struct skb_place place;
