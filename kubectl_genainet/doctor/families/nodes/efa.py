@@ -6,6 +6,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
+from kubectl_genainet.doctor.families.nodes.unplaced import jobs_without_nodes, types_asked
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
@@ -169,11 +170,18 @@ def efa_plugin_version(cluster: Cluster) -> Problems:
             )
 
 
-@check(Area.EFA, Severity.WARNING, needs=("Node", "Pod"), applies=only_on_aws)
+def _no_efa_nodes(cluster: Cluster) -> str:
+    for_efa = any(t in EFA_TYPES for w in jobs_without_nodes(cluster) for t, _ in types_asked(cluster, w))
+    return "" if for_efa else only_on_aws(cluster)
+
+
+@check(Area.EFA, Severity.WARNING, needs=("Pod",), applies=_no_efa_nodes)
 def efa_requested(cluster: Cluster) -> Problems:
     """A distributed job on EFA nodes does not request EFA.
 
-    Looks at jobs with accelerators on several nodes that offer vpc.amazonaws.com/efa, and at their requests.
+    Looks at jobs with accelerators on several nodes that offer vpc.amazonaws.com/efa, and at their requests. Of a job without
+    nodes, as in manifests, at the instance types that its template, or the NodePool that it names, asks for: information
+    where neither a device plugin nor another request shows that nodes are made with EFA interfaces.
 
     Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of
     the bandwidth. A warning: the job runs, on TCP.
@@ -181,6 +189,8 @@ def efa_requested(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
     for workload, pods in distributed_jobs(cluster):
+        if all(cluster.node(p.node) is None for p in pods):
+            yield NotChecked(str(workload.ref), f"its nodes are not here: {cluster.partial('Node') or 'they are gone'}")
         offering = [
             p.node
             for p in pods
@@ -207,6 +217,30 @@ def efa_requested(cluster: Cluster) -> Problems:
                     else edit(workload),
                 ),
             )
+    yield from _for_types_with_efa(cluster)
+
+
+def _for_types_with_efa(cluster: Cluster) -> Problems:
+    in_use = _plugin(cluster) is not None or any(w.template.efas for w in cluster.workloads)
+    for workload in jobs_without_nodes(cluster):
+        asked = types_asked(cluster, workload)
+        container = next((c for c in workload.containers if c.accelerators), None)
+        if workload.template.efas or container is None:
+            continue
+        if not asked or any(kind not in EFA_TYPES for kind, _ in asked):
+            yield NotChecked(str(workload.ref), "it has no node yet, and nothing says that its nodes will have EFA")
+            continue
+        field = workload.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]")
+        yield Problem(
+            f"it is for nodes with EFA ({asked[0][0]}) and requests none",
+            workload.ref,
+            (seen(workload.ref, field, None, f"{asked[0][0]} supports EFA"), asked[0][1]),
+            Remedy(
+                "Make the nodes with EFA interfaces, and request them with huge pages.",
+                command=_request(workload, container, {EFA_RESOURCE: "1", **_HUGE_PAGES}),
+            ),
+            severity=None if in_use else Severity.INFO,
+        )
 
 
 _HUGE_PAGES = {"hugepages-2Mi": "5120Mi"}

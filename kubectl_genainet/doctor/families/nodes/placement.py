@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.families.nodes.unplaced import jobs_without_nodes, kept_together, node_classes, spreads
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.installed import ZONE
 from kubectl_genainet.doctor.objects.raw import items, mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
-from kubectl_genainet.doctor.predicates.edits import edit_spec
+from kubectl_genainet.doctor.predicates.edits import edit, edit_spec
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -64,8 +65,7 @@ NODE_CLASS, LAUNCH_TEMPLATE = "karpenter.k8s.aws/ec2nodeclass", "eks.amazonaws.c
 def _group_of_maker(cluster: Cluster, node: KubeObject) -> tuple[str, str] | None:
     """(label of the node, placement group) by Karpenter's EC2NodeClass, or by an EC2 LaunchTemplate that is an object."""
     for made in cluster.snapshot.of("EC2NodeClass"):
-        selected = mapping(made.raw, "spec", "placementGroupSelector") or mapping(made.raw, "spec", "placementGroup")
-        group = text(selected, "name") or text(selected, "id")
+        group = _group_of_class(made)
         if group and node.labels.get(NODE_CLASS) == made.name:
             return NODE_CLASS, group
     for made in cluster.snapshot.of("LaunchTemplate"):
@@ -74,6 +74,19 @@ def _group_of_maker(cluster: Cluster, node: KubeObject) -> tuple[str, str] | Non
         if group and node.labels.get(LAUNCH_TEMPLATE) in known:
             return LAUNCH_TEMPLATE, group
     return None
+
+
+def _group_of_class(made: KubeObject) -> str:
+    selected = mapping(made.raw, "spec", "placementGroupSelector") or mapping(made.raw, "spec", "placementGroup")
+    return text(selected, "name") or text(selected, "id")
+
+
+def _reserved(made: KubeObject) -> bool:
+    """Whether a class's instances come from a capacity reservation, which may be in a placement group."""
+    return bool(items(made.raw, "spec", "capacityReservationSelectorTerms"))
+
+
+_SELECT_GROUP = "Make a cluster placement group, and select it in the EC2NodeClass (placementGroupSelector)."
 
 
 def _create_group(workload: Workload) -> str:
@@ -85,17 +98,19 @@ def _made_without_group(cluster: Cluster, node: str) -> Evidence | None:
     capacity reservation may be in the reservation's."""
     obj = cluster.node(node)
     for made in cluster.snapshot.of("EC2NodeClass") if obj is not None else ():
-        reserved = items(made.raw, "spec", "capacityReservationSelectorTerms")
-        if obj is not None and obj.labels.get(NODE_CLASS) == made.name and not reserved:
+        if obj is not None and obj.labels.get(NODE_CLASS) == made.name and not _reserved(made):
             return seen(made.ref, "spec.placementGroupSelector", None, f"it makes {node} in no placement group")
     return None
 
 
-@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod", "Node"))
+@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod",))
 def training_zones(cluster: Cluster) -> Problems:
     """A distributed job is spread over zones.
 
-    Looks at the zones of the nodes that a job's pods with accelerators run on.
+    Looks at the zones of the nodes that a job's pods with accelerators run on. Of a job without nodes, as in manifests, at its
+    template: topology spread constraints, and anti-affinity between its own pods, by zone; information where the scheduler
+    only prefers that. One that nothing keeps in a zone (node selector, affinity, an exclusive or required topology of
+    JobSet, LeaderWorkerSet, Kueue or Volcano) is not checked.
 
     Why: every all-reduce waits for the slowest link; between zones that is ten times the latency, a fraction of the
     bandwidth, and billed. A warning: the job runs, slowly.
@@ -117,16 +132,39 @@ def training_zones(cluster: Cluster) -> Problems:
                 ),
                 Remedy("Keep the job in one zone.", command=edit_spec(workload, "nodeSelector", selector)),
             )
+    yield from _zones_of_templates(cluster)
 
 
-@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod", "Node"))
+def _zones_of_templates(cluster: Cluster) -> Problems:
+    for workload in jobs_without_nodes(cluster):
+        terms = list(spreads(cluster, workload))
+        if terms:
+            forced = any(term.forced for term in terms)
+            yield Problem(
+                f"its template {'spreads' if forced else 'prefers to spread'} its pods over zones",
+                workload.ref,
+                tuple(term.evidence for term in terms),
+                Remedy(
+                    "Take the term out, and keep the job in one zone: affinity between its pods, or a zone in its nodeSelector.",
+                    command=edit(workload),
+                ),
+                severity=None if forced else Severity.INFO,
+            )
+        elif not kept_together(cluster, workload):
+            yield NotChecked(
+                str(workload.ref), "it has no node yet, and nothing in its template keeps its pods in one zone"
+            )
+
+
+@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod",))
 def training_placement(cluster: Cluster) -> Problems:
     """The nodes of a distributed job do not share a placement.
 
     Looks at the nodes' labels: a placement group, or EC2's network topology (topology.k8s.aws/network-node-layer-3); else
     at the placement group of Karpenter's EC2NodeClass (placementGroupSelector; without one and without a capacity
     reservation its nodes are in none) or of the launch template (an object of ACK) that the node is made by. Nodes of which
-    none of these tells are listed as not checked.
+    none of these tells are listed as not checked. Of a job without nodes, as in manifests, at the EC2NodeClass of the NodePool
+    that its template names.
 
     Why: instances of one cluster placement group are close in the network: full bandwidth for a single flow, lowest
     latency. Elsewhere NCCL pays for every hop. A warning: the job runs, slower than it could.
@@ -141,10 +179,7 @@ def training_placement(cluster: Cluster) -> Problems:
                 "its nodes are in no common placement group",
                 workload.ref,
                 tuple(evidence for evidence in alone if evidence is not None)[:6],
-                Remedy(
-                    "Make a cluster placement group, and select it in the EC2NodeClass (placementGroupSelector).",
-                    command=_create_group(workload),
-                ),
+                Remedy(_SELECT_GROUP, command=_create_group(workload)),
             )
             continue
         if alone:
@@ -170,6 +205,27 @@ def training_placement(cluster: Cluster) -> Problems:
                     "for the job.",
                     command=_create_group(workload),
                 ),
+            )
+    yield from _placements_of_templates(cluster)
+
+
+def _placements_of_templates(cluster: Cluster) -> Problems:
+    for workload in jobs_without_nodes(cluster):
+        classes = node_classes(cluster, workload)
+        alone = [c for c in classes if not _group_of_class(c) and not _reserved(c)]
+        if classes and len(alone) == len(classes):
+            yield Problem(
+                "its nodes will be made in no placement group",
+                workload.ref,
+                tuple(
+                    seen(c.ref, "spec.placementGroupSelector", None, "it makes nodes in no placement group")
+                    for c in alone
+                ),
+                Remedy(_SELECT_GROUP, command=_create_group(workload)),
+            )
+        elif not classes:
+            yield NotChecked(
+                str(workload.ref), "it has no node yet, and its template names no EC2NodeClass that is here"
             )
 
 
