@@ -234,6 +234,7 @@ def entries(
     """
     keys, values = ctypes.create_string_buffer(key_size * batch), ctypes.create_string_buffer(value_size * batch)
     cursor, following = ctypes.create_string_buffer(max(key_size, 8)), ctypes.create_string_buffer(max(key_size, 8))
+    key_of, value_of = struct.Struct(f"{key_size}s"), struct.Struct(f"{value_size}s")
     first = True
     while True:
         attr = _BatchAttr(
@@ -252,9 +253,8 @@ def entries(
         if error not in (0, 2):  # ENOENT: that was the last batch
             raise OSError(error, os.strerror(error), "BPF_MAP_LOOKUP_BATCH")
         all_keys, all_values = keys.raw[: attr.count * key_size], values.raw[: attr.count * value_size]
-        for i in range(attr.count):
-            key, value = i * key_size, i * value_size
-            yield all_keys[key : key + key_size], all_values[value : value + value_size]
+        for (key,), (value,) in zip(key_of.iter_unpack(all_keys), value_of.iter_unpack(all_values), strict=True):
+            yield key, value
         if error:
             return
         ctypes.memmove(cursor, following, len(following))

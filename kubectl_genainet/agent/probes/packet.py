@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from functools import reduce
-from operator import or_
+from functools import cache
 from typing import Any
 
 from kubectl_genainet.agent.probes.declare import (
@@ -52,10 +52,15 @@ _END = layout(_SOURCE, "end")  # of a drop: behind its struct packet_event
 _FRAMES = _END.numbers("stack")
 FLOW_KEY = layout(_SOURCE, "flow_key")  # the point stands in the tuple's padding
 FLOW = layout(_SOURCE, "flow")
-_HEAD, _HOPS = FLOW.part("packets", "ended", "whose"), FLOW.numbers("hop_ns")
+_HEAD, _HOPS = FLOW.part("packets", "ended"), FLOW.numbers("hop_ns")
 _OWN = enums(_SOURCE)["whose"]["WHOSE_OWN"]
 _RST = enums(_SOURCE)["ended"]["ENDED_RST"]
-_ENDS, _POINT_AT = FLOW_KEY.part("t_saddr", "t_daddr", "t_sport", "t_dport"), FLOW_KEY.offset("t_pad")
+_ENDS = struct.Struct(
+    f"=16s16s2s2sss{FLOW_KEY.size - FLOW_KEY.offset('t_pad') - 1}s"
+)  # addresses, ports, protocol, point
+_OPPOSITE = {
+    bytes([POINTS.index(a)]): bytes([POINTS.index(b)]) for a, b in ((Point.RX, Point.TX), (Point.TX, Point.RX))
+}
 _PLACE_AND_PACKET = PacketSighting.__struct_fields__
 _KINDS = enums(_SOURCE)["event_kind"]
 STREAM = layout(_SOURCE, "stream")
@@ -123,33 +128,30 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     are over are taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since
     the last time are not reported: no reader waits for them.
 
-    `seen` holds the packets of each flow in the table. A last packet that a busy node delivers late puts a flow there once
-    more, and tells nothing of its end."""
-    created, followed = maps.accounts()["flows created"], 0
-    sampling = maps.sampling()
-    quiet: dict[bytes, bool] = {}  # of each flow in the table
+    `seen` holds the packets of each flow in the table. Of what two CPUs saw of an end the higher counts: a reset outranks a FIN.
+    A last packet that a busy node delivers late puts a flow there once more, and tells nothing of its end."""
+    created, followed, is_sampling = maps.accounts()["flows created"], 0, maps.sampling()
+    quiet: dict[bytes, bool] = {}  # of each flow in the table: nothing more is to be reported of it now
     ends: dict[bytes, int] = {}
-    changed: dict[bytes, list[Any]] = {}
+    changed: dict[bytes, bytes] = {}
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
-        heads = [_HEAD.unpack_from(values, start) for start in range(0, len(values), FLOW.size)]
-        packets = sum(packets for packets, _, whose in heads if whose == _OWN)
-        known = seen.get(key)
-        quiet[key] = known == packets
-        ended = reduce(or_, (ended for _, ended, _ in heads))
+        numbers = _heads(len(values)).unpack(values)
+        packets, ended, known = sum(numbers[::2]), max(numbers[1::2]), seen.get(key)
         if packets <= LATE_PACKETS and maps.took_out_lately(key, now):
-            ended |= _RST
+            ended = _RST
         if ended:
             ends[key] = ended
+        is_skipped = bool(ended) and known is None and is_sampling
+        quiet[key] = is_skipped or known == packets
         if known == packets:
             continue
         followed += packets - (known or 0)
         seen[key] = packets
-        if packets and not (ended and known is None and sampling):
-            changed[key] = [
-                FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN
-            ]
+        if packets and not is_skipped:
+            changed[key] = values
     streams = maps.values_of("streams", changed.keys(), STREAM.size)
-    for key, own in changed.items():
+    for key, values in changed.items():
+        own = [flow for flow in FLOW.read_all(values) if flow.whose == _OWN]
         yield _counters(key, own, context, now, _stream(streams.get(key)))
     gone = _over(quiet, ends)
     maps.delete_all("flows", gone)
@@ -166,6 +168,8 @@ def _over(quiet: dict[bytes, bool], ends: dict[bytes, int]) -> list[bytes]:
     of one that goes on, what came between reading and deleting would be lost."""
     gone: dict[bytes, None] = {}
     for key, ended in ends.items():
+        if key in gone:
+            continue
         back = _back(key)
         both = ended | ends.get(back, 0)
         over = both & _RST or back in ends or back not in quiet
@@ -176,9 +180,14 @@ def _over(quiet: dict[bytes, bool], ends: dict[bytes, int]) -> list[bytes]:
 
 def _back(key: bytes) -> bytes:
     """The key of the other direction at the same device."""
-    src, dst, sport, dport = _ENDS.unpack_from(key)
-    point = POINTS.index(Point.RX if POINTS[key[_POINT_AT]] is Point.TX else Point.TX)
-    return _ENDS.pack(dst, src, dport, sport) + key[_ENDS.size : _POINT_AT] + bytes([point]) + key[_POINT_AT + 1 :]
+    src, dst, sport, dport, protocol, point, rest = _ENDS.unpack(key)
+    return _ENDS.pack(dst, src, dport, sport, protocol, _OPPOSITE[point], rest)
+
+
+@cache
+def _heads(size: int) -> struct.Struct:
+    """Of the values of all CPUs, so many bytes together: packets and end of each."""
+    return struct.Struct("=" + size // FLOW.size * f"{_HEAD.format[1:]}{FLOW.size - _HEAD.size}x")
 
 
 def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stream: dict[str, Any]) -> FlowCounters:
