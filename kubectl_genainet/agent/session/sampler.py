@@ -81,9 +81,7 @@ class Level:
     def look(self, spent: Spent, current: int) -> bool:
         """Takes in what the time since the last look brought and took. `current` is the number that the kernel has made of
         `kept`. Returns whether `kept` is another than `current` now."""
-        if current != self.kept:  # the kernel has seen a burst: what was before it says little
-            self._smooth, self._calm = 2 * SMOOTH, 0
-            self._latest.clear()
+        was_cut = current != self.kept  # by the kernel, which has seen a burst
         if spent.events >= ENOUGH_EVENTS:
             self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
         self._measure(spent)
@@ -95,12 +93,15 @@ class Level:
         following = max(self._following, WORTH)
         by_cost = max(WORTH / following, 1 + (AIM - used) / following)
         part = min(by_cost, AIM / max(events_used, 0.01))
-        if max(used, events_used) > 1 and current <= self.kept:
+        if was_cut:
+            self._begin_anew()
+        elif max(used, events_used) > 1:
             wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, min(1.0, part))))
         elif self._calm >= CALM and current < ALL_KEPT:
             wanted = min(ALL_KEPT, int(current * max(1.0, min(MOST_MORE, part))))
             self._calm = 0
-        self._expect(wanted / self.kept)
+        if wanted != current:
+            self._expect(wanted / current)
         self.kept = wanted
         return wanted != current
 
@@ -116,16 +117,19 @@ class Level:
         self._following += self._smooth * (min(used, following) - self._following)
         self._smooth = SMOOTH
 
+    def _begin_anew(self) -> None:
+        """What this second took was by several numbers: the next one alone tells what the present one takes."""
+        self._smooth, self._calm = 1.0, 0
+        self._latest.clear()
+
     def _expect(self, part: float) -> None:
         """From now on, with that part of the number followed before. What is measured next counts for more than what is
         expected."""
-        if part == 1:
-            return
-        fewer = max(0.0, 1 - part)
-        self._average -= fewer * self._following
-        self._following -= fewer * self._following
+        less = max(0.0, 1 - part) * self._following
+        self._average -= less
+        self._following -= less
+        self._latest = [max(0.0, used - less) for used in self._latest]  # one costly second is no usual one now either
         self._smooth = 2 * SMOOTH
-        self._latest.clear()
 
 
 class Sampler:

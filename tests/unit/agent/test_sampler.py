@@ -107,6 +107,35 @@ def test_what_a_second_takes_now_and_then_counts_as_what_it_takes_on_average() -
     assert sum(spent) / len(spent) < 1
 
 
+def test_one_costly_second_right_after_a_change_is_no_reason_for_fewer() -> None:
+    level, node = Level(BUDGET, 5000), Node()
+    for _ in range(30):
+        node.second(level, 16_000)
+    usual = level.kept
+    for _ in range(10):
+        node.second(level, 8_000)
+    while level.kept < 1.5 * usual:
+        node.second(level, 8_000)
+    more = level.kept
+    node.own_s = 0.148
+    node.second(level, 8_000)
+    assert level.kept == more
+
+
+def test_a_burst_that_the_kernel_has_cut_is_not_answered_for_twice() -> None:
+    """The first second takes what all connections take until they are cut to what there is room for."""
+    level, node = Level(BUDGET, 5000), Node()
+    room = ALL_KEPT * (BUDGET - node.own_s - node.kernel_s) / node.event_s / 16_000
+    halved = ALL_KEPT // 8
+    level.look(Spent(1.0, 5000, 100_000, 0.07, 0.06, 0.02), halved)
+    assert level.kept == halved > 0.8 * room
+    numbers = []
+    for _ in range(10):
+        node.second(level, 16_000)
+        numbers.append(level.kept)
+    assert min(numbers) >= 0.7 * room and numbers[-1] == pytest.approx(room, rel=0.3)
+
+
 def test_some_connections_are_followed_whatever_they_cost() -> None:
     level, node = Level(BUDGET, 5000), Node(kernel_s=1.0)
     for _ in range(40):
