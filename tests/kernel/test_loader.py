@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections import Counter
@@ -154,3 +155,12 @@ def test_both_ways_see_the_same_of_the_same_packets(row: Row, monkeypatch: pytes
     # 20 datagrams at four places in each family, 5 more that die at the server's socket, and what the connection opens with.
     assert names.count("PacketSeen") >= 2 * 25 * 4, names
     assert names.count("PacketDropped") >= 2 * 5
+
+
+def test_what_measuring_a_program_takes_is_measured() -> None:
+    statistics = syscalls.enable_statistics()
+    assert statistics is not None
+    try:
+        assert 5 < syscalls.measuring_ns() < 2000
+    finally:
+        os.close(statistics)

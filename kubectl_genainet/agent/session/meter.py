@@ -17,19 +17,22 @@ SMOOTH = 0.3  # the part of the last measurement in the average
 
 class KernelTime:
     """What the session's BPF programs take, from the kernel's own statistics, switched on for a part of the time only: the
-    measuring costs as much as a small program. `spent_s` is None where the kernel or the rights do not give it; `share` is what
-    they take of a core, on an average of some seconds."""
+    measuring costs as much as a small program. It is not counted to them. `spent_s` is None where the kernel or the rights do
+    not give it; `share` is what they take of a core, on an average of some seconds."""
 
     def __init__(self, probes: list[LoadedProbe]) -> None:
         self._probes = probes
         self._statistics: int | None = None
         self._began = self._ran = self._asked = 0.0
+        self._measuring_ns: int | None = None  # at each run
         self.spent_s: float | None = None
         self.share = 0.0
 
     def begin(self) -> None:
         """Switches on; `end` soon."""
         self._statistics = bpfsys.enable_statistics()
+        if self._statistics is not None and self._measuring_ns is None:
+            self._measuring_ns = bpfsys.measuring_ns()
         self._began, self._ran = time.monotonic(), self._run_s()
 
     def end(self) -> None:
@@ -46,8 +49,9 @@ class KernelTime:
         self.share += SMOOTH * (rate - self.share)
 
     def _run_s(self) -> float:
-        ran = {s.program: s.run_ns for probe in self._probes for s in probe.statistics().values()}  # probes share some
-        return sum(ran.values()) / 1e9
+        """Less the measuring. Runs are counted only while they are measured; probes share some programs."""
+        by_program = {s.program: s for probe in self._probes for s in probe.statistics().values()}
+        return sum(max(0, s.run_ns - s.runs * (self._measuring_ns or 0)) for s in by_program.values()) / 1e9
 
 
 class Meter:

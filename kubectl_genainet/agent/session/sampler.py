@@ -19,10 +19,12 @@ from kubectl_genainet.model.packet import ALL_KEPT
 FEWEST_KEPT = 4  # of ALL_KEPT
 EVENT_S = 15e-6  # what an event takes until it has been measured
 ENOUGH_EVENTS = 500  # of a second, to measure it by
+OTHERS = 0.2  # of the budget, that tables, namespaces and rules take until it has been measured
 EVENTS_SHARE = 0.6  # of the budget; the rest is for counters, namespaces and rules
 BURST = 2  # times the events of a second that the budget has room for: the kernel does not wait for the next look
-AIM = 0.92  # of the budget: where the number is set to
-ROOM = 0.85  # of the budget: below it more are followed
+MOST = 0.95  # of the budget: beyond it fewer are followed
+AIM = 0.9  # of the budget: where the number is set to
+ROOM = 0.8  # of the budget: below it more are followed
 MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
@@ -33,7 +35,7 @@ WORTH = 0.1  # of the budget, that following connections may be taking: below it
 LEAST_RECORDS = 0.2  # of the budget, for reporting DNS exchanges
 FEWEST_RECORDS = 50  # a second and CPU, whatever they take
 SMOOTH = 0.3  # the part of the last second in the average
-SLOW = 0.05  # in that of what a second takes now and then: rules are read every few seconds, which takes much of one
+SLOW = 0.05  # in that of what comes now and then: rules and tables are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
 
@@ -70,8 +72,9 @@ class Level:
         self._average = self._following = 0.0  # shares of the budget
         self._calm = 0
         self._smooth = SMOOTH
-        self._latest: list[float] = []  # what the last seconds took
-        self._rare = 0.0  # what now and then a second takes beyond that, on a long average
+        self._others = (
+            OTHERS  # what all but events and programs takes: much of a second now and then, so on a long average
+        )
 
     @property
     def events_per_second(self) -> float:
@@ -85,7 +88,7 @@ class Level:
         if spent.events >= ENOUGH_EVENTS:
             self.event_s += SMOOTH * (min(EVENT_MOST_S, spent.reading_s / spent.events) - self.event_s)
         self._measure(spent)
-        used = self._average + max(0.0, self._rare)
+        used = self._average + self._others
         used = used if self._following > WORTH else min(used, AIM)
         events_used = spent.events / spent.seconds / self._most_events
         self._calm = self._calm + 1 if max(used, events_used) < ROOM else 0
@@ -95,7 +98,7 @@ class Level:
         part = min(by_cost, AIM / max(events_used, 0.01))
         if was_cut:
             self._begin_anew()
-        elif max(used, events_used) > 1:
+        elif used > MOST or events_used > 1:
             wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, min(1.0, part))))
         elif self._calm >= CALM and current < ALL_KEPT:
             wanted = min(ALL_KEPT, int(current * max(1.0, min(MOST_MORE, part))))
@@ -109,18 +112,15 @@ class Level:
         share = 1 / spent.seconds / self._budget
         event_s = min(EVENT_MOST_S, TABLES * self.event_s)
         following = (spent.events * event_s + min(spent.kernel_s, spent.packets * PACKET_MOST_S)) * share
-        used = (spent.own_s + spent.kernel_s) * share
-        self._latest = [*self._latest[-2:], used]
-        usual = sorted(self._latest)[(len(self._latest) - 1) // 2]
-        self._rare += SLOW * (used - usual - self._rare)
-        self._average += self._smooth * (usual - self._average)
+        used = (spent.reading_s + spent.kernel_s) * share
+        self._others += SLOW * (max(0.0, spent.own_s - spent.reading_s) * share - self._others)
+        self._average += self._smooth * (used - self._average)
         self._following += self._smooth * (min(used, following) - self._following)
         self._smooth = SMOOTH
 
     def _begin_anew(self) -> None:
         """What this second took was by several numbers: the next one alone tells what the present one takes."""
         self._smooth, self._calm = 1.0, 0
-        self._latest.clear()
 
     def _expect(self, part: float) -> None:
         """From now on, with that part of the number followed before. What is measured next counts for more than what is
@@ -128,7 +128,6 @@ class Level:
         less = max(0.0, 1 - part) * self._following
         self._average -= less
         self._following -= less
-        self._latest = [max(0.0, used - less) for used in self._latest]  # one costly second is no usual one now either
         self._smooth = 2 * SMOOTH
 
 
@@ -139,7 +138,7 @@ class Sampler:
         self._packets, self._map = packets, packets.maps["sampling"]
         self._meter = meter
         self._level = Level(cpu_percent / 100, events_per_second)
-        self._until_now = Spent(time.monotonic(), 0, 0, 0.0, 0.0, 0.0)
+        self._until_now: Spent | None = None  # what was spent before the first look is what attaching takes
         self._set()
 
     def _set(self) -> None:
@@ -155,15 +154,17 @@ class Sampler:
         current = ALL_KEPT - left_out
         kernel_s = self._meter.kernel.spent_s or 0.0
         now = Spent(
-            max(time.monotonic(), self._until_now.seconds + 1e-3),
+            time.monotonic(),
             self._packets.taken,
             self._packets.followed_packets,
             self._meter.own_s,
             reading_s,
             kernel_s,
         )
-        changed = self._level.look(now.since(self._until_now), current)
-        self._until_now = now
+        last, self._until_now = self._until_now, now
+        if last is None or now.seconds <= last.seconds:
+            return ()
+        changed = self._level.look(now.since(last), current)
         if changed:
             self._set()
         wanted = self._level.kept
