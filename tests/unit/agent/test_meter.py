@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kubectl_genainet.agent.bpf import syscalls
 from kubectl_genainet.agent.bpf.syscalls import ProgramStatistics
 from kubectl_genainet.agent.session import meter
 from kubectl_genainet.agent.session.meter import KernelTime
@@ -33,8 +34,8 @@ class Kernel:
 
 def test_the_measuring_is_not_counted_to_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel()
-    monkeypatch.setattr(meter.bpfsys, "enable_statistics", lambda: os.open("/dev/null", os.O_RDONLY))
-    monkeypatch.setattr(meter.bpfsys, "measuring_ns", lambda: 50)
+    monkeypatch.setattr(syscalls, "enable_statistics", lambda: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(syscalls, "measuring_ns", lambda: 50)
     monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: kernel.now))
     programs = KernelTime([kernel])  # type: ignore[list-item]
     for _ in range(20):
