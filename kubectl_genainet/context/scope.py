@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubectl_genainet.context.targets import resolve, resolve_namespace
-from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.model.target import Target
+from kubectl_genainet.model.target import Target, TargetKind
 from kubectl_genainet.wire import FilterEntry
 
 
@@ -40,4 +40,16 @@ def scope_of(target: Target | None, namespace: str, snapshot: ClusterSnapshot) -
         return Scope()
     resolved = resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
     pods = frozenset(ip for ip, port in resolved.servers if port and snapshot.pod_at(ip) is not None)
-    return Scope(resolved.filters, resolved.servers, resolved.warnings, pods)
+    whole = _whole_addresses(target, resolved, snapshot)
+    filters = (*resolved.filters, *map(FilterEntry, sorted(whole)))
+    return Scope(filters, resolved.servers | {(ip, 0) for ip in whole}, resolved.warnings, pods)
+
+
+def _whole_addresses(target: Target | None, resolved: Resolved, snapshot: ClusterSnapshot) -> frozenset[str]:
+    """Cluster IPs of the Services, where no port was asked for: who calls one that a Service does not have calls that Service."""
+    if target is not None and target.port is not None:
+        return frozenset()
+    followed = {ip for ip, _ in resolved.servers}
+    if target is not None and target.kind not in (TargetKind.SERVICE, TargetKind.ADDRESS):
+        return frozenset()  # Services in front of pods: their other ports lead to no pod
+    return frozenset(ip for s in snapshot.services for ip in map(canonical_ip, s.cluster_ips) if ip in followed)
