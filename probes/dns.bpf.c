@@ -141,23 +141,30 @@ static __always_inline int locate(struct sighting *s, char *device)
 	return is_own(s->netns);
 }
 
-/* Whether the agent was asked for the messages of one of these ends. The address :: stands for all. */
-static __always_inline int wanted(struct sighting *s)
+/* Whether the agent was asked for the messages between these ends. The address :: stands for all. */
+static __always_inline int are_wanted(const __u8 *client, const __u8 *server, __u16 port, __u8 proto)
 {
 	int zero = 0;
 	__u64 *which = side.lookup(&zero);
-	__u16 port = s->is_response ? s->p.t.sport : s->p.t.dport;
-	struct filter_key key = {.port = port, .proto = s->p.t.proto};
+	struct filter_key key = {.port = port, .proto = proto};
 
 	if (filter.lookup(&key))
 		return 1;
-	__builtin_memcpy(key.addr, s->is_response ? s->p.t.daddr : s->p.t.saddr, 16);
+	__builtin_memcpy(key.addr, client, 16);
 	if (filter.lookup(&key))
 		return 1;
 	if (!which || *which == SIDE_CLIENT)
 		return 0;
-	__builtin_memcpy(key.addr, s->is_response ? s->p.t.saddr : s->p.t.daddr, 16);
+	__builtin_memcpy(key.addr, server, 16);
 	return filter.lookup(&key) != 0;
+}
+
+static __always_inline int wanted(struct sighting *s)
+{
+	struct tuple *t = &s->p.t;
+
+	return s->is_response ? are_wanted(t->daddr, t->saddr, t->sport, t->proto)
+			      : are_wanted(t->saddr, t->daddr, t->dport, t->proto);
 }
 
 /* What tells the exchange that a message belongs to. Returns 0 for what is no DNS message. */
@@ -204,42 +211,6 @@ static __always_inline int was_refused(struct dns_key *key, __u64 skb, int is_re
 		return is_response ? since < EXPIRES_NS : set->skb[i] == (__u32)(skb >> 6) && since < REFUSED_NS;
 	}
 	return 0;
-}
-
-/* Whether a packet need not be read: it is no UDP, has none of the ports asked for, or belongs to an exchange that was turned
- * away, as nearly all packets of a node do. Told by a few loads, where loads are cheap; 0 where it is not known. */
-static __always_inline int is_passed_over(__u64 skb, int received)
-{
-#ifdef TYPED_LOADS
-	struct skb_head sh;
-	struct glance g;
-	struct dns_key key;
-	__u64 message, ports;
-	__u32 begins, question;
-
-	if (!glance_at(&g, &sh, skb, received) || g.fragment & 0xff3f || /* more fragments, and the offset */
-	    (g.version == 6 && g.proto != P_TCP && g.proto != P_UDP))
-		return 0;
-	if (g.proto != P_UDP)
-		return 1;
-	TYPED_LOAD(ports, 64, TYPED(g.l4, BTF_in6_addr), 0);
-	__u16 sport = __builtin_bswap16(ports), dport = __builtin_bswap16(ports >> 16);
-	__u16 length = __builtin_bswap16(ports >> 32);
-	if (!port_wanted(sport) && !port_wanted(dport))
-		return 1;
-	if (length < 8 + HEADER + 4 || g.l4 + 8 + HEADER + 4 > sh.head + sh.tail)
-		return 0;
-	message = TYPED(g.l4 + 8, BTF_in6_addr);
-	TYPED_LOAD(begins, 32, message, 0);
-	TYPED_LOAD(question, 32, message, HEADER);
-	int is_response = begins >> 16 & QR;
-	key.id = __builtin_bswap16(begins);
-	key.question = question;
-	key.client_port = is_response ? dport : sport;
-	return was_refused(&key, skb, is_response);
-#else
-	return 0;
-#endif
 }
 
 /* Reads what tells whether the packet of an skb is of interest. Returns its protocol if one of its ports is asked for: nearly
@@ -470,9 +441,9 @@ static __always_inline int emit_lone(struct sighting *s)
 }
 
 /* Notes a query of which nothing is kept, so that it is counted once and its response is no lone one. */
-static __always_inline int refuse(struct sighting *s, int emitted, int cause)
+static __always_inline int refuse(struct dns_key *key, __u64 skb, __u64 now, int emitted, int cause)
 {
-	__u32 tag = tag_of(&s->key);
+	__u32 tag = tag_of(key);
 	struct refused *set = refused_set(tag);
 
 	if (emitted)
@@ -492,8 +463,8 @@ static __always_inline int refuse(struct sighting *s, int emitted, int cause)
 	}
 	oldest &= REFUSED_WAYS - 1;
 	set->tag[oldest] = tag;
-	set->skb[oldest] = s->skb >> 6;
-	set->t_ns[oldest] = s->now;
+	set->skb[oldest] = skb >> 6;
+	set->t_ns[oldest] = now;
 	return 0;
 }
 
@@ -521,11 +492,11 @@ static __always_inline int begin(struct sighting *s)
 		return 0;
 	set_client(&client, s);
 	if (!has_room(&client))
-		return refuse(s, 0, ACCOUNT_FLOWS_FULL);
+		return refuse(&s->key, s->skb, s->now, 0, ACCOUNT_FLOWS_FULL);
 	if (!take_budget(&client, s->now))
-		return refuse(s, 1, ACCOUNT_BUDGET);
+		return refuse(&s->key, s->skb, s->now, 1, ACCOUNT_BUDGET);
 	if (pending.update(&s->key, empty))
-		return refuse(s, 0, ACCOUNT_FLOWS_FULL);
+		return refuse(&s->key, s->skb, s->now, 0, ACCOUNT_FLOWS_FULL);
 	forget_refused(&s->key);
 	count(ACCOUNT_FLOWS_CREATED);
 	add_open(&client, 1);
@@ -539,12 +510,82 @@ static __always_inline int begin(struct sighting *s)
 	return 0;
 }
 
+#ifdef TYPED_LOADS
+/* Whether a query, where it is sent, finds nothing left of the budget, as most do where they are very many: it is refused before
+ * it is read. */
+static __always_inline int is_turned_away(struct dns_key *key, __u64 skb, struct ports *ports)
+{
+	int zero = 0;
+	struct client client = {};
+	struct tuple t;
+	struct config *cfg = config.lookup(&zero);
+	struct budget *all = budgets.lookup(&zero);
+
+	if (!cfg || !all || !device_of(skb, &client.netns, &client.ifindex))
+		return 0;
+	struct budget *share = client_budgets.lookup(&client);
+	if (!share || share->used + all->used < cfg->budget)
+		return 0;
+	__u64 now = bpf_ktime_get_ns(), second = now >> 30; /* as in take_budget() */
+	if (all->second != second || share->second != second || pending.lookup(key) || !is_own(client.netns))
+		return 0;
+	read_addresses(&t, ports);
+	if (!are_wanted(t.saddr, t.daddr, ports->dport, P_UDP))
+		return 0;
+	refuse(key, skb, now, 1, ACCOUNT_BUDGET);
+	return 1;
+}
+#endif
+
+/* Whether a packet need not be read: it is no UDP, has none of the ports asked for, or belongs to an exchange that was turned
+ * away or is now, as nearly all packets of a node do. Told by a few loads, where loads are cheap; 0 where it is not known. */
+static __always_inline int is_passed_over(__u64 skb, __u32 point)
+{
+#ifdef TYPED_LOADS
+	struct skb_head sh;
+	struct glance g;
+	struct dns_key key;
+	struct ports ports = {};
+	__u64 message, start;
+	__u32 begins, question;
+
+	if (!glance_at(&g, &sh, skb, point == POINT_RX) || g.fragment & 0xff3f || /* more fragments, and the offset */
+	    (g.version == 6 && g.proto != P_TCP && g.proto != P_UDP))
+		return 0;
+	if (g.proto != P_UDP)
+		return 1;
+	TYPED_LOAD(start, 64, TYPED(g.l4, BTF_in6_addr), 0);
+	ports.l4 = g.l4;
+	ports.version = g.version;
+	ports.sport = __builtin_bswap16(start);
+	ports.dport = __builtin_bswap16(start >> 16);
+	ports.to_server = port_wanted(ports.dport);
+	__u16 length = __builtin_bswap16(start >> 32);
+	if (!ports.to_server && !port_wanted(ports.sport))
+		return 1;
+	if (length < 8 + HEADER + 4 || g.l4 + 8 + HEADER + 4 > sh.head + sh.tail)
+		return 0;
+	message = TYPED(g.l4 + 8, BTF_in6_addr);
+	TYPED_LOAD(begins, 32, message, 0);
+	TYPED_LOAD(question, 32, message, HEADER);
+	int is_response = begins >> 16 & QR;
+	key.id = __builtin_bswap16(begins);
+	key.question = question;
+	key.client_port = is_response ? ports.dport : ports.sport;
+	if (was_refused(&key, skb, is_response))
+		return 1;
+	return point == POINT_TX && !is_response && ports.to_server && is_turned_away(&key, skb, &ports);
+#else
+	return 0;
+#endif
+}
+
 static __always_inline int seen(__u64 skb, __u32 point)
 {
 	struct sighting s;
 	struct headers h;
 
-	if (is_passed_over(skb, point == POINT_RX) || !read_message(&s, &h, skb, point))
+	if (is_passed_over(skb, point) || !read_message(&s, &h, skb, point))
 		return 0;
 	if (s.is_dns && was_refused(&s.key, skb, s.is_response))
 		return 0;
