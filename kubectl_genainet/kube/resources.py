@@ -182,7 +182,7 @@ KINDS: tuple[Resource, ...] = (
     *_checked("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
     *_checked("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
     *_add_on("serving.knative.dev", "Service/services"),
-    *_checked("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies"),
+    *_checked("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "HealthCheckPolicy/healthcheckpolicies"),
     *_checked("cloud.google.com", "BackendConfig/backendconfigs"),
     *_checked("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
     *_add_on("operator.tigera.io", "Installation/installations", namespaced=False),

@@ -111,7 +111,7 @@ def _timeouts(
     cluster: Cluster, route: KubeObject, index: int, rule: dict[str, Any], backends: list[tuple[str, str, str]]
 ) -> Iterator[_Timeout]:
     """The timeouts in force: those that the rule sets, else the policy's, else the controller's default."""
-    classes = _classes(cluster, route)
+    classes = gateway_classes(cluster, route)
     field = f"spec.rules[{index}].timeouts"
     gke = any(name.startswith("gke-l7") for name, _ in classes)
     own = [
@@ -139,7 +139,7 @@ def _timeouts(
             )
 
 
-def _classes(cluster: Cluster, route: KubeObject) -> set[tuple[str, str]]:
+def gateway_classes(cluster: Cluster, route: KubeObject) -> set[tuple[str, str]]:
     """(class, controller) of the Gateways that a route names, as far as they are here."""
     controllers = {c.name: text(c.raw, "spec", "controllerName") for c in cluster.snapshot.of("GatewayClass", GROUP)}
     gateways = {
@@ -149,7 +149,7 @@ def _classes(cluster: Cluster, route: KubeObject) -> set[tuple[str, str]]:
     return {(name, controllers.get(name, "")) for key in keys if (name := gateways.get(key, ""))}
 
 
-def _targets(policy: KubeObject, kind: str, namespace: str, name: str) -> bool:
+def attached_to(policy: KubeObject, kind: str, namespace: str, name: str) -> bool:
     """Whether a policy attachment names an object (of its own namespace)."""
     refs = [*items(policy.raw, "spec", "targetRefs"), at(policy.raw, "spec", "targetRef") or {}]
     return policy.namespace == namespace and any((text(r, "kind"), text(r, "name")) == (kind, name) for r in refs)
@@ -163,7 +163,7 @@ def _traffic_policy(cluster: Cluster, route: KubeObject) -> KubeObject | None:
         for p in items(route.raw, "spec", "parentRefs")
     ]
     policies = cluster.snapshot.of("BackendTrafficPolicy")
-    return next((p for target in wanted for p in policies if _targets(p, *target)), None)
+    return next((p for target in wanted for p in policies if attached_to(p, *target)), None)
 
 
 def _gke(
@@ -171,7 +171,9 @@ def _gke(
 ) -> Iterator[_Timeout]:
     """timeoutSec of the GCPBackendPolicy of each backend; the load balancer's own default is 30 s."""
     for kind, namespace, name in backends:
-        policy = next((p for p in cluster.snapshot.of("GCPBackendPolicy") if _targets(p, kind, namespace, name)), None)
+        policy = next(
+            (p for p in cluster.snapshot.of("GCPBackendPolicy") if attached_to(p, kind, namespace, name)), None
+        )
         value = text(policy.raw, "spec", "default", "timeoutSec") if policy else ""
         if policy is not None and value:
             meaning = "covers the whole response"

@@ -69,7 +69,7 @@ def stream_timeout(cluster: Cluster, ingress: KubeObject, service: Service) -> S
         key = prefix + "timeout-server"
         return StreamTimeout(_haproxy(cluster, ingress, key), 50.0, key, "3600s")
     if controller == GCE or (not controller and cluster.distribution is Distribution.GKE and _gce(ingress)):
-        return StreamTimeout(_backend_config(cluster, service), 30.0)
+        return StreamTimeout(_backend_timeout(cluster, service), 30.0)
     return None
 
 
@@ -210,15 +210,21 @@ def target_type(cluster: Cluster, ingress: KubeObject, service: Service) -> Sett
     return Setting(ingress.ref, annotation(key), ingress.annotations.get(key), None)
 
 
-def _backend_config(cluster: Cluster, service: Service) -> Setting:
+def backend_config(cluster: Cluster, service: Service) -> tuple[str, KubeObject | None]:
+    """What a Service has in its annotation for GKE's BackendConfigs, and the one that it names, where that is here."""
+    notes = service.metadata.annotations
+    named = notes.get("cloud.google.com/backend-config", "") + notes.get("beta.cloud.google.com/backend-config", "")
+    here = (c for c in cluster.snapshot.of("BackendConfig") if c.namespace == service.metadata.namespace)
+    return named, next((c for c in here if f'"{c.name}"' in named), None)
+
+
+def _backend_timeout(cluster: Cluster, service: Service) -> Setting:
     """timeoutSec of the BackendConfig that a Service names (GKE).
 
     Source: https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout
     """
-    notes = service.metadata.annotations
-    named = notes.get("cloud.google.com/backend-config", "") + notes.get("beta.cloud.google.com/backend-config", "")
-    for config in cluster.snapshot.of("BackendConfig"):
-        if config.namespace == service.metadata.namespace and f'"{config.name}"' in named:
-            value = text(config.raw, "spec", "timeoutSec")
-            return Setting(config.ref, "spec.timeoutSec", value or None, seconds(value) if value else None)
-    return Setting(service.ref, annotation("cloud.google.com/backend-config"), named or None, None)
+    named, config = backend_config(cluster, service)
+    if config is None:
+        return Setting(service.ref, annotation("cloud.google.com/backend-config"), named or None, None)
+    value = text(config.raw, "spec", "timeoutSec")
+    return Setting(config.ref, "spec.timeoutSec", value or None, seconds(value) if value else None)

@@ -8,25 +8,16 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, chec
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, condition, items, moment, number, text
-from kubectl_genainet.doctor.objects.recognise import Recognised, runs_model_server
+from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
+from kubectl_genainet.doctor.predicates.serving import serving_container
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 
 SHORT_S = 120
 SHORT_OF_MANY_S, _MANY_GPUS = 300, 4  # of a model that one pod spreads over so many accelerators
 _SMALL_MODEL = re.compile(r"[-_/.](\d{2,3}m|0[._]\d{1,2}b)([-_/.:]|$)", re.I)
 _LIGHT_MODEL, _LIGHT_S = re.compile(r"[-_/.:][1-3]([._]\d{1,2})?b([-_/.:]|$)", re.I), 90
-
-
-def serving_container(workload: Workload) -> ContainerSpec | None:
-    """The container that serves the model: the one with the accelerators, else the one whose image or command line told
-    the stack, else the first."""
-    containers = workload.containers
-    accelerated = next((c for c in containers if c.accelerators), None)
-    accelerated = accelerated or next((c for c in containers if runs_model_server(c)), None)
-    sidecars = ("istio-proxy", "linkerd-proxy", "queue-proxy")
-    return accelerated or next((c for c in containers if c.name not in sidecars), None)
 
 
 # Operators that give their pods' containers probes of their own.

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.services.health import serving_container
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import patch
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, set_field
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
+from kubectl_genainet.doctor.predicates.serving import serving_container
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.units import whole_number
 

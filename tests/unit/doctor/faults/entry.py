@@ -136,6 +136,7 @@ def alb(world: World) -> None:
     world.get("Ingress", "model")["metadata"]["annotations"] = {
         "alb.ingress.kubernetes.io/target-type": "ip",
         "alb.ingress.kubernetes.io/load-balancer-attributes": "idle_timeout.timeout_seconds=4000",
+        "alb.ingress.kubernetes.io/healthcheck-path": "/health",
     }
 
 
@@ -164,6 +165,17 @@ def alb_idle_timeout(world: World) -> None:
 )
 def alb_to_instances(world: World) -> None:
     del world.get("Ingress", "model")["metadata"]["annotations"]["alb.ingress.kubernetes.io/target-type"]
+
+
+@fault(
+    "load-balancer-health-path",
+    eks_alb,
+    "Ingress chatbot/model",
+    "metadata.annotations[alb.ingress.kubernetes.io/healthcheck-path]",
+    severity=Severity.WARNING,
+)
+def alb_asks_the_root(world: World) -> None:
+    del world.get("Ingress", "model")["metadata"]["annotations"]["alb.ingress.kubernetes.io/healthcheck-path"]
 
 
 @fault("ingress-path-conflict", kubeadm, "Ingress chatbot/chat-two", "spec.rules[0].http.paths[0].backend.service.name")
@@ -211,7 +223,13 @@ def route_to_no_pool(world: World) -> None:
     world.get("HTTPRoute", "my-llama")["spec"]["rules"][0]["backendRefs"][0]["name"] = "my-lama"
 
 
-@fault("route-backend", gke, "HTTPRoute chatbot/my-llama", "spec.rules[0].backendRefs[0].port")
+@fault(
+    "route-backend",
+    gke,
+    "HTTPRoute chatbot/my-llama",
+    "spec.rules[0].backendRefs[0].port",
+    also=("load-balancer-health-path",),
+)
 def route_to_no_port(world: World) -> None:
     world.get("HTTPRoute", "my-llama")["spec"]["rules"][0]["backendRefs"] = [{"name": "my-llama-svc", "port": 8080}]
 
@@ -221,7 +239,7 @@ def route_to_no_port(world: World) -> None:
     gke,
     "HTTPRoute edge/my-llama",
     "spec.rules[0].backendRefs[0].namespace",
-    also=("route-stream-timeout", "route-listener"),
+    also=("route-stream-timeout", "route-listener", "load-balancer-health-path"),
 )
 def route_without_a_grant(world: World) -> None:
     world.add(

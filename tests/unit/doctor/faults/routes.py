@@ -13,6 +13,7 @@ from tests.unit.doctor.worlds.clusters import eks, gke, kubeadm
 from tests.unit.doctor.worlds.world import NS, World, meta
 
 ISTIO = "networking.istio.io/v1"
+TIMEOUT = {"default": {"timeoutSec": 3600}, "targetRef": {"kind": "Service", "name": "my-llama-svc"}}
 MODEL = "Deployment chatbot/my-llama-finetuned"
 
 
@@ -68,6 +69,17 @@ def gateway_of_another_namespace(world: World) -> None:
 @fault("virtual-service-gateway", gke, "VirtualService chatbot/chat", "spec.hosts")
 def host_that_the_gateway_does_not_take(world: World) -> None:
     istio_route(world, "my-llama-svc", name="chat.example.org")
+
+
+@fault(
+    "load-balancer-health-path",
+    gke,
+    "HTTPRoute chatbot/my-llama",
+    "spec.default.config.httpHealthCheck.requestPath",
+)
+def gateway_asks_the_root(world: World) -> None:
+    world.get("HTTPRoute", "my-llama")["spec"]["rules"][0]["backendRefs"] = [{"name": "my-llama-svc", "port": 80}]
+    world.add(made("networking.gke.io/v1", "GCPBackendPolicy", "llama", NS, spec=TIMEOUT))
 
 
 def traefik_route(world: World, service: str, port: int | str) -> None:
