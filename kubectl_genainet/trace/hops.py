@@ -11,7 +11,7 @@ from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Hop
-from kubectl_genainet.trace.joining.connection import Connection, place_of
+from kubectl_genainet.trace.joining.connection import Connection, PacketDirection, place_of
 
 
 def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str | None) -> list[PacketSeen]:
@@ -136,15 +136,16 @@ def established(connection: Connection) -> bool | None:
 
 
 def handshake_ns(connection: Connection, ordered: Sequence[PacketSeen]) -> int | None:
-    """From the SYN at the first device, of several the first, to the SYN-ACK back at it, in ns: what the client waits. None where
-    several SYNs and several SYN-ACKs passed: which of these was accepted is not known."""
+    """From the SYN at the first device, of several the first, to the SYN-ACK back at it, in ns: what the client waits. It had
+    accepted none of those that came before its last SYN. None where one of several may have been dropped after that device."""
     if not ordered or not connection.answer or connection.mid_stream:
         return None
     start = ordered[0]
-    back = [a for a in connection.answer if (a.node, a.netns) == (start.node, start.netns)]
     sent = [s.t_ns for attempt in connection.attempts for s in attempt if place_of(s) == place_of(start)]
-    ambiguous = len(connection.attempts) > 1 and len(back) > len({place_of(a) for a in back})
-    return min(a.t_ns for a in back) - min(sent) if back and not ambiguous else None
+    answers = [a for a in connection.answer if (a.node, a.netns) == (start.node, start.netns)]
+    back = [a.t_ns for a in answers if a.t_ns > max(sent)]
+    dropped = len(back) > 1 and any(drop.direction is PacketDirection.REPLY for drop in connection.drops)
+    return min(back) - min(sent) if back and not dropped else None
 
 
 def response_ns(connection: Connection) -> int | None:

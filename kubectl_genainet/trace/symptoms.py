@@ -33,6 +33,7 @@ from kubectl_genainet.trace.entries import stale_entry
 from kubectl_genainet.trace.fate import Around
 from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
 from kubectl_genainet.trace.resets import reset, sent_after_close
+from kubectl_genainet.trace.slow_way import slow_handshake
 
 
 def icmp_name(event: IcmpError) -> str:
@@ -321,6 +322,7 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     detour,
     circling,
     listen_queue_full,
+    slow_handshake,
 )
 
 

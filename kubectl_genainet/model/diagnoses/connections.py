@@ -208,6 +208,15 @@ STREAM_HELD_UP = Diagnosis(
     "Packets were lost or dropped on the way, and sent again until they passed.",
     "Look for a rule, a policy or a device that changed at that time: `kubectl genainet drops`.",
 )
+SLOW_HANDSHAKE = Diagnosis(
+    Topic.CONNECTIONS,
+    "slow-handshake",
+    Severity.WARNING,
+    "a SYN or SYN-ACK took 200 ms or more from one place to the next, between two nodes or inside one",
+    "Packets wait there: in a queue that more is sent to than it lets through, for a node without CPU time, or on a long way.",
+    "Look at that device's queue (`tc -s qdisc`), at its rate limits and what else it sends, and at the node's load.",
+    blames=frozenset({Suspect.NODES}),
+)
 SLOW_FIRST_REPLY = Diagnosis(
     Topic.CONNECTIONS,
     "slow-first-reply",

@@ -11,13 +11,14 @@ import time
 import pytest
 
 from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.spec import veth_name
 from kubectl_genainet.model.kube import Pod
-from tests.lab.connections.faultbench import PORT, Bench, Done, knock
+from tests.lab.connections.faultbench import Bench, Done, knock
 from tests.lab.connections.faults import FAULTS, fault
 
 __all__ = ["FAULTS", "fault"]
 
-LIMITED, PROXIED, REDIRECTED, FORWARDED, SIGNED, SOMETIMES, CALLED, LATE, FRAGMENTED, IPSEC = range(9401, 9411)
+LIMITED, PROXIED, REDIRECTED, FORWARDED, SIGNED, SOMETIMES, CALLED, LATE, FRAGMENTED, IPSEC, QUEUED = range(9401, 9412)
 NO_PROXY, PROXY = 15002, 15003
 _TCP_MD5SIG = 14
 _OWN_MARK = 7
@@ -205,7 +206,27 @@ def called_itself(bench: Bench) -> Done:
     """A Service sends a pod to itself, by a rule that stands before kube-proxy's and masquerades nothing."""
     done, pod = Done(), bench.open_pod
     service = bench.lab.service("chatbot-ui").cluster_ips[0]
-    to_itself = f"-p tcp -s {pod.ips[0]} -d {service} -j DNAT --to-destination {pod.ips[0]}:{PORT}".split()
+    to_itself = f"-p tcp -s {pod.ips[0]} -d {service} -j DNAT --to-destination {pod.ips[0]}:{pod.ports[0].container_port}".split()
     with bench.iptables(bench.there, "nat", "PREROUTING", *to_itself, done=done):
         bench.call(done, service, 80, who=pod, timeout=0.9)
+    return done
+
+
+@fault
+def queue_is_slow(bench: Bench) -> Done:
+    """The queue towards the client's pod lets 500 bytes a second through, after the first 1600, and others wait in it already."""
+    done, pod = Done(), bench.open_pod
+    device = veth_name(pod.metadata.namespace, pod.metadata.name)
+    bench.run(bench.there, *f"tc qdisc add dev {device} root tbf rate 4kbit burst 1600 limit 20000".split())
+    try:
+        with _datagrams(bench, bench.there) as others, bench.own_socket(pod) as sock:
+            for _ in range(3):
+                others.sendto(bytes(800), (pod.ips[0], QUEUED))
+            sock.settimeout(10)
+            began = time.monotonic()
+            sock.connect((bench.client.ips[0], bench.client.ports[0].container_port))
+            done.seconds = time.monotonic() - began
+            done.got[sock.getsockname()[1]] = "answered"
+    finally:
+        bench.run(bench.there, "tc", "qdisc", "del", "dev", device, "root")
     return done

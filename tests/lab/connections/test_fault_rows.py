@@ -36,6 +36,7 @@ ROWS = {
     "a sidecar in between": "connections.test_faults.test_a_connection_through_its_own_proxy_is_one",
     "forwarding switched off": "connections.test_faults.test_a_node_that_does_not_forward_is_no_martian",
     "hairpin without masquerade": "connections.test_faults.test_a_pod_that_called_itself_is_told_that_nothing_masquerades",
+    "a queue that is slow": "connections.test_faults.test_a_handshake_that_waits_in_a_queue_is_slow_at_that_device",
     "IPsec": "connections.test_faults.test_an_ipsec_policy_that_blocks_is_named",
     "TCP signatures": "connections.test_faults.test_a_socket_that_wants_signed_segments_is_told",
     "some datagrams lost": "connections.test_faults.test_datagrams_that_are_lost_between_answers_are_a_finding",

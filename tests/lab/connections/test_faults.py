@@ -4,6 +4,7 @@ got, and what the kernel's rules, queues and counters counted."""
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -336,6 +337,16 @@ def test_a_pod_that_called_itself_is_told_that_nothing_masquerades(told: Told) -
     assert (path["outcome"], path["drop"]["reason"]) == ("dropped", "IP_LOCAL_SOURCE")
     assert path["drop"]["check"] == "hairpin-not-masqueraded"
     assert "called Service default/chatbot-ui, which sent it to itself" in path["drop"]["explanation"]
+
+
+def test_a_handshake_that_waits_in_a_queue_is_slow_at_that_device(told: Told) -> None:
+    done, path = one(told, "queue_is_slow")
+    (found,) = [finding for finding in path["findings"] if finding["check"] == "slow-handshake"]
+    assert done.seconds > 1 and path["attempts"] > 1  # the SYN is sent again meanwhile
+    assert abs(path["handshake_ns"] / 1e9 - done.seconds) < 0.1
+    assert re.match(
+        r"the handshake was slow: at least \d+(?:\.\d)? m?s from \S+ of node node-3 \(.x\) to \S+ of ", found["title"]
+    ), found
 
 
 def test_an_ipsec_policy_that_blocks_is_named(told: Told) -> None:
