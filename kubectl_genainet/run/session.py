@@ -151,7 +151,7 @@ def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
     with run.view:
         _warn_of_unread(run)
         session.watch()
-        status = run.finish(live=True)
+        status = session.result()
     session.check()
     if session.interrupted and (status is ExitStatus.TIMED_OUT or not session.has_watched):
         return ExitStatus.INTERRUPTED
@@ -213,6 +213,17 @@ class LiveSession:
             self.run.view.warn(self.problem)
         elif self.watching.record:
             self.run.view.note(f"recorded in {self.watching.record}")
+
+    def result(self) -> ExitStatus:
+        """What the run has found. Ctrl-C meanwhile waits for it; a second one does not."""
+        status = None
+        try:
+            with self._interrupts, self._interrupts.held():
+                status = self.run.finish(live=True)
+        except KeyboardInterrupt:
+            if status is None:
+                raise
+        return status
 
     @property
     def has_watched(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 import socket
 import threading
@@ -243,3 +244,18 @@ def test_ctrl_c_before_any_agent_watches_is_no_result(
         finish=lambda live: ExitStatus.OK,
     )
     assert session_module._watch(run, SimpleNamespace(), SimpleNamespace()) is status  # type: ignore[arg-type]
+
+
+def test_ctrl_c_waits_for_the_result_and_a_second_one_does_not() -> None:
+    session, times = live_session([]), 1
+
+    def finish(*, live: bool) -> ExitStatus:
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return ExitStatus.FOUND
+
+    session.run.finish = finish  # type: ignore[method-assign]
+    assert session.result() is ExitStatus.FOUND
+    times = 2
+    with pytest.raises(KeyboardInterrupt):
+        session.result()
