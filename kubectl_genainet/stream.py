@@ -347,6 +347,10 @@ class Streams:
                 return self._line.popleft()
         return None
 
+    def poll_line(self) -> Event | None:
+        """The next of the records that came in one line with the last one; None after the line's end."""
+        return self._line.popleft() if self._line else None
+
     def _hang_up(self) -> None:
         """On nodes that do not say who they are: a byte now and then keeps each single wait short."""
         for node, asked in list(self._asked.items()):

@@ -17,7 +17,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.unread import unread_kinds
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, PacketSeen, Progress
 from kubectl_genainet.model.finding import Finding, listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
@@ -271,6 +271,9 @@ class LiveSession:
         deadline = time.monotonic() + LOAD_S + self.watching.timeout_s
         while not streams.done and time.monotonic() < deadline:
             for event in self._polled(streams):
+                if isinstance(event, PacketSeen):  # most records are
+                    yield event
+                    continue
                 before: Filters = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
                 if isinstance(event, RulesetDump):
@@ -283,13 +286,15 @@ class LiveSession:
                 refresh_at = begun + took + max(REFRESH_S, took / REFRESH_SHARE - took)
 
     def _polled(self, streams: Streams) -> Iterator[Event]:
-        """The next record, if there is one soon. Ctrl-C waits until it is taken in: a record that was polled is in no queue."""
+        """The next records, those that came together, if there are any soon. Ctrl-C waits until they are taken in: what was
+        polled is in no queue."""
         with self._interrupts.held():
             event = streams.poll(POLL_S)
-            if event is not None:
+            while event is not None:
                 if isinstance(event, Progress) and event.stage == "attached":
                     self._attached.add(event.node)
                 yield event
+                event = streams.poll_line()
 
     def _deadline(self, event: Event, deadline: float) -> float:
         """When to end (time.monotonic()), after this record."""

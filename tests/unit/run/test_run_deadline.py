@@ -32,6 +32,9 @@ class Agents:
         self.now += STEP_S
         return self._events.pop(0) if self._events else None
 
+    def poll_line(self) -> Event | None:
+        return None  # each record comes alone
+
 
 def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None, due: float = 0.0, nodes: int = 1) -> float:
     agents = Agents(*events)

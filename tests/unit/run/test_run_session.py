@@ -180,17 +180,21 @@ def agents_that_say(reports: dict[str, NodeReport]) -> Iterator[dict[str, Dial]]
 
 
 class Interrupted:
-    """Two records of an agent; Ctrl-C comes when the first has left the queue."""
+    """Two records of an agent, that came together or not; Ctrl-C comes when the first has left the queue."""
 
     done = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_one_line: bool) -> None:
         self._records = [Tick(node="a", t_ns=1), Tick(node="a", t_ns=2)]
+        self._in_one_line = in_one_line
 
     def poll(self, timeout_s: float) -> Event | None:
         if len(self._records) == 2:
             signal.raise_signal(signal.SIGINT)
         return self._records.pop(0) if self._records else None
+
+    def poll_line(self) -> Event | None:
+        return self._records.pop(0) if self._in_one_line and self._records else None
 
     def finish(self) -> None:
         """There is nobody to tell."""
@@ -204,10 +208,11 @@ def live_session(taken: list[Event]) -> LiveSession:
     return LiveSession(run, source, watching)
 
 
-def test_ctrl_c_costs_no_record_that_was_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_one_line", [False, True])
+def test_ctrl_c_costs_no_record_that_was_polled(monkeypatch: pytest.MonkeyPatch, in_one_line: bool) -> None:
     monkeypatch.setattr("kubectl_genainet.run.session.GOODBYE_S", 0.2)
     taken: list[Event] = []
-    session, streams = live_session(taken), Interrupted()
+    session, streams = live_session(taken), Interrupted(in_one_line=in_one_line)
     follower: Any = SimpleNamespace(newer=lambda: None)
     with session._interrupts:
         with pytest.raises(KeyboardInterrupt):
