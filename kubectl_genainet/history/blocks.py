@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ _FAR = 1 << 62  # ns: the year 2116; sums and differences of two such times fit 
 # magic, version, flags, lengths of index, payload and records, wall from/until, monotonic from/until,
 # wall time of the earliest record, session, number in the session, boot id
 HEADER = struct.Struct("<4sHHIIIqqqqqQI16s")
+_INDEX_LENGTH, _INDEX_LENGTH_AT = struct.Struct("<I"), struct.calcsize("<4sHH")
 _CRC = struct.Struct("<I")
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[list[Event]] = msgspec.msgpack.Decoder(list[Event])
@@ -48,10 +50,10 @@ class Flag(IntFlag):
 
 
 NO_FLAGS = Flag(0)
+_flags_of = lru_cache(maxsize=256)(Flag)  # a recording has few, and a lookup is quicker
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, gc=False):
     """A time on both of a node's clocks, in ns. `wall` is since 1970."""
 
     wall_from: int
@@ -65,8 +67,7 @@ class Span:
         return self.wall_until - self.mono_until
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """`covers` is the time it stands for, `earliest_ns` the wall-clock time of its earliest record. `session` is one run of a
     recorder. `data` is the whole block as written."""
 
@@ -82,9 +83,8 @@ class Block:
         """Whether a record may name one of the addresses (`address_key`)."""
         if Flag.INDEXED not in self.flags:
             return True
-        length = HEADER.unpack_from(self.data)[3]
-        index = struct.unpack_from(f"<{length // 4}I", self.data, HEADER.size)
-        return not addresses.isdisjoint(index)
+        (length,) = _INDEX_LENGTH.unpack_from(self.data, _INDEX_LENGTH_AT)
+        return not addresses.isdisjoint(_index_of(length // 4).unpack_from(self.data, HEADER.size))
 
     @property
     def plain_size(self) -> int:
@@ -103,6 +103,11 @@ class Block:
             return _decoder.decode(text)
         except (zlib.error, *DECODE_ERRORS) as error:
             raise BlockError(f"records that this version can't read: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _index_of(length: int) -> struct.Struct:
+    return struct.Struct(f"<{length}I")
 
 
 class BlockError(Exception):
@@ -141,7 +146,7 @@ def encode_block(
     else:
         keys = []
     plain = _encoder.encode(records)
-    payload = zlib.compress(plain, _LEVEL)
+    payload = zlib.compress(plain, _LEVEL, _window_bits(len(plain)))
     head = HEADER.pack(
         MAGIC,
         VERSION,
@@ -162,13 +167,18 @@ def encode_block(
     return body + _CRC.pack(zlib.crc32(body))
 
 
+def _window_bits(size: int) -> int:
+    """Of zlib's window, for so many bytes: a larger one makes them no smaller, and takes longer to set up than they do."""
+    return max(9, min(zlib.MAX_WBITS, size.bit_length()))
+
+
 def size_of(head: bytes) -> int | None:
     """How long the block is that begins with these bytes (HEADER.size of them); None where none begins so."""
     return _size(HEADER.unpack_from(head))
 
 
 def _size(header: tuple[Any, ...]) -> int | None:
-    magic, version, _, index, payload, plain, *_ = header
+    magic, version, _, index, payload, plain = header[:6]
     if magic != MAGIC or version != VERSION or index > 4 * MAX_INDEX or payload > MAX_BLOCK or plain > MAX_PLAIN:
         return None
     return HEADER.size + int(index) + int(payload) + _CRC.size
@@ -185,10 +195,12 @@ def _block_at(data: memoryview, offset: int) -> Block | None:
     end = offset + size - _CRC.size
     if zlib.crc32(data[offset:end]) != _CRC.unpack_from(data, end)[0]:
         return None
-    _, _, flags, _, _, _, *times, earliest, session, number, boot_id = header
-    if min(times[:2]) < 0 or max(map(abs, (*times, earliest))) >= _FAR:
+    flags, wall_from, wall_until, mono_from, mono_until, earliest, session, number, boot_id = header[2], *header[6:]
+    times = (mono_from, mono_until, earliest)
+    if not (0 <= wall_from < _FAR and 0 <= wall_until < _FAR and min(times) > -_FAR and max(times) < _FAR):
         return None
-    return Block(Span(*times), earliest, session, number, boot_id, Flag(flags), bytes(data[offset : offset + size]))
+    span = Span(wall_from, wall_until, mono_from, mono_until)
+    return Block(span, earliest, session, number, boot_id, _flags_of(flags), bytes(data[offset : offset + size]))
 
 
 def decode_block(data: bytes) -> Block | None:

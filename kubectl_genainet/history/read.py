@@ -6,7 +6,7 @@ What is missing is never passed over: a time within the range that no readable b
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,21 +74,22 @@ class _Coverage:
     gaps: list[Gap] = field(default_factory=list)
     damage: bool = False  # since the last block
     is_cut: bool = False  # what comes last is no block: it is being written, was never whole, or is damaged
-    _blocks: list[tuple[Block, bool]] = field(default_factory=list)  # and whether something damaged came before it
+    # When each begins, its place, and whether something damaged came before it.
+    _blocks: list[tuple[int, int, Block, bool]] = field(default_factory=list)
+    _last: Block | None = None
 
     def block(self, block: Block) -> None:
-        before = self._blocks[-1][0] if self._blocks else None
+        before, begin = self._last, block.covers.wall_from
         missing = before is not None and before.session == block.session and block.number != before.number + 1
-        begin = block.covers.wall_from
         if self.damage and missing and before is not None and begin <= before.covers.wall_until:
             self._gap(begin, begin, DAMAGED, partial=True)  # the clock was set back over it
-        self._blocks.append((block, self.damage))
-        self.damage = False
+        self._blocks.append((begin, len(self._blocks), block, self.damage))
+        self._last, self.damage = block, False
 
     def lacks_before(self, block: Block) -> bool:
         """Whether what was written just before the block is not there: it was damaged, or has gone. In a table a minute of
         blocks may be one, so that it is not the number alone that tells."""
-        before = self._blocks[-1][0] if self._blocks else None
+        before = self._last
         if self.damage or before is None or before.session != block.session:
             return Flag.FIRST not in block.flags
         return block.number > before.number + 1 and block.covers.wall_from > before.covers.wall_until + UNCOVERED_NS
@@ -100,11 +101,10 @@ class _Coverage:
 
     def end(self) -> list[Gap]:
         covered, before = self.since_ns, None
-        for block, damage in sorted(self._blocks, key=lambda known: known[0].covers.wall_from):
-            span = block.covers
-            if span.wall_from > covered + (0 if damage else UNCOVERED_NS):
-                self._gap(covered, span.wall_from, DAMAGED if damage else _why(before, block))
-            covered = max(covered, span.wall_until)
+        for begin, _, block, damage in sorted(self._blocks):
+            if begin > covered + (0 if damage else UNCOVERED_NS):
+                self._gap(covered, begin, DAMAGED if damage else _why(before, block))
+            covered = max(covered, block.covers.wall_until)
             before = block
         if covered + (0 if self.damage or self.is_cut else UNCOVERED_NS) < self.until_ns:
             why = DAMAGED if self.damage else NOT_RECORDED if before is None else NOT_WRITTEN
@@ -130,6 +130,7 @@ class RangeReader:
     def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Selection | None = None) -> None:
         self.folder, self.node, self.since_ns, self.until_ns = folder, node, since_ns, until_ns
         self.wanted = wanted or Selection()
+        self._everything = self.wanted.everything
         self._learning = self._twice = False  # the other ends of connections; whether all must be read once more
         self._begin()
 
@@ -276,22 +277,21 @@ class RangeReader:
             flags = Flag.STATE | Flag.WHOLE_STATE
             yield encode_block(records, covers, session=first.session, number=0, boot_id=first.boot_id, flags=flags)
 
-    def _chosen(self, block: Block) -> Iterator[bytes]:
-        if self.wanted.everything:
-            yield block.data
-            return
-        records = self._records(block) if self._may_have(block) else []
+    def _chosen(self, block: Block) -> Iterable[bytes]:
+        if self._everything:
+            return (block.data,)
+        if not self._may_have(block):
+            return self._nothing(block, [])
+        records = self._records(block)
         if self._learning:
             self.wanted.learn(records)
             self._twice = self._twice or self.wanted.has_learnt
             if self._twice:
-                return
+                return ()
         chosen = [event for event in map(self._choose, records) if event is not None]
         if all(isinstance(event, Tick) for event in chosen):
-            yield from self._nothing(block, chosen[-1:])
-            return
-        yield from self._pending()
-        yield _with(block, chosen, block.covers, block.flags & ~Flag.INDEXED)
+            return self._nothing(block, chosen[-1:])
+        return (*self._pending(), _with(block, chosen, block.covers, block.flags & ~Flag.INDEXED))
 
     def _choose(self, event: Event) -> Event | None:
         """What is wanted of a record. Of reports in a row that differ in their counters only: the first, and at the end the
@@ -305,8 +305,8 @@ class RangeReader:
         self._structure, self._last_report = structure, None
         return event
 
-    def _nothing(self, block: Block, ticks: list[Event]) -> Iterator[bytes]:
-        """Blocks in which nothing is wanted become one, as long as they follow each other."""
+    def _nothing(self, block: Block, ticks: list[Event]) -> Iterable[bytes]:
+        """Blocks in which nothing is wanted become one, as long as they follow each other. Returns the one before that."""
         pending = self._empty
         if pending is not None:
             first, before, _ = pending
@@ -316,9 +316,10 @@ class RangeReader:
                 and block.covers.wall_until - first.covers.wall_from < _EMPTY_NS
             ):
                 self._empty = (first, block, ticks or pending[2])
-                return
-        yield from self._pending()
+                return ()
+        ended = tuple(self._pending())
         self._empty = (block, block, ticks)
+        return ended
 
     def _pending(self) -> Iterator[bytes]:
         if self._empty is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import msgspec
 
@@ -85,36 +85,40 @@ def structure_of(report: NodeReport) -> NodeReport:
     return msgspec.structs.replace(report, t_ns=0, namespaces=namespaces, containers=(), kube_proxy=None, fabric=None)
 
 
+_PARTS: tuple[tuple[RecordPart, tuple[type, ...]], ...] = (
+    (RecordPart.DROPS, (DropSampled, IcmpSampled, Tally)),
+    (RecordPart.DNS, (DnsTransaction, DnsMessageSeen, DnsDropped, DnsConnection)),
+    (
+        RecordPart.TRACE,
+        (
+            Sightings,
+            PacketSeen,
+            PacketDropped,
+            IcmpError,
+            TcpRetransmit,
+            FlowCounters,
+            HttpHead,
+            Http2Streams,
+            Sampled,
+            ConnectionKept,
+            RuleHit,
+            CheckConnectionResult,
+        ),
+    ),
+    (RecordPart.TOTALS, (Bucket,)),
+    (RecordPart.CHANGES, (NodeChange,)),
+)
+
+
 def part_of(event: Event) -> RecordPart | None:
     """The part that a record belongs to; None for what belongs to all."""
-    match event:
-        case DropSampled() | IcmpSampled() | Tally():
-            return RecordPart.DROPS
-        case DnsTransaction() | DnsMessageSeen() | DnsDropped() | DnsConnection():
-            return RecordPart.DNS
-        case (
-            Sightings()
-            | PacketSeen()
-            | PacketDropped()
-            | IcmpError()
-            | TcpRetransmit()
-            | FlowCounters()
-            | HttpHead()
-            | Http2Streams()
-            | Sampled()
-            | ConnectionKept()
-            | RuleHit()
-            | CheckConnectionResult()
-        ):
-            return RecordPart.TRACE
-        case Bucket():
-            return RecordPart.TOTALS
-        case NodeChange():
-            return RecordPart.CHANGES
-        case LostEvents():
-            return _PROBES.get(event.probe)
-        case _:
-            return None
+    return _PROBES.get(event.probe) if isinstance(event, LostEvents) else _part_of(type(event))
+
+
+@cache
+def _part_of(kind: type) -> RecordPart | None:
+    """Some kinds of another part are also one of those further down."""
+    return next((part for part, kinds in _PARTS if issubclass(kind, kinds)), None)
 
 
 @lru_cache(maxsize=65536)
