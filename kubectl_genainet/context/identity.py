@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
@@ -30,7 +29,7 @@ class Identity:
         self._pods: dict[tuple[str, int], Pod | None] = {}
         self._hosts: dict[str, int] = {}
         self._addresses_of_hosts: dict[str, frozenset[str]] = {}  # node -> those of its own devices
-        self._host_addresses: dict[str, str] = {}  # the same the other way, but for those that several nodes have
+        self._hosts_with: dict[str, set[str]] = {}  # the same the other way
         self.namespaces: dict[tuple[str, int], NetNs] = {}
         self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
         self.reported_ns: dict[str, int] = {}  # node -> when it last reported its namespaces, on its clock
@@ -66,13 +65,17 @@ class Identity:
 
     def _learn_host_addresses(self, node: str, addresses: frozenset[str]) -> None:
         """Several nodes have the loopback addresses, those of NodeLocal DNSCache, and with IPVS every Service's."""
-        if self._addresses_of_hosts.get(node) == addresses:
-            return
+        before = self._addresses_of_hosts.get(node, frozenset())
         self._addresses_of_hosts[node] = addresses
-        counts = Counter(address for own in self._addresses_of_hosts.values() for address in own)
-        self._host_addresses = {
-            address: name for name, own in self._addresses_of_hosts.items() for address in own if counts[address] == 1
-        }
+        for address in before - addresses:
+            self._hosts_with[address].discard(node)
+        for address in addresses - before:
+            self._hosts_with.setdefault(address, set()).add(node)
+
+    def _host_with(self, address: str) -> str | None:
+        """The node that has the address, if it is the only one."""
+        hosts = self._hosts_with.get(address, set())
+        return next(iter(hosts)) if len(hosts) == 1 else None
 
     def pod_in(self, node: str, netns: int) -> Pod | None:
         return self._pods.get((node, netns))
@@ -169,7 +172,7 @@ class Identity:
                 ip, port, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name or None, workload_of(pod)
             )
         node = self.snapshot.node_at(ip)
-        return Party(ip, port, node=node.metadata.name if node else self._host_addresses.get(ip))
+        return Party(ip, port, node=node.metadata.name if node else self._host_with(ip))
 
     def party_at(self, node: str, netns: int, ip: str, port: int | None) -> Party:
         """The end that a packet reached in a namespace which has the address: the node itself, where it is the host's."""

@@ -30,6 +30,7 @@ MAX_BLOCK = 64 << 20  # bytes, deflated
 MAX_PLAIN = 256 << 20  # bytes, inflated
 MAX_INDEX = 4096  # addresses; a block with more has no index
 _LEVEL = 6
+_SHORT = 160  # bytes: a record or two
 _FAR = 1 << 62  # ns: the year 2116; sums and differences of two such times fit into a block again
 # magic, version, flags, lengths of index, payload and records, wall from/until, monotonic from/until,
 # wall time of the earliest record, session, number in the session, boot id
@@ -146,7 +147,7 @@ def encode_block(
     else:
         keys = []
     plain = _encoder.encode(records)
-    payload = zlib.compress(plain, _LEVEL, _window_bits(len(plain)))
+    payload = _deflated(plain)
     head = HEADER.pack(
         MAGIC,
         VERSION,
@@ -167,9 +168,13 @@ def encode_block(
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def _window_bits(size: int) -> int:
-    """Of zlib's window, for so many bytes: a larger one makes them no smaller, and takes longer to set up than they do."""
-    return max(9, min(zlib.MAX_WBITS, size.bit_length()))
+def _deflated(plain: bytes) -> bytes:
+    """As zlib has it (RFC 1950). What is short is stored as it is (RFC 1951, 3.2.4): it would hardly become shorter, and answers
+    have many such blocks."""
+    size = len(plain)
+    if size > _SHORT:
+        return zlib.compress(plain, _LEVEL)
+    return b"\x78\x01\x01" + struct.pack("<HH", size, 0xFFFF - size) + plain + struct.pack(">I", zlib.adler32(plain))
 
 
 def size_of(head: bytes) -> int | None:

@@ -14,6 +14,7 @@ from operator import itemgetter
 
 import msgspec
 
+from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.node_records import NodeRecords, Timed, is_one_event
 from kubectl_genainet.history.objects import ObjectsRange
@@ -94,7 +95,8 @@ def merged(
         else:
             own.append(_failed(node, since_ns, answer))
     own.sort(key=itemgetter(0))
-    held = _short(ranges, own, since_ns, until_ns)
+    with collector_paused():
+        held = _short(ranges, own, since_ns, until_ns)
     return held if held is not None else _long(ranges, own, since_ns, until_ns)
 
 

@@ -12,7 +12,19 @@ import pytest
 
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.history import read, store
-from kubectl_genainet.history.blocks import HEADER, MAGIC, VERSION, Block, Damage, Flag, decode_block, leading, scan
+from kubectl_genainet.history.blocks import (
+    HEADER,
+    MAGIC,
+    VERSION,
+    Block,
+    Damage,
+    Flag,
+    Span,
+    decode_block,
+    encode_block,
+    leading,
+    scan,
+)
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import RecordPart, Selection
@@ -273,3 +285,14 @@ def test_every_byte_changed_of_what_the_lab_recorded_takes_away_its_own_block(
             changed[offset + len(hit.data) // 2] ^= 0x55
             offset += len(hit.data)
     assert kinds <= recorded
+
+
+def test_few_bytes_are_stored_as_they_are_and_many_deflated() -> None:
+    covers = Span(1, 2, 1, 2)
+    for count in (0, 1, 2, 100):
+        records: list[Event] = [tick(number) for number in range(count)]
+        data = encode_block(records, covers, session=1, number=1, boot_id=bytes(16))
+        block = decode_block(data)
+        assert block is not None
+        assert block.records() == records
+        assert len(data) - HEADER.size - 4 < max(block.plain_size + 12, 40)
