@@ -100,6 +100,13 @@ class Problem:
     detail: str = ""
     severity: Severity | None = None  # where it differs from the check's own
     refuted_by: tuple[str, str] | None = None  # kind and namespace of what would refute it, were it elsewhere
+    rests_on: tuple[ObjectRef, ...] = ()  # what it is about beside the object and those of the evidence
+
+    @property
+    def about(self) -> tuple[ObjectRef, ...]:
+        """Every object that has to be in one cluster for it to hold."""
+        refs = (self.object, *(e.object for e in self.evidence), *self.rests_on)
+        return tuple(dict.fromkeys(ref for ref in refs if ref is not None))
 
 
 Problems = Iterator["Problem | NotChecked"]

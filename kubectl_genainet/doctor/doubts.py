@@ -1,4 +1,4 @@
-"""Why problems of manifests may meet nobody: workloads that are switched off, policies that are for another namespace."""
+"""Why problems of manifests may meet nobody: workloads that are switched off, objects that are not applied together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from kubectl_genainet.doctor.check import Problem
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import ObjectRef
 
 _SCALERS = ("HorizontalPodAutoscaler", "ScaledObject", "HTTPScaledObject")
 
@@ -21,21 +22,16 @@ def switched_off(cluster: Cluster, problem: Problem) -> str:
     return f"{about[0].ref} is switched off (spec.replicas: 0)"
 
 
-def for_another_namespace(cluster: Cluster, problem: Problem) -> str:
-    """Why a policy for all pods of its namespace may not be for those of a problem: neither names a namespace, and nothing in
-    the folders of the manifests says that they belong together. Empty where something does."""
-    refs = [problem.object, *(e.object for e in problem.evidence)]
-    named = {ref for ref in refs if ref is not None and ref.kind == "NetworkPolicy"}
-    if not named or cluster.extent.of_a_cluster:
-        return ""
-    objects = [
-        obj for ref in refs if ref is not None and (w := cluster.workload(ref)) and (obj := cluster.object_of(w))
+def scattered(cluster: Cluster, problem: Problem) -> str:
+    """Why the objects that a problem is about may not be applied together. A Service that an operator makes is where the
+    object is that it is made of."""
+    made = [
+        ObjectRef(owner.kind, owner.name, ref.namespace)
+        for ref in problem.about
+        if ref.kind == "Service" and (service := cluster.service(ref.namespace, ref.name))
+        for owner in service.metadata.owner_references
     ]
-    for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
-        for_all = policy.ref in named and policy.unplaced and not at(policy.raw, "spec", "podSelector")
-        if for_all and any(o.unplaced and not cluster.extent.below_its_folder(policy, o) for o in objects):
-            return f"{policy.ref} names no namespace, and is in another part of the manifests"
-    return ""
+    return cluster.extent.scattered((*problem.about, *made))
 
 
 def _about(cluster: Cluster, problem: Problem) -> tuple[Workload, ...]:

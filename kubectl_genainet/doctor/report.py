@@ -10,7 +10,7 @@ import msgspec
 from kubectl_genainet.doctor import facts
 from kubectl_genainet.doctor.accept import Acceptance, accepted_by
 from kubectl_genainet.doctor.check import Area, Check, Problem
-from kubectl_genainet.doctor.doubts import for_another_namespace, switched_off
+from kubectl_genainet.doctor.doubts import scattered, switched_off
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import unfilled
@@ -141,7 +141,7 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
             return result(CheckOutcome.NOT_CHECKED, reasons=missing), []
         findings, reasons = [], []
         for answer in item.run(cluster):
-            if isinstance(answer, Problem) and (reason := _apart(cluster, answer) or _unfilled(cluster, answer)):
+            if isinstance(answer, Problem) and (reason := _set_aside(cluster, answer)):
                 reasons.append(f"{answer.object}: {reason}")
             elif isinstance(answer, Problem):
                 findings.append(_finding(item, answer, cluster))
@@ -154,10 +154,9 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
     return result(outcome, len(findings), tuple(dict.fromkeys(reasons))), findings
 
 
-def _apart(cluster: Cluster, problem: Problem) -> str:
-    """Why the objects that a problem is about may not belong together."""
-    about = (problem.object, *(evidence.object for evidence in problem.evidence))
-    return cluster.extent.apart(ref for ref in about if ref is not None) or for_another_namespace(cluster, problem)
+def _set_aside(cluster: Cluster, problem: Problem) -> str:
+    """Why a problem is no finding: the objects that it is about exclude each other, or a placeholder is what it rests on."""
+    return cluster.extent.apart(problem.about) or _unfilled(cluster, problem)
 
 
 def _unfilled(cluster: Cluster, problem: Problem) -> str:
@@ -174,17 +173,17 @@ def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:
     evidence = problem.evidence
     if cluster.from_files:  # nobody observed a file's objects in a cluster
         evidence = tuple(_as_assumed(e) for e in evidence)
-    elsewhere, off = _elsewhere(cluster, problem), switched_off(cluster, problem)
+    elsewhere, doubt = _elsewhere(cluster, problem), switched_off(cluster, problem) or scattered(cluster, problem)
     severity = problem.severity or item.severity
     if elsewhere and severity is Severity.ERROR:
         severity = Severity.WARNING
     return Finding(
         check=item.name,
         title=problem.title,
-        severity=Severity.INFO if off else severity,
+        severity=Severity.INFO if doubt else severity,
         evidence=evidence,
         object=problem.object,
-        detail="; ".join(part for part in (problem.detail, elsewhere, off) if part),
+        detail="; ".join(part for part in (problem.detail, elsewhere, doubt) if part),
         remedy=problem.remedy,
     )
 

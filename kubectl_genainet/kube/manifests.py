@@ -107,6 +107,7 @@ def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot
         notes=tuple(loading.notes),
         overlays=loading.overlays.givers(),
         alternatives=frozenset(loading.overlays.alternatives),
+        given=frozenset("standard input" if path == "-" else str(Path(path)) for path in paths),
     )
 
 

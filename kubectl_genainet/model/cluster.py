@@ -116,6 +116,7 @@ class ClusterSnapshot:
 
     `notes` is what there is to say about the reading itself (a file left out, an object given twice), a sentence each.
     `overlays` tells which kustomizations give an object, by its name; `alternatives` are pairs of them that give one differently.
+    `given` are the files and folders that the user named.
     """
 
     objects: tuple[KubeObject, ...] = ()
@@ -124,6 +125,7 @@ class ClusterSnapshot:
     notes: tuple[str, ...] = ()
     overlays: Mapping[str, frozenset[str]] = field(default_factory=dict)
     alternatives: frozenset[frozenset[str]] = frozenset()
+    given: frozenset[str] = frozenset()
 
     @cached_property
     def by_kind(self) -> Mapping[str, tuple[KubeObject, ...]]:

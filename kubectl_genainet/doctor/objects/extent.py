@@ -3,11 +3,15 @@
 A live cluster has the kinds that could be listed, a bundle those that were recorded. Manifests are part of something
 larger, unless the user says that they are the whole cluster, or their nodes show that they are a dump of one: a dump has
 every object of a kind that it holds, and of the kinds of which a cluster need not have any.
+
+Which manifests are applied together is known of those of one file, of one kustomization, of one folder, and of files that the
+user names one by one. A repository holds examples, environments and alternatives side by side: of others nothing says it.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,9 +39,24 @@ _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _PART = "the manifests are not known to be the whole cluster (--complete says that they are)"
 
 
+# Folders whose files are applied one by one.
+_EXAMPLES = re.compile(r"(^|/)(examples?|samples?|demos?|tutorials?)(/|$)", re.I)
+_ENVIRONMENT = re.compile(r"(^|-)(dev|development|test|testing|qa|stage|staging|uat|preprod|prod|production)(?=-|$)")
+
+
 def _file(source: str) -> str:
     """The file of an object's source ("FILE, document N")."""
     return source.partition(", document ")[0]
+
+
+def _folder(source: str) -> str:
+    return _file(source).rpartition("/")[0]
+
+
+def _of_another_environment(first: KubeObject, other: KubeObject) -> bool:
+    """Whether two objects are one for two environments: "api-dev" and "prod-api", or "api" in two namespaces."""
+    names = [_ENVIRONMENT.sub("", obj.name).lstrip("-") for obj in (first, other)]
+    return first.kind == other.kind and first.ref != other.ref and names[0] == names[1]
 
 
 @dataclass(frozen=True)
@@ -110,21 +129,44 @@ class Extent:
         return frozenset(file for files in self._variants.values() if len(files) > 1 for file in files)
 
     @cached_property
-    def _files(self) -> Mapping[str, str]:
-        return {str(o.ref): _file(o.source) for o in self.snapshot.objects if o.source}
-
-    def same_folder(self, first: KubeObject, other: KubeObject) -> bool:
-        """Whether two objects of manifests come from one folder, whose files are mostly applied together."""
-        return _file(first.source).rpartition("/")[0] == _file(other.source).rpartition("/")[0]
+    def _sources(self) -> Mapping[str, KubeObject]:
+        return {str(o.ref): o for o in self.snapshot.objects if o.source}
 
     @staticmethod
     def same_file(first: KubeObject, other: KubeObject) -> bool:
         return _file(first.source) == _file(other.source)
 
-    def below_its_folder(self, first: KubeObject, other: KubeObject) -> bool:
-        """Whether an object of manifests comes from the part of them that another one's folder is in: its parent, or below."""
-        parent = _file(first.source).rpartition("/")[0].rpartition("/")[0]
-        return _file(other.source).startswith(f"{parent}/") or self.same_folder(first, other)
+    def together(self, first: KubeObject, other: KubeObject) -> bool:
+        """Whether two objects are applied to one cluster, as far as is known."""
+        if self.of_a_cluster or not (first.source and other.source):
+            return True
+        overlays = self.snapshot.overlays
+        built, also = overlays.get(str(first.ref), frozenset()), overlays.get(str(other.ref), frozenset())
+        if built and also:
+            return bool(built & also)
+        if self.same_file(first, other) or {_file(o.source) for o in (first, other)} <= self.snapshot.given:
+            return True
+        return _folder(first.source) == _folder(other.source) and not self._holds_examples(_folder(first.source))
+
+    def _holds_examples(self, folder: str) -> bool:
+        """Whether a folder is one of examples; what the folder is called that the user named says nothing."""
+        named = max((g for g in self.snapshot.given if f"{folder}/".startswith(f"{g}/")), key=len, default="")
+        return _EXAMPLES.search(folder.removeprefix(named)) is not None
+
+    def scattered(self, refs: Iterable[ObjectRef]) -> str:
+        """Why nobody says that several objects of manifests are applied together; empty where they are. A Namespace is the one
+        that the others name."""
+        if self.of_a_cluster:
+            return ""
+        named = {str(ref) for ref in refs if ref.kind != "Namespace"}
+        rest = [self._sources[name] for name in sorted(named) if name in self._sources]
+        reached = rest[:1]
+        while near := [o for o in rest if o not in reached and any(self.together(o, r) for r in reached)]:
+            reached += near
+        far = next((o for o in rest if o not in reached), None)
+        if far is None:
+            return ""
+        return f"nothing says that {rest[0].ref} and {far.ref} are applied together (--complete says that all is)"
 
     @cached_property
     def endpoints_by_hand(self) -> bool:
@@ -144,9 +186,14 @@ class Extent:
         return str(ref) in self._variants
 
     def apart(self, refs: Iterable[ObjectRef]) -> str:
-        """Why manifests may not belong together that give several objects; empty where nothing speaks against it."""
+        """Why manifests that give several objects exclude each other; empty where nothing speaks against them."""
+        if self.of_a_cluster:
+            return ""
         overlays, alternatives = self.snapshot.overlays, self.snapshot.alternatives
-        names = list(dict.fromkeys(map(str, refs))) if self._variants or alternatives else []
+        names = {str(ref): self._sources.get(str(ref)) for ref in refs}
+        for one, another in itertools.combinations([o for o in names.values() if o is not None], 2):
+            if _of_another_environment(one, another):
+                return f"{one.ref} and {another.ref} may be one object of two environments"
         if len(names) < 2:
             return ""
         for first, second in itertools.combinations([overlays[name] for name in names if name in overlays], 2):
@@ -156,7 +203,7 @@ class Extent:
         varying = next((name for name in names if name in self._variants), "")
         if varying:
             return f"{varying} is given more than once"
-        files = {self._files[name] for name in names if name in self._files}
+        files = {_file(obj.source) for obj in names.values() if obj is not None}
         alternative = min(files & self._alternatives, default="") if len(files) > 1 else ""
         return f"{alternative} is one of several files that give the same object differently" if alternative else ""
 

@@ -1,8 +1,6 @@
-"""The labels by which a remedy selects one workload's pods, and names that differ by an environment only."""
+"""The labels by which a remedy selects one workload's pods."""
 
 from __future__ import annotations
-
-import re
 
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.workload_kinds.generated_labels import changes
@@ -13,11 +11,3 @@ def selecting_labels(workload: Workload) -> dict[str, str]:
     workloads share a name, no others. All labels where none stays: they select it until then."""
     labels = dict(sorted(workload.labels.items()))
     return {k: v for k, v in labels.items() if not changes(k)} or labels
-
-
-_ENVIRONMENT = re.compile(r"(^|-)(dev|development|test|testing|qa|stage|staging|uat|preprod|prod|production)(?=-|$)")
-
-
-def without_environment(name: str) -> str:
-    """A name without the environment that it is of: "api" for "api-dev" and "prod-api"."""
-    return _ENVIRONMENT.sub("", name).lstrip("-")

@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import ObjectRef
 
 # Labels that people write into pod templates, whatever their prefix; other prefixed labels are a controller's own.
 _WRITTEN = (
@@ -109,6 +110,11 @@ def alike(name: str, names: Iterable[str]) -> str:
     some, plain = tuple(names), _KIND.sub("", name)
     slips = (n for n in some if _alike(name, n))
     return next(slips, "") or next((n for n in some if n != name and _KIND.sub("", n) == plain), "")
+
+
+def meant(kind: str, name: str, namespace: str) -> tuple[ObjectRef, ...]:
+    """The object that another one probably means, where there is one."""
+    return (ObjectRef(kind, name, namespace),) if name else ()
 
 
 def service_names(cluster: Cluster, namespace: str) -> list[str]:

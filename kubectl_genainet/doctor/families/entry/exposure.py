@@ -37,6 +37,7 @@ def service_node_port(cluster: Cluster) -> Problems:
                     "Use ClusterIP inside the cluster, an Ingress, a Gateway or a LoadBalancer outside.",
                     command=patch(service.ref, {"spec": {"type": "ClusterIP"}}),
                 ),
+                rests_on=(workload.ref,),
             )
 
 
@@ -81,6 +82,7 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
                 service.ref,
                 (seen(service.ref, "spec.type", "LoadBalancer", "not annotated as internal"),),
                 Remedy("Make it a ClusterIP.", command=patch(service.ref, {"spec": {"type": "ClusterIP"}})),
+                rests_on=(workload.ref,),
             )
 
 

@@ -12,8 +12,8 @@ from kubectl_genainet.doctor.predicates.backends import granted_by_aibrix, lacks
 from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
-from kubectl_genainet.doctor.predicates.selectors import alike
-from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
+from kubectl_genainet.doctor.predicates.selectors import alike, meant
+from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 GROUP = "gateway.networking.k8s.io"
@@ -147,7 +147,16 @@ def route_backend(cluster: Cluster) -> Problems:
                     route.ref,
                     (problem,),
                     Remedy("Name an existing backend.", command=mend_backend(cluster, route, backend, problem)),
+                    rests_on=_meant_by(cluster, route, backend),
                 )
+
+
+def _meant_by(cluster: Cluster, route: KubeObject, backend: dict[str, Any]) -> tuple[ObjectRef, ...]:
+    """The object that a backend of a route names, or nearly names."""
+    kind, name = text(backend, "kind") or "Service", text(backend, "name")
+    namespace = text(backend, "namespace") or route.namespace
+    names = [o.name for o in cluster.snapshot.of(kind) if o.namespace == namespace]
+    return meant(kind, name if name in names else alike(name, names), namespace)
 
 
 def _missing_backend(
@@ -233,6 +242,7 @@ def reference_grant(cluster: Cluster) -> Problems:
                     (seen(route.ref, f"{field}.namespace", namespace, f"the route is in {route.namespace}"),),
                     _grant(route, group, kind, namespace, name),
                     severity=Severity.WARNING if elsewhere else None,
+                    rests_on=(ObjectRef(kind, name, namespace),),
                 )
 
 

@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, text
 from kubectl_genainet.doctor.predicates.edits import on_object
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
 
@@ -86,7 +86,13 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
                             command=_longer(route, index, rule, timeout.evidence.field),
                         ),
                         severity=Severity.INFO if mild else None,
+                        rests_on=tuple(ref for b in backends for ref in _led_to(cluster, *b)),
                     )
+
+
+def _led_to(cluster: Cluster, kind: str, namespace: str, name: str) -> tuple[ObjectRef, ...]:
+    service = cluster.service(namespace, name) if kind == "Service" else None
+    return (ObjectRef(kind, name, namespace),) if service is None else cluster.behind(service)
 
 
 def _waits(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:

@@ -9,7 +9,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, sh, text
 from kubectl_genainet.doctor.predicates.edits import edit, on_object, set_in
 from kubectl_genainet.doctor.predicates.inference import pool_labels, pools
-from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
+from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, meant, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -44,12 +44,14 @@ def inference_pool(cluster: Cluster) -> Problems:
         if not workloads and elsewhere and nearly_selected(cluster, pool.namespace, labels, pool.name) is None:
             yield NotChecked(str(pool.ref), "the pods that it selects may be made elsewhere")
         elif not workloads:
+            near = nearly_selected(cluster, pool.namespace, labels, pool.name)
             shown = ",".join(f"{k}={v}" for k, v in labels.items())
             yield Problem(
                 f"its selector matches no pod ({shown})",
                 pool.ref,
                 (seen(pool.ref, "spec.selector", labels, f"no pod in {pool.namespace} has {shown}"),),
                 Remedy("Use the labels of the model servers.", command=on_object(pool, "edit")),
+                rests_on=(near[0].ref,) if near is not None else (),
             )
         ports = [number(p, "number") for p in items(pool.raw, "spec", "targetPorts")]
         field = "spec.targetPorts[0].number" if ports else "spec.targetPortNumber"
@@ -71,6 +73,7 @@ def inference_pool(cluster: Cluster) -> Problems:
                             "Name the port that the model server listens on.",
                             command=set_in(pool, field, declared[0]) if len(declared) == 1 else on_object(pool, "edit"),
                         ),
+                        rests_on=(workload.ref,),
                     )
         yield from _picker_problems(cluster, pool)
 
@@ -108,6 +111,7 @@ def _watches_another_pool(cluster: Cluster, pool: KubeObject, service: Service) 
                         "Name this pool, with its namespace and group, in the picker's arguments.",
                         command=edit(workload),
                     ),
+                    rests_on=(service.ref,),
                 )
 
 
@@ -131,6 +135,7 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
             pool.ref,
             (seen(pool.ref, f"{field}.name", name or None, problem),),
             Remedy("Install the endpoint picker.", command=on_object(pool, "describe")),
+            rests_on=meant("Service", near, pool.namespace),
         )
         return
     yield from _port_of_picker(pool, service)
@@ -148,6 +153,7 @@ def _port_of_picker(pool: KubeObject, service: Service) -> Problems:
             pool.ref,
             (seen(pool.ref, f"{field}.port", port, f"the ports of {service.ref} are {has}"),),
             Remedy("Name the port on which the endpoint picker serves gRPC.", command=on_object(pool, "edit")),
+            rests_on=(service.ref,),
         )
 
 

@@ -22,7 +22,7 @@ from kubectl_genainet.doctor.objects.raw import (
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
-from kubectl_genainet.doctor.predicates.selectors import alike, service_names
+from kubectl_genainet.doctor.predicates.selectors import alike, meant, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -153,6 +153,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
                     ingress.ref,
                     (seen(ingress.ref, service_field(field), name, f"no Service {ingress.namespace}/{name}"),),
                     Remedy("Name an existing Service.", command=_other_service(ingress, field, near)),
+                    rests_on=meant("Service", near, ingress.namespace),
                 )
                 continue
             wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")

@@ -10,8 +10,7 @@ from kubectl_genainet.doctor.families.entry.ingress import NGINX, backends, cont
 from kubectl_genainet.doctor.families.entry.ingress_settings import AWS, GCE, alb_group
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, kubectl, text
-from kubectl_genainet.doctor.predicates.labels import without_environment
-from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 # Controllers that give every Ingress an address of its own.
@@ -35,34 +34,20 @@ def _shared_address(cluster: Cluster, ingress: KubeObject) -> str:
     )
 
 
-def _apart(cluster: Cluster, first: KubeObject, second: KubeObject) -> str:
-    """Why two Ingresses of manifests may not be applied to one cluster; empty where they are."""
-    if not cluster.partial("Ingress"):
-        return ""
-    same = without_environment(first.name) == without_environment(second.name)
-    if same or first.source == second.source:
-        return f"{first.ref} may be the same of another environment"
-    return (
-        "" if cluster.extent.same_folder(first, second) else f"{first.ref} of another folder may be applied elsewhere"
-    )
-
-
 def _rivals(cluster: Cluster, where: str, claimants: list[_Claim]) -> Problems:
-    """The first two of the claimants of a host and path that lead to different Services of one cluster."""
+    """The first two of the claimants of a host and path that lead to different Services, of one cluster where there are such."""
     pairs = [
         (first, second)
         for first, second in itertools.combinations(claimants, 2)
         if first[2] != second[2] and first[0].ref != second[0].ref
     ]
-    together = next((p for p in pairs if not _apart(cluster, p[0][0], p[1][0])), None)
-    if together is None:
-        yield from (NotChecked(str(b.ref), _apart(cluster, a, b)) for (a, _, _), (b, _, _) in pairs[:1])
-    elif any(cluster.in_scope(ingress.namespace) for ingress, _, _ in together):
-        first, second = together[0][0], together[1][0]
+    rivals = next((p for p in pairs if cluster.extent.together(p[0][0], p[1][0])), next(iter(pairs), None))
+    if rivals is not None and any(cluster.in_scope(ingress.namespace) for ingress, _, _ in rivals):
+        first, second = rivals[0][0], rivals[1][0]
         yield Problem(
             f"{where} is claimed by {first.ref} too",
             second.ref,
-            tuple(seen(i.ref, f"{field}.service.name", s, f"leads to {s}") for i, field, s in together),
+            tuple(seen(i.ref, f"{field}.service.name", s, f"leads to {s}") for i, field, s in rivals),
             Remedy("Keep one of them, or make one a canary.", command=kubectl(second.ref, "edit")),
         )
 
@@ -74,7 +59,6 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
     Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
     canary without a main Ingress of the same host and path is reported. Controllers that give every Ingress an address of
     its own (ALB without a group, GKE, Tailscale) are left out, and so are Ingresses of different entry points of Traefik.
-    In manifests that are not the whole cluster, Ingresses of several folders may belong to several clusters.
 
     Why: with many models under one host the controller takes the older Ingress and ignores the other without a
     word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.

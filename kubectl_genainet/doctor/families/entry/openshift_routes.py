@@ -48,4 +48,5 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
                 ),
             ),
             severity=None if limit <= DEFAULT_S and cluster.waits_for_a_model(service) else Severity.INFO,
+            rests_on=cluster.behind(service),
         )

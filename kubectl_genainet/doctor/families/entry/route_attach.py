@@ -132,4 +132,5 @@ def route_listener(cluster: Cluster) -> Problems:
                     "Let the listener take it (allowedRoutes, hostname), or name the listener that does.",
                     command=command("kubectl", "-n", gateway.namespace, "edit", f"gateway.{GROUP}/{gateway.name}"),
                 ),
+                rests_on=(gateway.ref,),
             )

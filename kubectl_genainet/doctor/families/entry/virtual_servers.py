@@ -80,6 +80,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
                 command=set_in(upstream.server, upstream.field("buffering"), False),
             ),
             severity=None if leads_to_a_server(cluster, upstream.service) else Severity.INFO,
+            rests_on=cluster.behind(upstream.service),
         )
 
 
@@ -101,4 +102,5 @@ def cut_short(cluster: Cluster) -> Iterator[Problem]:
                 command=set_in(upstream.server, upstream.field("read-timeout"), "3600s"),
             ),
             severity=Severity.INFO if mild else None,
+            rests_on=cluster.behind(upstream.service),
         )

@@ -156,5 +156,6 @@ def headless_not_ready(cluster: Cluster) -> Problems:
                     "Publish the pods that are not ready.",
                     command=patch(service.ref, {"spec": {"publishNotReadyAddresses": True}}),
                 ),
+                rests_on=(workload.ref,),
                 severity=None if waits else Severity.INFO,
             )

@@ -157,4 +157,5 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
                 "Use the labels that the pods have.",
                 command=f"kubectl -n {sh(policy.namespace)} get pods --show-labels",
             ),
+            rests_on=(near[0].ref,) if near is not None else (),
         )

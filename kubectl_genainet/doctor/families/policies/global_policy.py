@@ -270,6 +270,7 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
                         call.evidence,
                     ),
                     _admit_host(cluster, call.client, call.host, call.port or 443),
+                    rests_on=(call.client.ref,),
                 )
                 break
 

@@ -279,6 +279,7 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                 severity=Severity.INFO
                 if lists_all(together, call, workload) or any(o and o.verdict is PolicyVerdict.ALLOW for o in others)
                 else None,
+                rests_on=(call.client.ref, workload.ref),
             )
 
 

@@ -17,7 +17,7 @@ from kubectl_genainet.doctor.predicates.edits import rewrite_value
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.replicas import replicas
-from kubectl_genainet.doctor.predicates.selectors import alike
+from kubectl_genainet.doctor.predicates.selectors import alike, meant
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 
@@ -130,7 +130,7 @@ def _named_here(call: Call) -> tuple[str, str] | None:
 
 def _meant_together(cluster: Cluster, client: KubeObject, service: KubeObject) -> bool:
     """Whether manifests show a Service and its client as one application; an ExternalName stands for a Service elsewhere."""
-    return text(service.raw, "spec", "type") != "ExternalName" and cluster.extent.same_folder(client, service)
+    return text(service.raw, "spec", "type") != "ExternalName" and cluster.extent.together(client, service)
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service",))
@@ -139,8 +139,8 @@ def call_host(cluster: Cluster) -> Problems:
 
     Looks at URLs in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM (api_base) whose host is
     a name of the cluster (NAME, NAME.NAMESPACE.svc). In manifests that are not the whole cluster it is reported where
-    another Service, in the folders beside or below the caller's, has nearly the name, or where a host without a namespace
-    is that of one in the same folder whose manifest names another namespace. What one ConfigMap tells several workloads
+    another Service that is applied with the caller has nearly the name, or where a host without a namespace is that of one
+    whose manifest names another namespace. What one ConfigMap tells several workloads
     is reported once. An error: the name does not resolve.
 
     Why: the client gets NXDOMAIN after all its search domains, and tells of a "connection error" that looks like a network's.
@@ -167,14 +167,16 @@ def call_host(cluster: Cluster) -> Problems:
             (call.evidence, assumed(call.client.ref, call.evidence.field, call.host, problem)),
             Remedy("Name a Service that exists.", command=_other_host(cluster, call, near)),
             detail=_all_clients(clients),
+            rests_on=(*meant("Service", near, namespace), *(ObjectRef("Service", name, ns) for ns in others[:1])),
         )
 
 
 def _services_beside(cluster: Cluster, call: Call, namespace: str, *, part: bool) -> list[str]:
-    """The names of the Services of a namespace; of manifests that are a `part` of a cluster, of those in the caller's part."""
+    """The names of the Services of a namespace; of manifests that are a `part` of a cluster, of those that are applied with the
+    caller."""
     client = cluster.object_of(call.client) if part else None
     services = (s for s in cluster.snapshot.of("Service", "") if s.namespace == namespace)
-    return [s.name for s in services if client is None or cluster.extent.below_its_folder(client, s)]
+    return [s.name for s in services if client is None or cluster.extent.together(client, s)]
 
 
 def _namesakes(cluster: Cluster, call: Call, name: str, *, part: bool) -> list[str]:
@@ -259,7 +261,8 @@ def headless_missing(cluster: Cluster) -> Problems:
                 continue
             own = [n for ns, n in cluster.services_by_key if ns == workload.namespace]
             elsewhere = cluster.partial("Service", workload.namespace)
-            if elsewhere and not alike(name, own):
+            near = alike(name, own)
+            if elsewhere and not near:
                 yield NotChecked(str(workload.ref), f"Service {workload.namespace}/{name} is not here: {elsewhere}")
                 continue
             problem = f"there is no Service {workload.namespace}/{name}"
@@ -273,6 +276,7 @@ def headless_missing(cluster: Cluster) -> Problems:
                 (seen(workload.ref, field, name, problem),),
                 _headless_service(workload, name),
                 severity=None if known else Severity.WARNING,
+                rests_on=meant("Service", near if elsewhere else "", workload.namespace),
             )
 
 

@@ -16,9 +16,9 @@ def service_selects_others(cluster: Cluster) -> Problems:
 
     Looks at Services (not headless ones) that select several workloads: one declares the port that a Service port leads to,
     another, which runs another program, declares ports, and this one is not among them. Jobs and parts of one object are left
-    out, and so are ports that the Service names: a pod without the name is no endpoint of them. Manifests of two folders
-    that name no namespace are not checked against each other, nor are two files of which each runs one image behind a Service
-    of its own: they deploy it in two ways. An error: one request in so many fails.
+    out, and so are ports that the Service names: a pod without the name is no endpoint of them. Two files of which each runs
+    one image behind a Service of its own are not checked against each other: they deploy it in two ways. An error: one
+    request in so many fails.
 
     Why: kube-proxy spreads connections over every pod that the selector matches. A label that all components carry (a
     chart's instance, a kustomization's common label) is no selector for one of them: some connections reach the database
@@ -37,9 +37,6 @@ def service_selects_others(cluster: Cluster) -> Problems:
             if not others:
                 continue
             other = others[0]
-            if _of_another_example(cluster, service, other):
-                yield NotChecked(str(service.ref), f"{other.ref} of another folder may be applied elsewhere")
-                break
             if any(_in_another_way(cluster, service, m, other) for m in meant):
                 yield NotChecked(
                     str(service.ref), f"{other.ref} runs the same image, and its file has a Service for it"
@@ -62,17 +59,9 @@ def service_selects_others(cluster: Cluster) -> Problems:
                     seen(other.ref, other.field("containers[*].ports"), declared, f"{other.ref} does not declare it"),
                 ),
                 Remedy(f"Select a label that only the pods of {meant[0].ref} carry."),
+                rests_on=(meant[0].ref,),
             )
             break
-
-
-def _of_another_example(cluster: Cluster, service: Service, other: Workload) -> bool:
-    """Whether manifests of two folders hold the two without a namespace: a repository's examples are applied one by one."""
-    selecting = next(o for o in cluster.snapshot.of("Service", "") if o.ref == service.ref)
-    selected = cluster.object_of(other)
-    if cluster.extent.of_a_cluster or selected is None or not (selecting.unplaced and selected.unplaced):
-        return False
-    return not cluster.extent.same_folder(selecting, selected)
 
 
 def _in_another_way(cluster: Cluster, service: Service, meant: Workload, other: Workload) -> bool:
@@ -81,7 +70,7 @@ def _in_another_way(cluster: Cluster, service: Service, meant: Workload, other: 
     if cluster.extent.of_a_cluster or one is None or another is None or cluster.extent.same_file(one, another):
         return False
     overlays = cluster.snapshot.overlays
-    if set(overlays.get(str(one.ref), ())) & set(overlays.get(str(another.ref), ())):
+    if overlays.get(str(one.ref), frozenset()) & overlays.get(str(another.ref), frozenset()):
         return False
     own = {s.ref for s in cluster.services_of(other)} - {service.ref}
     beside = any(o.ref in own and cluster.extent.same_file(o, another) for o in cluster.snapshot.of("Service", ""))

@@ -10,10 +10,8 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.variables import Variable, unread_sources
-from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.model.kube import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +52,6 @@ def _variable(container: ContainerSpec, known: Mapping[str, Variable]) -> str:
     return server.variable
 
 
-def _elsewhere(cluster: Cluster, workload: Workload, service: Service) -> bool:
-    """Whether manifests of two folders hold the two without a namespace: which they will have is not known."""
-    maker = next((o for o in cluster.snapshot.of("Service", "") if o.ref == service.ref), None)
-    reader = cluster.object_of(workload)
-    if maker is None or reader is None or not (maker.unplaced and reader.unplaced):
-        return False
-    return not cluster.extent.same_folder(maker, reader)
-
-
 def _made_of(service_name: str) -> str:
     return service_name.upper().replace("-", "_") + "_PORT"
 
@@ -74,7 +63,7 @@ def service_variable(cluster: Cluster) -> Problems:
     Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT, MLFLOW_PORT or MINIO_PORT (of Milvus), and at
     the pods of those servers in their namespace, unless enableServiceLinks is false or the container sets the variable
     itself, or MINIO_ADDRESS with a port. Where it takes all keys of a Secret, or of a ConfigMap that is not here, that is not
-    known, and neither is whether two folders without a namespace share one. An error: the server stops at its start.
+    known. An error: the server stops at its start.
 
     Why: for each Service NAME of its namespace the kubelet sets NAME_PORT=tcp://ADDRESS:PORT in every container. The server
     expects a number, and the pod that starts after its Service crashes; the first one, started before, does not.
@@ -92,9 +81,6 @@ def service_variable(cluster: Cluster) -> Problems:
             name = _variable(container, known)
             service = makers.get((workload.namespace, name))
             if service is None or name in (*known, *container.env_names):
-                continue
-            if _elsewhere(cluster, workload, service):
-                yield NotChecked(str(workload.ref), f"{service.ref} of another folder may be in another namespace")
                 continue
             unread = unread_sources(workload, container, cluster.config_maps)
             if unread:

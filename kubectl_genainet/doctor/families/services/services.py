@@ -54,6 +54,7 @@ def service_selector(cluster: Cluster) -> Problems:
             service.ref,
             (seen(service.ref, "spec.selector", dict(wanted), f"no pod in {namespace} has {shown}{_differs(near)}"),),
             _right_selector(service, near),
+            rests_on=(near[0].ref,) if near is not None else (),
         )
 
 

@@ -147,6 +147,7 @@ def _services_elsewhere(cluster: Cluster, listening: Listening, port: int, evide
                 service.ref,
                 (seen(service.ref, "spec.ports[0].targetPort", only.target_port or only.port, way), evidence),
                 Remedy(f"Set targetPort to {port}.", command=patch(service.ref, change, kind="json")),
+                rests_on=(workload.ref,),
             )
 
 

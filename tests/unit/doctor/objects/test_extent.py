@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_genainet.doctor.check import Check
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.worlds.manifests import cluster_of, findings, unchecked
 
 APP = """
@@ -159,3 +163,107 @@ def test_a_route_into_another_namespace_that_is_there_needs_its_grant_there() ->
     found = findings(text + FOREIGN, "reference-grant")
     assert [(str(f.object), f.severity.value) for f in found] == [("HTTPRoute shop/shop", "warning")]
     assert findings(text + FOREIGN, "reference-grant", complete=True)[0].severity.value == "error"
+
+
+def target_port() -> Check:
+    return next(c for c in all_checks() if c.name == "service-target-port")
+
+
+def service_of(place: str) -> str:
+    spec = "{selector: {app: web}, ports: [{port: 80, targetPort: wrong}]}"
+    return f"apiVersion: v1\nkind: Service\nmetadata: {{name: web{place}}}\nspec: {spec}\n"
+
+
+def pods_of(place: str) -> str:
+    container = "{name: c, image: acme/web, ports: [{name: right, containerPort: 80}]}"
+    pod = f"{{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{container}]}}}}"
+    spec = f"{{selector: {{matchLabels: {{app: web}}}}, template: {pod}}}"
+    return f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web{place}}}\nspec: {spec}\n"
+
+
+PODS = {"pods/kustomization.yaml": "resources: [pods.yaml]\n"}
+BUILT = {**PODS, "k8s/kustomization.yaml": "resources: [service.yaml, ../pods]\n"}
+APART = {**PODS, "k8s/kustomization.yaml": "resources: [service.yaml]\n"}
+
+
+@pytest.mark.parametrize(
+    ("service", "pods", "more", "severity"),
+    [
+        ("all.yaml", "all.yaml", {}, Severity.ERROR),
+        ("k8s/service.yaml", "k8s/pods.yaml", {}, Severity.ERROR),
+        ("k8s/service.yaml", "pods/pods.yaml", BUILT, Severity.ERROR),
+        ("k8s/service.yaml", "pods/pods.yaml", {}, Severity.INFO),
+        ("k8s/services/service.yaml", "k8s/pods/pods.yaml", {}, Severity.INFO),
+        ("docs/service.yaml", "k8s/pods.yaml", {}, Severity.INFO),
+        ("examples/service.yaml", "examples/pods.yaml", {}, Severity.INFO),
+        ("k8s/service.yaml", "pods/pods.yaml", APART, Severity.INFO),
+    ],
+    ids=["file", "folder", "kustomization", "folders", "siblings", "docs", "examples", "kustomizations"],
+)
+@pytest.mark.parametrize("place", ["", ", namespace: ml"])
+def test_what_one_file_kustomization_or_folder_holds_is_applied_together(
+    tmp_path: Path, service: str, pods: str, more: dict[str, str], severity: Severity, place: str
+) -> None:
+    texts: dict[str, str] = {}
+    for name, text in ((service, service_of(place)), (pods, pods_of(place)), *more.items()):
+        texts[name] = f"{texts[name]}---\n{text}" if name in texts else text
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for complete, expected in ((False, severity), (True, Severity.ERROR)):
+        snapshot = load_manifests([str(tmp_path)])
+        (found,) = examine(Cluster(snapshot, complete=complete), [target_port()]).findings
+        assert found.severity is expected
+        assert ("nothing says that" in found.detail) is (expected is Severity.INFO)
+
+
+def test_files_that_the_user_names_are_applied_together(tmp_path: Path) -> None:
+    for name, text in (("one/service.yaml", service_of("")), ("examples/pods.yaml", pods_of(""))):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    files = [str(tmp_path / "one/service.yaml"), str(tmp_path / "examples/pods.yaml")]
+    for given, severity in ((files, Severity.ERROR), ([str(tmp_path)], Severity.INFO)):
+        (found,) = examine(Cluster(load_manifests(given)), [target_port()]).findings
+        assert found.severity is severity
+
+
+def test_a_folder_of_examples_that_the_user_names_is_applied(tmp_path: Path) -> None:
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    (folder / "service.yaml").write_text(service_of(""))
+    (folder / "pods.yaml").write_text(pods_of(""))
+    for given, severity in ((folder, Severity.ERROR), (tmp_path, Severity.INFO)):
+        (found,) = examine(Cluster(load_manifests([str(given)])), [target_port()]).findings
+        assert found.severity is severity
+
+
+def test_a_service_leads_to_the_pods_that_are_applied_with_it(tmp_path: Path) -> None:
+    for name, text in (
+        ("a", service_of("") + "---\n" + pods_of("")),
+        ("b", pods_of("").replace("name: web", "name: other")),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "all.yaml").write_text(text)
+    cluster = Cluster(load_manifests([str(tmp_path)]))
+    assert [w.name for w in cluster.workloads_of(cluster.services[0])] == ["web"]
+    (tmp_path / "a" / "more.yaml").write_text(pods_of("").replace("name: web", "name: more"))
+    cluster = Cluster(load_manifests([str(tmp_path)]))
+    assert sorted(w.name for w in cluster.workloads_of(cluster.services[0])) == ["more", "web"]
+    assert len(Cluster(load_manifests([str(tmp_path)]), complete=True).selected("default", {"app": "web"})) == 3
+
+
+def test_one_object_in_two_environments_is_not_held_against_itself(tmp_path: Path) -> None:
+    spec = "{type: NodePort, ports: [{port: 80, nodePort: 30080}]}"
+    takes = f"apiVersion: v1\nkind: Service\nmetadata: {{name: NAME, namespace: SPACE}}\nspec: {spec}\n"
+    for (one, other), findings_ in (
+        ((("api-dev", "ml"), ("api-prod", "ml")), 0),
+        ((("api", "dev"), ("api", "prod")), 0),
+        ((("api", "ml"), ("web", "ml")), 1),
+    ):
+        text = "---\n".join(takes.replace("NAME", n).replace("SPACE", s) for n, s in (one, other))
+        (tmp_path / "all.yaml").write_text(text)
+        report = examine(
+            Cluster(load_manifests([str(tmp_path)])), [c for c in all_checks() if c.name == "node-port-twice"]
+        )
+        assert len(report.findings) == findings_
+        assert bool(report.not_checked) is (findings_ == 0)

@@ -67,8 +67,8 @@ def test_a_route_is_judged_by_the_service_of_its_own_overlay(tmp_path: Path) -> 
     assert of(report(tmp_path / "same", same), "virtual-service-backend") == (1, "")
 
 
-@pytest.mark.parametrize(("place", "found"), [("", 0), (", namespace: ml", 1)])
-def test_examples_of_two_folders_are_applied_one_by_one(tmp_path: Path, place: str, found: int) -> None:
+@pytest.mark.parametrize("place", ["", ", namespace: ml"])
+def test_examples_of_two_folders_are_applied_one_by_one(tmp_path: Path, place: str) -> None:
     def placed(text: str) -> str:
         return text.replace(", namespace: ml", place).replace("app: one", "app: web").replace("app: two", "app: web")
 
@@ -76,8 +76,7 @@ def test_examples_of_two_folders_are_applied_one_by_one(tmp_path: Path, place: s
     front = service("front", "{selector: {app: web}, ports: [{port: 443}]}")
     plain = deployment("two", "image: 'registry.test/b:1', ports: [{containerPort: 80}]")
     told = report(tmp_path, {"https/a.yaml": placed(secure + front), "volumes/b.yaml": placed(plain)})
-    counted, open_ = of(told, "service-selects-others")
-    assert counted == found and ("of another folder" in open_) is not found
+    assert of(told, "service-selects-others") == (0, "")  # the Service leads to what is applied with it
     beside = report(tmp_path / "one", {"a.yaml": placed(secure + front), "b.yaml": placed(plain)})
     assert of(beside, "service-selects-others") == (1, "")
 

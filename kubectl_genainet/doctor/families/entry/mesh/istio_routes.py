@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, strings, text
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
-from kubectl_genainet.doctor.predicates.selectors import alike, service_names
+from kubectl_genainet.doctor.predicates.selectors import alike, meant, service_names
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -67,11 +67,12 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
                 if elsewhere and not near:
                     yield NotChecked(str(virtual.ref), f"{named} is not here: {elsewhere}")
                     continue
+                about = meant("Service", near, key[0])
                 evidence: tuple[Evidence, ...] = (seen(virtual.ref, f"{field}.host", host, f"there is no {named}"),)
                 problem = "does not exist"
                 mend = name_instead(virtual, f"{field}.host", near and host.replace(key[1], near, 1))
             elif port and lacks_port(cluster, service, port):
-                has = ", ".join(str(p.port) for p in service.spec.ports)
+                has, about = ", ".join(str(p.port) for p in service.spec.ports), (service.ref,)
                 evidence = (
                     seen(virtual.ref, f"{field}.port.number", port, f"the ports of {named} are {has}"),
                     seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
@@ -84,6 +85,7 @@ def virtual_service_backend(cluster: Cluster) -> Problems:
                 virtual.ref,
                 evidence,
                 Remedy("Name a Service of the cluster and a port of it.", command=mend),
+                rests_on=about,
             )
 
 
@@ -161,6 +163,7 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
                         command=_other_gateway(virtual, written, near or (there and f"{there}/{name}")),
                     ),
                     severity=Severity.WARNING if elsewhere and not near else None,
+                    rests_on=meant("Gateway", near or (there and name), namespace if near else there),
                 )
                 continue
             taken = [h for s in items(gateway.raw, "spec", "servers") for h in strings(s, "hosts")]

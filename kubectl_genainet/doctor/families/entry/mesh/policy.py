@@ -57,6 +57,7 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                     ),
                     _admit_mesh_port(policies, call.client, workload, port, direction),
                     refuted_by=("NetworkPolicy", _isolated(direction, call.client, workload).namespace),
+                    rests_on=(call.client.ref,),
                 )
     yield from _istiod_blocked(cluster)
 

@@ -204,6 +204,7 @@ def mesh_strict(cluster: Cluster) -> Problems:
                     "Bring the client into the mesh, or admit plain connections to this workload alone.",
                     _permissive(workload),
                 ),
+                rests_on=(service.ref,),
             )
 
 

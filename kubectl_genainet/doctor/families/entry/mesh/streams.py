@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FAC
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
 from kubectl_genainet.doctor.predicates.edits import set_in
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.model.units import seconds
 
@@ -41,7 +41,9 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
             continue
         for index, http in enumerate(items(virtual.raw, "spec", "http")):
             hosts = [text(r, "destination", "host") for r in items(http, "route")]
-            if not any(cluster.streams(_host(cluster, virtual.namespace, h)) for h in hosts):
+            led_to = (_host(cluster, virtual.namespace, h) for h in hosts)
+            behind = tuple(ref for s in led_to if s is not None and cluster.streams(s) for ref in cluster.behind(s))
+            if not behind:
                 continue
             for path in (("timeout",), ("retries", "perTryTimeout")):
                 value = at(http, *path)
@@ -66,8 +68,9 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
                         command=_longer(virtual, index, path),
                     ),
                     severity=Severity.INFO if considered(timeout, value) and path[0] == "timeout" else None,
+                    rests_on=behind,
                 )
-            yield from _repeats(virtual, index, mapping(http, "retries"))
+            yield from _repeats(virtual, index, mapping(http, "retries"), behind)
 
 
 def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
@@ -77,7 +80,7 @@ def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
     return command("kubectl", "-n", virtual.namespace, "patch", name, "--type=json", "-p", change)
 
 
-def _repeats(virtual: KubeObject, index: int, retries: dict[str, object]) -> Problems:
+def _repeats(virtual: KubeObject, index: int, retries: dict[str, object], behind: tuple[ObjectRef, ...]) -> Problems:
     """A retry policy that sends a prompt again though the model may be at work on it."""
     conditions = [c for c in re.split(r"[,\s]+", text(retries, "retryOn")) if c in AFTER_THE_FACT]
     if not conditions or not number(retries, "attempts", default=2):
@@ -91,6 +94,7 @@ def _repeats(virtual: KubeObject, index: int, retries: dict[str, object]) -> Pro
             "Retry only what failed to connect (retryOn: connect-failure,refused-stream).",
             command=set_in(virtual, field, "connect-failure,refused-stream"),
         ),
+        rests_on=behind,
     )
 
 

@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, selecto
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of, no_mesh
-from kubectl_genainet.doctor.predicates.selectors import alike
+from kubectl_genainet.doctor.predicates.selectors import alike, meant
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -60,6 +60,7 @@ def mesh_waypoint(cluster: Cluster) -> Problems:
             obj.ref,
             (seen(obj.ref, f"metadata.labels[{USE_WAYPOINT}]", name, problem),),
             Remedy("Make the waypoint, or name one that exists.", command=_label(obj, near)),
+            rests_on=meant("Gateway", near, namespace),
         )
 
 

@@ -69,6 +69,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
             _where(place, "proxy_buffering", value, "on is the default" if value is None else "responses are buffered"),
             _remedy(place, "proxy_buffering off;"),
             severity=None if stacks & set(_LEAVES_IT) else Severity.INFO,
+            rests_on=(place.workload.ref, *cluster.behind(place.service)),
         )
 
 
@@ -89,6 +90,7 @@ def cut_short(cluster: Cluster) -> Iterator[Problem]:
             _where(place, "proxy_read_timeout", value, effect),
             _remedy(place, "proxy_read_timeout 3600s;"),
             severity=Severity.INFO if mild else None,
+            rests_on=(place.workload.ref, *cluster.behind(place.service)),
         )
 
 
@@ -130,6 +132,7 @@ def proxy_body_size(cluster: Cluster) -> Problems:
             ),
             _remedy(place, "client_max_body_size 100m;"),
             severity=None if large else Severity.INFO,
+            rests_on=(place.workload.ref, *cluster.behind(place.service)),
         )
 
 
@@ -162,6 +165,7 @@ def proxy_upgrade(cluster: Cluster) -> Problems:
                     place,
                     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";',
                 ),
+                rests_on=(place.workload.ref, *cluster.behind(place.service)),
             )
 
 

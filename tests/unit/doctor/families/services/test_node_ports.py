@@ -57,11 +57,11 @@ def report(folder: Path, files: dict[str, str]) -> Report:
 @pytest.mark.parametrize(
     ("other", "severity", "open_"),
     [
-        (asks("b", TCP, namespace="other"), Severity.WARNING, ""),
-        (asks("a", TCP, namespace="other"), None, "may be for another cluster"),
-        (asks("a-dev", TCP, namespace="other"), None, "may be for another cluster"),
-        (asks("a-device", TCP, namespace="other"), Severity.WARNING, ""),
-        (asks("b", TCP).replace(", namespace: ml", ""), None, "may be for another cluster"),
+        (asks("b", TCP, namespace="other"), Severity.INFO, ""),
+        (asks("a", TCP, namespace="other"), None, "of two environments"),
+        (asks("a-dev", TCP, namespace="other"), None, "of two environments"),
+        (asks("a-device", TCP, namespace="other"), Severity.INFO, ""),
+        (asks("b", TCP).replace(", namespace: ml", ""), Severity.INFO, ""),
     ],
     ids=["two applications", "one application twice", "another environment", "another name", "an example"],
 )
@@ -77,4 +77,4 @@ def test_overlays_of_one_base_are_for_two_clusters(tmp_path: Path) -> None:
     files |= {f"{name}/kustomization.yaml": f"{overlay}{name}\n" for name in ("dev", "prod")}
     told = report(tmp_path, files)
     assert [f for f in told.findings if f.check == CHECK] == []
-    assert "may be for two clusters" in "; ".join(n.reason for n in told.not_checked if n.what == CHECK)
+    assert "of two environments" in "; ".join(n.reason for n in told.not_checked if n.what == CHECK)
