@@ -1,10 +1,11 @@
-"""Why problems of manifests may meet nobody: workloads that are switched off, objects that are not applied together."""
+"""Why problems of manifests may meet nobody: workloads that are switched off or have ended well, objects that are not applied
+together."""
 
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Problem
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, text
+from kubectl_genainet.doctor.objects.raw import at, condition, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import ObjectRef
 
@@ -20,6 +21,15 @@ def switched_off(cluster: Cluster, problem: Problem) -> str:
     if any(not _is_off(cluster, workload) for workload in about):
         return ""
     return f"{about[0].ref} is switched off (spec.replicas: 0)"
+
+
+def succeeded(cluster: Cluster, problem: Problem) -> str:
+    """Why nobody meets a problem of a job in manifests: the object was saved with the status of a run that ended well."""
+    workload = cluster.workload(problem.object) if cluster.from_files and problem.object is not None else None
+    obj = cluster.object_of(workload) if workload is not None else None
+    if obj is None or all(condition(obj.raw, end).get("status") != "True" for end in ("Succeeded", "Complete")):
+        return ""
+    return f"its status says that {obj.ref} succeeded"
 
 
 def scattered(cluster: Cluster, problem: Problem) -> str:

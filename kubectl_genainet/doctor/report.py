@@ -10,7 +10,7 @@ import msgspec
 from kubectl_genainet.doctor import facts
 from kubectl_genainet.doctor.accept import Acceptance, accepted_by
 from kubectl_genainet.doctor.check import Area, Check, Problem
-from kubectl_genainet.doctor.doubts import scattered, switched_off
+from kubectl_genainet.doctor.doubts import scattered, succeeded, switched_off
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import unfilled
@@ -173,7 +173,8 @@ def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:
     evidence = problem.evidence
     if cluster.from_files:  # nobody observed a file's objects in a cluster
         evidence = tuple(_as_assumed(e) for e in evidence)
-    elsewhere, doubt = _elsewhere(cluster, problem), switched_off(cluster, problem) or scattered(cluster, problem)
+    elsewhere = _elsewhere(cluster, problem)
+    doubt = next((why for ask in (switched_off, succeeded, scattered) if (why := ask(cluster, problem))), "")
     severity = problem.severity or item.severity
     if elsewhere and severity is Severity.ERROR:
         severity = Severity.WARNING

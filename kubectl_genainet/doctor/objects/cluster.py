@@ -228,17 +228,10 @@ class Cluster(Installed):
         return self._by_label.templates_matching(namespace, selector)
 
     def workloads_of(self, service: Service) -> tuple[Workload, ...]:
-        """The workloads behind a Service: of manifests, those that are applied with it, where there are such."""
+        """The workloads behind a Service."""
         selected = self.selected(service.metadata.namespace, service.spec.selector)
-        if (service.metadata.namespace, service.metadata.name) not in self.services_by_key:
-            return of_its_owner(service, selected)
-        if len(selected) < 2 or self.extent.of_a_cluster:
-            return selected
-        return tuple(w for w in selected if not self.extent.scattered((service.ref, w.ref))) or selected
-
-    def behind(self, service: Service) -> tuple[ObjectRef, ...]:
-        """A Service and what it leads to: what a problem of the way there rests on."""
-        return service.ref, *(w.ref for w in self.workloads_of(service))
+        written = (service.metadata.namespace, service.metadata.name) in self.services_by_key
+        return self.extent.beside(service.ref, selected) if written else of_its_owner(service, selected)
 
     @cached_property
     def _services_of(self) -> Mapping[WorkloadKey, tuple[Service, ...]]:

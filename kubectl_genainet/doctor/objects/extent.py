@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects.raw import mapping, text
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.cluster import COUNTS, GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
@@ -152,6 +153,12 @@ class Extent:
         """Whether a folder is one of examples; what the folder is called that the user named says nothing."""
         named = max((g for g in self.snapshot.given if f"{folder}/".startswith(f"{g}/")), key=len, default="")
         return _EXAMPLES.search(folder.removeprefix(named)) is not None
+
+    def beside(self, ref: ObjectRef, workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
+        """Those of some workloads that are applied with an object; all of them where none is."""
+        if len(workloads) < 2 or self.of_a_cluster:
+            return workloads
+        return tuple(w for w in workloads if not self.scattered((ref, w.ref))) or workloads
 
     def scattered(self, refs: Iterable[ObjectRef]) -> str:
         """Why nobody says that several objects of manifests are applied together; empty where they are. A Namespace is the one

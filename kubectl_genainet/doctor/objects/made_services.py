@@ -23,12 +23,14 @@ _RAY_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics":
 def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]) -> dict[tuple[str, str], Service]:
     """The Services of operators' objects in manifests by (namespace, name). Of a cluster, those that are there count.
 
-    One without ports has some that its object does not tell, as one does that `varies`: it is given in several ways.
+    One without ports has some that its object does not tell. So does one that `varies` (it is given in several ways), and
+    one that the operators of two objects make: the last of them to write it decides.
 
     Sources: https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/accessing-services,
     https://cloudnative-pg.io/documentation/current/service_management/,
     https://github.com/opensearch-project/opensearch-k8s-operator/blob/main/docs/userguide/main.md,
     https://docs.nvidia.com/nim-operator/latest/service.html,
+    https://www.dragonflydb.io/docs/getting-started/kubernetes-operator,
     https://kserve.github.io/website/docs/admin-guide/overview,
     https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/config.html
     """
@@ -36,9 +38,10 @@ def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]
     for group, kind, services_of in _MAKERS:
         for obj in snapshot.of(kind, group):
             for service in services_of(obj) if obj.source else ():
-                if varies(obj.ref):
+                key = service.metadata.namespace, service.metadata.name
+                if varies(obj.ref) or key in made:
                     service = msgspec.structs.replace(service, spec=msgspec.structs.replace(service.spec, ports=()))
-                made[service.metadata.namespace, service.metadata.name] = service
+                made[key] = service
     return made
 
 
@@ -95,6 +98,11 @@ def _of_postgres(obj: KubeObject) -> Iterator[Service]:
     """CloudNativePG's: of the primary, of the replicas, of all instances."""
     for role in ("rw", "ro", "r"):
         yield _service(obj, f"{obj.name}-{role}", (ServicePort(5432),), {"cnpg.io/cluster": obj.name})
+
+
+def _of_dragonfly(obj: KubeObject) -> Iterator[Service]:
+    """The Dragonfly operator's: of the object's own name, which speaks Redis."""
+    yield _service(obj, obj.name, (ServicePort(6379),), {"app": obj.name})
 
 
 def _of_nim(obj: KubeObject) -> Iterator[Service]:
@@ -174,6 +182,7 @@ _MAKERS: tuple[tuple[str, str, Callable[[KubeObject], Iterator[Service]]], ...] 
     (_ECK, "Elasticsearch", _of_elasticsearch),
     *((group, "OpenSearchCluster", _of_opensearch) for group in _OPENSEARCH),
     (_CNPG, "Cluster", _of_postgres),
+    ("dragonflydb.io", "Dragonfly", _of_dragonfly),
     (_NIM, "NIMService", _of_nim),
     (_KSERVE, "InferenceService", _of_inference),
     (_KSERVE, "LLMInferenceService", _of_llm),

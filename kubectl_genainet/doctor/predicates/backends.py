@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.recognise import BATCH
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike
-from kubectl_genainet.model.finding import Evidence
+from kubectl_genainet.model.finding import Evidence, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 
 
@@ -76,3 +76,8 @@ def granted_by_aibrix(cluster: Cluster, namespace: str, name: str) -> bool:
     service = cluster.service(namespace, name)
     behind = cluster.workloads_of(service) if service is not None else ()
     return any("model.aibrix.ai/name" in w.labels for w in behind)
+
+
+def behind(cluster: Cluster, service: Service) -> tuple[ObjectRef, ...]:
+    """A Service and what it leads to: what a problem of the way there rests on."""
+    return service.ref, *(w.ref for w in cluster.workloads_of(service))

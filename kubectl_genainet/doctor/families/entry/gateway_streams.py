@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.doctor.predicates.edits import on_object
 from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -92,7 +93,7 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
 
 def _led_to(cluster: Cluster, kind: str, namespace: str, name: str) -> tuple[ObjectRef, ...]:
     service = cluster.service(namespace, name) if kind == "Service" else None
-    return (ObjectRef(kind, name, namespace),) if service is None else cluster.behind(service)
+    return (ObjectRef(kind, name, namespace),) if service is None else behind(cluster, service)
 
 
 def _waits(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:

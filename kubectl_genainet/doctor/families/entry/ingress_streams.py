@@ -30,6 +30,7 @@ from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_shor
 from kubectl_genainet.doctor.families.entry.traefik import streams as traefik_streams
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -100,7 +101,7 @@ def ingress_buffering(cluster: Cluster) -> Problems:
             (evidence,),
             Remedy("Switch buffering off for this Ingress.", command=annotate(ingress.ref, key, off)),
             severity=None if leads_to_a_server(cluster, model[1]) else Severity.INFO,
-            rests_on=cluster.behind(model[1]),
+            rests_on=behind(cluster, model[1]),
         )
 
 
@@ -148,7 +149,7 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
             (seen(setting.object, setting.field, setting.value, f"{origin} {timeout.in_force:.0f} s"),),
             _longer(ingress, timeout),
             severity=Severity.INFO if timeout.was_prolonged or not cluster.waits_for_a_model(model[1]) else None,
-            rests_on=(ingress.ref, *cluster.behind(model[1])),
+            rests_on=(ingress.ref, *behind(cluster, model[1])),
         )
 
 
@@ -198,5 +199,5 @@ def alb_target_type(cluster: Cluster) -> Problems:
             ),
             Remedy("Register the pods themselves.", command=annotate(ingress.ref, key, "ip")),
             severity=Severity.ERROR if broken else None,
-            rests_on=cluster.behind(model[1]),
+            rests_on=behind(cluster, model[1]),
         )

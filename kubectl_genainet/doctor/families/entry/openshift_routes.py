@@ -6,6 +6,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, command, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.units import seconds
 
@@ -48,5 +49,5 @@ def openshift_route_timeout(cluster: Cluster) -> Problems:
                 ),
             ),
             severity=None if limit <= DEFAULT_S and cluster.waits_for_a_model(service) else Severity.INFO,
-            rests_on=cluster.behind(service),
+            rests_on=behind(cluster, service),
         )

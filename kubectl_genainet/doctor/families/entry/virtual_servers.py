@@ -15,6 +15,7 @@ from kubectl_genainet.doctor.families.entry.ingress import leads_to_a_server
 from kubectl_genainet.doctor.families.entry.ingress_settings import Setting, f5_setting
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
@@ -80,7 +81,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
                 command=set_in(upstream.server, upstream.field("buffering"), False),
             ),
             severity=None if leads_to_a_server(cluster, upstream.service) else Severity.INFO,
-            rests_on=cluster.behind(upstream.service),
+            rests_on=behind(cluster, upstream.service),
         )
 
 
@@ -102,5 +103,5 @@ def cut_short(cluster: Cluster) -> Iterator[Problem]:
                 command=set_in(upstream.server, upstream.field("read-timeout"), "3600s"),
             ),
             severity=Severity.INFO if mild else None,
-            rests_on=cluster.behind(upstream.service),
+            rests_on=behind(cluster, upstream.service),
         )

@@ -29,7 +29,7 @@ _LISTEN_EARLY = ("Ollama", "TorchServe", "llama.cpp", "Ray Serve", "DJL Serving"
 # Stacks whose servers announce themselves to their frontend once the model is loaded, and need no Service.
 _REGISTER = ("Dynamo worker",)
 # Stacks that load a model when the first request names it: no probe waits for one.
-_LOAD_ON_REQUEST = ("Ollama", "LocalAI")
+_LOAD_ON_REQUEST = ("Ollama", "LocalAI", "faster-whisper")
 
 
 def _ready_path(cluster: Cluster, workload: Workload) -> str:
@@ -78,7 +78,8 @@ def readiness_probe(cluster: Cluster) -> Problems:
 
     Looks at the readinessProbe of the serving container of recognised model servers. A startupProbe that asks the model
     waits for it as well: until it has passed, the pod is not ready. A bare pod that is not restarted, or only when it
-    fails, is left out where no Service selects it. Information for servers that load a model on request (Ollama, LocalAI):
+    fails, is left out where no Service selects it. Information for servers that load a model on request (Ollama, LocalAI,
+    faster-whisper):
     no probe waits for that, and they listen within seconds; for what only its name shows to be a model server; and for a
     bare pod that no Service selects.
 
@@ -114,7 +115,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
     Looks at the handler and path of the readinessProbe: a TCP connect, or a path that the recognised stack answers
     before the model is loaded (Triton's /v2/health/live, NIM's /v1/health/live). A TCP connect is a warning for stacks that
     listen before the model is loaded (llama.cpp, TorchServe, …) and information for the others. Servers that load a model
-    when a request names it (Ollama, LocalAI) are among these: no probe waits for that.
+    when a request names it (Ollama, LocalAI, faster-whisper) are among these: no probe waits for that.
 
     Why: the server listens, or answers, long before its model can; and a port says nothing of a model that hangs.
 

@@ -241,3 +241,23 @@ spec: {podSelector: {matchLabels: {ray.io/cluster: lama}}, policyTypes: [Ingress
 """
     found = findings(RAY_CLUSTER + policy, "policy-selects-nothing", complete=True)
     assert [f.object.name for f in found if f.object] == ["p"]
+
+
+DRAGONFLY = """
+apiVersion: dragonflydb.io/v1alpha1
+kind: Dragonfly
+metadata: {name: search, namespace: ml}
+spec: {replicas: 1}
+"""
+
+
+def test_a_service_that_two_operators_make_has_the_ports_of_neither() -> None:
+    front = service("front", "{selector: {app: rag}, ports: [{port: 80}]}")
+    for made, url, found in (
+        (DRAGONFLY, "redis://search:6379/0", 0),
+        (DRAGONFLY, "http://search:9200", 1),
+        (OPENSEARCH, "redis://search:6379/0", 1),
+        (f"{OPENSEARCH}---{DRAGONFLY}", "redis://search:6379/0", 0),
+        (f"{DRAGONFLY}---{OPENSEARCH}", "http://search:9200", 0),
+    ):
+        assert len(findings(made + "---" + rag(url) + front, "call-port")) == found, (made, url)

@@ -229,6 +229,8 @@ def test_no_probe_waits_for_a_model_that_is_loaded_on_request() -> None:
     (told,) = findings(deployment("llm", ollama), "readiness-probe")
     assert (told.severity, told.title) == (Severity.INFO, "Ollama counts as ready before it listens")
     assert told.remedy is not None and "as soon as it serves" in told.remedy.text
+    (whisper,) = findings(deployment("stt", "image: 'fedirz/faster-whisper-server:latest-cuda'"), "readiness-probe")
+    assert whisper.severity is Severity.INFO
     connects = deployment("llm", f"{ollama}, readinessProbe: {{tcpSocket: {{port: 11434}}}}")
     assert [f.severity for f in findings(connects, "readiness-probe-model")] == [Severity.INFO]
 

@@ -104,3 +104,28 @@ def test_what_is_wrong_with_a_workload_that_is_switched_off_meets_nobody(check: 
     (found,) = findings(off + FRONT, check)
     assert found.severity is Severity.INFO
     assert "Deployment ml/llm is switched off" in found.detail
+
+
+TRAINED = """
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: train, namespace: ml}
+spec:
+  pytorchReplicaSpecs:
+    Master:
+      template:
+        spec:
+          containers:
+          - name: pytorch
+            image: acme/train
+            command: [torchrun, --nproc-per-node=2, train.py]
+            resources: {limits: {nvidia.com/gpu: 2}}
+status: {conditions: [{type: TYPE, status: "True"}]}
+"""
+
+
+@pytest.mark.parametrize(("ended", "severity"), [("Succeeded", Severity.INFO), ("Failed", Severity.WARNING)])
+def test_a_job_that_was_saved_with_its_success_has_no_trouble(ended: str, severity: Severity) -> None:
+    (found,) = findings(TRAINED.replace("TYPE", ended), "shared-memory")
+    assert found.severity is severity
+    assert ("succeeded" in found.detail) is (ended == "Succeeded")

@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import AFTER_THE_FACT, STREAM_S, considered
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.doctor.predicates.edits import set_in
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
@@ -42,7 +43,7 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
         for index, http in enumerate(items(virtual.raw, "spec", "http")):
             hosts = [text(r, "destination", "host") for r in items(http, "route")]
             led_to = (_host(cluster, virtual.namespace, h) for h in hosts)
-            behind = tuple(ref for s in led_to if s is not None and cluster.streams(s) for ref in cluster.behind(s))
+            behind = tuple(ref for s in led_to if s is not None and cluster.streams(s) for ref in behind(cluster, s))
             if not behind:
                 continue
             for path in (("timeout",), ("retries", "perTryTimeout")):

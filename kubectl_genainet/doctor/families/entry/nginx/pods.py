@@ -14,6 +14,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import kubectl
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 
 DEFAULT_S = 60.0
@@ -69,7 +70,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
             _where(place, "proxy_buffering", value, "on is the default" if value is None else "responses are buffered"),
             _remedy(place, "proxy_buffering off;"),
             severity=None if stacks & set(_LEAVES_IT) else Severity.INFO,
-            rests_on=(place.workload.ref, *cluster.behind(place.service)),
+            rests_on=(place.workload.ref, *behind(cluster, place.service)),
         )
 
 
@@ -90,7 +91,7 @@ def cut_short(cluster: Cluster) -> Iterator[Problem]:
             _where(place, "proxy_read_timeout", value, effect),
             _remedy(place, "proxy_read_timeout 3600s;"),
             severity=Severity.INFO if mild else None,
-            rests_on=(place.workload.ref, *cluster.behind(place.service)),
+            rests_on=(place.workload.ref, *behind(cluster, place.service)),
         )
 
 
@@ -132,7 +133,7 @@ def proxy_body_size(cluster: Cluster) -> Problems:
             ),
             _remedy(place, "client_max_body_size 100m;"),
             severity=None if large else Severity.INFO,
-            rests_on=(place.workload.ref, *cluster.behind(place.service)),
+            rests_on=(place.workload.ref, *behind(cluster, place.service)),
         )
 
 
@@ -165,7 +166,7 @@ def proxy_upgrade(cluster: Cluster) -> Problems:
                     place,
                     'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";',
                 ),
-                rests_on=(place.workload.ref, *cluster.behind(place.service)),
+                rests_on=(place.workload.ref, *behind(cluster, place.service)),
             )
 
 
