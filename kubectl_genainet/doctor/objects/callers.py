@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubectl_genainet.doctor.objects.calls import Call
@@ -113,7 +114,7 @@ def passing_tokens(
     call such an application, or that are told of a model. A database's console passes none. `programs_of`: what an object
     says beside its pods of the programs that run there; None where that is not known. `for_sure`: only where the tokens come
     from a server here that what it runs shows to be one, as the answer to a request: a hosted model answers within seconds, a
-    name may mean anything, and a WebSocket lives on."""
+    name may mean anything, a ConfigMap that several read does not tell which of them calls, and a WebSocket lives on."""
     roles = {key: known.role for key, known in genai.items()}
     at_once = {
         workload.key
@@ -144,7 +145,7 @@ def passing_tokens(
         elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
             passing.add(call.client.key)
     if for_sure:
-        inside = _without_lists(inside, workloads_of)
+        inside = _told_for_sure(inside, workloads_of)
     pushing = {workload.key for workload in workloads if for_sure and _pushes(workload)}
     inside = [told for told in inside if told[0] not in pushing]
     before = -1
@@ -165,15 +166,20 @@ def _unsure(genai: Mapping[WorkloadKey, Recognised], workloads: Sequence[Workloa
     )
 
 
-def _without_lists(inside: list[_Inside], workloads_of: Callable[[Service], Iterable[Workload]]) -> list[_Inside]:
-    """The calls without those that a ConfigMap tells which names its reader's own Service: it lists the addresses of all,
-    and does not tell who calls whom."""
-    lists = {
-        (client, told)
-        for client, service, told in inside
-        if told is not None and told.kind == "ConfigMap" and any(w.key == client for w in workloads_of(service))
-    }
-    return [(client, service, told) for client, service, told in inside if (client, told) not in lists]
+def _told_for_sure(inside: list[_Inside], workloads_of: Callable[[Service], Iterable[Workload]]) -> list[_Inside]:
+    """The calls without those of which a ConfigMap does not tell who makes them: it has several readers, or names its reader's
+    own Service, and so lists the addresses of all."""
+    listed: dict[ObjectRef, list[_Inside]] = defaultdict(list)
+    for call in inside:
+        if call[2] is not None and call[2].kind == "ConfigMap":
+            listed[call[2]].append(call)
+    unsure: set[tuple[WorkloadKey, ObjectRef]] = set()
+    for told, calls in listed.items():
+        for client, service, _ in calls:
+            several = len({other for other, callee, _ in calls if callee.ref == service.ref}) > 1
+            if several or any(w.key == client for w in workloads_of(service)):
+                unsure.add((client, told))
+    return [call for call in inside if call[2] is None or (call[0], call[2]) not in unsure]
 
 
 def _by_name_alone(known: Recognised) -> bool:

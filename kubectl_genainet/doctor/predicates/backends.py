@@ -81,3 +81,9 @@ def granted_by_aibrix(cluster: Cluster, namespace: str, name: str) -> bool:
 def behind(cluster: Cluster, service: Service) -> tuple[ObjectRef, ...]:
     """A Service and what it leads to: what a problem of the way there rests on."""
     return service.ref, *(w.ref for w in cluster.workloads_of(service))
+
+
+def is_for_metrics(service: Service, port: ServicePort) -> bool:
+    """Whether a port of a Service is for Prometheus, by the names of the two."""
+    names = f"{port.name} {service.metadata.name}"
+    return any(word in names for word in ("metric", "prometheus", "monitor"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import kubectl, patch
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.load_balancers import load_balancers
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -61,6 +64,14 @@ def _internal(service: Service, lb_class: str) -> bool:
     return lb_class == "tailscale" or any(notes.get(key, "").lower() == value for key, value in _INTERNAL.items())
 
 
+# Variables by which a database is told to ask its clients for a key: Qdrant's, Weaviate's, Chroma's, Elasticsearch's.
+_AUTHENTICATION = re.compile(r"API_?KEY|AUTHN?_|AUTHENTICATION|_PASSWORD$")
+
+
+def _asks_who_calls(workload: Workload) -> bool:
+    return any(_AUTHENTICATION.search(name) for c in workload.containers for name in c.env_names)
+
+
 @check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def vector_database_exposed(cluster: Cluster) -> Problems:
     """A vector database is behind a load balancer.
@@ -69,7 +80,7 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
     internal, or that only the members of a private network reach (Tailscale), is not reported.
 
     Why: only the RAG application needs it; most vector databases listen without authentication by default. A
-    warning: users notice nothing until the data is read by others.
+    warning: users notice nothing until the data is read by others. Information where its variables set up authentication.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types,
     https://qdrant.tech/documentation/guides/security/
@@ -82,6 +93,7 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
                 service.ref,
                 (seen(service.ref, "spec.type", "LoadBalancer", "not annotated as internal"),),
                 Remedy("Make it a ClusterIP.", command=patch(service.ref, {"spec": {"type": "ClusterIP"}})),
+                severity=Severity.INFO if _asks_who_calls(workload) else None,
                 rests_on=(workload.ref,),
             )
 

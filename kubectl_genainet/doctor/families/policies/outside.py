@@ -6,7 +6,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derive
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.backends import backends_of
+from kubectl_genainet.doctor.predicates.backends import backends_of, is_for_metrics
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
@@ -51,7 +51,7 @@ def _kept_away(cluster: Cluster, service: Service) -> list[tuple[Workload, Servi
     """The first port of each workload behind a Service that nobody from outside may reach, with the policies."""
     found: dict[ObjectRef, tuple[Workload, ServicePort, int, list[KubeObject]]] = {}
     for port in service.spec.ports:
-        for workload in backends_of(cluster, service, port):
+        for workload in backends_of(cluster, service, port) if not is_for_metrics(service, port) else ():
             number = cluster.target_port(workload, port)
             isolating = _isolating(cluster, workload, port.protocol, number)
             if isolating:
@@ -65,7 +65,8 @@ def policy_blocks_outside(cluster: Cluster) -> Problems:
 
     Asks the policy engine whether pods behind a Service of type LoadBalancer may be reached from outside the cluster, on the
     Service's target ports. Left out are pods that a policy with an ipBlock, or of another kind than NetworkPolicy, isolates:
-    whose addresses it means is not seen. Pods on the node's network are left out too. A warning: with externalTrafficPolicy
+    whose addresses it means is not seen. Pods on the node's network are left out too, and ports for metrics, which are not for
+    clients. A warning: with externalTrafficPolicy
     Cluster those clients pass whose packets come in at the pod's own node, and policies that are not among manifests may
     admit them.
 

@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import command, items, kubectl, patch, text
 from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.backends import is_for_metrics
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
@@ -106,7 +107,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             if not named and (not same or int(target) in {n for n, _, _ in declared}):
                 continue  # of another protocol: left to service-protocol
-            if not named and (_is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
+            if not named and (is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
             if any(cluster.extent.varies(w.ref) for w in workloads):
                 yield NotChecked(str(service.ref), f"{workloads[0].ref} is given more than once")
@@ -159,11 +160,6 @@ def _meets(service: Service, declared: list[tuple[int, str, str]]) -> bool:
     """Whether some port of a Service leads to a declared one."""
     targets = {str(p.target_port or p.port) for p in service.spec.ports}
     return any(str(n) in targets or name in targets for n, name, _ in declared)
-
-
-def _is_for_metrics(service: Service, port: ServicePort) -> bool:
-    names = f"{port.name} {service.metadata.name}"
-    return any(word in names for word in ("metric", "prometheus", "monitor"))
 
 
 def _name_a_port(service: Service, index: int, choices: list[str], named: bool) -> Remedy:

@@ -129,3 +129,63 @@ def test_a_job_that_was_saved_with_its_success_has_no_trouble(ended: str, severi
     (found,) = findings(TRAINED.replace("TYPE", ended), "shared-memory")
     assert found.severity is severity
     assert ("succeeded" in found.detail) is (ended == "Succeeded")
+
+
+MODEL = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: shared, namespace: ml}
+data: {OLLAMA_HOST: "http://ollama:11434"}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: ml}
+spec:
+  ingressClassName: nginx
+  rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+"""
+
+
+@pytest.mark.parametrize(("readers", "severity"), [(("web",), Severity.WARNING), (("web", "worker"), Severity.INFO)])
+def test_which_of_several_workloads_asks_the_model_is_not_told_by_what_they_share(
+    readers: tuple[str, ...], severity: Severity
+) -> None:
+    ollama = deployment("ollama", 'image: "ollama/ollama:0.9", ports: [{containerPort: 11434}]')
+    ollama += service("ollama", "{selector: {app: ollama}, ports: [{port: 11434}]}")
+    web = service("web", "{selector: {app: web}, ports: [{port: 80}]}")
+    apps = "".join(deployment(name, READS) for name in readers)
+    (found,) = findings(MODEL + ollama + web + apps, "ingress-stream-timeout")
+    assert found.severity is severity
+
+
+CLOSED = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: ml}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+  - {from: [{namespaceSelector: {matchLabels: {name: monitoring}}}]}
+  - {ports: [{port: 8080}]}
+"""
+
+
+@pytest.mark.parametrize(("name", "found"), [("metrics", 0), ("api", 1)])
+def test_a_port_for_metrics_is_not_for_the_clients_of_a_load_balancer(name: str, found: int) -> None:
+    ports = f"[{{name: http, port: 8080}}, {{name: {name}, port: 9090}}]"
+    text = CLOSED + service("web", f"{{type: LoadBalancer, selector: {{app: web}}, ports: {ports}}}")
+    text += deployment("web", 'image: "registry.test/web:1", ports: [{containerPort: 8080}, {containerPort: 9090}]')
+    assert len(findings(text, "policy-blocks-outside")) == found
+
+
+@pytest.mark.parametrize(
+    ("env", "severity"), [("QDRANT__SERVICE__API_KEY", Severity.INFO), ("QDRANT__LOG_LEVEL", Severity.WARNING)]
+)
+def test_a_database_that_asks_for_a_key_is_not_open(env: str, severity: Severity) -> None:
+    key = f"env: [{{name: {env}, valueFrom: {{secretKeyRef: {{name: q, key: k}}}}}}]"
+    text = deployment("qdrant", f'image: "qdrant/qdrant:v1.16", ports: [{{containerPort: 6333}}], {key}')
+    text += service("qdrant", "{type: LoadBalancer, selector: {app: qdrant}, ports: [{port: 6333}]}")
+    (found,) = findings(text, "vector-database-exposed")
+    assert found.severity is severity

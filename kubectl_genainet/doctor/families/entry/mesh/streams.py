@@ -43,8 +43,8 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
         for index, http in enumerate(items(virtual.raw, "spec", "http")):
             hosts = [text(r, "destination", "host") for r in items(http, "route")]
             led_to = (_host(cluster, virtual.namespace, h) for h in hosts)
-            behind = tuple(ref for s in led_to if s is not None and cluster.streams(s) for ref in behind(cluster, s))
-            if not behind:
+            way = tuple(ref for s in led_to if s is not None and cluster.streams(s) for ref in behind(cluster, s))
+            if not way:
                 continue
             for path in (("timeout",), ("retries", "perTryTimeout")):
                 value = at(http, *path)
@@ -69,9 +69,9 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
                         command=_longer(virtual, index, path),
                     ),
                     severity=Severity.INFO if considered(timeout, value) and path[0] == "timeout" else None,
-                    rests_on=behind,
+                    rests_on=way,
                 )
-            yield from _repeats(virtual, index, mapping(http, "retries"), behind)
+            yield from _repeats(virtual, index, mapping(http, "retries"), way)
 
 
 def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
@@ -81,7 +81,7 @@ def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
     return command("kubectl", "-n", virtual.namespace, "patch", name, "--type=json", "-p", change)
 
 
-def _repeats(virtual: KubeObject, index: int, retries: dict[str, object], behind: tuple[ObjectRef, ...]) -> Problems:
+def _repeats(virtual: KubeObject, index: int, retries: dict[str, object], way: tuple[ObjectRef, ...]) -> Problems:
     """A retry policy that sends a prompt again though the model may be at work on it."""
     conditions = [c for c in re.split(r"[,\s]+", text(retries, "retryOn")) if c in AFTER_THE_FACT]
     if not conditions or not number(retries, "attempts", default=2):
@@ -95,7 +95,7 @@ def _repeats(virtual: KubeObject, index: int, retries: dict[str, object], behind
             "Retry only what failed to connect (retryOn: connect-failure,refused-stream).",
             command=set_in(virtual, field, "connect-failure,refused-stream"),
         ),
-        rests_on=behind,
+        rests_on=way,
     )
 
 
