@@ -139,9 +139,9 @@ def call_host(cluster: Cluster) -> Problems:
 
     Looks at URLs in variables, ConfigMaps, command lines and a mounted configuration of LiteLLM (api_base) whose host is
     a name of the cluster (NAME, NAME.NAMESPACE.svc). In manifests that are not the whole cluster it is reported where
-    another Service that is applied with the caller has nearly the name, or where a host without a namespace is that of one
-    whose manifest names another namespace. What one ConfigMap tells several workloads
-    is reported once. An error: the name does not resolve.
+    another Service that is applied with the caller has nearly the name, or the name with a prefix that the caller's has too
+    (a kustomization's namePrefix), or where a host without a namespace is that of one whose manifest names another
+    namespace. What one ConfigMap tells several workloads is reported once. An error: the name does not resolve.
 
     Why: the client gets NXDOMAIN after all its search domains, and tells of a "connection error" that looks like a network's.
 
@@ -154,7 +154,7 @@ def call_host(cluster: Cluster) -> Problems:
         namespace, name = key
         elsewhere = cluster.partial("Service", namespace)
         own = _services_beside(cluster, call, namespace, part=bool(elsewhere))
-        near = "" if name in call.client.name.split("-") else alike(name, own)
+        near = "" if name in call.client.name.split("-") else alike(name, own) or _renamed(call.client, name, own)
         others = _namesakes(cluster, call, name, part=bool(elsewhere))
         if elsewhere and not near and not others:
             yield NotChecked(str(call.client.ref), f"Service {namespace}/{name} is not here: {elsewhere}")
@@ -169,6 +169,13 @@ def call_host(cluster: Cluster) -> Problems:
             detail=_all_clients(clients),
             rests_on=(*meant("Service", near, namespace), *(ObjectRef("Service", name, ns) for ns in others[:1])),
         )
+
+
+def _renamed(client: Workload, name: str, services: list[str]) -> str:
+    """The Service that a kustomization's namePrefix has given another name, as it has the client's: the address in a variable
+    stays as it was."""
+    prefixed = ((s, s.removesuffix(name)) for s in services if s.endswith(f"-{name}"))
+    return next((service for service, prefix in prefixed if client.name.startswith(prefix)), "")
 
 
 def _services_beside(cluster: Cluster, call: Call, namespace: str, *, part: bool) -> list[str]:

@@ -177,3 +177,16 @@ def test_a_name_that_is_nearly_there_is_looked_for_beside_the_caller(
     web = deployment("web", 'image: acme/web, env: [{name: API, value: "http://gateway-service.ml.svc.cluster.local"}]')
     files = {caller: web, service: services("gateway", "{selector: {app: gateway}, ports: [{port: 80}]}")}
     assert of(report(tmp_path, files), "call-host")[0] == found
+
+
+@pytest.mark.parametrize(
+    ("kustomization", "found"), [("namePrefix: staging-\n", 1), ("", 0), ("namespace: staging\n", 0)]
+)
+def test_a_prefix_renames_the_services_and_not_the_addresses(tmp_path: Path, kustomization: str, found: int) -> None:
+    web = deployment("web", 'image: acme/web, env: [{name: API, value: "http://agent:8000"}]')
+    agent = services("agent", "{selector: {app: agent}, ports: [{port: 8000}]}")
+    files = {"base/web.yaml": web, "base/agent.yaml": agent}
+    files["base/kustomization.yaml"] = "resources: [web.yaml, agent.yaml]\n"
+    files["staging/kustomization.yaml"] = f"resources: [../base]\n{kustomization}"
+    told = report(tmp_path, files)
+    assert [f.object.name for f in told.findings if f.check == "call-host" and f.object] == ["staging-web"] * found
