@@ -86,7 +86,8 @@ MEASURE_MAX_S = 600
 @click.option(
     "--complete",
     is_flag=True,
-    help="The manifests are the whole cluster: what is not among them does not exist.",
+    help="The manifests are the whole cluster: all are applied together, and what is not among them does not exist. Without it "
+    "one file, kustomization or folder is, and so are files named one by one.",
 )
 @watch_option("Then check again and again, and show the report when other things are wrong, until Ctrl-C.")
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
