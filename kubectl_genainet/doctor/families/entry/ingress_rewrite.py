@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.ingress import (
@@ -17,6 +18,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import INGRESS_NGIN
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, kubectl, text
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.predicates.backends import behind, is_for_metrics
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -34,11 +36,18 @@ def _lost(cluster: Cluster, ingress: KubeObject) -> Iterator[tuple[str, str, Ser
         roles = {cluster.role(w) for w in behind} - {Role.UNKNOWN, Role.ACCELERATED}
         if service is None or field in exact or path in ("", "/") or not path.strip("/").isascii() or not roles:
             continue
+        if _leads_to_metrics(service, backend):
+            continue
         if not any(sign in path for sign in "()[]*+?.^$|"):
             stacks = {s.name for w in behind if (s := cluster.stack(w))}
             known = bool(roles & set(_SERVERS)) and bool(stacks) and not stacks & set(_ANSWER_AT_ROOT)
             if known or Role.APPLICATION in roles:
                 yield path, field, service, known
+
+
+def _leads_to_metrics(service: Service, backend: dict[str, Any]) -> bool:
+    named = {text(backend, "service", "port", "number"), text(backend, "service", "port", "name")} - {""}
+    return any(is_for_metrics(service, p) for p in service.spec.ports if {str(p.port), p.name} & named)
 
 
 @check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))
@@ -47,7 +56,7 @@ def ingress_rewrite(cluster: Cluster) -> Problems:
 
     Looks at nginx.ingress.kubernetes.io/rewrite-target: / of ingress-nginx's Ingresses, and at their paths that are prefixes
     other than / and lead to model servers, vector databases and applications that call one. TGI, which answers at /, is left
-    out.
+    out, and so are ports for metrics: Prometheus's own servers answer at every path.
 
     Why: since its version 0.22 ingress-nginx puts only what the path captures into the new one: /api/v1/chat becomes /, as
     does everything else. An error where a server is known that has nothing there: every request gets 404, or a page. A
@@ -77,5 +86,6 @@ def ingress_rewrite(cluster: Cluster) -> Problems:
                     f"/$2; or remove rewrite-target where the server itself has {first}.",
                     command=kubectl(ingress.ref, "edit"),
                 ),
+                rests_on=behind(cluster, lost[0][2]),
                 severity=None if any(known for *_, known in lost) else Severity.WARNING,
             )

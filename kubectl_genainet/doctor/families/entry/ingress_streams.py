@@ -46,6 +46,15 @@ def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service]
     return None
 
 
+def _timeouts(cluster: Cluster) -> Iterator[tuple[KubeObject, Service, StreamTimeout]]:
+    """The Ingresses that lead to models, with what is known of their timeouts."""
+    for ingress in ingresses(cluster):
+        model = _model_backend(cluster, ingress)
+        timeout = stream_timeout(cluster, ingress, model[1]) if model else None
+        if model is not None and timeout is not None:
+            yield ingress, model[1], timeout
+
+
 def _unread(cluster: Cluster) -> Iterator[NotChecked]:
     """Why Ingresses are not checked, where there may be some that were not read."""
     reason = cluster.missing("Ingress")
@@ -113,10 +122,11 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     unit is ignored), F5 NGINX's (60 s; a VirtualServer's by its upstream's read-timeout), the ALB's
     idle_timeout.timeout_seconds (60 s; of the Ingress, its group or IngressClassParams), HAProxy's timeout-server (50 s, each
     controller by its own annotation) and timeoutSec of GKE's BackendConfig (30 s for the whole response). Five minutes is
-    taken as enough. A warning: short answers pass. Information where somebody has set a longer silence than the default: what
-    the model needs is known to them; and where no server of the model is seen here: a hosted one answers within seconds. Also
-    at proxy_read_timeout (60 s by default) in the nginx.conf of a pod's own proxy in front of a model server, and, where
-    somebody set them, at Traefik's writeTimeout of entry points, which ends a response whether tokens come or not, and
+    taken as enough. A warning: short answers pass. Information where somebody has set a longer silence than the default, here
+    or in another Ingress of the Service: which requests need it is known to them; and where no server of the model is seen
+    here: a hosted one answers within seconds. Also at proxy_read_timeout (60 s by default) in the nginx.conf of a pod's own
+    proxy in front of a model server, and, where somebody set them, at Traefik's writeTimeout of entry points, which ends a
+    response whether tokens come or not, and
     responseHeaderTimeout of its ServersTransports (Traefik's command line, variables, file, or the values of its chart).
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
@@ -133,10 +143,10 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
     yield from virtual_servers.cut_short(cluster)
     yield from traefik_streams.cut_short(cluster)
     yield from _unread(cluster)
-    for ingress in ingresses(cluster):
-        model = _model_backend(cluster, ingress)
-        timeout = stream_timeout(cluster, ingress, model[1]) if model else None
-        if model is None or timeout is None or timeout.in_force >= STREAM_S:
+    ways = list(_timeouts(cluster))
+    considered = {service.ref for _, service, timeout in ways if timeout.was_prolonged}
+    for ingress, service, timeout in ways:
+        if timeout.in_force >= STREAM_S:
             continue
         setting = timeout.setting
         if setting.seconds is None and has_unread_params(cluster, ingress):
@@ -144,12 +154,12 @@ def ingress_stream_timeout(cluster: Cluster) -> Problems:
             continue
         origin = setting.note or ("default" if setting.seconds is None else "set to")
         yield Problem(
-            f"a stream of {model[1].ref} is cut after {timeout.in_force:.0f} s without a token",
+            f"a stream of {service.ref} is cut after {timeout.in_force:.0f} s without a token",
             ingress.ref,
             (seen(setting.object, setting.field, setting.value, f"{origin} {timeout.in_force:.0f} s"),),
             _longer(ingress, timeout),
-            severity=Severity.INFO if timeout.was_prolonged or not cluster.waits_for_a_model(model[1]) else None,
-            rests_on=(ingress.ref, *behind(cluster, model[1])),
+            severity=Severity.INFO if service.ref in considered or not cluster.waits_for_a_model(service) else None,
+            rests_on=(ingress.ref, *behind(cluster, service)),
         )
 
 

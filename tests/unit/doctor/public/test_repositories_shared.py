@@ -189,3 +189,58 @@ def test_a_database_that_asks_for_a_key_is_not_open(env: str, severity: Severity
     text += service("qdrant", "{type: LoadBalancer, selector: {app: qdrant}, ports: [{port: 6333}]}")
     (found,) = findings(text, "vector-database-exposed")
     assert found.severity is severity
+
+
+SECOND = """
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: stream, namespace: ml, annotations: {nginx.ingress.kubernetes.io/proxy-read-timeout: "SECONDS"}}
+spec:
+  ingressClassName: nginx
+  rules: [{http: {paths: [{path: /stream, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+"""
+
+
+@pytest.mark.parametrize(("seconds", "severity"), [("1800", Severity.INFO), ("60", Severity.WARNING)])
+def test_a_timeout_beside_a_longer_one_is_for_requests_that_are_short(seconds: str, severity: Severity) -> None:
+    ollama = deployment("ollama", 'image: "ollama/ollama:0.9", ports: [{containerPort: 11434}]')
+    ollama += service("ollama", "{selector: {app: ollama}, ports: [{port: 11434}]}")
+    web = deployment("web", READS) + service("web", "{selector: {app: web}, ports: [{port: 80}]}")
+    found = findings(MODEL + SECOND.replace("SECONDS", seconds) + ollama + web, "ingress-stream-timeout")
+    assert worst(found, "web") is severity
+
+
+SCRAPED = """
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: qdrant, namespace: ml, annotations: {nginx.ingress.kubernetes.io/rewrite-target: /}}
+spec:
+  ingressClassName: nginx
+  rules: [{http: {paths: [{path: /metrics, pathType: Prefix, backend: {service: {name: qdrant, port: {number: 9090}}}}]}}]
+"""
+
+
+@pytest.mark.parametrize(("name", "found"), [("metrics", 0), ("http", 1)])
+def test_a_server_of_metrics_answers_at_every_path(name: str, found: int) -> None:
+    store = deployment("qdrant", 'image: "qdrant/qdrant:v1.16", ports: [{containerPort: 6333}]')
+    store += service(
+        "qdrant", f"{{selector: {{app: qdrant}}, ports: [{{name: {name}, port: 9090, targetPort: 6333}}]}}"
+    )
+    assert len(findings(SCRAPED + store, "ingress-rewrite")) == found
+
+
+DENIED = """
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny, namespace: ml}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+"""
+
+
+@pytest.mark.parametrize(("own", "found"), [(policy("graph", "[]"), 0), ("", 1)])
+def test_a_workload_that_a_policy_of_its_own_closes_needs_no_names(own: str, found: int) -> None:
+    graph = deployment("graph", 'image: "registry.test/graph:1", ports: [{containerPort: 7687}]')
+    assert len(findings(DENIED + own + graph, "egress-without-dns")) == found

@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items
 from kubectl_genainet.doctor.predicates.backends import lacks_port
 from kubectl_genainet.doctor.predicates.edits import name_instead, on_object, set_in
-from kubectl_genainet.doctor.predicates.selectors import alike, service_names
+from kubectl_genainet.doctor.predicates.selectors import alike, meant, service_names
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -75,6 +75,7 @@ def _not_there(
         route.ref,
         (seen(route.ref, field, name, f"there is no {kind} {namespace}/{name}"),),
         Remedy(f"Name an existing {kind}.", command=name_instead(route, field, near)),
+        rests_on=meant(kind, near, namespace),
     )
 
 

@@ -15,6 +15,7 @@ from kubectl_genainet.doctor.families.entry.traefik.routes import Way, unchained
 from kubectl_genainet.doctor.families.entry.traefik.settings import RESPONSE_HEADERS, Instance, Static, instances
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import mapping, text
+from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.doctor.predicates.edits import on_object, set_in
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import seconds
@@ -41,6 +42,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
                         command=on_object(way.owner, "edit"),
                     ),
                     severity=None if leads_to_a_server(cluster, way.service) else Severity.INFO,
+                    rests_on=behind(cluster, way.service),
                 )
 
 
@@ -66,6 +68,7 @@ def cut_short(cluster: Cluster) -> Iterator[Problem | NotChecked]:
                 ),
                 _longer(way, static),
                 severity=severity,
+                rests_on=behind(cluster, way.service),
             )
 
 
