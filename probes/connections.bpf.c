@@ -82,17 +82,25 @@ static __always_inline struct row *row_of(struct row_key *key)
 	return r;
 }
 
-/* Begins to count a socket's connection, if it is of interest. */
+static __always_inline int is_of_interest(struct tuple *t, __u64 sk)
+{
+	if (!is_own(socket_netns(sk)))
+		return 0;
+	socket_tuple(t, sk);
+	return matches(t);
+}
+
+/* Begins to count a socket's connection, if it is of interest. What is there of the socket's address is of one before it, whose end
+ * was not seen: a program that would run inside itself is skipped. */
 static __always_inline struct row *begin(__u64 sk, __u8 side)
 {
 	struct counted c = {};
 	struct tuple t;
 
-	if (!is_own(socket_netns(sk)))
+	if (!is_of_interest(&t, sk)) {
+		sockets.delete(&sk);
 		return 0;
-	socket_tuple(&t, sk);
-	if (!matches(&t))
-		return 0;
+	}
 	c.key.side = side;
 	__builtin_memcpy(c.key.client, side == SIDE_CLIENT ? t.saddr : t.daddr, 16);
 	__builtin_memcpy(c.key.server, side == SIDE_CLIENT ? t.daddr : t.saddr, 16);
@@ -158,15 +166,15 @@ int on_state(struct bpf_raw_tracepoint_args *ctx) /* sock:inet_sock_set_state(sk
 			__sync_fetch_and_add(&r->opened, 1);
 		return 0;
 	}
-	if (now == ESTABLISHED && before == SYN_RECV && !sockets.lookup(&sk)) {
+	if (now != ESTABLISHED && now != CLOSE)
+		return 0;
+	struct counted *c = sockets.lookup(&sk);
+	if (now == ESTABLISHED && before == SYN_RECV && (!c || c->key.side == SIDE_SERVER)) { /* else both ends called at once */
 		r = begin(sk, SIDE_SERVER);
 		if (r)
 			__sync_fetch_and_add(&r->established, 1);
 		return 0;
 	}
-	if (now != ESTABLISHED && now != CLOSE)
-		return 0;
-	struct counted *c = sockets.lookup(&sk);
 	if (!c)
 		return 0;
 	if (c->key.side == SIDE_CLIENT && (now == ESTABLISHED || before == SYN_SENT))

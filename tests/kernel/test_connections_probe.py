@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.probes.connections import ROW_KEY
 from kubectl_genainet.agent.session.totals import RunningTotals
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts, Event, PacketSeen
@@ -115,6 +116,31 @@ def test_connections_and_their_bytes_are_counted_at_both_ends(row: Row) -> None:
     assert (client.sent, client.received) == (7 * ASKED + 1, 7 * ANSWERED)
     assert (backend.sent, backend.received) == (7 * ANSWERED, 7 * ASKED + 1)
     assert (found["closed port"].opened, found["closed port"].refused, found["closed port"].established) == (2, 2, 0)
+
+
+def test_a_connection_whose_end_was_not_seen_is_not_taken_for_the_next_one_at_its_sockets_address(row: Row) -> None:
+    """As where a softirq interrupts the program: the kernel skips a program that would run inside itself."""
+    with LoadedProbe(PROBES["connections"], "node", cache_folder()) as probe, server(row):
+        probe.configure(FILTERS, None)
+        probe.attach()
+        with connect(row) as sock:
+            sock.sendall(b"q" * ASKED)
+            receive(sock, ANSWERED)
+            unseen = dict(probe.pairs("sockets", 8, ROW_KEY.size))
+        found = Drained(probe).until_over(1)
+        for address, counted in unseen.items():
+            probe.put("sockets", address, counted)
+        with netns.inside(row.server):
+            listener = socket.create_server((SERVER_IP, PORT + 2))  # none that is counted
+        with accepting(listener, lambda other: other.close()):
+            for _ in range(2000):
+                with connect(row, PORT + 2) as other:
+                    assert other.recv(1) == b""
+                if len(dict(probe.pairs("sockets", 8, ROW_KEY.size))) < len(unseen):
+                    break
+        assert len(dict(probe.pairs("sockets", 8, ROW_KEY.size))) < len(unseen), "an address was used again"
+        assert Drained(probe).changes() == []
+    assert (found["client"].established, found["server"].established) == (1, 1)
 
 
 def test_those_that_are_followed_are_whole_and_all_are_counted(row: Row) -> None:
