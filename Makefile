@@ -27,17 +27,17 @@ kubernetes: setup
 	scripts/firewalls.sh >/dev/null
 	$(PY) -m tests.cluster.harness.image
 
-# Three files at a time, since many tests wait; but what counts the node's probes runs alone. Beside the cluster's tests, which mostly
-# wait as well, one processor fuzzes and builds the archive; what it said comes after them. The inputs of the short fuzzing are the
-# same each time; `scripts/fuzz.py` without a seed makes others.
+# Three files at a time, since many tests wait; but what counts the node's probes runs alone. Of the cluster's tests, which run in both
+# of kube-proxy's modes, two files run at a time, each on a cluster of its own that takes half a processor; beside them another process
+# fuzzes and builds the archive; what it said comes after them. The inputs of the short fuzzing are the same each time;
+# `scripts/fuzz.py` without a seed makes others.
 test: setup kubernetes
 	$(PY) -m pytest tests/unit tests/conformance -n 3 --dist loadfile
 	$(PY) -m pytest tests/lab tests/golden tests/cluster/plane -n 3 --dist loadfile
 	$(PY) -m pytest tests/kernel
 	{ $(PY) scripts/fuzz.py 45 --seed 1 && $(PY) -m pytest tests/release; } >$(VENV)/beside.out 2>&1 & beside=$$!; \
-	  $(PY) -m pytest tests/cluster --ignore tests/cluster/plane; status=$$?; \
+	  $(PY) -m pytest tests/cluster --ignore tests/cluster/plane -n 2 --dist loadfile; status=$$?; \
 	  wait $$beside || status=$$?; cat $(VENV)/beside.out; exit $$status
-	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 
 # Other kernels (5.10, 6.1, 6.12), arm64 and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
 test-vm: setup kubernetes

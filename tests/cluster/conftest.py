@@ -2,7 +2,7 @@
 
     kubernetes_binaries   what scripts/kubernetes.sh has built: harness.binaries.Binaries (session)
     control_plane         etcd and kube-apiserver, shared by the session: harness.controlplane.ControlPlane
-    cluster               two whole nodes with the chatbot application: harness.cluster.Cluster (session)
+    cluster               two whole nodes with the chatbot application, in each of kube-proxy's modes: harness.cluster.Cluster
     kube_proxy            a factory: kube_proxy("node-1", {"clusterCIDR": …}) -> harness.kubeproxy.KubeProxy
 
 A test that restarts or breaks the control plane makes one of its own: `with ControlPlane(binaries, tmp_path) as plane`.
@@ -20,7 +20,7 @@ import pytest
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster, install_application, role_bindings
 from tests.cluster.harness.controlplane import ControlPlane
-from tests.cluster.harness.image import AGENT, ImageBuilder
+from tests.cluster.harness.image import AGENT, shared_images
 from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.node import start_nodes
 from tests.cluster.harness.processes import remove_leftovers
@@ -58,6 +58,14 @@ def kube_proxy(control_plane: ControlPlane) -> Iterator[Callable[..., KubeProxy]
         proxy.stop()
 
 
+def proxy_modes() -> list[str]:
+    """In which modes of kube-proxy the tests run: $GENAINET_TEST_PROXY_MODE or both; another cluster's is what it is."""
+    if os.environ.get("GENAINET_TEST_KUBECONFIG"):
+        return ["as it is"]
+    chosen = os.environ.get("GENAINET_TEST_PROXY_MODE")
+    return [chosen] if chosen else ["iptables", "nftables"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test waits for two whole nodes and the agent's image."""
     for item in items:
@@ -66,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two whole nodes with the chatbot application, without agents; or $GENAINET_TEST_KUBECONFIG as it is."""
     other = os.environ.get("GENAINET_TEST_KUBECONFIG")
     if other:
@@ -76,20 +84,29 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     for tool in ("podman", "debootstrap"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is missing: the agent's image can't be built")
-    images = ImageBuilder(binaries, tmp_path_factory.mktemp("image")).build()
-    folder = tmp_path_factory.mktemp("cluster")
+    folder, run = tmp_path_factory.mktemp("cluster"), tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent  # of all workers
     # With ServiceAccount admission, which a control plane without controllers has to leave out.
     with ControlPlane(binaries, folder, "cluster", {"disable-admission-plugins": ""}) as plane:
-        plane.proxy_mode = os.environ.get("GENAINET_TEST_PROXY_MODE", "iptables")
+        plane.proxy_mode = proxy_modes()[0]
         plane.start_controllers()
-        nodes = start_nodes(plane, 2, images)
-        images.unlink()
+        with shared_images(binaries, tmp_path_factory.mktemp("image"), run) as images:
+            nodes = start_nodes(plane, 2, images)
         try:
             install_application(plane, AGENT)
             yield Cluster(str(plane.kubeconfig()), AGENT, nodes, plane)
         finally:
             for node in nodes:
                 node.stop()
+
+
+@pytest.fixture(scope="module", params=proxy_modes())
+def cluster(two_nodes: Cluster, request: pytest.FixtureRequest) -> Cluster:
+    """The two nodes, with kube-proxy in each mode in turn. It cleans up what the other mode has left itself."""
+    if two_nodes.plane is not None:
+        two_nodes.run_kube_proxies(request.param)
+    return two_nodes
 
 
 _BINDINGS = "/apis/rbac.authorization.k8s.io/v1"

@@ -6,6 +6,7 @@ containerd calls the plugins as on a node. A client on node-1 calls a server on 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,18 +15,21 @@ import pytest
 
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.flannel import Flannel
-from tests.cluster.harness.kube_router import enforcing
+from tests.cluster.harness.kube_router import enforcing, taken_by_rules
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.pair import (
     INGRESS,
     end_pair,
+    end_pod,
     host_device,
     namespace_of,
     nobody_may_call,
     paths,
     places,
     running,
+    start_client,
     start_pair,
+    taken_by_policy,
     whole_paths,
 )
 from tests.cluster.harness.processes import Daemon, wait_for
@@ -76,9 +80,16 @@ def test_trace_has_every_hop_of_the_way_and_the_services_translation(deployed: C
         assert len(tunnels) == (2 if backend == "vxlan" else 0)
         assert all("172.31.0.2" in tunnel and "172.31.0.3:8472" in tunnel for tunnel in tunnels)
         if path["flow"]["service"] is not None:
-            assert path["nat"]["service_chain"].startswith("KUBE-SVC-")
+            assert path["nat"]["service_chain"].startswith(deployed.service_chains)
         else:
             assert path["nat"] is None
+
+
+def test_a_drop_and_its_policy_are_named_behind_each_backend(deployed: Cluster, backend: str) -> None:
+    with enforcing(deployed), nobody_may_call(deployed):
+        told = taken_by_policy(deployed, WAYS[backend][: -len(IN)])
+        taken = taken_by_rules(deployed.node("node-2"))
+    assert 0 < told <= taken
 
 
 def test_a_host_port_is_portmaps_translation_and_flannels_masquerade(deployed: Cluster, flannel: Flannel) -> None:
@@ -87,19 +98,6 @@ def test_a_host_port_is_portmaps_translation_and_flannels_masquerade(deployed: C
         assert path["nat"]["endpoint_chain"].startswith("CNI-DN-")
         assert path["nat"]["masqueraded"]
         assert path["nat"]["before"] == f"{deployed.node('node-2').ip}:{HOST_PORT}"
-
-
-def test_a_policy_that_drops_is_named_behind_a_bridge(deployed: Cluster, flannel: Flannel) -> None:
-    with enforcing(deployed), nobody_may_call(deployed):
-        done = deployed.cli("drops", "pod/cni-server", "-n", "chat", "--timeout", "10s", "-o", "json")
-    drops = [r["drop"] for r in rows(done.out) if r["kind"] == "drop" and r["severity"] == "error"]
-    assert drops, done.out + done.err
-    for drop in drops:
-        assert (drop["check"], drop["policies"], drop["node"]) == (
-            "policy-drop",
-            ["chat/nobody-calls-the-server"],
-            "node-2",
-        )
 
 
 ECHO_PORT = 9000
@@ -180,3 +178,40 @@ def test_what_the_bandwidth_plugins_queue_drops_is_named_with_its_annotation(
     assert (
         0 < sum(row["packets"] for row in reported) <= dropped
     )  # the queue counts from before the probes are attached
+
+
+@pytest.fixture
+def neighbour(deployed: Cluster, flannel: Flannel) -> Iterator[str]:
+    """A pod beside the server, on a bridge of its own, that calls the server in vain."""
+    ip = running(deployed)["cni-server"]["status"]["podIP"]
+    try:
+        with flannel.another_bridge(deployed.node("node-2")):
+            start_client(deployed, "cni-neighbour", "node-2", [f"http://{ip}:8080/"])
+        yield "cni-neighbour"
+    finally:
+        end_pod(deployed, "cni-neighbour")
+
+
+def kept_apart(node: KubeNode) -> int:
+    """Packets to the server's bridge that the firewall plugin's rules have dropped, as the kernel counts them."""
+    saved = node.run("iptables-save", "-c", "-t", "filter")
+    return sum(map(int, re.findall(r"^\[(\d+):\d+\] -A CNI-ISOLATION-STAGE-2 -o cni0 .*-j DROP", saved, re.M)))
+
+
+def test_what_the_firewall_plugin_keeps_apart_is_told_with_its_rule(deployed: Cluster, neighbour: str) -> None:
+    node = deployed.node("node-2")
+    target = ("pod/cni-server", "-n", "chat", "-o", "json", "--timeout")
+    before = kept_apart(node)
+    with deployed.watching(("trace", *target, "120s")) as runs:
+        drops = deployed.cli("drops", *target, "8s")
+    (trace,), after = runs, kept_apart(node)
+    reported = {r["id"]: r for r in rows(drops.out) if r["kind"] == "drop" and r["severity"] == "error"}.values()
+    lost = [r for r in rows(trace.out) if r["kind"] == "path" and r["drop"]]
+    assert reported and lost, (drops, trace)
+    assert {row["client"]["pod"] for row in reported} == {path["flow"]["client"]["pod"] for path in lost} == {neighbour}
+    for drop in (*(row["drop"] for row in reported), *(path["drop"] for path in lost)):
+        assert (drop["check"], drop["node"], drop["policies"]) == ("rule-drop", "node-2", []), drop
+        assert "CNI-ISOLATION-STAGE-2" in drop["rule"] and "ingressPolicy: same-bridge" in drop["rule"]
+    way = [f"{neighbour} eth0 tx", "node-2 veth rx", "node-2 bwp tx", "node-2 cni1 rx"]
+    assert way in [places(path) for path in lost]
+    assert 0 < sum(row["packets"] for row in reported) <= after - before

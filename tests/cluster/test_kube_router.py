@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness.cluster import Cluster, Done, rows
-from tests.cluster.harness.kube_router import BRIDGE, routing
-from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.kube_router import BRIDGE, routing, taken_by_rules
 from tests.cluster.harness.pair import (
     end_pair,
     namespace_of,
@@ -275,13 +274,13 @@ OUT = ["cni-client eth0 tx", "node-1 veth rx", f"node-1 {BRIDGE} rx", "node-1 et
 IN = ["node-2 eth0 rx", f"node-2 {BRIDGE} tx", "node-2 veth tx", "cni-server eth0 rx"]
 
 
-def test_trace_has_every_hop_over_its_bridges_and_the_services_translation(seen: Seen) -> None:
+def test_trace_has_every_hop_over_its_bridges_and_the_services_translation(enforced: Cluster, seen: Seen) -> None:
     found = whole_paths(seen.server)
     assert {path["flow"]["service"] is not None for path in found} == {True, False}
     for path in found:
         assert places(path) == [*OUT, *IN]
         if path["flow"]["service"] is not None:
-            assert path["nat"]["service_chain"].startswith("KUBE-SVC-")
+            assert path["nat"]["service_chain"].startswith(enforced.service_chains)
             assert not path["nat"]["masqueraded"]
         else:
             assert path["nat"] is None
@@ -298,12 +297,6 @@ def test_what_leaves_the_cluster_is_translated_by_its_pod_egress_rule(enforced: 
         assert (path["flow"]["service"], path["back"][-1]["pod"]) == (None, "cni-client")
         senders = [hop["src"].partition(":")[0] for hop in path["hops"]]
         assert senders == [*[path["flow"]["client"]["ip"]] * 3, enforced.node("node-1").ip]
-
-
-def taken_by_rules(node: KubeNode) -> int:
-    """Packets that kube-router's rules for pods have rejected, as the kernel counts them."""
-    counted = re.findall(r"^\[(\d+):\d+\] -A KUBE-POD-FW-\S+ .*-j REJECT", node.run("iptables-save", "-c"), re.M)
-    return sum(map(int, counted))
 
 
 def test_a_drop_and_its_policy_are_named_behind_its_bridge(paired: Paired) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ import pytest
 from kubectl_genainet import __version__
 from tests.cluster.harness.binaries import NEWEST, OLDER_API_SERVERS, RELEASES
 from tests.cluster.harness.cluster import Cluster, Done, role_bindings, rows
-from tests.cluster.harness.node import KubeNode
-from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -26,9 +23,10 @@ pytestmark = pytest.mark.cluster
 PROXIES = [("iptables", RELEASES[0]), ("iptables", NEWEST), *(("nftables", release) for release in RELEASES)]
 
 
-def has_rules(node: KubeNode) -> bool:
-    begins = "" if node.proxy_mode == "nftables" else "-A KUBE-SERVICES "
-    return any(line.startswith(begins) and "my-llama-svc" in line for line in node.proxy_rules().splitlines())
+@pytest.fixture(scope="module")
+def cluster(two_nodes: Cluster) -> Cluster:
+    """In whichever mode it is: the tests change it."""
+    return two_nodes
 
 
 def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
@@ -39,12 +37,7 @@ def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
         plane.run_apiserver(server)
         for node in cluster.nodes:
             node.restart_kubelet()
-    for node in cluster.nodes:
-        node.route_services(nowhere=True)
-        node.run_kube_proxy(mode, release)
-    for node in cluster.nodes:
-        wait_for(f"the rules of {node.name}", partial(has_rules, node), 240)
-        node.route_services()
+    cluster.run_kube_proxies(mode, release)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +45,9 @@ def left_as_it_was(deployed: Cluster) -> Iterator[Cluster]:
     """The cluster, whose kube-proxies are put back after the last of the others."""
     if deployed.plane is None:
         pytest.skip("runs other releases of kube-proxy: not on another's cluster")
+    mode = deployed.proxy_mode
     yield deployed
-    run_everywhere(deployed, deployed.proxy_mode, NEWEST)
+    run_everywhere(deployed, mode, NEWEST)
 
 
 @pytest.fixture(scope="module", params=PROXIES, ids=" ".join)

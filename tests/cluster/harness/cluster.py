@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.dns import coredns_objects, start_upstream
 from tests.cluster.harness.image import AGENT
@@ -112,8 +114,30 @@ class Cluster:
         """kube-proxy's, on nodes of the harness's own."""
         return self.plane.proxy_mode if self.plane is not None else ""
 
+    @property
+    def service_chains(self) -> str:
+        """How the names of kube-proxy's chains of Services begin, on nodes of the harness's own."""
+        return {"iptables": "KUBE-SVC-", "nftables": "service-"}[self.proxy_mode]
+
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)
+
+    def run_kube_proxies(self, mode: str, release: str = NEWEST) -> None:
+        """Has every node's kube-proxy of this mode and release; returns once its rules are there."""
+        assert self.plane is not None
+        self.plane.proxy_mode = mode
+        changed = [node for node in self.nodes if (node.proxy_mode, node.proxy_release) != (mode, release)]
+        for node in changed:
+            node.route_services(nowhere=True)
+            node.run_kube_proxy(mode, release)
+        for node in changed:
+            wait_for(f"the rules of {node.name}", partial(_has_rules, node), 240)
+            node.route_services()
+
+
+def _has_rules(node: KubeNode) -> bool:
+    begins = "" if node.proxy_mode == "nftables" else "-A KUBE-SERVICES "
+    return any(line.startswith(begins) and "my-llama-svc" in line for line in node.proxy_rules().splitlines())
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 120) -> Done:

@@ -6,16 +6,20 @@ subnet.env) is written here as the configuration itself. Source: flannel-io/cni-
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.processes import Daemon, wait_for
 
 NETWORK = "10.250.0.0/16"
+OTHER_NETWORK = "10.251.0.0/24"  # of the pods on another bridge
 _KEY = "/coreos.com/network/config"
 _PORT = 2389  # of an etcd of flannel's own
 
@@ -97,7 +101,7 @@ else:
     def subnet(self, node: KubeNode) -> str:
         return self._environment(node)["FLANNEL_SUBNET"].partition("/")[0]
 
-    def _chain(self, node: KubeNode) -> dict[str, object]:
+    def _chain(self, node: KubeNode) -> dict[str, Any]:
         environment = self._environment(node)
         return {
             "cniVersion": "0.4.0",
@@ -119,9 +123,22 @@ else:
                 },
                 {"type": "portmap", "capabilities": {"portMappings": True}},
                 {"type": "bandwidth", "capabilities": {"bandwidth": True}},
-                {"type": "firewall"},
+                {"type": "firewall", "ingressPolicy": "same-bridge"},
             ],
         }
+
+    @contextlib.contextmanager
+    def another_bridge(self, node: KubeNode) -> Iterator[None]:
+        """The pods that start on the node meanwhile are on the bridge cni1, with addresses that no other node has a route to."""
+        chain = self._chain(node)
+        bridge = chain["plugins"][0]
+        bridge["bridge"], bridge["ipam"]["ranges"] = "cni1", [[{"subnet": OTHER_NETWORK}]]
+        former = node.pods_conflist.read_text()
+        node.pods_conflist.write_text(json.dumps(chain))
+        try:
+            yield
+        finally:
+            node.pods_conflist.write_text(former)
 
     def _stop(self, node: KubeNode) -> None:
         running = self._running.pop(node.name, None)
@@ -138,7 +155,7 @@ else:
                 line for line in node.run("iptables-save").splitlines() if "FLANNEL" not in line and "CNI-" not in line
             ]
             node.run("bash", "-c", 'iptables-restore <<< "$1"', "restore", "\n".join(kept) + "\n")
-            for device in ("cni0", "flannel.1"):
+            for device in ("cni0", "cni1", "flannel.1"):
                 node.run("ip", "link", "delete", device, check=False)
             for route in node.run("ip", "route", "show", "root", NETWORK).splitlines():
                 node.run("ip", "route", "delete", *route.split()[:1])

@@ -6,11 +6,14 @@ project's own files. Run as a program, it fills that cache before the tests do.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cluster.harness.binaries import Binaries
@@ -88,6 +91,30 @@ class ImageBuilder:
         if tar.returncode:
             raise RuntimeError("tar failed")
         shutil.rmtree(root)
+
+
+@contextlib.contextmanager
+def shared_images(binaries: Binaries, scratch: Path, shared: Path) -> Iterator[Path]:
+    """The archive, made once for all processes with this folder `shared` that want it at that time; the last removes it."""
+    archive, own = shared / "images.tar", scratch / "own-images.tar"
+    with _locked(shared):
+        if not archive.exists():
+            ImageBuilder(binaries, scratch).build().rename(archive)
+        own.hardlink_to(archive)
+    try:
+        yield own
+    finally:
+        with _locked(shared):
+            own.unlink()
+            if archive.stat().st_nlink == 1:
+                archive.unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "images.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _say(what: str) -> None:

@@ -65,6 +65,12 @@ def _has_route(node: KubeNode, other: KubeNode) -> bool:
     return f"via {other.ip} dev eth0" in node.run("ip", "route", "show", other.pod_cidr, "proto", BGP_ROUTES)
 
 
+def taken_by_rules(node: KubeNode) -> int:
+    """Packets that its rules for pods have rejected, as the kernel counts them."""
+    counted = re.findall(r"^\[(\d+):\d+\] -A KUBE-POD-FW-\S+ .*-j REJECT", node.run("iptables-save", "-c"), re.M)
+    return sum(map(int, counted))
+
+
 @contextlib.contextmanager
 def _running(cluster: Cluster, router: str) -> Iterator[None]:
     assert cluster.plane is not None

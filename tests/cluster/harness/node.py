@@ -67,7 +67,7 @@ class KubeNode:
         self.pods_conflist = self.folder / "cni" / "pods.conflist"
         self.netns = NetNs(self.name)
         self.daemons: list[Daemon] = []
-        self.proxy_mode = ""
+        self.proxy_mode = self.proxy_release = ""
         try:
             self._join()
             self._boot()
@@ -215,7 +215,7 @@ class KubeNode:
             self.daemons.remove(running)
             if mode == self.proxy_mode:
                 self._forget_services()
-        self.proxy_mode = mode
+        self.proxy_mode, self.proxy_release = mode, release
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",

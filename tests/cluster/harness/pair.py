@@ -49,7 +49,7 @@ def _pod(name: str, node: str, command: list[str], **container: Any) -> dict[str
 
 
 def running(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """The two pods by name, as the API has them."""
+    """The pods by name, as the API has them."""
     items = cluster.api().get("/api/v1/namespaces/chat/pods")["items"]
     return {item["metadata"]["name"]: item for item in items if item["metadata"]["name"].startswith("cni-")}
 
@@ -58,20 +58,34 @@ def start_pair(cluster: Cluster, network: str, urls: Sequence[str] = (), **serve
     """cni-server and its Service, and cni-client, which calls the server's address, the Service and `urls`. Both pods get
     addresses that begin with `network`; `server` are fields of the server's container."""
     api = cluster.api()
+    api.create(_SERVICE)
+    ip = _start(cluster, _pod("cni-server", "node-2", _SERVE, **server))
+    cluster_ip = api.get("/api/v1/namespaces/chat/services/cni-server")["spec"]["clusterIP"]
+    client = start_client(cluster, "cni-client", "node-1", [f"http://{ip}:8080/", f"http://{cluster_ip}/", *urls])
+    assert ip.startswith(network) and client.startswith(network), (ip, client)
 
-    def address(name: str) -> str:
+
+def start_client(cluster: Cluster, name: str, node: str, urls: Sequence[str]) -> str:
+    """A pod on a node that calls `urls` all the time; gives its address once it runs."""
+    called = {"name": "URLS", "value": " ".join(urls)}
+    return _start(cluster, _pod(name, node, ["python3", "-c", _CALL], env=[called]))
+
+
+def _start(cluster: Cluster, pod: dict[str, Any]) -> str:
+    cluster.api().create(pod)
+    name = pod["metadata"]["name"]
+
+    def address() -> str:
         status = running(cluster)[name]["status"]
         is_running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
-        return status.get("podIP", "") if is_running else ""
+        return str(status.get("podIP", "")) if is_running else ""
 
-    api.create(_SERVICE)
-    api.create(_pod("cni-server", "node-2", _SERVE, **server))
-    ip = wait_for("the server's pod", lambda: address("cni-server"), 240)
-    cluster_ip = api.get("/api/v1/namespaces/chat/services/cni-server")["spec"]["clusterIP"]
-    called = " ".join((f"http://{ip}:8080/", f"http://{cluster_ip}/", *urls))
-    api.create(_pod("cni-client", "node-1", ["python3", "-c", _CALL], env=[{"name": "URLS", "value": called}]))
-    client = wait_for("the client's pod", lambda: address("cni-client"), 240)
-    assert ip.startswith(network) and client.startswith(network), (ip, client)
+    return wait_for(f"the pod {name}", address, 240)
+
+
+def end_pod(cluster: Cluster, name: str) -> None:
+    cluster.api().delete(f"/api/v1/namespaces/chat/pods/{name}")
+    wait_for("its end", lambda: name not in running(cluster), 240)
 
 
 def end_pair(cluster: Cluster) -> None:
