@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
-from kubectl_genainet.doctor.families.policies.settings import lists_all, some_told, told_together
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, named, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.recognise import container_stack
@@ -15,6 +14,7 @@ from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import backends_of
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
+from kubectl_genainet.doctor.predicates.settings import lists_all, some_told, told_together
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject

@@ -244,3 +244,26 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 def test_a_workload_that_a_policy_of_its_own_closes_needs_no_names(own: str, found: int) -> None:
     graph = deployment("graph", 'image: "registry.test/graph:1", ports: [{containerPort: 7687}]')
     assert len(findings(DENIED + own + graph, "egress-without-dns")) == found
+
+
+STRICT = """
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: ml}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: ml, labels: {istio-injection: enabled}}
+"""
+
+
+@pytest.mark.parametrize(("inject", "found"), [("false", 1), ("true", 0)])
+def test_an_address_that_several_are_told_is_meant_for_one_in_the_mesh(inject: str, found: int) -> None:
+    def app(name: str, inject: str) -> str:
+        outside = f'labels: {{app: {name}, sidecar.istio.io/inject: "{inject}"}}'
+        return deployment(name, READS).replace(f"metadata: {{labels: {{app: {name}}}}}", f"metadata: {{{outside}}}")
+
+    told = findings(STRICT + SHARED + STORE + app("web", "false") + app("api", inject), "mesh-strict")
+    assert bool(told) is bool(found)

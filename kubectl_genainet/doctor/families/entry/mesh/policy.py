@@ -8,6 +8,7 @@ from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.mesh import HBONE, LINKERD_INBOUND, XDS, Mesh, mesh_of, no_mesh
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
+from kubectl_genainet.doctor.predicates.settings import some_told, told_together
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
 
@@ -27,10 +28,12 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
     Why: the policy names the application's port, but on the wire it is the mesh's: the call is dropped although the
     policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready. An error: every
     such call fails. A warning in manifests that are not the whole cluster: a policy that is not among them may admit it.
+    Information where a ConfigMap tells several workloads the address, and another of them is admitted.
 
     Source: https://istio.io/latest/docs/ambient/usage/networkpolicy/,
     https://istio.io/latest/docs/ops/deployment/application-requirements/
     """
+    together = told_together(cluster.calls)
     for call in cluster.genai_calls:
         if call.service is None:
             continue
@@ -41,6 +44,8 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                 continue
             verdict = cluster.admits(call.client, workload, "TCP", port)
             if verdict is not None and verdict.verdict is PolicyVerdict.DENY:
+                others = (cluster.admits(o.client, workload, "TCP", port) for o in some_told(together, call))
+                shared = any(o is not None and o.verdict is PolicyVerdict.ALLOW for o in others)
                 direction = Direction.INGRESS if verdict.ingress.verdict is PolicyVerdict.DENY else Direction.EGRESS
                 policies = verdict.direction(direction).isolated_by
                 yield Problem(
@@ -57,6 +62,7 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                     ),
                     _admit_mesh_port(policies, call.client, workload, port, direction),
                     refuted_by=("NetworkPolicy", _isolated(direction, call.client, workload).namespace),
+                    severity=Severity.INFO if shared else None,
                     rests_on=(call.client.ref,),
                 )
     yield from _istiod_blocked(cluster)

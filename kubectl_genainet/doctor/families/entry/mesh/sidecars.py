@@ -32,6 +32,7 @@ from kubectl_genainet.doctor.predicates.mesh import (
     opted_out,
 )
 from kubectl_genainet.doctor.predicates.policy_text import adding
+from kubectl_genainet.doctor.predicates.settings import some_told, told_together
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -179,7 +180,8 @@ def mesh_strict(cluster: Cluster) -> Problems:
 
     Looks at the PeerAuthentications that apply to the callee (the workload's own before the namespace's before the
     mesh's) and at who comes without a mesh: its configured callers, the controller of an Ingress that leads to it, an NLB
-    with pod targets. A port that the policy exempts (portLevelMtls) is not reported. An error: every request fails.
+    with pod targets. A port that the policy exempts (portLevelMtls) is not reported, nor is an address that a ConfigMap tells
+    several workloads of which one is in the mesh. An error: every request fails.
 
     Why: the callee's proxy resets plain connections: "connection reset by peer", before the application sees anything.
 
@@ -223,9 +225,12 @@ def _permissive(workload: Workload) -> dict[str, Any]:
 
 def _plain_clients(cluster: Cluster) -> Iterator[tuple[Service, str, Evidence]]:
     """(Service, client, evidence) of everything in scope that reaches a Service's pods without a mesh."""
+    together = told_together(cluster.calls)
     for call in cluster.calls:
-        judged = call.service is not None and cluster.in_scope(call.service.metadata.namespace)
-        if judged and call.service is not None and mesh_of(cluster, call.client)[0] is Mesh.NONE:
+        if call.service is None or not cluster.in_scope(call.service.metadata.namespace):
+            continue
+        told = (call, *some_told(together, call))
+        if all(mesh_of(cluster, other.client)[0] is Mesh.NONE for other in told):
             yield call.service, str(call.client.ref), call.evidence
     for service, _, lb_class in load_balancers(cluster):
         notes = service.metadata.annotations
