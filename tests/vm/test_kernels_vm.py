@@ -12,6 +12,7 @@ from tests.vm.machine import MACHINES, Machine, run_in_vm
 pytestmark = pytest.mark.vm
 FILES = (
     "test_loader.py",
+    "test_joined.py",
     "test_drops_probe.py",
     "test_resets.py",
     "test_packet_probe.py",
