@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The root of a virtual machine of another architecture than this one's: Debian's packages and wheels, unpacked into
-# ~/.cache/kubectl-genainet/root-ARCHITECTURE. Nothing of it runs while it is made, and nothing is installed. Needs no root.
+# ~/.cache/kubectl-genainet/root-ARCHITECTURE-KEY. Nothing of it runs while it is made, and nothing is installed. Needs no root.
 #
-#   scripts/machine-root.sh amd64|arm64   makes it where it is missing or not of this recipe; prints the folder
+#   scripts/machine-root.sh amd64|arm64   makes it where it is missing; prints the folder
 #
 # /opt/venv is a virtual environment of its Python with what the agent, the lab and their tests import.
 set -euo pipefail
@@ -13,11 +13,10 @@ source scripts/private-apt.sh
 arch=$1
 case $arch in amd64) machine=x86_64 ;; arm64) machine=aarch64 ;; *) sed -n '2,7p' "$0" >&2; exit 2 ;; esac
 python=$PWD/.venv/bin/python
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet/root-$arch
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet
 [[ -x $python ]] || python=python3
 mapfile -t packages < <(scripts/packages.sh lab --list)
-packages+=(iputils-ping kmod mount busybox-static '?essential')
-key=$(cat scripts/machine-root.sh scripts/packages.sh pyproject.toml | sha256sum | cut -c1-16)
+packages+=(bpftool iputils-ping kmod mount busybox-static '?essential')
 
 say() { echo "root of $arch: $*" >&2; }
 
@@ -61,19 +60,22 @@ add_environment() { # ROOT
     --target "$venv/lib/python3.11/site-packages" -r <(requirements)
 }
 
-mkdir -p "$(dirname "$folder")"
-exec 9>"$folder.lock"
+key=$({ cat scripts/machine-root.sh; echo "${packages[*]}"; requirements; } | sha256sum | cut -c1-16)
+folder=$cache/root-$arch-$key
+mkdir -p "$cache"
+exec 9>"$cache/root-$arch.lock"
 flock 9
-if [[ $(cat "$folder/.key" 2>/dev/null) != "$key" ]]; then
-  work=$folder.part
+if [[ ! -d $folder ]]; then
+  work=$cache/root-$arch.part
   rm -rf "$work" && mkdir -p "$work/root"
   unpack "$work/root"
   add_environment "$work/root"
   # Emulated, the compiling of what is imported would take longer than a test. By another Python it is of no use, nor in the way.
   "$python" -m compileall -q -j 0 -s "$work/root" "$work"/root/usr/lib/python3* "$work/root/opt/venv" >/dev/null || true
-  echo "$key" >"$work/root/.key"
-  rm -rf "$folder" && mv "$work/root" "$folder"
+  mv "$work/root" "$folder"
   rm -rf "$work"
+  find "$cache" -maxdepth 1 -name "root-$arch-*" -mtime +7 -exec rm -rf {} + # of other recipes, and used by no test for a week
   say "done: $(du -sm "$folder" | cut -f1) MB"
 fi
+touch "$folder"
 echo "$folder"
