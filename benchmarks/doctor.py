@@ -1,6 +1,7 @@
 """doctor on a large cluster, from a bundle: 5,000 Services, 20,000 pods, 2,000 policies. Baseline: reading the bundle.
 
-Each figure is of a process of its own (wall-clock and CPU time, peak resident memory), on a bundle made by this run.
+Each figure is of a process of its own (wall-clock and CPU time, peak resident memory), on a bundle made by this run. The
+processes find bytecode, as those of an installed package do: a run before the first figure writes it.
 """
 
 from __future__ import annotations
@@ -146,14 +147,16 @@ def _application(s: int, pods: int, nodes: int, namespace: str) -> list[Raw]:
     return out
 
 
-def _measured(command: list[str]) -> tuple[float, float, int, int]:
+def _measured(command: list[str], bytecode: Path) -> tuple[float, float, int, int]:
     """(seconds, CPU seconds, peak resident megabytes, exit status) of a command whose output goes nowhere."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
     pid = os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
-        os.execv(command[0], command)
+        os.execve(command[0], command, environment)
     _, status, usage = os.wait4(pid, 0)
     cpu = usage.ru_utime + usage.ru_stime
     return time.perf_counter() - start, cpu, usage.ru_maxrss // 1024, os.waitstatus_to_exitcode(status)
@@ -172,9 +175,11 @@ def main() -> None:
             start = time.perf_counter()
             read_bundle(path)
             reading = time.perf_counter() - start
-            seconds, cpu, memory, status = _measured(
-                [sys.executable, "-m", "kubectl_genainet", "doctor", "--from", str(path), "-o", "json"]
-            )
+            command = [sys.executable, "-m", "kubectl_genainet", "doctor", "--from", str(path), "-o", "json"]
+            bytecode = Path(folder) / "bytecode"
+            if not bytecode.exists():
+                _measured(command, bytecode)
+            seconds, cpu, memory, status = _measured(command, bytecode)
             if status not in (0, 1):
                 raise SystemExit(f"doctor failed with status {status}")
             print(

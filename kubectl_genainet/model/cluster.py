@@ -53,6 +53,8 @@ def canonical_ip(text: str) -> str:
 
     Returns `text` itself where it is no address.
     """
+    if ":" not in text:  # IPv4 has one spelling: octets with leading zeros are refused
+        return text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -95,6 +95,7 @@ _MODEL_VARIABLE = re.compile(
 )
 
 
+_SERVING = (Role.MODEL_SERVER, Role.ROUTER)
 _OF_ANY_PROVIDER = ("LiteLLM",)  # routers whose models may all be hosted by others
 
 # A client, the Service that it is configured to call, and the object that tells so.
@@ -119,16 +120,14 @@ def passing_tokens(
     at_once = {
         workload.key
         for workload in workloads
-        if _answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of)
+        if roles.get(workload.key) in _SERVING
+        and (_answers_at_once(workload) or _other_model(genai.get(workload.key), workload, programs_of))
     }
     unsure = _unsure(genai, workloads) if for_sure else frozenset()
     passing = {
         key
         for key, known in genai.items()
-        if known.role in (Role.MODEL_SERVER, Role.ROUTER)
-        and _streams(known)
-        and key not in at_once
-        and key not in unsure
+        if known.role in _SERVING and _streams(known) and key not in at_once and key not in unsure
     }
     passing |= {
         workload.key
@@ -146,7 +145,7 @@ def passing_tokens(
             passing.add(call.client.key)
     if for_sure:
         inside = _told_for_sure(inside, workloads_of)
-    pushing = {workload.key for workload in workloads if for_sure and _pushes(workload)}
+    pushing = {w.key for w in workloads if for_sure and w.key in asking and _pushes(w)}
     inside = [told for told in inside if told[0] not in pushing]
     before = -1
     while before != len(passing):

@@ -26,7 +26,7 @@ from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, Workloa
 from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
-from kubectl_genainet.model.node import NetNs, NodeReport
+from kubectl_genainet.model.node import NodeReport
 from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
 from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 from kubectl_genainet.policy.engine import PolicyEngine
@@ -131,6 +131,16 @@ class Cluster(Installed):
             index[workload.namespace].append(workload)
         return {namespace: tuple(workloads) for namespace, workloads in index.items()}
 
+    def workloads_with(self, key: str) -> tuple[Workload, ...]:
+        """The workloads whose template has a field of a pod's spec ("volumes", "resourceClaims")."""
+        if key not in self._with_field:
+            self._with_field[key] = tuple(w for w in self.workloads if w.template.spec.get(key))
+        return self._with_field[key]
+
+    @cached_property
+    def _with_field(self) -> dict[str, tuple[Workload, ...]]:
+        return {}
+
     @cached_property
     def _recognised(self) -> Mapping[WorkloadKey, Recognised]:
         """What images, arguments, devices and labels tell, or --workload; without the callers."""
@@ -219,8 +229,7 @@ class Cluster(Installed):
         return WorkloadsByLabel(self.workloads_in)
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
-        """The workloads of which a pod, or else the template, carries all labels of a Service's selector; none for an
-        empty selector."""
+        """The workloads of which a pod, or else the template, has all labels of a Service's selector; none for an empty one."""
         return self._by_label.selected(namespace, selector)
 
     def templates_matching(self, namespace: str, selector: Mapping[str, Any]) -> list[Workload]:
@@ -341,9 +350,6 @@ class Cluster(Installed):
                 if pod.node:
                     index[pod.node].append(pod)
         return {name: tuple(pods) for name, pods in index.items()}
-
-    def host_netns(self, report: NodeReport) -> NetNs | None:
-        return next((n for n in report.namespaces if n.host), None)
 
     # Policies
 

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from kubectl_genainet.doctor.check import seen
-from kubectl_genainet.doctor.objects.podspec import ContainerSpec
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, mapping, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Evidence
@@ -89,15 +89,21 @@ def aws_installed(snapshot: ClusterSnapshot) -> bool:
         or any(text(n.raw, "spec", "providerID").startswith("aws://") for n in snapshot.of("Node", ""))
         or any("aws-load-balancer-controller" in m for o in snapshot.of("Deployment", "apps") for m in marks(o))
         or any("aws-efa-k8s-device-plugin" in m for o in snapshot.of("DaemonSet", "apps") for m in marks(o))
-        or any(_requests_efa(o.raw) for key in TEMPLATE_PLACES for o in snapshot.of(key[1], key[0]))
+        or any(_requests_efa(o) for key in TEMPLATE_PLACES for o in snapshot.of(key[1], key[0]))
     )
 
 
-def _requests_efa(value: Any) -> bool:
-    """Whether a resource list below a value has vpc.amazonaws.com/efa, which only AWS has."""
+def _requests_efa(obj: KubeObject) -> bool:
+    """Whether a workload asks for vpc.amazonaws.com/efa, which only AWS has; a custom one anywhere in its object."""
+    if obj.group != "apps":
+        return _names_efa(obj.raw)
+    return any(_names_efa(container.get("resources")) for container in obj.pod_containers)
+
+
+def _names_efa(value: Any) -> bool:
     if isinstance(value, dict):
-        return "vpc.amazonaws.com/efa" in value or any(_requests_efa(v) for v in value.values())
-    return isinstance(value, list) and any(_requests_efa(v) for v in value)
+        return EFA_RESOURCE in value or any(_names_efa(v) for v in value.values())
+    return isinstance(value, list) and any(_names_efa(v) for v in value)
 
 
 def marks(obj: KubeObject) -> tuple[str, ...]:

@@ -162,11 +162,11 @@ class Template:
     def init_containers(self) -> list[ContainerSpec]:
         return [ContainerSpec(c, i, "initContainers") for i, c in enumerate(items(self.spec, "initContainers"))]
 
-    @property
+    @cached_property
     def all_containers(self) -> list[ContainerSpec]:
         return [*self.containers, *self.init_containers]
 
-    @property
+    @cached_property
     def host_network(self) -> bool:
         return at(self.spec, "hostNetwork") is True
 

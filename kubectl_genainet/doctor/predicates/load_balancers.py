@@ -18,12 +18,10 @@ def only_on_aws(cluster: Cluster) -> str:
 
 def load_balancers(cluster: Cluster) -> list[tuple[Service, KubeObject, str]]:
     """LoadBalancer Services in scope with their objects and loadBalancerClass."""
-    objects = {(o.namespace, o.name): o for o in cluster.snapshot.of("Service", "")}
-    return [
-        (s, o, str(o.raw.get("spec", {}).get("loadBalancerClass", "")))
-        for s in cluster.services
-        if s.spec.type == "LoadBalancer" and (o := objects[(s.metadata.namespace, s.metadata.name)])
-    ]
+    balanced = [s for s in cluster.services if s.spec.type == "LoadBalancer"]
+    objects = {(o.namespace, o.name): o for o in cluster.snapshot.of("Service", "")} if balanced else {}
+    with_objects = ((s, objects[(s.metadata.namespace, s.metadata.name)]) for s in balanced)
+    return [(s, o, str(o.raw.get("spec", {}).get("loadBalancerClass", ""))) for s, o in with_objects]
 
 
 def by_controller(service: Service, lb_class: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nodes import TUNNELS, RouteTable, pod_namespaces
+from kubectl_genainet.doctor.objects.nodes import TUNNELS, RouteTable, host_of, pod_namespaces
 from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
 from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.doctor.predicates.calico_mtu import CHOICE, set_calico_mtu
@@ -34,7 +34,7 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
     """
     sizes = _sizes(cluster)
     for report in cluster.reports:
-        host, uplink = cluster.host_netns(report), uplink_of(cluster, report)
+        host, uplink = host_of(report), uplink_of(cluster, report)
         if host is None or uplink is None:
             yield NotChecked(f"node {report.node}", "its report names no uplink with an address")
             continue
@@ -106,7 +106,7 @@ def _limit(
     """What the way carries to pods whose packets are as large as `mtu`: two ends agree on the smaller size (RFC 9293, MSS)."""
     carries = {t.name: min(_carried(t, uplink), uplink.mtu if t.external else t.mtu) for t in tunnels}
     smallest = min([uplink.mtu, *carries.values()])
-    host = cluster.host_netns(report)
+    host = host_of(report)
     if mtu <= smallest or host is None or not host.routes or any(t.external for t in tunnels):
         return smallest
     peers = [

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen, shortened
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
+from kubectl_genainet.doctor.objects.nodes import host_of, netns_of, pods_on_reported_nodes
 from kubectl_genainet.doctor.objects.raw import condition, event_message, event_object, kubectl, named, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
@@ -134,7 +134,7 @@ def pod_device_down(cluster: Cluster) -> Problems:
     Source: https://man7.org/linux/man-pages/man4/veth.4.html
     """
     for report, live in pods_on_reported_nodes(cluster):
-        netns, host = netns_of(report, live), cluster.host_netns(report)
+        netns, host = netns_of(report, live), host_of(report)
         if netns is None:
             continue
         devices = [d for d in netns.devices if d.name != "lo"]
@@ -205,7 +205,7 @@ def node_forwarding_off(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/setup/production-environment/container-runtimes/#prerequisite-ipv4-forwarding-optional
     """
     for report in cluster.reports:
-        host = cluster.host_netns(report)
+        host = host_of(report)
         if host is None:
             continue
         name = "net.ipv4.ip_forward"
@@ -233,7 +233,7 @@ def conntrack_fill(cluster: Cluster) -> Problems:
     Source: https://docs.kernel.org/networking/nf_conntrack-sysctl.html
     """
     for report in cluster.reports:
-        host = cluster.host_netns(report)
+        host = host_of(report)
         if host is None or host.conntrack_count is None or not host.conntrack_max:
             continue
         share = host.conntrack_count / host.conntrack_max

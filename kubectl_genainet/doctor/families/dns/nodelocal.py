@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
+from kubectl_genainet.doctor.objects.nodes import host_of, netns_of, pods_on_reported_nodes
 from kubectl_genainet.doctor.objects.raw import kubectl, mapping, sh, strings
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates import kube_proxy
@@ -184,7 +184,7 @@ def nodelocal_address(cluster: Cluster) -> Problems:
             asking.setdefault(report.node, live)
     installed = _installed(cluster)
     for report in cluster.reports:
-        host, asker = cluster.host_netns(report), asking.get(report.node)
+        host, asker = host_of(report), asking.get(report.node)
         if host is None or not (installed or asker):
             continue
         own = next((a for a in ADDRESSES if a in host.addresses), "")

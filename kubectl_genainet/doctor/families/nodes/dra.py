@@ -162,7 +162,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
     https://github.com/google/dranet
     """
     several = _several_network_devices(cluster)
-    for workload in cluster.workloads:
+    for workload in cluster.workloads_with("resourceClaims"):
         if not cluster.in_scope(workload.namespace):
             continue
         claims = list(_claims_of(cluster, workload))

@@ -30,7 +30,7 @@ def rdma_claim_shared(cluster: Cluster) -> Problems:
     https://github.com/google/dranet
     """
     users: dict[tuple[str, str], list[Workload]] = defaultdict(list)
-    for workload in cluster.workloads:
+    for workload in cluster.workloads_with("resourceClaims"):
         for entry in items(workload.template.spec, "resourceClaims"):
             if text(entry, "resourceClaimName"):
                 users[(workload.namespace, text(entry, "resourceClaimName"))].append(workload)

@@ -101,7 +101,7 @@ def rdma_host_path(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/,
     https://github.com/aws-samples/aws-do-eks/pull/63
     """
-    for workload in cluster.workloads:
+    for workload in cluster.workloads_with("volumes"):
         if not cluster.in_scope(workload.namespace) or _serves_kubelet(workload):
             continue
         for index, volume in enumerate(items(workload.template.spec, "volumes")):

@@ -26,8 +26,9 @@ def _users(cluster: Cluster) -> Iterator[KubeObject]:
     """Namespaces, Services and pods that name a waypoint, in scope."""
     for kind in ("Namespace", "Service", "Pod"):
         for obj in cluster.snapshot.of(kind, ""):
-            namespace = obj.name if kind == "Namespace" else obj.namespace
-            if cluster.in_scope(namespace) and obj.labels.get(USE_WAYPOINT, "none") != "none":
+            if obj.labels.get(USE_WAYPOINT, "none") == "none":
+                continue
+            if cluster.in_scope(obj.name if kind == "Namespace" else obj.namespace):
                 yield obj
 
 

@@ -55,7 +55,7 @@ class _File:
 
 def nginx_proxies(cluster: Cluster) -> Iterator[NginxProxy]:
     """Those of all workloads in scope. A ConfigMap that is given in several ways is left out."""
-    for workload in cluster.workloads:
+    for workload in cluster.workloads_with("volumes"):
         for container in workload.containers if cluster.in_scope(workload.namespace) else ():
             files = [f for f in _files(cluster, workload, container) if not cluster.extent.varies(f.config.ref)]
             if files:
