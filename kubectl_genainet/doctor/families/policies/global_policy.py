@@ -15,7 +15,7 @@ from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
-from kubectl_genainet.doctor.predicates.settings import some_told, told_together
+from kubectl_genainet.doctor.settings import some_told, told_together
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import PolicyVerdict

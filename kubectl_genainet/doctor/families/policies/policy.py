@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import backends_of
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
-from kubectl_genainet.doctor.predicates.settings import lists_all, some_told, told_together
+from kubectl_genainet.doctor.settings import lists_all, some_told, told_together
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject

@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.mesh import HBONE, LINKERD_INBOUND, XDS, Mesh, mesh_of, no_mesh
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
-from kubectl_genainet.doctor.predicates.settings import some_told, told_together
+from kubectl_genainet.doctor.settings import some_told, told_together
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
 

@@ -32,7 +32,7 @@ from kubectl_genainet.doctor.predicates.mesh import (
     opted_out,
 )
 from kubectl_genainet.doctor.predicates.policy_text import adding
-from kubectl_genainet.doctor.predicates.settings import some_told, told_together
+from kubectl_genainet.doctor.settings import some_told, told_together
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
