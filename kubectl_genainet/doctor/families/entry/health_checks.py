@@ -14,8 +14,8 @@ from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, items,
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import set_in
+from kubectl_genainet.doctor.predicates.inference import serving_container
 from kubectl_genainet.doctor.predicates.policy_text import adding
-from kubectl_genainet.doctor.predicates.serving import serving_container
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 

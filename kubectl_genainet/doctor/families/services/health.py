@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.raw import at, condition, items, moment, nu
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
-from kubectl_genainet.doctor.predicates.serving import serving_container
+from kubectl_genainet.doctor.predicates.inference import serving_container
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy, Severity
 
 SHORT_S = 120

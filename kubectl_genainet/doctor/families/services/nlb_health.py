@@ -9,8 +9,8 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerProbe, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, named, number
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.inference import serving_container
 from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
-from kubectl_genainet.doctor.predicates.serving import serving_container
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.units import whole_number

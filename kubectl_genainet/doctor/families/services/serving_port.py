@@ -12,8 +12,8 @@ from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import patch
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, set_field
+from kubectl_genainet.doctor.predicates.inference import serving_container
 from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
-from kubectl_genainet.doctor.predicates.serving import serving_container
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.units import whole_number
 
