@@ -114,11 +114,10 @@ _DECODED: Mapping[str, tuple[str, str, type[Any]]] = {
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty.
+    """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty; `given`: what the user named.
 
     `notes` is what there is to say about the reading itself (a file left out, an object given twice), a sentence each.
-    `overlays` tells which kustomizations give an object, by its name; `alternatives` are pairs of them that give one differently.
-    `given` are the files and folders that the user named.
+    `overlays` tells which kustomizations give an object, by its name; `alternatives` are pairs of them that differ in one.
     """
 
     objects: tuple[KubeObject, ...] = ()
