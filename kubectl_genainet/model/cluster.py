@@ -195,8 +195,7 @@ class ClusterSnapshot:
     def _decoded(shape: type[T], objects: Iterable[KubeObject], known: Mapping[int, T] | None = None) -> tuple[T, ...]:
         """`known`: what was decoded before, by the object's id()."""
         shared, known = SharedParts(), known or {}
-        decoded = (known.get(id(obj)) or shared.of(obj.decode(shape)) for obj in objects)
-        return tuple(decoded)
+        return tuple(known.get(id(obj)) or shared.of(obj.decode(shape)) for obj in objects)
 
     @cached_property
     def pods(self) -> tuple[Pod, ...]:
