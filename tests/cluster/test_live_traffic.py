@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from kubectl_genainet.cli import cli
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.pair import namespace_of
 from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -190,6 +194,54 @@ def test_rules_counts_the_calls_on_the_clients_node(own: Cluster) -> None:
         after = counted()
     (row,) = [r for r in rows(done.out) if r["kind"] == "rules" and r["node"] == "node-1"]
     assert before <= row["address"]["packets"] <= after
+
+
+QUIET = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "quiet-llama", "namespace": "chat"},
+    "spec": {
+        "selector": {"app.kubernetes.io/name": "my-llama-finetuned"},
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+    },
+}
+CALLS = """
+import sys, urllib.request
+for _ in range(7):
+    urllib.request.urlopen(sys.argv[1], timeout=10).read()
+"""
+
+
+@pytest.fixture
+def quiet_service(own: Cluster) -> Iterator[str]:
+    """The address of a Service that nobody calls, once each node has its rules."""
+    address: str = own.api().create(QUIET)["spec"]["clusterIP"]
+    try:
+        for node in own.nodes:
+            wait_for("its rules", lambda node=node: "chat/quiet-llama" in node.proxy_rules(), 150)  # type: ignore[misc]
+        yield address
+    finally:
+        own.api().delete("/api/v1/namespaces/chat/services/quiet-llama")
+
+
+def test_hits_are_the_calls_between_the_two_readings(
+    own: Cluster, quiet_service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the counters of the rules; in nftables mode, which has none, by what conntrack saw begin."""
+    node = own.node("node-1")
+    inside = namespace_of(node, pod_on(own, "node-1", "rag-app")["status"]["podIP"])
+    call = ("nsenter", f"--net={inside}", "python3", "-c", CALLS, f"http://{quiet_service}/")
+    between = SimpleNamespace(sleep=lambda _seconds: node.run(*call))
+    monkeypatch.setattr("kubectl_genainet.run.rules.time", between)  # in place of the time between the readings
+    target = ("svc/quiet-llama", "-n", "chat", "--kubeconfig", own.kubeconfig)
+    with standing_still(node):
+        done = CliRunner().invoke(cli, ["rules", *target, "--hits", "4", "-o", "json"])
+    found = {row["node"]: row for row in rows(done.stdout) if row["kind"] == "rules"}
+    assert found.keys() == {"node-1", "node-2"}, done.stdout + done.stderr
+    for name, row in found.items():
+        calls = 7 if name == "node-1" else 0
+        assert row["begun"] == calls, row
+        assert row["address"]["packets"] == (calls if own.proxy_mode == "iptables" else None), row
 
 
 def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Cluster) -> None:
