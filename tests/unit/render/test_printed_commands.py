@@ -61,7 +61,7 @@ OWN = {
     "proxy/services.py": ("table.family_name",),
     "run/diagnose/next_steps.py": ("named",),
     "trace/entries.py": ("protocol.lower()",),
-    "why/explain.py": ("invalid",),
+    "why/sockets.py": ("invalid",),
     "why/netfilter.py": ("grown",),
     "why/remedies.py": ("protocol",),
 }
