@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -214,11 +215,12 @@ for _ in range(7):
 
 @pytest.fixture
 def quiet_service(own: Cluster) -> Iterator[str]:
-    """The address of a Service that nobody calls, once each node has its rules."""
+    """The address of a Service that nobody calls, once it answers each node: its endpoints may come after its rules."""
     address: str = own.api().create(QUIET)["spec"]["clusterIP"]
     try:
         for node in own.nodes:
-            wait_for("its rules", lambda node=node: "chat/quiet-llama" in node.proxy_rules(), 150)  # type: ignore[misc]
+            call = partial(node.run, "python3", "-c", CALLS, f"http://{address}/")
+            wait_for("its endpoints", lambda call=call: call() == "", 150)  # type: ignore[misc]
         yield address
     finally:
         own.api().delete("/api/v1/namespaces/chat/services/quiet-llama")
@@ -237,7 +239,7 @@ def test_hits_are_the_calls_between_the_two_readings(
     with standing_still(node):
         done = CliRunner().invoke(cli, ["rules", *target, "--hits", "4", "-o", "json"])
     found = {row["node"]: row for row in rows(done.stdout) if row["kind"] == "rules"}
-    assert found.keys() == {"node-1", "node-2"}, done.stdout + done.stderr
+    assert found.keys() == {"node-1", "node-2"}, (done.stdout, done.stderr, done.exception)
     for name, row in found.items():
         calls = 7 if name == "node-1" else 0
         assert row["begun"] == calls, row
