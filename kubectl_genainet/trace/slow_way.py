@@ -61,18 +61,21 @@ def _place(seen: PacketSeen, identity: Identity) -> str:
 
 def _parts(connection: Connection, nodes: list[str]) -> Iterator[_Part]:
     """Between sightings of one node, and between each node and the next on the way, both of which saw SYN and SYN-ACK. The end
-    that answers has no network between the two; beyond the last node nothing is known."""
+    that answers has no network between the two; beyond the last node nothing is known. Nothing is, where a later SYN was seen
+    where the first was not: probes were being attached, and of the first SYN-ACK places may be missing as well."""
+    whole = {place_of(seen) for seen in connection.attempts[0]}
     asked = [seen for attempt in connection.attempts for seen in attempt]
+    if not whole.issuperset(map(place_of, asked)):
+        return
     for node in nodes:
-        there, back = (
-            _latest(s for s in asked if s.node == node),
-            _latest(s for s in connection.answer if s.node == node),
-        )
-        for way in (there, back):
+        there = [[s for s in attempt if s.node == node] for attempt in connection.attempts]
+        back = _latest(s for s in connection.answer if s.node == node)
+        for way in (*(sorted(attempt, key=lambda s: s.t_ns) for attempt in there), back):
             yield from (_Part(a, b, b.t_ns - a.t_ns) for a, b in pairwise(way))
-        if there and back and _is_turn(there[-1], back[0]):
-            came = [s for s in asked if place_of(s) == place_of(there[-1]) and s.t_ns <= back[0].t_ns]
-            yield from (_Part(s, back[0], back[0].t_ns - s.t_ns) for s in came[-1:])
+        came = [s for attempt in there for s in attempt if back and s.t_ns <= back[0].t_ns]
+        arrived = max(came, key=lambda s: s.t_ns, default=None)
+        if arrived is not None and _is_turn(arrived, back[0]):
+            yield _Part(arrived, back[0], back[0].t_ns - arrived.t_ns)
     yield from (part for near, far in pairwise(nodes) if (part := _between(connection, near, far)) is not None)
 
 

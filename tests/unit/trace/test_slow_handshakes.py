@@ -73,3 +73,10 @@ def test_what_was_lost_and_sent_again_is_not_slow() -> None:
 def test_a_quick_handshake_has_no_finding() -> None:
     (path,) = World().tell(World().handshake(40000, T))
     assert slow(path) == [] and path.handshake_ns == 150_000
+
+
+def test_probes_that_were_attached_between_two_syns_make_none_slow() -> None:
+    first, second = World().request(40000, T)[2:], World().request(40000, T + SECOND, ip_id=8)
+    for answers in ([], World().reply(40000, T + SECOND + 100_000, SYN_ACK)):
+        (path,) = World().tell(first, second, answers)
+        assert slow(path) == [] and path.attempts == 2
