@@ -37,6 +37,8 @@ def slow_handshake(path: PacketPath, connection: Connection, identity: Identity)
     """The part of the handshake's way that took longest, where that is long."""
     if path.incomplete or connection.mid_stream or connection.protocol is not Protocol.TCP:
         return None
+    if path.handshake_ns is not None and path.handshake_ns < SLOW_NS:
+        return None  # as most are: no part of it was longer
     parts = _parts(connection, list(dict.fromkeys(hop.node for hop in path.hops)))
     slowest = max(parts, key=lambda part: part.lasted_ns, default=None)
     if slowest is None or slowest.lasted_ns < SLOW_NS:

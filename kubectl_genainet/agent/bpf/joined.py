@@ -42,9 +42,8 @@ def attach_all(probes: Sequence[LoadedProbe]) -> None:
             programs[tracepoint].append((probe, code))
     for tracepoint, parts in programs.items():
         if len(parts) > 1:
-            with contextlib.suppress(
-                OSError
-            ):  # the kernel refuses: each is attached by itself, or says what is missing
+            # Where the kernel refuses, each is attached by itself, or says what is missing.
+            with contextlib.suppress(OSError):
                 _attach_together(tracepoint, parts)
     for probe in probes:
         probe.attach()
