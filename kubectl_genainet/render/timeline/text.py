@@ -35,7 +35,9 @@ def headline(timeline: Timeline) -> str:
     if not timeline.method:
         return f"{timeline.target}: {_when(timeline)}"
     if not timeline.onsets:
-        return f"{timeline.target}: nothing became worse, {_when(timeline)}"
+        felt = [s.name.value for s in timeline.series if s.name is not SeriesName.LATENCY and any(s.values)]
+        what = f"nothing became worse and stayed so (felt: {', '.join(felt)})" if felt else "nothing became worse"
+        return f"{timeline.target}: {what}, {_when(timeline)}"
     worst = ", ".join(name.value for name in timeline.onsets[0].series)
     more = f", and {len(timeline.onsets) - 1} more" if len(timeline.onsets) > 1 else ""
     return f"{timeline.target}: {worst} began at {moment(timeline.onsets[0].time)}{more}"

@@ -17,7 +17,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.packet import ALL_KEPT
-from kubectl_genainet.model.results.timeline import SeriesName, Timeline
+from kubectl_genainet.model.results.timeline import Series, SeriesName, Timeline
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.records import RECORDS
 from kubectl_genainet.render.timeline import text
@@ -244,3 +244,22 @@ def test_a_source_that_is_no_recording_says_how_to_ask_for_the_past() -> None:
     with pytest.raises(GenainetError, match="a timeline needs a recording") as refused:
         timeline(ManifestsSource(["x.yaml"]), None, DoctorCollector())
     assert "--since 6h" in refused.value.hint
+
+
+def test_what_was_felt_without_a_beginning_is_named() -> None:
+    felt = Series(name=SeriesName.FAILURES, unit="connections", what="", values=(None, 0.0, 12.0))
+    begin, end = "2026-11-30T21:18:30Z", "2026-11-30T21:20:39Z"
+    found = Timeline(
+        target="svc/llm",
+        since=begin,
+        until=end,
+        bucket_s=10,
+        seconds=30.0,
+        series=(felt,),
+        onsets=(),
+        changes=(),
+        method="PELT",
+    )
+    assert "nothing became worse and stayed so (felt: failures)" in text.headline(found)
+    quiet = msgspec.structs.replace(found, series=(msgspec.structs.replace(felt, values=(None, 0.0, 0.0)),))
+    assert "nothing became worse, " in text.headline(quiet)
