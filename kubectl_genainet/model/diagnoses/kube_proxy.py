@@ -104,7 +104,8 @@ TOPOLOGY_HINTS_IGNORED = Diagnosis(
     Severity.WARNING,
     "the node also sends to endpoints that the hints keep for other zones or nodes",
     "Connections cross zones that were meant to stay within one.",
-    "Check that the node has its zone label, and that kube-proxy on it is running.",
+    "Check that the node has its zone label, and that kube-proxy on it is running. A kube-proxy can miss that label when it "
+    "starts (seen with 1.37), and ignores the hints of zones from then on: restart it.",
     "https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/",
 )
 TRAFFIC_POLICY_IGNORED = Diagnosis(

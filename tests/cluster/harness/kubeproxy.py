@@ -10,6 +10,7 @@ from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.processes import Daemon, NetNs, wait_for
 
+_LISTENS = "Starting node config controller"  # logged after what follows the node's topology labels is registered
 _SYNC_BEGINS = re.compile(r'"Syncing (?:iptables|nftables) rules"')
 
 
@@ -42,6 +43,8 @@ class KubeProxy:
                 self.netns.sysctl(key, "1")
             self._create_node()
             self._start(config or {})
+            if zone:
+                self._label_zone(zone)
             if wait:
                 self.wait_for_rules("table ip kube-proxy" if self.mode == "nftables" else "KUBE-SERVICES")
         except BaseException:
@@ -52,10 +55,15 @@ class KubeProxy:
         """kube-proxy reads its own addresses from the Node object, and waits until it is there."""
         api = self.control_plane.api()
         path = f"/api/v1/nodes/{self.name}"
-        labels = {"topology.kubernetes.io/zone": self.zone} if self.zone else {}
-        api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}, "spec": {}}])
+        api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}, "spec": {}}])
         addresses = [{"type": "InternalIP", "address": a} for a in (self.ip, self.ip6)]
         api.patch(f"{path}/status", {"status": {"addresses": [*addresses, {"type": "Hostname", "address": self.name}]}})
+
+    def _label_zone(self, zone: str) -> None:
+        """Once kube-proxy listens: it can lose labels that its node has before."""
+        wait_for(f"{_LISTENS} in the log of {self.name}", lambda: self.daemon and _LISTENS in self.daemon.logged())
+        labels = {"topology.kubernetes.io/zone": zone}
+        self.control_plane.api().patch(f"/api/v1/nodes/{self.name}", {"metadata": {"labels": labels}})
 
     def _start(self, overrides: dict[str, Any]) -> None:
         plane = self.control_plane
