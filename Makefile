@@ -39,11 +39,13 @@ test: setup kubernetes
 	  $(PY) -m pytest tests/cluster --ignore tests/cluster/plane -n 2 --dist loadfile; status=$$?; \
 	  wait $$beside || status=$$?; cat $(VENV)/beside.out; exit $$status
 
-# Other kernels (5.10, 6.1, 6.12), arm64 and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
+# Other kernels (5.10, 6.1, 6.12), arm64 and IPVS, in virtual machines: hours without KVM, so not part of `test`. First each machine
+# compiles the probes, which is kept; then each test is a run of a machine, whose console is shown as it comes. Runs that ended well
+# are kept (tests/vm/kept.py): stopped, it goes on where it was.
 test-vm: setup kubernetes
 	scripts/packages.sh vm
 	$(PY) -m tests.vm.machine
-	$(PY) -m pytest -m vm tests/vm tests/lab
+	$(PY) -m pytest -s -m vm tests/vm tests/lab
 
 # Programs that verdicts are compared with, and the comparison: minutes of building the first time, cached after that.
 test: oracles

@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 from kubectl_genainet import wire
 from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.bpf.btf import Btf
+from kubectl_genainet.agent.main import CACHE
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.agent.session.job import Job
@@ -41,6 +42,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PORT = 7007
 WAIT_S = 60.0  # for anything that a loaded machine may take long for
+SMALL_RING = Budget(ring_pages=1)
 RELEASES = ("5.10", "6.1", "6.12")  # Debian's, which scripts/kernels.sh fetches
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -275,8 +277,8 @@ class Watch:
 
 
 def cache_folder() -> Path:
-    """What is read from this kernel once, kept between the tests."""
-    return Path("/run/genainet/test-cache")
+    """What is read from this kernel once, kept between the tests: where agents keep it that are told nothing else."""
+    return CACHE
 
 
 @contextlib.contextmanager

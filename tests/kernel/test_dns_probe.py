@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs.stub_resolver import encode_query
 from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event, PacketSeen
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import frames, here, in_ip, in_udp
+from tests.kernel.kerneltest import cache_folder, frames, here, in_ip, in_udp
 
 pytestmark = [
     pytest.mark.kernel,
@@ -75,10 +74,8 @@ class DnsWatch:
 
 
 @pytest.fixture
-def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsWatch]:
-    with LoadedProbe(
-        PROBES["dns"], "node", Path("/tmp/kubectl-genainet"), budget=Budget(events_per_second=1_000_000)
-    ) as probe:
+def watch(namespaces: None) -> Iterator[DnsWatch]:
+    with LoadedProbe(PROBES["dns"], "node", cache_folder(), budget=Budget(events_per_second=1_000_000)) as probe:
         yield DnsWatch(probe)
 
 

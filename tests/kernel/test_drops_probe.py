@@ -29,6 +29,7 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
 from tests.kernel.kerneltest import (
     PORT,
+    cache_folder,
     frames,
     here,
     in_ip,
@@ -112,8 +113,8 @@ class DropsWatch:
 
 
 @pytest.fixture(scope="module")
-def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropsWatch]:
-    with LoadedProbe(PROBES["drops"], "node-1", tmp_path_factory.mktemp("cache")) as probe:
+def watch(namespaces: None) -> Iterator[DropsWatch]:
+    with LoadedProbe(PROBES["drops"], "node-1", cache_folder()) as probe:
         found = DropsWatch(probe)
         probe.on_event(found.samples.append)
         found.clear()

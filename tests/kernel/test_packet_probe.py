@@ -23,6 +23,7 @@ from tests.kernel.kerneltest import (
     CLIENT_IP,
     PORT,
     SERVER_IP,
+    SMALL_RING,
     Row,
     Watch,
     cache_folder,
@@ -73,7 +74,7 @@ def test_each_datagram_is_one_event_at_each_place(row: Row, family: int) -> None
 
 
 def test_what_a_tiny_ring_loses_is_counted(row: Row) -> None:
-    with udp_sink(row), watching(row, FilterEntry(SERVER_IP, PORT, "UDP"), budget=Budget(ring_pages=1)) as watch:
+    with udp_sink(row), watching(row, FilterEntry(SERVER_IP, PORT, "UDP"), budget=SMALL_RING) as watch:
         send_datagrams(row, 1000)
         watch.settle()
         bye = watch.end()

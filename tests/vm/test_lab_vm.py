@@ -19,7 +19,9 @@ MODULES = ("veth", "bridge", "nf_conntrack", "nft_compat", "nft_chain_nat", "nft
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")
-    text = run_in_vm("python tests/vm/guest_lab.py", MODULES, machine=request.param, memory=3072, timeout=2400)
+    text = run_in_vm(
+        "python tests/vm/guest_lab.py", MODULES, machine=request.param, memory=3072, timeout=2400, probes=True
+    )
     _, _, result = text.partition(RESULT)  # the console's first line begins with what the firmware sent
     assert result, text[-6000:]
     report: dict[str, Any]

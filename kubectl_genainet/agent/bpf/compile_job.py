@@ -34,5 +34,4 @@ def compile_job(
             *(a.function for a in probe.attachments),
             *(a.kprobe.function for a in probe.attachments if a.kprobe and a.gives_less(facts.tracepoints)),
         ),
-        facts.typed_cast,
     )

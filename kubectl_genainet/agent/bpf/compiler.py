@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import sys
 from typing import Any
 
 import msgspec
 
-from kubectl_genainet.agent.bpf.image import CompileJob, Image, MapImage
+from kubectl_genainet.agent.bpf.image import INSN, MAP_REFERENCE, CompileJob, Image, MapImage
 from kubectl_genainet.agent.session.outbox import write_all
 
-_LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1  # include/uapi/linux/bpf.h
-_CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
-_TYPED_CAST = 0x74797065  # TYPED in genainet.h calls the helper of this number, which no kernel has
 _RINGBUF = 27  # enum bpf_map_type
-_INSN = struct.Struct("<BBhi")
 
 
 def compile_probe(job: CompileJob) -> Image:
@@ -31,7 +26,7 @@ def compile_probe(job: CompileJob) -> Image:
         ) from None
     program = bcc.BPF(text=job.source.encode(), cflags=list(job.flags))
     maps, places = _maps(bcc, program)
-    return Image(maps, {name: _relocated(program.dump_func(name), places, job.typed_cast) for name in job.functions})
+    return Image(maps, {name: _relocated(program.dump_func(name), places) for name in job.functions})
 
 
 def _maps(bcc: Any, program: Any) -> tuple[tuple[MapImage, ...], dict[int, int]]:
@@ -67,18 +62,13 @@ def _maps(bcc: Any, program: Any) -> tuple[tuple[MapImage, ...], dict[int, int]]
     return tuple(maps), places
 
 
-def _relocated(code: bytes, places: dict[int, int], typed_cast: int) -> bytes:
-    """The instructions with each map's descriptor replaced by its place, and the typed casts made calls of the kernel.
-
-    BCC's compiler knows no calls of kernel functions, only of helpers by number.
-    """
+def _relocated(code: bytes, places: dict[int, int]) -> bytes:
+    """The instructions with each map's descriptor replaced by its place."""
     out = bytearray(code)
-    for offset_in_code in range(0, len(code), _INSN.size):
-        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
-        if opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
-            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, places[value])
-        elif (opcode, value) == (_CALL, _TYPED_CAST):
-            _INSN.pack_into(out, offset_in_code, opcode, registers | _PSEUDO_KFUNC_CALL << 4, offset, typed_cast)
+    for offset_in_code in range(0, len(code), INSN.size):
+        opcode, registers, offset, value = INSN.unpack_from(code, offset_in_code)
+        if (opcode, registers >> 4) == MAP_REFERENCE:
+            INSN.pack_into(out, offset_in_code, opcode, registers, offset, places[value])
     return bytes(out)
 
 

@@ -22,9 +22,11 @@ import msgspec
 from kubectl_genainet.agent.bpf.headers import write_file
 from kubectl_genainet.errors import DECODE_ERRORS, GenainetError
 
-FORMAT = 2
-_INSN = struct.Struct("<BBhi")
-_MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
+FORMAT = 3
+INSN = struct.Struct("<BBhi")
+MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
+_CALL, _PSEUDO_KFUNC_CALL = 0x85, 2  # include/uapi/linux/bpf.h
+_TYPED_CAST = 0x74797065  # TYPED in genainet.h calls the helper of this number, which no kernel has
 COMPILE_S = 600.0  # a second on an idle core; minutes where the node leaves the agent a hundredth of one
 
 
@@ -40,19 +42,23 @@ class MapImage(msgspec.Struct, frozen=True):
 
 
 class Image(msgspec.Struct, frozen=True):
-    """Maps, and programs by function: struct bpf_insn as bytes, in which a map is referred to by its place in `maps`."""
+    """Maps, and programs by function: struct bpf_insn as bytes, in which a map is referred to by its place in `maps`, and a typed
+    cast is a call of no kernel's helper."""
 
     maps: tuple[MapImage, ...]
     programs: dict[str, bytes]
 
 
-def with_maps(code: bytes, descriptors: list[int]) -> bytes:
-    """The instructions with the places of maps replaced by their descriptors."""
+def loadable(code: bytes, descriptors: list[int], typed_cast: int) -> bytes:
+    """The instructions with the places of maps replaced by their descriptors, and the typed casts made calls of the kernel's
+    function of this BTF id: BCC's compiler knows no calls of kernel functions, only of helpers by number."""
     out = bytearray(code)
-    for offset_in_code in range(0, len(code), _INSN.size):
-        opcode, registers, offset, value = _INSN.unpack_from(code, offset_in_code)
-        if (opcode, registers >> 4) == _MAP_REFERENCE:
-            _INSN.pack_into(out, offset_in_code, opcode, registers, offset, descriptors[value])
+    for offset_in_code in range(0, len(code), INSN.size):
+        opcode, registers, offset, value = INSN.unpack_from(code, offset_in_code)
+        if (opcode, registers >> 4) == MAP_REFERENCE:
+            INSN.pack_into(out, offset_in_code, opcode, registers, offset, descriptors[value])
+        elif (opcode, value) == (_CALL, _TYPED_CAST):
+            INSN.pack_into(out, offset_in_code, opcode, registers | _PSEUDO_KFUNC_CALL << 4, offset, typed_cast)
     return bytes(out)
 
 
@@ -63,7 +69,6 @@ class CompileJob(msgspec.Struct, frozen=True):
     headers: str  # the value for BCC_KERNEL_SOURCE
     flags: tuple[str, ...]
     functions: tuple[str, ...]
-    typed_cast: int  # BTF id of bpf_rdonly_cast; 0: the source does not call it
 
 
 def private_folder(path: Path) -> Path:

@@ -20,7 +20,7 @@ from kubectl_genainet.agent.bpf import kprobes
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.compile_job import compile_job
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
-from kubectl_genainet.agent.bpf.image import Image, image_of, private_folder, with_maps
+from kubectl_genainet.agent.bpf.image import Image, image_of, loadable, private_folder
 from kubectl_genainet.agent.bpf.symbols import Symbols
 from kubectl_genainet.agent.node.tunnels import Tunnels
 from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, Probe
@@ -118,7 +118,7 @@ class LoadedProbe:
         self._refused: dict[str, OSError] = {}
         # A verifier that does not take the typed loads gets the copies.
         for self.typed_loads in (True, False) if facts.typed_cast else (False,):
-            self._load(self._image(facts, cache))
+            self._load(self._image(facts, cache), facts.typed_cast)
             if not self._refused:
                 break
         for name, contents in (probe.words(self._context, options or {}) if probe.words else {}).items():
@@ -136,7 +136,7 @@ class LoadedProbe:
         job = compile_job(self.probe, facts, header_tree(facts, cache), flags, typed_loads=self.typed_loads)
         return image_of(self.probe.name, job, cache, self._compiling)
 
-    def _load(self, image: Image) -> None:
+    def _load(self, image: Image, typed_cast: int) -> None:
         """Makes the maps and loads the programs; `_refused` has those that the kernel does not take."""
         self.close()
         self.maps, self._refused = self._make_maps(image), {}
@@ -146,10 +146,10 @@ class LoadedProbe:
             kind = bpfsys.KPROBE if function in at_entries else bpfsys.RAW_TRACEPOINT
             if kind == bpfsys.KPROBE and not kprobes.available():
                 continue
+            program = loadable(code, descriptors, typed_cast)
             try:
-                loadable = with_maps(code, descriptors)
-                self._programs[function] = bpfsys.load_program(loadable, function, kind)
-                self._code[function] = loadable
+                self._programs[function] = bpfsys.load_program(program, function, kind)
+                self._code[function] = program
             except OSError as error:
                 self._refused[function] = error
 
