@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.packet import FiveTuple
@@ -25,19 +24,19 @@ def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
     return engine, "; ".join(map(str, engine.unevaluated))
 
 
-def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
+def policy_flow(flow: FiveTuple, snapshot: ClusterSnapshot) -> PolicyFlow:
     """The flow as policies judge it: pods by name where the addresses are pods'."""
 
     def end(ip: str) -> PolicyEndpoint:
-        pod = identity.snapshot.pod_at(ip)
+        pod = snapshot.pod_at(ip)
         return PolicyEndpoint(pod.metadata.namespace, pod.metadata.name, ip) if pod else PolicyEndpoint(ip=ip)
 
     return PolicyFlow(end(flow.src), end(flow.dst), flow.protocol.value, flow.dport)
 
 
-def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
+def denied_directions(flow: FiveTuple, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
     """The directions in which policies do not admit the flow, judged from the API objects."""
-    return denied_of(engine.explain(policy_flow(flow, identity)))
+    return denied_of(engine.explain(policy_flow(flow, engine.snapshot)))
 
 
 def denied_of(answer: Explanation) -> list[tuple[str, DirectionResult]]:

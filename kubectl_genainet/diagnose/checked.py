@@ -91,7 +91,7 @@ def _policies(watched: Watched) -> tuple[CheckState, str]:
 
 def _judged_only(context: Context, engine: PolicyEngine, reach: Reach) -> tuple[CheckState, str]:
     """Where none of the connections met the policies on its way."""
-    verdicts = {engine.explain(policy_flow(flow, context.identity)).verdict for flow in reach.flows}
+    verdicts = {engine.explain(policy_flow(flow, context.identity.snapshot)).verdict for flow in reach.flows}
     if verdicts == {PolicyVerdict.ALLOW}:
         return CheckState.FINE, "by the API's objects they admit what was seen; none of it came as far as a pod"
     if PolicyVerdict.DENY in verdicts:

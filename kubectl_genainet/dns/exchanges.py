@@ -88,7 +88,7 @@ class DnsCorrelator:
             case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
-                self.context.learn(event)
+                self.context.learn(event, self._now)
                 self._learn_servers(event.snapshot)
                 return
             case LostEvents():
@@ -322,7 +322,8 @@ class DnsCorrelator:
         event = pending.drops[0]
         ruleset, error = self.context.rulesets.of(event.node, event.netns)
         is_response = event.message is not None and event.message.qr
-        return explain_drop(DropContext(event, is_response, self.identity, ruleset, error, self.context.engine))
+        engines = self.context.in_force.engines(event.node, event.t_ns, event.t_ns)
+        return explain_drop(DropContext(event, is_response, self.identity, ruleset, error, engines))
 
     def _learn_pair(self, pending: Pending) -> None:
         question = pending.question

@@ -5,13 +5,14 @@ As with paths, the clock is the events' own: a replay of a bundle says what the 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 
 from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import KnownServers
+from kubectl_genainet.context.in_force import FOLLOWED_NS, SEEN_NS
 from kubectl_genainet.context.judging import denied_directions
 from kubectl_genainet.drops.groups import EventGroup, GroupKey, GroupKind, is_request, kind_of, without_sample
 from kubectl_genainet.drops.senders import Counting
@@ -33,11 +34,12 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
 from kubectl_genainet.model.reasons import function_of, is_background
+from kubectl_genainet.policy import DirectionResult, PolicyEngine
 from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.redirect import redirecting_rule
 
 MAX_GROUPS = 20_000
-SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
+COUNTED_LATE_NS = 1_500_000_000  # until the kernel's counts are read
 
 
 class DropCorrelator:
@@ -66,11 +68,15 @@ class DropCorrelator:
         self._opened: set[tuple[str, str, int]] = set()  # (client, server, port) of handshakes
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
+        # By node those that the objects do not admit, as long as these may have changed unseen.
+        self._passed: dict[str, deque[EstablishedCount]] = defaultdict(deque)
         self._judge_by(snapshot)
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
         self.ends = KnownServers(snapshot)
         self._in_force = dict(self._now)
+        for node, events in self._passed.items():
+            self._passed[node] = deque(event for event in events if self._denied(event))
 
     def feed(self, event: Event) -> None:
         """Takes in one record."""
@@ -87,7 +93,7 @@ class DropCorrelator:
             case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
-                self.context.learn(event)
+                self.context.learn(event, self._now)
                 self._judge_by(event.snapshot)
                 return
             case _:
@@ -95,6 +101,7 @@ class DropCorrelator:
         node = getattr(event, "node", "")
         self._now[node] = max(self._now.get(node, 0), getattr(event, "t_ns", 0))
         self._in_force.setdefault(node, self._now[node])
+        self._count_passed(node)
 
     def _group(
         self,
@@ -171,11 +178,25 @@ class DropCorrelator:
             if self.concerns(event.flow):
                 self.background += event.packets
             return
-        if isinstance(event, EstablishedCount) and not self._against_policy(event):
+        if isinstance(event, EstablishedCount):
+            if self._against_policy(event):
+                self._passed[event.node].append(event)
             return
+        self._add(event, kind, reason, location)
+
+    def _count_passed(self, node: str) -> None:
+        """Those of which it is known by now that no change of the objects came with them."""
+        passed = self._passed[node]
+        while passed and self._now[node] - passed[0].t_ns > SEEN_NS:
+            event = passed.popleft()
+            group = self._add(event, *kind_of(event))
+            if group is not None:
+                group.denied = self._denied(event)
+
+    def _add(self, event: Tally, kind: GroupKind, reason: str, location: str) -> EventGroup | None:
         group = self._group(kind, event.node, event.netns, event.flow, reason, location, is_request(event))
         if group is None:
-            return
+            return None
         if realtime_ns := self.walls.realtime_ns(event.node, event.t_ns):
             group.by_second[realtime_ns // 1_000_000_000] += event.packets
         if not group.packets:
@@ -189,18 +210,27 @@ class DropCorrelator:
         if isinstance(event, RetransmitCount):
             group.states[event.state] += event.packets
             group.in_vain += event.in_vain
+        return group
 
     def _against_policy(self, event: EstablishedCount) -> bool:
         """Whether a connection between two pods came about that the policies, in force for a while, do not admit.
 
         Only where source and destination are pods' addresses: what a masqueraded address stands for is not known.
         """
-        snapshot = self.identity.snapshot
-        if event.t_ns - self._in_force.get(event.node, event.t_ns) < SETTLED_NS or self.context.engine is None:
+        if event.t_ns - self._in_force.get(event.node, event.t_ns) < FOLLOWED_NS:
             return False
-        if snapshot.pod_at(event.flow.src) is None or snapshot.pod_at(event.flow.dst) is None:
-            return False
-        return bool(denied_directions(event.flow, self.identity, self.context.engine))
+        return bool(self._denied(event))
+
+    def _denied(self, event: EstablishedCount) -> tuple[tuple[str, DirectionResult], ...]:
+        snapshot, engine = self.identity.snapshot, self.context.engine
+        if engine is None or snapshot.pod_at(event.flow.src) is None or snapshot.pod_at(event.flow.dst) is None:
+            return ()
+        return tuple(denied_directions(event.flow, engine))
+
+    def engines_for(self, group: EventGroup) -> tuple[PolicyEngine | None, ...]:
+        """The policies that may have been in force when the group's last packet was counted."""
+        since_ns = max(group.first_ns, group.last_ns - COUNTED_LATE_NS)
+        return self.context.in_force.engines(group.node, since_ns, group.last_ns)
 
     @property
     def now(self) -> Mapping[str, int]:
@@ -243,7 +273,7 @@ class DropCorrelator:
             self.identity,
             ruleset,
             error,
-            self.context.engine,
+            self.engines_for(group),
             request=event.flow.reversed if group.reply else event.flow,
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
@@ -271,4 +301,4 @@ class DropCorrelator:
             hook=error.hook,
         )
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
-        return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
+        return DropContext(packet, True, self.identity, ruleset, why, (), icmp=(error.type, error.code))

@@ -17,6 +17,7 @@ from kubectl_genainet.model.events import (
     Tally,
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.policy import DirectionResult
 
 
 class GroupKind(Enum):
@@ -63,6 +64,7 @@ class EventGroup:
     in_vain: int = 0  # segments sent again after three timeouts in a row
     oriented: bool = True  # it is known which end is the server; else the sender stands for the client
     concerned: bool = True  # by its addresses and ports; else only if the pod's own rules redirect to its port
+    denied: tuple[tuple[str, DirectionResult], ...] = ()  # directions in which policies do not admit what came about
     by_second: Counter[int] = field(default_factory=Counter)  # packets by the second of 1970
     since_ns: int = 0  # what was counted first happened after this, and until `first_ns`
     first_ns: int = 0

@@ -8,10 +8,10 @@ from functools import partial
 
 import msgspec
 
-from kubectl_genainet.context.judging import denied_directions, policy_flow
+from kubectl_genainet.context.judging import denied_of, policy_flow
 from kubectl_genainet.drops.clients import hidden_client
 from kubectl_genainet.drops.counters import CounterRows
-from kubectl_genainet.drops.drops import DropCorrelator
+from kubectl_genainet.drops.drops import COUNTED_LATE_NS, DropCorrelator
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.drops.outcomes import LAG, causes, how_many_were_told, mtu_text, severity
 from kubectl_genainet.drops.related import Related
@@ -49,7 +49,6 @@ _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_STATE": "it was open when it was closed with SO_LINGER 0, or disconnected",
 }
 SEEN_LATE_NS = 3_000_000_000  # until a change of the objects is seen
-COUNTED_LATE_NS = 1_500_000_000  # until the kernel's counts are read
 ALL_COUNTED_NS = 2_500_000_000  # agents empty their counters once a second, and may be late
 ALL_REPORTED_NS = 10_000_000_000  # they report their namespaces every two seconds, and less often on busy nodes
 
@@ -60,7 +59,7 @@ class Rows:
     def __init__(self, correlator: DropCorrelator) -> None:
         self._correlator = correlator
         self.is_final = False  # no node will report anything more
-        self._drops: dict[int, tuple[tuple[int, ...], Drop]] = {}
+        self._drops: dict[int, tuple[tuple[object, ...], Drop]] = {}
         self._counters = CounterRows(correlator)
         self._settled: dict[int, DropRow] = {}
         self._changed_ns: dict[str, int] = {}  # when the objects changed last, on each node's clock
@@ -147,7 +146,8 @@ class Rows:
     def explained(self, group: EventGroup) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
         ruleset, _ = self._correlator.context.rulesets.of(group.node, group.netns)
-        basis = (id(ruleset), id(self._correlator.identity.snapshot), id(group.sample))
+        engines = self._correlator.engines_for(group)
+        basis = (id(ruleset), id(self._correlator.identity.snapshot), id(group.sample), engines)
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
             self._drops[group.id] = known = (basis, explain_drop(self._correlator.context_of(group)))
@@ -222,31 +222,22 @@ class Rows:
             return None
         if snapshot.service_at(request.dst, request.dport, request.protocol.value) is not None:
             return None
-        if self._correlator.context.engine is None or request.protocol not in (
-            Protocol.TCP,
-            Protocol.UDP,
-            Protocol.SCTP,
-        ):
-            return PolicyView("unknown", Agreement.UNKNOWN)
+        engines = self._correlator.engines_for(group)
         try:
-            answer = self._correlator.context.engine.explain(policy_flow(request, self._correlator.identity))
+            answers = [
+                engine.explain(policy_flow(request, engine.snapshot)) for engine in engines if engine is not None
+            ]
         except GenainetError:
+            answers = []
+        if request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP) or len(answers) < len(engines):
             return PolicyView("unknown", Agreement.UNKNOWN)
-        isolated = tuple(
-            dict.fromkeys(
-                f"{ref.namespace}/{ref.name}"
-                for result in (answer.egress, answer.ingress)
-                if result.verdict is PolicyVerdict.DENY
-                for ref in result.isolated_by
-            )
-        )
-        match answer.verdict:
-            case PolicyVerdict.DENY:
-                return PolicyView("deny", Agreement.AGREE, isolated)
-            case PolicyVerdict.ALLOW:
-                return PolicyView("allow", Agreement.API_ADMITS, (), causes(group, drop))
-            case _:
-                return PolicyView("unknown", Agreement.UNKNOWN)
+        denying = next((answer for answer in answers if answer.verdict is PolicyVerdict.DENY), None)
+        if denying is not None:
+            isolated = (f"{ref.namespace}/{ref.name}" for _, result in denied_of(denying) for ref in result.isolated_by)
+            return PolicyView("deny", Agreement.AGREE, tuple(dict.fromkeys(isolated)))
+        if all(answer.verdict is PolicyVerdict.ALLOW for answer in answers):
+            return PolicyView("allow", Agreement.API_ADMITS, (), causes(group, drop))
+        return PolicyView("unknown", Agreement.UNKNOWN)
 
     def _all_counted(self, group: EventGroup, within_ns: int) -> bool:
         """Whether all nodes have reported what they counted until the group's first packet, as they do within so long."""
@@ -346,9 +337,7 @@ class Rows:
         )
 
     def _passed(self, group: EventGroup) -> DropRow:
-        request, engine = group.request, self._correlator.context.engine
-        denied = denied_directions(request, self._correlator.identity, engine) if engine is not None else []
-        by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
+        by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in group.denied for r in result.isolated_by))
         names = " and ".join(by) or "the policies"
         causes = (
             LAG.format(node=group.node),
@@ -369,7 +358,7 @@ class Rows:
                     node=group.node,
                     value=group.packets,
                 ),
-                Evidence(f"isolated for {' and '.join(n for n, _ in denied)} by {names}", Certainty.ASSUMED),
+                Evidence(f"isolated for {' and '.join(n for n, _ in group.denied)} by {names}", Certainty.ASSUMED),
             ),
         )
 

@@ -270,12 +270,13 @@ class TraceRun:
         if not isinstance(event, PacketSeen):  # of which most records are: they count as parts of their connections
             self._take_in(event)
         self._show(self.correlator.feed(event))
+        if not isinstance(event, PacketSeen):
+            self._tell_all(self._bypass.feed(event))
         if isinstance(event, RulesetDump):
             self._learn_translations(event)
 
     def _take_in(self, event: Event) -> None:
         self.summary.event(event)
-        self._bypass.feed(event)
         if isinstance(event, CheckConnectionResult) and event.lookup is not None and not event.lookup.addresses:
             self._lookup_failed = True
         self._failed = self._failed or isinstance(event, AgentFailed)
@@ -305,12 +306,12 @@ class TraceRun:
                     self._last.add(path, self._most)
 
     def _tell(self, path: PacketPath) -> None:
-        passed = self._bypass.finding(path)
-        if passed is not None:
-            path = msgspec.structs.replace(path, findings=(*path.findings, passed))
-        path = self._as_used.path(path)
-        self.summary.path(path)
-        self.view.path(path)
+        self._tell_all(self._bypass.hold(path))
+
+    def _tell_all(self, paths: Iterable[PacketPath]) -> None:
+        for path in map(self._as_used.path, paths):
+            self.summary.path(path)
+            self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
         if is_lost_lookup(path, self.target.current):
@@ -338,6 +339,7 @@ class TraceRun:
         self._show(self.correlator.finish(self.summary.account.unfinished))
         for path in self._last.in_order():
             self._tell(path)
+        self._tell_all(self._bypass.finish())
         summary = self.summary.build(
             self.correlator.identity,
             self.correlator.half_seen,

@@ -245,7 +245,7 @@ class PathBuilder:
             self._identity,
             ruleset,
             error,
-            self._context.engine,
+            self._context.in_force.engines(event.node, event.t_ns, event.t_ns),
             self._remedies,
             named,
             request=event.flow.reversed if dropped.direction is PacketDirection.REPLY else event.flow,

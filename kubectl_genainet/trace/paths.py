@@ -128,7 +128,7 @@ class PathCorrelator:
                 self._watches.learn(event)
                 self._open.look_at_all()
             case ClusterChanged():
-                self.context.learn(event)
+                self.context.learn(event, self._progress.now)
                 self.connections.ends = KnownServers(event.snapshot)
                 self._builder.seek_remedies()
                 self._open.look_at_all()

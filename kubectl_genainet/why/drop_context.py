@@ -20,7 +20,8 @@ class DropContext:
     """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
 
     `ruleset` is the rules of the namespace that the packet was in. `named` is the rule that the node's kernel itself named
-    for the packet, where it was asked (`--exact`). `asked` is the connection's tuple as its client had it, where known;
+    for the packet, where it was asked (`--exact`). `engines` are the policies that may have been in force, the newest first; None
+    stands for objects that can't be read. `asked` is the connection's tuple as its client had it, where known;
     `entered` the packet's as it came into the namespace.
     """
 
@@ -29,7 +30,7 @@ class DropContext:
     identity: Identity
     ruleset: Ruleset | None
     ruleset_error: str
-    engine: PolicyEngine | None
+    engines: tuple[PolicyEngine | None, ...]
     remedies: Remedies | None = None
     named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
     icmp: tuple[int, int] | None = None  # type and code, where the packet is an ICMP error itself

@@ -269,7 +269,7 @@ def explain_drop(context: DropContext) -> Drop:
 
 
 def _remedy(context: DropContext, remedies: Remedies, reading: DropExplanation) -> Remedy | None:
-    remedy = remedies.of(policy_flow(context.judged, context.identity))
+    remedy = remedies.of(policy_flow(context.judged, context.identity.snapshot))
     if remedy is None or reading.diagnosis.name not in OF_NO_ENFORCER:
         return remedy
     return msgspec.structs.replace(remedy, text=f"once the rule is gone: {remedy.text}")

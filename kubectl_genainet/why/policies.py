@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from kubectl_genainet.context.judging import denied_of, policy_flow
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence
-from kubectl_genainet.policy import DirectionResult, Explanation, PolicyVerdict
+from kubectl_genainet.policy import DirectionResult, Explanation, PolicyEngine, PolicyVerdict
 from kubectl_genainet.why.drop_context import DropContext, assumed
 
 
@@ -47,13 +49,29 @@ class PolicyStatement:
     admits: bool = False
 
 
+_REPLACED = assumed("policies that were replaced within seconds of it say so; those that replaced them do not")
+
+
 def policy_statement(context: DropContext) -> PolicyStatement:
-    """The flow judged, once."""
+    """The flow judged, once. Near a change of the objects the policies of before and of after it may have been in force: that
+    some keep the flow out explains the drop, and they admit it where all of them do."""
     if context.icmp is not None or context.event.tunnel is not None:
         return PolicyStatement()  # policies know connections: no error that belongs to one, no tunnel that carries it
-    if context.engine is None:
+    statements = [_statement_of(context, engine) for engine in context.engines]
+    newest = statements[0]
+    if newest.said or len(statements) == 1:
+        return newest
+    replaced = next((statement for statement in statements if statement.said), None)
+    if replaced is not None:
+        return dataclasses.replace(replaced, evidence=(*replaced.evidence, _REPLACED))
+    return next((statement for statement in statements if not statement.admits), newest)
+
+
+def _statement_of(context: DropContext, engine: PolicyEngine | None) -> PolicyStatement:
+    if engine is None:
         return PolicyStatement(evidence=(assumed("the policies could not be evaluated"),))
-    answer = context.engine.explain(policy_flow(context.judged, context.identity))
+    snapshot = engine.snapshot
+    answer = engine.explain(policy_flow(context.judged, snapshot))
     denied = denied_of(answer)
     if not denied:
         open_points = _not_known(answer)
@@ -63,10 +81,10 @@ def policy_statement(context: DropContext) -> PolicyStatement:
     policies: list[str] = []
     evidence: list[Evidence] = []
     for direction, result in denied:
-        pod = context.identity.snapshot.pod_at(context.judged.dst if direction == "ingress" else context.judged.src)
+        pod = snapshot.pod_at(context.judged.dst if direction == "ingress" else context.judged.src)
         name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
         by = " and ".join(_names(result)) or "a cluster-wide policy"
-        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(context)}")
+        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(context, snapshot)}")
         policies += _names(result)
         evidence += _first_failures(result)
     return PolicyStatement("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
@@ -79,7 +97,7 @@ def _not_known(answer: Explanation) -> list[str]:
     return list(map(str, answer.not_evaluated)) or ["not everything that they select by is known"]
 
 
-def _asked(context: DropContext) -> str:
-    source = context.identity.snapshot.pod_at(context.judged.src)
+def _asked(context: DropContext, snapshot: ClusterSnapshot) -> str:
+    source = snapshot.pod_at(context.judged.src)
     name = f"{source.metadata.namespace}/{source.metadata.name}" if source else context.judged.src
     return f"{context.judged.protocol.value} {context.judged.dport} from {name}"

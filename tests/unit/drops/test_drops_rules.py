@@ -11,11 +11,8 @@ from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.events import (
-    ClusterChanged,
-    EstablishedCount,
     IcmpError,
     Point,
-    Tick,
 )
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.node import NetnsRules, RulesetDump
@@ -33,7 +30,6 @@ from tests.unit.drops.droprows import (
     VIP,
     dropped,
     error_that_died,
-    objects,
     report,
     rows,
     rules,
@@ -209,21 +205,6 @@ def test_drop_where_connections_are_confirmed_is_the_race_if_insertions_failed_a
     assert (row.packets, counters) == (5, 1)  # the node counts the flow's packet too: the total has it once
     assert summary_of("all", built, correlator, Account()).packets == {"dropped": 5}
     assert "insert_failed grew by 1" in "\n".join(e.statement for e in row.evidence)
-
-
-def test_connection_against_the_policies_counts_only_once_they_have_settled() -> None:
-    def accepted(seconds: float) -> EstablishedCount:
-        flow = tcp(UI, 0, LLAMA, 8080)
-        return EstablishedCount(node="node-1", t_ns=int(seconds * 1e9), netns=LLAMA_NS, flow=flow, packets=1)
-
-    (row,) = rows(accepted(1), accepted(8), admits=False)
-    assert (row.check, row.packets) == ("policy-not-enforced", 1)
-    assert row.policy is not None and row.policy.agreement is Agreement.API_ISOLATES
-    assert rows(accepted(8), admits=True) == []
-    changed = ClusterChanged(objects=objects(admits=False))
-    tick = Tick(node="node-1", t_ns=int(7e9))
-    assert rows(tick, changed, accepted(8), admits=True) == []
-    assert len(rows(tick, changed, accepted(13), admits=True)) == 1
 
 
 def test_rule_that_takes_only_invalid_packets_is_named_as_such() -> None:
