@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from kubectl_genainet.errors import GenainetError
@@ -10,6 +12,7 @@ from kubectl_genainet.run.as_used import AsUsed, errors_as_used
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.cluster import ClusterSource
+from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.run.sources.lab import LabSource
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 
@@ -39,6 +42,43 @@ def test_a_command_within_a_sentence_has_them_too() -> None:
     used = AsUsed(LabSource("two").options).remedy(remedy)
     assert used is not None and used.command == ""
     assert used.text == "Look at kube-proxy; `kubectl genainet rules --lab two` compares its rules. Not `ip rule`."
+
+
+def past(since_s: float, until_s: float) -> HistorySource:
+    times = (datetime.fromtimestamp(t, UTC).isoformat() for t in (since_s, until_s))
+    options = tuple(zip(("--since", "--until"), times, strict=True))
+    return HistorySource(LabSource(), TimeRange(int(since_s * 1e9), int(until_s * 1e9), options))
+
+
+@pytest.mark.parametrize(
+    ("command", "happened_s", "at_s"),
+    [
+        (EXPLAIN, 1_000_030.5, 1_000_032),  # an earlier range was shown: the flow passed at its begin
+        ("kubectl genainet rules", 1_000_030.5, 1_000_032),
+        (EXPLAIN, 1_000_059.9, 1_000_059),
+    ],
+)
+def test_what_shows_the_begin_of_a_time_is_asked_for_the_moment_at_which_it_happened(
+    command: str, happened_s: float, at_s: float
+) -> None:
+    used = AsUsed(past(1_000_000, 1_000_060).options)
+    happened = datetime.fromtimestamp(happened_s, UTC).isoformat()
+    shown = used.command(command, happened).split()
+    assert datetime.fromisoformat(shown[shown.index("--at") + 1]).timestamp() == at_s
+    assert "--since" not in shown and "--until" not in shown
+    assert used.command(" ".join(shown)).split() == shown  # told once
+
+
+def test_what_shows_all_of_a_time_is_asked_for_all_of_it() -> None:
+    used = AsUsed(past(1_000_000, 1_000_060).options)
+    happened = datetime.fromtimestamp(1_000_030, UTC).isoformat()
+    for command, moment in (("kubectl genainet trace svc/a", happened), (EXPLAIN, "")):
+        assert used.command(command, moment).split()[-4:] == [
+            "--since",
+            "1970-01-12T13:46:40+00:00",
+            "--until",
+            "1970-01-12T13:47:40+00:00",
+        ]
 
 
 PROD = ClusterSource(context="prod", kubeconfig="my config", user="jane", groups=("dev", "ops"))
