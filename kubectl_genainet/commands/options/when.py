@@ -32,30 +32,31 @@ def time_options(*, length: bool) -> list[Callable[[F], F]]:
     return options
 
 
-def moment(text: str, now_s: float) -> float:
-    """A time in seconds since 1970: a duration back from now ("2h", "1d"), a time of day (the last one that has passed, in the
-    local zone) or RFC 3339. Raises click.BadParameter."""
+def moment(text: str, now_s: float, *, option: str = "--at", after_s: float | None = None) -> float:
+    """A time in seconds since 1970: a duration back from now ("2h", "1d"), a time of day (in the local zone: the last one that
+    has passed, or the first one `after_s`) or RFC 3339. Raises click.UsageError, which names the option."""
     days = _DAYS.fullmatch(text)
-    back = float(days[1]) * 86400 if days else seconds(text)
+    back = float(days[1]) * 86400 if days else None if text.isdecimal() else seconds(text)
     if back is not None:
         return now_s - back
     clock = _CLOCK.fullmatch(text)
     try:
-        if clock:
-            today = datetime.fromtimestamp(now_s).replace(
-                hour=int(clock[1]), minute=int(clock[2]), second=int(clock[3] or 0), microsecond=0
-            )
-            passed = today if today.timestamp() <= now_s else today - timedelta(days=1)
-            return passed.timestamp()
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a time like 2h, 03:12 or 2026-01-31T03:12:00Z") from None
+        if not clock:
+            return datetime.fromisoformat(text).timestamp()
+        today = datetime.fromtimestamp(now_s if after_s is None else after_s).replace(
+            hour=int(clock[1]), minute=int(clock[2]), second=int(clock[3] or 0), microsecond=0
+        )
+        if after_s is not None:
+            return (today if today.timestamp() > after_s else today + timedelta(days=1)).timestamp()
+        return (today if today.timestamp() <= now_s else today - timedelta(days=1)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise click.UsageError(f"{option} {text!r} is not a time like 2h, 03:12 or 2026-01-31T03:12:00Z") from None
 
 
 def time_range(
     since: str | None, at: str | None, until: str | None, length_s: float | None, *, now_s: float | None = None
 ) -> TimeRange | None:
-    """The range that the options name; None where they name none. Raises click.UsageError and click.BadParameter."""
+    """The range that the options name; None where they name none. Raises click.UsageError."""
     if since is None and at is None:
         if until is not None:
             raise click.UsageError("--until goes with --since or --at")
@@ -65,20 +66,26 @@ def time_range(
     if until is not None and length_s is not None:
         raise click.UsageError("--until and --for exclude each other")
     now = time.time() if now_s is None else now_s
-    begin = moment(since or at or "", now)
-    end = moment(until, now) if until is not None else None
-    if end is None and length_s is not None:
-        end = begin + length_s
+    option, text = ("--since", since) if since is not None else ("--at", at or "")
+    begin = moment(text, now, option=option)
+    if begin >= now:
+        raise click.UsageError(f"{option} {text} is no time that has passed: it is {_said(now)} now")
+    end = moment(until, now, option="--until", after_s=begin) if until is not None else None
     if end is None:
-        end = now if since is not None else begin + AT_FOR_S
+        end = begin + length_s if length_s is not None else now if since is not None else begin + AT_FOR_S
+    if end <= begin:
+        raise click.UsageError(f"--until {until} ({_said(end)}) is not after {option} {text} ({_said(begin)})")
     end = min(end, now)
-    if begin >= end:
-        raise click.UsageError("that time has not passed yet, or ends before it begins")
     if end - begin > LONGEST_S:
-        raise click.UsageError("at most 31 days are asked for at a time")
+        longer = f"{option} {text} begins {(end - begin) / 86400:.0f} days before the end"
+        raise click.UsageError(f"at most 31 days are asked for at a time, and {longer} (--until, --for)")
     begin_ns, end_ns = int(begin * 1e9), int(end * 1e9)
     options = tuple((name, _stamp(value)) for name, value in (("--since", begin_ns), ("--until", end_ns)))
     return TimeRange(begin_ns, end_ns, options)
+
+
+def _said(moment_s: float) -> str:
+    return f"{datetime.fromtimestamp(moment_s).astimezone():%Y-%m-%dT%H:%M:%S%z}"
 
 
 def _stamp(wall_ns: int) -> str:
