@@ -166,7 +166,7 @@ class SeriesBuilder:
         """What the series are not of all connections for."""
         if self._followed >= ALL_KEPT:
             return ()
-        share = f"one connection in {ALL_KEPT / max(self._followed, 1):.0f}"
+        share = f"{max(1, 100 * self._followed // ALL_KEPT)} %"
         return (f"latency and stalls are of the connections that were followed, at times {share}; failures are of all",)
 
     def _values(self, name: SeriesName) -> tuple[float | None, ...]:

@@ -26,6 +26,9 @@ UNKNOWN = "·"
 MARK = "▲"
 NOT_A_CAUSE = "What came before is not thereby a cause."
 _LABEL, _PEAK = 9, 22  # columns before and behind the bars
+_EDGES = (
+    0.1  # of the buckets may be unknown in what is called known: the first and the last reach beyond the time asked for
+)
 _MOST_CHANGES = 8  # listed where nothing began
 _MOST_SUSPECTS = 6
 
@@ -37,7 +40,11 @@ def headline(timeline: Timeline) -> str:
     if not timeline.onsets:
         felt = [s.name.value for s in timeline.series if s.name is not SeriesName.LATENCY and any(s.values)]
         what = f"nothing became worse and stayed so (felt: {', '.join(felt)})" if felt else "nothing became worse"
-        return f"{timeline.target}: {what}, {_when(timeline)}"
+        known = [value is not None for s in timeline.series if s.name is not SeriesName.LATENCY for value in s.values]
+        if not any(known):
+            return f"{timeline.target}: nothing is known of {_when(timeline)}"
+        as_far = " as far as is known" if known.count(False) > len(known) * _EDGES else ""
+        return f"{timeline.target}: {what}{as_far}, {_when(timeline)}"
     worst = ", ".join(name.value for name in timeline.onsets[0].series)
     more = f", and {len(timeline.onsets) - 1} more" if len(timeline.onsets) > 1 else ""
     return f"{timeline.target}: {worst} began at {moment(timeline.onsets[0].time)}{more}"

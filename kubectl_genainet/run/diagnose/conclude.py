@@ -138,7 +138,7 @@ def conclude(
         queries=None if "dns" in collected.failures else watched.queries,
         causes=causes,
         checked=checked(watched, causes),
-        notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
+        notes=(*habits, *notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
         next=tuple(next_steps(causes, asked.target, about.services, snapshot, seen=bool(collected.paths))),
         nodes=watched.nodes,
@@ -315,14 +315,18 @@ def _callers(snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: li
     return callers
 
 
-def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
+def notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
+    """What limits the answer. That a client called nobody is said only where all nodes were watched all the time."""
     for gap in dict.fromkeys(collected.gaps):
         yield gap_text(gap)
     asked = {name_of(query.client) for query in queries}
-    for name, connections in callers.items():
-        if not connections:
-            looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
-            yield f"{name} is configured to call the target and did not connect to it; {looked}"
+    has_holes = bool(collected.failed_nodes) or any(gap.node for gap in collected.gaps)
+    for name in (name for name, connections in callers.items() if not connections):
+        if has_holes:
+            yield f"{name} is configured to call the target: none of its connections was seen, and not all was watched"
+            continue
+        looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
+        yield f"{name} is configured to call the target and did not connect to it; {looked}"
     if forgotten:
         yield f"{forgotten} more things that went wrong found no room among the causes"
     if collected.trace is not None and collected.trace.forgotten:

@@ -78,7 +78,7 @@ class HistorySource(RecordedSource):
             f"the cluster's objects of that time are not known, {objects.why}: names and Services are as they are now, "
             f"policies are not known{remedy}"
         )
-        return _without_policies(now, objects.why)
+        return _of_now(now, objects.why)
 
     def _recorded_objects(self) -> ObjectsRange:
         with self._lock:
@@ -228,9 +228,11 @@ def _elsewhere(events: Iterable[Event], request: HistoryRequest) -> set[str]:
     return wanted.elsewhere(flows)
 
 
-def _without_policies(snapshot: ClusterSnapshot, why: str) -> ClusterSnapshot:
+def _of_now(snapshot: ClusterSnapshot, why: str) -> ClusterSnapshot:
+    """Objects of now stand for names of then: that something was missing, or was otherwise, is not known by them."""
     kept = tuple(obj for obj in snapshot.objects if (obj.group, obj.kind) not in POLICY_KINDS)
-    kinds = {obj.kind for obj in snapshot.objects if (obj.group, obj.kind) in POLICY_KINDS} | {"NetworkPolicy"}
+    kinds = {"NetworkPolicy", "Service", "EndpointSlice"}
+    kinds |= {obj.kind for obj in snapshot.objects if (obj.group, obj.kind) in POLICY_KINDS}
     unknown = tuple(LeftOut(kind, why) for kind in sorted(kinds))
     return replace(snapshot, objects=kept, left_out=(*snapshot.left_out, *unknown))
 

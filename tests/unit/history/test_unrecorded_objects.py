@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_genainet import api
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.objects import ObjectsRange
@@ -15,6 +16,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
 from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.results.diagnosis import CheckState
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
@@ -28,7 +30,7 @@ def test_policies_of_now_do_not_judge_what_was_then() -> None:
     warnings: list[str] = []
     then = HistorySource(now, TimeRange(0, 1), warn=warnings.append).snapshot()
     assert not any(obj.kind == "NetworkPolicy" for obj in then.objects)
-    assert "NetworkPolicy" in {left_out.kind for left_out in then.left_out}
+    assert {"NetworkPolicy", "Service", "EndpointSlice"} <= {left_out.kind for left_out in then.left_out}
     assert then.services and len(warnings) == 1 and "policies are not known" in warnings[0]
 
 
@@ -72,6 +74,15 @@ class AskedOfOneNode(HistorySource):
 
     def _ask_nodes(self, request: HistoryRequest) -> dict[str, NodeRange | GenainetError]:
         return {NODE: NodeRange(NODE, ())}
+
+
+def test_of_a_time_of_which_nothing_was_recorded_nothing_is_said_to_have_been_fine_or_missing() -> None:
+    """Endpoints of now were "3 of 3 ready"."""
+    now = BundleSource(recordings() / "policy-service-port.gnb")
+    source = AskedOfOneNode(now, TimeRange(WALL, WALL + SECOND))
+    conclusion = api.diagnose(source, "svc/my-llama-svc").conclusion
+    assert conclusion.checked and {checked.state for checked in conclusion.checked} == {CheckState.NOT_CHECKED}
+    assert conclusion.causes == ()
 
 
 @pytest.mark.parametrize(

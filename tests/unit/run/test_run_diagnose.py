@@ -19,6 +19,8 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.results.diagnosis import Cause
 from kubectl_genainet.model.units import rfc3339
+from kubectl_genainet.run.diagnose.conclude import notes
+from kubectl_genainet.run.diagnose.watching import Collected
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -153,3 +155,22 @@ def test_rules_that_were_not_read_since_the_endpoints_changed_are_not_said_to_la
     rules = next(item for item in unread.checked if item.what == "rules")
     assert unread.causes == () and rules.state.value == "not-checked" and "may be older" in rules.why
     assert [cause.check for cause in read.causes] == ["stale-endpoint-rules"]
+
+
+@pytest.mark.parametrize(
+    ("collected", "said"),
+    [
+        (Collected(), "did not connect to it; it asked DNS for nothing either"),
+        (
+            Collected(gaps=[Gap(node="", since_ns=1, until_ns=2, why="x")]),
+            "did not connect to it; it asked DNS for nothing either",
+        ),
+        (
+            Collected(gaps=[Gap(node="n", since_ns=1, until_ns=2, why="x")]),
+            "none of its connections was seen, and not all was watched",
+        ),
+        (Collected(failed_nodes={"n"}), "none of its connections was seen, and not all was watched"),
+    ],
+)
+def test_a_client_is_said_to_have_called_nobody_only_where_all_was_watched(collected: Collected, said: str) -> None:
+    assert list(notes({"default/ui": 0, "default/rag": 3}, [], collected, 0))[-1].endswith(said)

@@ -173,7 +173,7 @@ def test_what_was_not_followed_whole_is_said_of_what_is_not_counted(tmp_path: Pa
     busy = [msgspec.structs.replace(bucket, followed=ALL_KEPT // 16) for bucket in recorded.buckets()]
     recorded.write(path, recorded.bundle(busy))
     _, note = timeline_of(path, SERVICE).notes
-    assert "at times one connection in 16" in note
+    assert "at times 6 %" in note
     assert note[:30] in run(SERVICE, "--from", path, width=120).stdout
 
 
@@ -262,4 +262,8 @@ def test_what_was_felt_without_a_beginning_is_named() -> None:
     )
     assert "nothing became worse and stayed so (felt: failures)" in text.headline(found)
     quiet = msgspec.structs.replace(found, series=(msgspec.structs.replace(felt, values=(None, 0.0, 0.0)),))
-    assert "nothing became worse, " in text.headline(quiet)
+    assert "nothing became worse as far as is known, " in text.headline(quiet)
+    unknown, known = ((None,) * 3, (0.0,) * 3)
+    for values, said in ((unknown, "svc/llm: nothing is known of "), (known, "svc/llm: nothing became worse, ")):
+        series = (msgspec.structs.replace(felt, values=values),)
+        assert text.headline(msgspec.structs.replace(found, series=series)).startswith(said)
