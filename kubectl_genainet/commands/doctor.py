@@ -13,6 +13,7 @@ from kubectl_genainet.commands.options import (
     MessagesOnce,
     duration_argument,
     output_option,
+    say_moment,
     show_each,
     source_options,
     watch_option,
@@ -127,6 +128,7 @@ def command(
     """
     if list_checks or explain:
         return _about_checks(explain, only)
+    say_moment(source)
     options = DoctorOptions(only, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
     messages = MessagesOnce()
 

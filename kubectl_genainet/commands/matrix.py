@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from kubectl_genainet.commands.options import Messages, output_option, source_options
+from kubectl_genainet.commands.options import Messages, output_option, say_moment, source_options
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.policy.reach.grid import Difference
@@ -62,6 +62,7 @@ def command(
       kubectl genainet matrix --manifests ./deploy -A -o json
     """
     chosen = MatrixOptions(port, protocol or "", enforcer or "", reasons=output == "html")
+    say_moment(source)
     if diff:
         changes = matrix_changes(source, _manifests(diff, source), chosen, Messages().warn)
         _print_changes(changes, output, _where(source))

@@ -17,7 +17,16 @@ from kubectl_genainet.history.select import RecordPart, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import CHDB, Source
-from kubectl_genainet.run.sources.engines import TABLE, Chdb, ClickHouse, Engine, QueryValue, chdb_over, extent_of
+from kubectl_genainet.run.sources.engines import (
+    TABLE,
+    Chdb,
+    ClickHouse,
+    Engine,
+    QueryValue,
+    chdb_over,
+    extent_of,
+    without_password,
+)
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest
 
@@ -242,7 +251,7 @@ class _Nothing(Source):
 
     @property
     def _own_options(self) -> tuple[tuple[str, ...], ...]:
-        return (("--from", shlex.quote(self._name)),)
+        return (("--from", shlex.quote(without_password(self._name))),)
 
     def __str__(self) -> str:
         return self._name.partition("?")[0].rpartition("@")[2]

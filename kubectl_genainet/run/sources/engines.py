@@ -62,14 +62,14 @@ class ClickHouse:
         database = parts.path.strip("/")
         if parts.scheme != "clickhouse" or not parts.hostname or not _IDENTIFIER.fullmatch(database):
             raise InputError(
-                f"{_shown(url)!r} does not name a database",
+                f"{without_password(url)!r} does not name a database",
                 field="--from",
                 hint="clickhouse://HOST[:8123]/DATABASE, with ?secure=1 for TLS.",
             )
         try:
             self.port = parts.port
         except ValueError as error:
-            raise InputError(f"{_shown(url)!r}: {error}", field="--from") from None
+            raise InputError(f"{without_password(url)!r}: {error}", field="--from") from None
         self.host, self.database = parts.hostname, database
         self.secure = options.get("secure", ["0"])[0] in ("1", "true")
         self.user = unquote(parts.username or "default")
@@ -275,6 +275,6 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:300]
 
 
-def _shown(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1@", url)
+def without_password(url: str) -> str:
+    """The URL as it may be shown. A password may have any characters that its user forgot to escape."""
+    return re.sub(r"//([^:@]*):.*@", r"//\1@", url)

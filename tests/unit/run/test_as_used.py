@@ -11,6 +11,7 @@ from kubectl_genainet.model.finding import Remedy
 from kubectl_genainet.run.as_used import AsUsed, errors_as_used
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
+from kubectl_genainet.run.sources.clickhouse import ClickHouseSource
 from kubectl_genainet.run.sources.cluster import ClusterSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.run.sources.lab import LabSource
@@ -79,6 +80,14 @@ def test_what_shows_all_of_a_time_is_asked_for_all_of_it() -> None:
             "--until",
             "1970-01-12T13:47:40+00:00",
         ]
+
+
+def test_a_password_in_the_name_of_a_table_is_in_no_suggested_command() -> None:
+    when = TimeRange(0, 10**9)
+    for password in ("secret", "sec:ret", "sec@ret"):
+        table = ClickHouseSource(f"clickhouse://reader:{password}@host/db?secure=1").within(when)
+        shown = AsUsed(table.options).command("kubectl genainet trace svc/a")
+        assert shown.startswith("kubectl genainet trace svc/a --from 'clickhouse://reader@host/db?secure=1'"), shown
 
 
 PROD = ClusterSource(context="prod", kubeconfig="my config", user="jane", groups=("dev", "ops"))

@@ -27,6 +27,8 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 BUNDLES = Path(__file__).parents[2] / "golden" / "bundles"
 RECORDED = BUNDLES / "policy-service-port.gnb"
 LLAMA = "svc/my-llama-svc"
+CALLED_NOBODY = "did not connect to it; it asked DNS for nothing either"
+NOT_ALL_WATCHED = "none of its connections was seen, and not all was watched"
 
 
 def write(path: Path, bundle: Bundle, command: str) -> Path:
@@ -160,16 +162,10 @@ def test_rules_that_were_not_read_since_the_endpoints_changed_are_not_said_to_la
 @pytest.mark.parametrize(
     ("collected", "said"),
     [
-        (Collected(), "did not connect to it; it asked DNS for nothing either"),
-        (
-            Collected(gaps=[Gap(node="", since_ns=1, until_ns=2, why="x")]),
-            "did not connect to it; it asked DNS for nothing either",
-        ),
-        (
-            Collected(gaps=[Gap(node="n", since_ns=1, until_ns=2, why="x")]),
-            "none of its connections was seen, and not all was watched",
-        ),
-        (Collected(failed_nodes={"n"}), "none of its connections was seen, and not all was watched"),
+        (Collected(), CALLED_NOBODY),
+        (Collected(gaps=[Gap(node="", since_ns=1, until_ns=2, why="x")]), CALLED_NOBODY),
+        (Collected(gaps=[Gap(node="n", since_ns=1, until_ns=2, why="x")]), NOT_ALL_WATCHED),
+        (Collected(failed_nodes={"n"}), NOT_ALL_WATCHED),
     ],
 )
 def test_a_client_is_said_to_have_called_nobody_only_where_all_was_watched(collected: Collected, said: str) -> None:
