@@ -23,7 +23,7 @@ from kubectl_genainet.model.diagnoses.kernel import (
     TTL_EXPIRED,
     UNEXPLAINED,
 )
-from kubectl_genainet.model.diagnoses.rules import OF_NO_ENFORCER, REDIRECT_WITHOUT_LISTENER
+from kubectl_genainet.model.diagnoses.rules import NO_SUCH_PORT, OF_NO_ENFORCER, REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
 from kubectl_genainet.model.reasons import NO_REASON, SOCKET_LOOKUPS, function_of
@@ -34,6 +34,7 @@ from kubectl_genainet.why.netfilter import netfilter
 from kubectl_genainet.why.policies import policy_statement
 from kubectl_genainet.why.queues import QUEUE_REASONS, queue_full
 from kubectl_genainet.why.remedies import Remedies
+from kubectl_genainet.why.services import missing_port
 from kubectl_genainet.why.sockets import no_socket, no_socket_perhaps, out_of_place, second_syn
 
 
@@ -91,8 +92,20 @@ def unreachable(context: DropContext) -> DropExplanation:
     """There is no neighbour, or no route, for the address."""
     pod = context.identity.snapshot.pod_at(context.flow.dst)
     known = "the API knows no pod with that address" if pod is None else f"the API has it as {context.destination}'s"
-    if context.event.reason.startswith("NEIGH_") or function_of(context.event.location) in _NEIGHBOUR_LOCATIONS:
-        return _neighbour_failed(context, known)
+    of_neighbour = (
+        context.event.reason.startswith("NEIGH_") or function_of(context.event.location) in _NEIGHBOUR_LOCATIONS
+    )
+    died = _neighbour_failed(context, known) if of_neighbour else _no_route(context, known)
+    missing = missing_port(context)
+    if not missing:
+        return died
+    # In iptables mode no rule of kube-proxy takes such a packet, and it goes wherever the node's routes lead.
+    statement = f"{missing}. No rule of kube-proxy took the packet, and it found nobody with that address"
+    where = derived(died.explanation, context.event.node)
+    return DropExplanation(NO_SUCH_PORT, statement, Certainty.DERIVED, evidence=(where,))
+
+
+def _no_route(context: DropContext, known: str) -> DropExplanation:
     statement = (
         f"{context.place} has no route to {context.flow.dst}, or one that refuses it (unreachable, prohibit, blackhole)"
     )

@@ -34,6 +34,7 @@ from kubectl_genainet.proxy.enforcers import enforcers_in, policy_behind
 from kubectl_genainet.proxy.evaluator.model import masquerades
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.policies import PolicyStatement, policy_statement
+from kubectl_genainet.why.services import missing_port
 
 _DNS_PORT = 53
 
@@ -256,13 +257,8 @@ def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnos
         meta = service_port.service.metadata
         statement = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
         return NO_ENDPOINTS, statement
-    service = snapshot.service_with(flow.dst) if service_port is None else None
-    if service is not None:
-        meta = service.metadata
-        has = ", ".join(f"{p.port}/{p.protocol}" for p in service.spec.ports)
-        wanted = f"{flow.dport}/{flow.protocol.value}"
-        statement = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {wanted}; it has {has}"
-        return NO_SUCH_PORT, statement
+    if missing := missing_port(context):
+        return NO_SUCH_PORT, missing
     verb = "rejects" if told_by(rule) else "drops"
     return KUBE_PROXY_DROP, f"kube-proxy's rule on {context.where} {verb} it: {rule.comment or rule.text}"
 

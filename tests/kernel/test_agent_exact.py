@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_genainet.agent.exact.node import COMMENT, LOCK_GROUP, Netns, log_group
+from kubectl_genainet.agent.exact.rules import TABLE
 from kubectl_genainet.agent.exact.tracing import LOG_GROUP, ExactTracer
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.datapath import netns
@@ -195,6 +197,20 @@ def test_records_that_another_program_of_the_node_reads_are_no_empty_trace(agent
     with log_group(node, LOG_GROUP), pytest.raises(GenainetError, match="TRACE records can't be read: NFLOG group 0"):
         ExactTracer("node", FILTERS, netns=node.netns).__enter__()
     assert agent.rules() == [] and agent.backend() != "nfnetlink_log"
+
+
+def test_tracing_has_begun_once_its_rules_are_there_and_not_only_their_table(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, nft = tmp_path / "nft", shutil.which("nft")
+    reads = f'(IFS= read -r table; echo "$table"; sleep 1; exec cat) | exec {nft} "$@"'
+    slow.write_text(f'#!/bin/sh\ncase $* in *-i) {reads};; *) exec {nft} "$@";; esac\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    node = Netns(str(netns.RUN_NETNS / row.router))
+    with ExactTracer("node", FILTERS, netns=node.netns):
+        assert "nftrace set 1" in node.run("nft", "list", "table", "inet", TABLE)
+    assert TABLE not in node.run("nft", "list", "tables")
 
 
 def test_an_nft_that_has_no_end_of_errors_holds_nobody_up(agent: LegacyAgent, tmp_path: Path) -> None:

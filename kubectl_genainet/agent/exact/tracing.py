@@ -208,7 +208,12 @@ class ExactTracer:
         assert nft.stdin is not None
         nft.stdin.write(script)
         nft.stdin.flush()
-        _wait_until(lambda: TABLE in self.node.run("nft", "list", "tables"), nft)
+        _wait_until(self._has_chains, nft)
+
+    def _has_chains(self) -> bool:
+        """The table is made before its chains and rules, which come together."""
+        tables = self.node.run("nft", "list", "tables")
+        return TABLE in tables and "chain output" in self.node.run("nft", "list", "table", "inet", TABLE)
 
     def _start_legacy(self) -> None:
         before = log_backends(self.node)

@@ -102,6 +102,33 @@ def test_what_kube_proxy_itself_refuses_is_no_matter_of_policies(
 
 
 @pytest.mark.parametrize(
+    ("reason", "location", "died"),
+    [
+        ("NEIGH_FAILED", "neigh_invalidate", "node node-1 gets no answer"),
+        ("NOT_SPECIFIED", "ip_error+0x12", "node node-1 has no route to 10.96.0.65"),
+    ],
+)
+def test_what_kube_proxy_leaves_alone_is_sent_to_a_port_that_the_service_lacks(
+    reason: str, location: str, died: str
+) -> None:
+    """In iptables mode it takes the Service's own ports only: the packet dies where the node's routes lead."""
+    (row,) = rows(dropped(tcp(UI, 40000, VIP, 8081), reason=reason, location=location))
+    assert (row.check, row.policy) == ("no-such-port", None)
+    assert row.title.startswith(
+        "Service default/my-llama-svc (10.96.0.65) has no port 8081/TCP; it has 80/TCP. No rule"
+    )
+    assert any(e.statement.startswith(died) for e in row.evidence)
+    (own,) = rows(dropped(tcp(UI, 40000, VIP, 80), reason=reason, location=location))
+    assert own.check in ("neighbour-failed", "no-route")
+
+
+def test_an_icmp_packet_to_a_service_has_no_port_to_miss() -> None:
+    flow = FiveTuple(UI, 0, VIP, 0, Protocol.ICMP)
+    (row,) = rows(dropped(flow, reason="NEIGH_FAILED", location="neigh_invalidate"))
+    assert row.check == "neighbour-failed"
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("-A FORWARD -j REJECT", "icmp-port-unreachable"),
