@@ -19,8 +19,9 @@
 #define QR 0x80
 #define REFUSED_SETS 4096
 #define REFUSED_WAYS 4
-#define REFUSED_NS 1000000000	/* the same skb within this time is the query that was refused, at its next device */
-#define EXPIRES_NS 5000000000	/* a response within this time of a refused query is that query's; EXPIRES_NS of probes/dns.py */
+#define REFUSED_TICKS (1000000000 / TICK_NS) /* the same skb within this time is the query that was refused, at its next device */
+#define EXPIRES_TICKS (5000000000 / TICK_NS) /* a response within this time of a refused query is that query's; EXPIRES_NS of probes/dns.py */
+#define CLIENTS 64 /* whose queries a CPU turns away at a glance */
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
 enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
@@ -55,7 +56,21 @@ struct client {
 struct refused {
 	__u32 tag[REFUSED_WAYS];
 	__u32 skb[REFUSED_WAYS]; /* of its address */
-	__u64 t_ns[REFUSED_WAYS];
+	__u32 tick[REFUSED_WAYS]; /* 0: none */
+};
+
+/* What was found when a CPU turned away a query: its client has nothing left of this second's budget, and messages between these
+ * ends are asked for, as the filters are. */
+struct turned_away {
+	__u64 second;
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u32 netns;
+	__u32 ifindex;
+	__u32 budget;
+	__u32 generation; /* 0: none yet */
+	__u16 port;
+	__u16 pad[3];
 };
 
 struct dns_record {
@@ -104,6 +119,7 @@ BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
 BPF_ARRAY(open_count, __s64, 1);		      /* entries of `pending`; the agent's sweep sets it right */
 BPF_HASH(open_by_client, struct client, __s64, PENDING); /* how many of them each client has; likewise */
 BPF_TABLE("lru_percpu_hash", struct client, struct budget, client_budgets, 1024);
+BPF_PERCPU_ARRAY(turned_away, struct turned_away, CLIENTS);
 BPF_ARRAY(refused, struct refused, REFUSED_SETS);
 BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
 BPF_ARRAY(blank, struct dns_record, 1);
@@ -195,6 +211,16 @@ static __always_inline struct refused *refused_set(__u32 tag)
 	return refused.lookup(&set);
 }
 
+/* The time in ticks, which costs next to nothing; never 0. */
+static __always_inline __u32 tick_now(void)
+{
+#ifdef TYPED_LOADS /* Linux has the helper from 5.6, for tracepoints later */
+	return bpf_jiffies64() | 1;
+#else
+	return (bpf_ktime_get_ns() / TICK_NS) | 1;
+#endif
+}
+
 /* Whether a message belongs to an exchange that was turned away: a query at its next device, or a response. */
 static __always_inline int was_refused(struct dns_key *key, __u64 skb, int is_response)
 {
@@ -205,10 +231,10 @@ static __always_inline int was_refused(struct dns_key *key, __u64 skb, int is_re
 		return 0;
 #pragma unroll
 	for (int i = 0; i < REFUSED_WAYS; i++) {
-		if (set->tag[i] != tag || !set->t_ns[i])
+		if (set->tag[i] != tag || !set->tick[i])
 			continue;
-		__u64 since = bpf_ktime_get_ns() - set->t_ns[i];
-		return is_response ? since < EXPIRES_NS : set->skb[i] == (__u32)(skb >> 6) && since < REFUSED_NS;
+		__u32 since = tick_now() - set->tick[i];
+		return is_response ? since < EXPIRES_TICKS : set->skb[i] == (__u32)(skb >> 6) && since < REFUSED_TICKS;
 	}
 	return 0;
 }
@@ -441,9 +467,9 @@ static __always_inline int emit_lone(struct sighting *s)
 }
 
 /* Notes a query of which nothing is kept, so that it is counted once and its response is no lone one. */
-static __always_inline int refuse(struct dns_key *key, __u64 skb, __u64 now, int emitted, int cause)
+static __always_inline int refuse(struct dns_key *key, __u64 skb, int emitted, int cause)
 {
-	__u32 tag = tag_of(key);
+	__u32 tag = tag_of(key), now = tick_now();
 	struct refused *set = refused_set(tag);
 
 	if (emitted)
@@ -458,13 +484,13 @@ static __always_inline int refuse(struct dns_key *key, __u64 skb, __u64 now, int
 			oldest = i;
 			break;
 		}
-		if (set->t_ns[i] < set->t_ns[oldest & (REFUSED_WAYS - 1)])
+		if (now - set->tick[i] > now - set->tick[oldest & (REFUSED_WAYS - 1)])
 			oldest = i;
 	}
 	oldest &= REFUSED_WAYS - 1;
 	set->tag[oldest] = tag;
 	set->skb[oldest] = skb >> 6;
-	set->t_ns[oldest] = now;
+	set->tick[oldest] = now;
 	return 0;
 }
 
@@ -479,7 +505,7 @@ static __always_inline void forget_refused(struct dns_key *key)
 #pragma unroll
 	for (int i = 0; i < REFUSED_WAYS; i++)
 		if (set->tag[i] == tag)
-			set->t_ns[i] = 0;
+			set->tick[i] = 0;
 }
 
 static __always_inline int begin(struct sighting *s)
@@ -492,11 +518,11 @@ static __always_inline int begin(struct sighting *s)
 		return 0;
 	set_client(&client, s);
 	if (!has_room(&client))
-		return refuse(&s->key, s->skb, s->now, 0, ACCOUNT_FLOWS_FULL);
+		return refuse(&s->key, s->skb, 0, ACCOUNT_FLOWS_FULL);
 	if (!take_budget(&client, s->now))
-		return refuse(&s->key, s->skb, s->now, 1, ACCOUNT_BUDGET);
+		return refuse(&s->key, s->skb, 1, ACCOUNT_BUDGET);
 	if (pending.update(&s->key, empty))
-		return refuse(&s->key, s->skb, s->now, 0, ACCOUNT_FLOWS_FULL);
+		return refuse(&s->key, s->skb, 0, ACCOUNT_FLOWS_FULL);
 	forget_refused(&s->key);
 	count(ACCOUNT_FLOWS_CREATED);
 	add_open(&client, 1);
@@ -511,28 +537,54 @@ static __always_inline int begin(struct sighting *s)
 }
 
 #ifdef TYPED_LOADS
+/* Whether the filters name the ends of a query, and nothing is left of its client's budget for this second. */
+static __always_inline int has_nothing_left(struct client *client, struct tuple *t, __u64 second)
+{
+	int zero = 0;
+	struct config *cfg = config.lookup(&zero);
+	struct budget *all = budgets.lookup(&zero), *share = client_budgets.lookup(client);
+
+	if (!cfg || !all || !share || share->used + all->used < cfg->budget)
+		return 0;
+	if (all->second != second || share->second != second) /* as in take_budget() */
+		return 0;
+	return is_own(client->netns) && are_wanted(t->saddr, t->daddr, t->dport, P_UDP);
+}
+
 /* Whether a query, where it is sent, finds nothing left of the budget, as most do where they are very many: it is refused before
- * it is read. */
+ * it is read. What was found of the client's last one is not looked up again. */
 static __always_inline int is_turned_away(struct dns_key *key, __u64 skb, struct ports *ports)
 {
 	int zero = 0;
 	struct client client = {};
-	struct tuple t;
+	struct tuple t __attribute__((aligned(8)));
 	struct config *cfg = config.lookup(&zero);
-	struct budget *all = budgets.lookup(&zero);
+	__s64 *open = open_count.lookup(&zero);
 
-	if (!cfg || !all || !device_of(skb, &client.netns, &client.ifindex))
+	if (!cfg || !open || !device_of(skb, &client.netns, &client.ifindex))
 		return 0;
-	struct budget *share = client_budgets.lookup(&client);
-	if (!share || share->used + all->used < cfg->budget)
+	__u32 slot = (client.netns * 31 + client.ifindex) % CLIENTS;
+	struct turned_away *last = turned_away.lookup(&slot);
+	if (!last || (*open && pending.lookup(key)))
 		return 0;
-	__u64 now = bpf_ktime_get_ns(), second = now >> 30; /* as in take_budget() */
-	if (all->second != second || share->second != second || pending.lookup(key) || !is_own(client.netns))
-		return 0;
+	__u64 second = bpf_ktime_get_ns() >> 30;
 	read_addresses(&t, ports);
-	if (!are_wanted(t.saddr, t.daddr, ports->dport, P_UDP))
-		return 0;
-	refuse(key, skb, now, 1, ACCOUNT_BUDGET);
+	t.dport = ports->dport;
+	if (last->second != second || last->generation != cfg->generation || last->budget != cfg->budget ||
+	    last->netns != client.netns || last->ifindex != client.ifindex || last->port != t.dport ||
+	    !same_address(last->saddr, t.saddr) || !same_address(last->daddr, t.daddr)) {
+		if (!has_nothing_left(&client, &t, second))
+			return 0;
+		last->second = second;
+		last->generation = cfg->generation;
+		last->budget = cfg->budget;
+		last->netns = client.netns;
+		last->ifindex = client.ifindex;
+		last->port = t.dport;
+		__builtin_memcpy(last->saddr, t.saddr, 16);
+		__builtin_memcpy(last->daddr, t.daddr, 16);
+	}
+	refuse(key, skb, 1, ACCOUNT_BUDGET);
 	return 1;
 }
 #endif

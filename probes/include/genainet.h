@@ -157,6 +157,7 @@ struct config {
 	__u32 budget;	    /* events a second and CPU */
 	__u32 filtered;	    /* some filter is set; a probe may take none for "all" */
 	__u32 live;	    /* 0: nothing matches yet, or no more; all programs begin and end at one moment */
+	__u32 generation;   /* another one each time that filters or `own` may have changed; never 0 */
 };
 
 /* A parsed packet. */

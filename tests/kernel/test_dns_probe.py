@@ -283,6 +283,34 @@ def test_each_query_beyond_the_budget_is_counted_once_and_its_response_is_no_lon
     assert accounts["emitted"] == asked
 
 
+@pytest.mark.parametrize(
+    ("filters", "own"),
+    [((FilterEntry("10.79.0.9", 53, "UDP"),), (CLIENT, SERVER)), (ALL, ())],
+    ids=["other filters", "another node's namespace"],
+)
+def test_what_was_found_of_a_clients_last_query_holds_for_these_filters_only(
+    watch: DnsWatch, filters: tuple[FilterEntry, ...], own: tuple[str, ...]
+) -> None:
+    watch.probe.limit_events(40)
+    here = {netns.inode(CLIENT), netns.inode(SERVER)}
+    with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.settimeout(2)
+
+        def asked(numbers: range) -> int:
+            before = watch.probe.accounts()["emitted"]
+            for number in numbers:
+                sock.sendto(encode_query(number, "model.example", 1), (SERVER_IP, 53))
+                sock.recv(600)
+            return watch.probe.accounts()["emitted"] - before
+
+        assert asked(range(1000)) == 1000
+        assert watch.probe.accounts()["event budget"] > 0
+        watch.probe.configure(filters, {netns.inode(name) for name in own})
+        assert asked(range(1000, 1200)) == 0
+        watch.probe.configure(ALL, here)
+        assert asked(range(1200, 2000)) == 800
+
+
 def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: DnsWatch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(SERVER, (SERVER_IP, 53)):
         for number in range(30):

@@ -34,6 +34,7 @@ def test_probe_compiles_against_the_types_of_the_kernel(release: str, name: str)
         "-DRING_PAGES=16",
         "-DFLOW_ENTRIES=1024",
         "-DSTREAM_ENTRIES=1024",
+        "-DTICK_NS=4000000",
         *(["-DHAS_DROP_REASON"] if facts.drop_reasons else []),
     )
     attachments = PROBES[name].attachments

@@ -108,6 +108,7 @@ class LoadedProbe:
         self.taken = 0  # events, out of the ring buffer
         self._lately: dict[bytes, int] = {}  # the flows that were taken out of the table, and when
         self._bits = [0] * 1024  # port_bits as they are in the kernel
+        self._generation = 0  # of filters, likewise
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._borrowed = {
             name: other.maps[name] for other in others for name in probe.shared_maps if name in other.maps
@@ -131,6 +132,7 @@ class LoadedProbe:
             f"-DRING_PAGES={self.budget.ring_pages}",
             f"-DFLOW_ENTRIES={max(1024, min(16384, entries))}",
             f"-DSTREAM_ENTRIES={STREAM_ENTRIES}",
+            f"-DTICK_NS={bpfsys.tick_ns()}",
             *(["-DHAS_DROP_REASON"] if self._has_reasons else []),
         )
         job = compile_job(self.probe, facts, header_tree(facts, cache), flags, typed_loads=self.typed_loads)
@@ -265,7 +267,10 @@ class LoadedProbe:
             if self._bits[i] != word:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        self._change_config(any_port=any_port, own_netns=own is not None, filtered=bool(wanted))
+        self._generation += 1
+        self._change_config(
+            any_port=any_port, own_netns=own is not None, filtered=bool(wanted), generation=self._generation
+        )
         self.limit_events(self.budget.events_per_second)
 
     def limit_events(self, per_second: int) -> None:

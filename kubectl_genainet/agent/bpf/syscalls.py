@@ -229,6 +229,11 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
+def tick_ns() -> int:
+    """How often the kernel counts on its jiffies: by so much CLOCK_MONOTONIC_COARSE goes on (clock_getres(2))."""
+    return round(time.clock_getres(6) * 1e9)
+
+
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 
 
