@@ -526,17 +526,18 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		f->sig = s->p.sig;
 		f->t_ns = s->now;
 	}
-	int news = kind == EVENT_ICMP || (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)));
-	if (news) {
-		if (kind == EVENT_PACKET && s->payload) /* the last data may come with the FIN */
-			count_flow(s, since);
-	} else if (!count_flow(s, since) || s->p.later) {
+	__u8 flags = s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
+	int news = kind == EVENT_ICMP || flags;
+	int fin_passes = since && point == POINT_TX && kind == EVENT_PACKET && flags == TCP_FIN; /* where it came in, it was told */
+	int first_data = (!news || fin_passes || (kind == EVENT_PACKET && s->payload)) && count_flow(s, since);
+	if (!news && (!first_data || s->p.later))
 		return 0;
-	}
-	if (news && (s->p.tcp_flags & (TCP_FIN | TCP_RST)))
+	if (flags & (TCP_FIN | TCP_RST))
 		end_flow(s);
-	else if (news && (s->p.tcp_flags & TCP_SYN))
+	else if (flags & TCP_SYN)
 		begin_flow(s);
+	if (fin_passes && !first_data) /* the last data may come with the FIN, and be the first */
+		return 0;
 	if (locate(s)) {
 		if (point == POINT_TX && kind == EVENT_PACKET && !s->outer.proto)
 			ask_socket(s);

@@ -38,7 +38,7 @@ POLL_S = 0.05
 WIND_UP_S = 2.5  # before a run's answer is due, for the agents' last records and what is made of them, at least
 WIND_UP_SHARE = 0.5  # of the time that the agents took to start: where that is slow, the end is as well
 LEAST_WATCH_S = 8.0  # a run whose answer is due watches at least so long, however long its agents took to start
-EVENTS_PER_SECOND = 8_000  # of all nodes, that a client takes in on a sixth of a core: it may be the workload's
+EVENTS_PER_SECOND = 7_400  # of all nodes, that a client takes in on a sixth of a core: it may be the workload's
 LEAST_EVENTS = 500  # of a node
 MANY_NODES = 50  # beyond, a node describes itself with its first packet: rules of 5,000 Services are megabytes a node
 
