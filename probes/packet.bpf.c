@@ -62,12 +62,17 @@ struct flow_key {
 };
 
 enum ended { ENDED_FIN = 1, ENDED_RST = 2 };
+/* What kept a TCP that sends data here: nothing unsent or unacknowledged, data on its way, the receiver's window, or its send
+ * buffer; enum tcp_chrono, counted from HELD_NOT. */
+enum held { HELD_UNKNOWN = 0, HELD_NOT = 1, HELD_BUSY = 2, HELD_WINDOW = 3, HELD_BUFFER = 4 };
+#define CHRONO_TYPE 3 /* tcp_sock.chrono_type has two bits, the lowest of their byte */
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
 
 struct flow {
 	__u64 packets;
 	__u64 bytes;
 	__u64 began_ns; /* when the flow came into the table, by the CPU that put it there; 0 on the others */
+	__u64 closed_ns; /* when its sender last said that it takes no more data (a window of 0), as this CPU saw it */
 	__u16 data_seen;
 	__u16 ended; /* enum ended, of what this CPU has seen */
 	__u32 whose; /* enum whose: each CPU has a value of its own, and looks it up once */
@@ -86,8 +91,14 @@ struct stream {
 	__u64 last_ns;
 	__u64 silence_ns; /* the longest time without anything new, and when it began */
 	__u64 silence_at_ns;
-	__u32 next; /* the sequence number behind the last byte */
-	__u32 pad;
+	__u64 silence_asked_ns; /* when data had last passed the other way when it ended; 0: never */
+	__u64 first_asked_ns;	/* and when the first data came */
+	__u32 silence_ticks;	/* its length in jiffies */
+	__u32 held_ticks;	/* for how long at its end what `held` says had kept the sending TCP */
+	__u32 heard_ticks;	/* since an ACK had last come to it */
+	__u32 held;		/* enum held; HELD_UNKNOWN where the sender's socket is not here */
+	__u32 next;		/* the sequence number behind the last byte */
+	__u32 last_tick;	/* last_ns in jiffies */
 	__u32 gaps[GAP_BUCKETS]; /* element 4 * l + s: times in [2^l * (1 + s/4), 2^l * (1 + (s+1)/4)) us */
 	__u32 gap_us[GAP_BUCKETS]; /* the sum of these times, in us */
 };
@@ -255,10 +266,60 @@ static __always_inline __u32 gap_bucket(__u64 ns)
 	return l < GAP_BUCKETS ? l : GAP_BUCKETS - 1;
 }
 
+static __always_inline void turn(struct flow_key *key)
+{
+	__u8 address[16];
+	__u16 port = key->t.sport;
+
+	__builtin_memcpy(address, key->t.saddr, 16);
+	__builtin_memcpy(key->t.saddr, key->t.daddr, 16);
+	__builtin_memcpy(key->t.daddr, address, 16);
+	key->t.sport = key->t.dport;
+	key->t.dport = port;
+	key->t.pad[0] ^= POINT_RX ^ POINT_TX;
+}
+
+/* When data last passed this device the other way; 0: never. */
+static __always_inline __u64 asked_at(struct flow_key *key)
+{
+	turn(key);
+	struct stream *back = streams.lookup(key);
+	__u64 last_ns = back ? back->last_ns : 0;
+	turn(key);
+	return last_ns;
+}
+
+/* What kept the TCP that sends the data which ends the longest silence so far. */
+static __always_inline void note_sender(struct sighting *s, struct stream *d, __u32 tick)
+{
+	d->silence_ticks = tick - d->last_tick;
+	d->held = HELD_UNKNOWN;
+#if defined(HAS_sock_kind) && defined(HAS_tcp_chrono) && defined(HAS_tcp_heard)
+	struct skb_sk sk = {};
+	struct sock_kind kind = {};
+	struct tcp_chrono chrono = {};
+	struct tcp_heard heard = {};
+
+	if (s->point != POINT_TX)
+		return;
+	READ_VIEW(sk, skb_sk, s->skb);
+	if (!sk.sk)
+		return;
+	READ_VIEW(kind, sock_kind, sk.sk);
+	if (kind.sk_type != SOCK_STREAM || kind.sk_protocol != P_TCP)
+		return; /* a raw socket may send TCP, too */
+	READ_VIEW(chrono, tcp_chrono, sk.sk);
+	READ_VIEW(heard, tcp_heard, sk.sk);
+	d->held = HELD_NOT + (chrono.chrono_type & CHRONO_TYPE);
+	d->held_ticks = tick - chrono.chrono_start;
+	d->heard_ticks = tick - heard.rcv_tstamp;
+#endif
+}
+
 /* Adds a segment to its flow's data here, as far as it brings anything new. */
 static __always_inline void count_stream(struct sighting *s, struct flow_key *key)
 {
-	__u32 end = s->p.seq + s->payload;
+	__u32 end = s->p.seq + s->payload, tick = bpf_jiffies64();
 	struct stream *d = streams.lookup(key);
 
 	if (!d) {
@@ -269,6 +330,8 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 		fresh->bytes = s->payload;
 		fresh->first_ns = fresh->last_ns = s->now;
 		fresh->next = end;
+		fresh->last_tick = tick;
+		fresh->first_asked_ns = asked_at(key);
 		streams.update(key, fresh);
 		return;
 	}
@@ -279,6 +342,8 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 	if (silence > d->silence_ns) {
 		d->silence_ns = silence;
 		d->silence_at_ns = d->last_ns;
+		d->silence_asked_ns = asked_at(key);
+		note_sender(s, d, tick);
 	}
 	__u32 bucket = gap_bucket(silence);
 	if (bucket < GAP_BUCKETS) {
@@ -290,6 +355,7 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 	d->bytes += more;
 	d->next = end;
 	d->last_ns = s->now;
+	d->last_tick = tick;
 }
 
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
@@ -326,6 +392,8 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 		f->hop_ns[log2_bucket(since)]++;
 	if (s->p.t.proto != P_TCP)
 		return f->packets <= FIRST_DATAGRAMS;
+	if (s->p.closed)
+		f->closed_ns = s->now;
 	if (s->payload)
 		count_stream(s, &key);
 	if (!s->payload || f->data_seen)
@@ -343,6 +411,7 @@ static __always_inline void begin_flow(struct sighting *s)
 	if (!f)
 		return;
 	f->data_seen = f->ended = 0;
+	f->closed_ns = 0;
 	streams.delete(&key);
 }
 

@@ -46,7 +46,9 @@ from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.wire.sightings import PACKET
 
 PROBES = ("packet", "connections", "drops", "dns")
-_TIMES = frozenset({"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns", "counted_ns"})
+_TIMES = frozenset(
+    {"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns", "first_asked_ns", "closed_ns", "counted_ns"}
+)
 
 _LAST = (1 << 63) - 1  # what a node says of its clock may be anything
 

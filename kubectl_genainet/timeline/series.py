@@ -10,7 +10,7 @@ from kubectl_genainet.model.history import BUCKET_S, Bucket, Histogram, histogra
 from kubectl_genainet.model.packet import ALL_KEPT, is_multicast
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, function_of, is_background
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Silence, WaitedFor
 from kubectl_genainet.model.results.timeline import Series, SeriesName
 
 BUCKET_NS = BUCKET_S * 1_000_000_000
@@ -116,7 +116,7 @@ class SeriesBuilder:
         if replied is not None:
             self._slowest.setdefault(number, []).append(replied / 1e9)
         silence = path.stream.silence if path.stream is not None else None
-        if silence is not None and silence.length_ns >= STALL_S * 1e9 and silence.waited_for != "client":
+        if silence is not None and silence.length_ns >= STALL_S * 1e9 and _is_stall(silence):
             stalled = self._grid.bucket_of(wall_ns + silence.at_ns)
             self._add(self._single, SeriesName.STALLS, number if stalled is None else stalled, 1)
 
@@ -199,3 +199,10 @@ def _quantile(histogram: Sequence[int], share: float) -> float:
         if count and passed >= wanted:
             return histogram_bounds(index)[1]
     return 0.0
+
+
+def _is_stall(silence: Silence) -> bool:
+    """Not where the client's turn was, and not where the reply may have been complete."""
+    if silence.waited_for is WaitedFor.UNKNOWN:
+        return not silence.is_last
+    return silence.waited_for is not WaitedFor.CLIENT

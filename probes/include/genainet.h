@@ -48,6 +48,7 @@
 #define TCP_RST 4
 #define TCP_ACK 16
 
+#define SOCK_STREAM 1 /* include/linux/net.h */
 #define TCP_SYN_SENT 2 /* include/net/tcp_states.h */
 
 /* The first arguments of a kernel function where it begins: registers, as they lie in the machine's struct pt_regs
@@ -176,7 +177,8 @@ struct packet {
 	__u32 icmp_rest; /* bytes 4 to 7 of the ICMP header, as on the wire */
 	__u8 later;	 /* a later fragment: its ports are the first one's */
 	__u8 ttl;	 /* or hop limit */
-	__u8 pad[2];
+	__u8 closed;	 /* TCP: its sender takes no more data for now */
+	__u8 pad;
 };
 
 /* What became of the events: one slot a cause. */
@@ -425,7 +427,7 @@ static __always_inline void parse(struct packet *p, struct headers *h, __u64 l3)
 	p->sig = signature(h);
 	p->later = h->later;
 	p->seq = p->ack = p->icmp_rest = 0;
-	p->tcp_flags = p->tcp_doff = p->icmp_type = p->icmp_code = 0;
+	p->tcp_flags = p->tcp_doff = p->icmp_type = p->icmp_code = p->closed = 0;
 	if (h->version == 4) {
 		p->ip_id = be16(h->ip + 4);
 		p->ttl = h->ip[8];
@@ -446,6 +448,7 @@ static __always_inline void parse(struct packet *p, struct headers *h, __u64 l3)
 		p->ack = be32(h->l4 + 8);
 		p->tcp_doff = (h->l4[12] >> 4) * 4;
 		p->tcp_flags = h->l4[13];
+		p->closed = !h->l4[14] && !h->l4[15] && !(p->tcp_flags & TCP_RST);
 	} else if (h->proto == P_ICMP || h->proto == P_ICMPV6) {
 		p->icmp_type = h->l4[0];
 		p->icmp_code = h->l4[1];

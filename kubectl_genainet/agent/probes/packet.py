@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from kubectl_genainet.agent.bpf.headers import StructView
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -29,6 +30,8 @@ from kubectl_genainet.agent.probes.layout import enums, layout
 from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
+    FlowSilence,
+    Held,
     IcmpError,
     PacketDropped,
     PacketSighting,
@@ -65,6 +68,8 @@ _PLACE_AND_PACKET = PacketSighting.__struct_fields__
 _KINDS = enums(_SOURCE)["event_kind"]
 STREAM = layout(_SOURCE, "stream")
 _GAPS = STREAM.numbers("gaps")
+_HELD = dict(enumerate(Held))  # in the order of enum held
+_TOLD_NS = 100_000_000  # a silence of which more is told than its length
 LATE_PACKETS = 2  # of a flow that was taken out; more are those of the next connection between these ports
 
 
@@ -206,6 +211,7 @@ def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stre
         packets=sum(flow.packets for flow in own),
         bytes=sum(flow.bytes for flow in own),
         began_ns=max(flow.began_ns for flow in own),
+        closed_ns=max(flow.closed_ns for flow in own),
         hop_ns=tuple(buckets),
         **stream,
     )
@@ -228,13 +234,33 @@ def _stream(value: bytes | None) -> dict[str, Any]:
         "silence_at_ns": data.silence_at_ns,
         "gaps": tuple(gaps),
         "gap_us": tuple(sums[: len(gaps)]),
+        "first_asked_ns": data.first_asked_ns,
+        "at_silence": _at_silence(data) if data.silence_ns >= _TOLD_NS else None,
     }
+
+
+def _at_silence(data: Any) -> FlowSilence:
+    """What `struct stream` tells of its longest silence."""
+    tick_ns = data.silence_ns / max(data.silence_ticks, 1)
+    return FlowSilence(
+        asked_ns=max(0, data.silence_asked_ns - data.silence_at_ns),
+        held=_HELD.get(data.held, Held.UNKNOWN),
+        held_ns=min(data.silence_ns, int(data.held_ticks * tick_ns)),
+        heard_ns=min(data.silence_ns, int(data.heard_ticks * tick_ns)),
+    )
 
 
 PROBE = Probe(
     name="packet",
     source="packet.bpf.c",
-    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS),
+    views=(
+        SKB_HEAD,
+        SKB_PLACE,
+        *COMMON_VIEWS,
+        StructView("sock_kind", "sock", ("sk_type", "sk_protocol"), optional=True),
+        StructView("tcp_chrono", "tcp_sock", ("chrono_type", "chrono_start"), optional=True),
+        StructView("tcp_heard", "tcp_sock", ("rcv_tstamp",), optional=True),
+    ),
     attachments=(
         # Ends before beginnings: a packet that is seen coming is not missed where it dies.
         Attachment("skb", "kfree_skb", "on_free"),

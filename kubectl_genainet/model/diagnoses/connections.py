@@ -194,8 +194,8 @@ STREAM_STALLED = Diagnosis(
     Topic.CONNECTIONS,
     "stream-stalled",
     Severity.WARNING,
-    "a reply paused for 3 s or more, and the server sent nothing during that time",
-    "The server had nothing to send: it waited for a GPU, a queue, another service, or its garbage collector.",
+    "a reply paused for 3 s or more, and the server's TCP had nothing to send during that time",
+    "The server had written nothing: it waited for a GPU, a queue, another service, or its garbage collector.",
     "Look at the server's own metrics for that time; compare with the other backends.",
     downstream=True,
     blames=frozenset({Suspect.ANSWERS}),
@@ -204,9 +204,19 @@ STREAM_HELD_UP = Diagnosis(
     Topic.CONNECTIONS,
     "stream-held-up",
     Severity.ERROR,
-    "a reply paused for 3 s or more at the client, although the server had sent data",
-    "Packets were lost or dropped on the way, and sent again until they passed.",
-    "Look for a rule, a policy or a device that changed at that time: `kubectl genainet drops`.",
+    "a reply paused for 3 s or more at the client, although the server had data to send",
+    "Packets, or what acknowledges them, were lost on the way and sent again, or waited in a queue on it.",
+    "Look for a rule, a policy, a queue or a device that changed at that time: `kubectl genainet drops`.",
+)
+STREAM_SILENT = Diagnosis(
+    Topic.CONNECTIONS,
+    "stream-silent",
+    Severity.WARNING,
+    "a reply paused for 3 s or more, and the packets do not show who was waited for",
+    "The server's socket is out of sight, or it had data on its way all the time and may have had more to send.",
+    "Watch the server's node as well, if it is not; compare with the server's own metrics for that time.",
+    downstream=True,
+    blames=frozenset({Suspect.ANSWERS}),
 )
 SLOW_HANDSHAKE = Diagnosis(
     Topic.CONNECTIONS,

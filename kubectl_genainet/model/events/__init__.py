@@ -28,6 +28,8 @@ from kubectl_genainet.model.events.dns import (
 from kubectl_genainet.model.events.packets import (
     DropSampled,
     FlowCounters,
+    FlowSilence,
+    Held,
     Http2Streams,
     HttpHead,
     IcmpError,
@@ -76,6 +78,8 @@ __all__ = [
     "EstablishedCount",
     "Event",
     "FlowCounters",
+    "FlowSilence",
+    "Held",
     "Hello",
     "Http2Streams",
     "HttpHead",

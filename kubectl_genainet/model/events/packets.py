@@ -200,6 +200,30 @@ class Http2Streams(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     seen: int
 
 
+class Held(Enum):
+    """What kept a TCP that has data to send, or had none (enum tcp_chrono)."""
+
+    UNKNOWN = "unknown"  # its socket is not there where the data was seen
+    NOTHING = "nothing"  # nothing was unsent or unacknowledged
+    UNACKNOWLEDGED = "unacknowledged"  # something was, and neither of these held it back
+    WINDOW = "window"  # the receiver's window had no room
+    BUFFER = "buffer"  # its own send buffer was full of what was unacknowledged
+
+
+class FlowSilence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was so at a device when data ended the longest silence. Times in ns.
+
+    `asked_ns`: how long after the silence's beginning data last passed the other way; 0: none since. `held` kept the sending
+    TCP for the last `held_ns` of it, and `heard_ns` before its end an ACK last came to that TCP; both may be wrong by a tick of
+    the kernel's clock (1 to 10 ms).
+    """
+
+    asked_ns: int = 0
+    held: Held = Held.UNKNOWN
+    held_ns: int = 0
+    heard_ns: int = 0
+
+
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="flow"):
     """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
     totals since `began_ns`. Where a flow left the kernel's table and came back, `began_ns` is another, and the numbers are
@@ -211,7 +235,9 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     Of TCP data, counted once however often it was sent: `data_bytes`, the times of the first, the second and the last that
     was new here (`first_ns`, `second_ns`, `last_ns`; 0: none), the longest silence between two and when it began
     (`silence_ns`, `silence_at_ns`), and `gaps`, a histogram of all silences: element 4 * l + s counts those in
-    [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs; `gap_us` has their sum in µs.
+    [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs; `gap_us` has their sum in µs. `first_asked_ns` is when data had last passed
+    the other way when the first came (0: never), `at_silence` what was so when the longest silence ended; None where it was
+    short. `closed_ns` is when the sender of the packets last said that it takes no more data (a window of 0; 0: never).
     """
 
     node: str
@@ -233,3 +259,6 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     silence_at_ns: Nanoseconds = 0
     gaps: tuple[int, ...] = ()
     gap_us: tuple[int, ...] = ()
+    first_asked_ns: Nanoseconds = 0
+    closed_ns: Nanoseconds = 0
+    at_silence: FlowSilence | None = None

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.path import Party, Verdict
-from kubectl_genainet.render.text import CERTAINTY_STYLE, printable
+from kubectl_genainet.model.results.path import Party, Silence, Verdict, WaitedFor
+from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
 
 VERDICT_STYLE = {
     Verdict.FORWARDED: "green",
@@ -27,6 +27,13 @@ def party_text(party: Party | None) -> str:
     name = party.pod or (f"node {party.node}" if party.node else "")
     where = f" on {party.node}" if party.pod and party.node else ""
     return printable(f"{name}{where}  {address}" if name else address)
+
+
+def silence_text(silence: Silence) -> str:
+    """ "longest silence 8.00 s (waiting for the server)", as much of it as is known."""
+    whose = silence.waited_for
+    waited = "" if whose is WaitedFor.UNKNOWN else f" (waiting for the {whose.value})"
+    return f"longest silence {duration(silence.length_ns)}{waited}"
 
 
 def certainty(of: Certainty) -> Text:

@@ -57,7 +57,7 @@ def way_back(hops: Sequence[Hop]) -> str:
 
 def _silence(path: PacketPath) -> str:
     silence = path.stream.silence if path.stream else None
-    return f"{duration(silence.length_ns)} {silence.waited_for}" if silence else "-"
+    return f"{duration(silence.length_ns)} {silence.waited_for.value}" if silence else "-"
 
 
 def _ending(path: PacketPath) -> str:

@@ -10,11 +10,12 @@ from kubectl_genainet.model.diagnoses.connections import (
     SLOW_FIRST_REPLY,
     SLOW_FIRST_TOKEN,
     STREAM_HELD_UP,
+    STREAM_SILENT,
     STREAM_STALLED,
 )
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Stream
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Silence, Stream, WaitedFor
 from kubectl_genainet.trace.fate import seconds
 from kubectl_genainet.trace.streaming.http import head_and_body, http_findings
 
@@ -34,6 +35,7 @@ IDLE_TIMES = {
 }
 _NEAR = 0.02
 _FAILED = (ConnectionOutcome.RESET, ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED)
+_NOT_THE_SERVER = (WaitedFor.CLIENT, WaitedFor.NETWORK)
 _SAME_SILENCE = 1.05  # at the client a silence is a little longer than at the server
 
 
@@ -78,6 +80,9 @@ def _late_token(stream: Stream, slow_ns: int) -> bool:
     pause = stream.next_reply_ns
     if not slow_ns or pause is None or pause < slow_ns or stream.gap_p50_ns is None:
         return False
+    silence = stream.silence
+    if silence is not None and silence.length_ns <= pause * _SAME_SILENCE and silence.waited_for in _NOT_THE_SERVER:
+        return False
     return pause >= STALL_FACTOR * stream.gap_p50_ns
 
 
@@ -98,29 +103,31 @@ def _first_token(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Fin
 
 def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
     silence = stream.silence
-    if silence is None or silence.length_ns < STALL_NS or stream.gap_p99_ns is None:
+    if silence is None or silence.is_last or silence.length_ns < STALL_NS or stream.gap_p99_ns is None:
         return
-    if _late_token(stream, slow_ns) and silence.length_ns <= (stream.next_reply_ns or 0) * _SAME_SILENCE:
-        return  # the silence is the one before the first token
-    if silence.waited_for == "client" or (
-        stream.ended == "open" and silence.at_ns + silence.length_ns >= stream.lasted_ns
-    ):
+    if _is_before_token(stream, silence, slow_ns) or silence.waited_for is WaitedFor.CLIENT:
         return
     if stream.gap_p50_ns is not None and silence.length_ns < STALL_FACTOR * stream.gap_p50_ns:
         return
     length = seconds(silence.length_ns)
     moment = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the start'}"
-    if silence.waited_for == "network":
-        title = (
-            f"the reply was held up on its way for {length}, {moment}: packets of it were lost, and the client "
-            "got nothing new"
-        )
+    evidence = tuple(Evidence(text, Certainty.OBSERVED) for text in (silence.why,) if text)
+    if silence.waited_for is WaitedFor.NETWORK:
         lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
-        evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
-        yield STREAM_HELD_UP.finding(title, evidence)
-        return
-    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {moment}"
-    yield STREAM_STALLED.finding(title, (_carried(stream),), object=ref)
+        title = f"the reply was held up on its way for {length}, {moment}: the client got nothing new"
+        yield STREAM_HELD_UP.finding(title, (*evidence, _carried(stream), Evidence(lost, Certainty.OBSERVED)))
+    elif silence.waited_for is WaitedFor.SERVER:
+        title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {moment}"
+        yield STREAM_STALLED.finding(title, (*evidence, _carried(stream)), object=ref)
+    else:
+        title = f"{length} of silence in the middle of a reply, {moment}; who was waited for is not known"
+        unknown = tuple(Evidence(text, Certainty.UNKNOWN) for text in (silence.why,) if text)
+        yield STREAM_SILENT.finding(title, (*unknown, _carried(stream)), object=ref)
+
+
+def _is_before_token(stream: Stream, silence: Silence, slow_ns: int) -> bool:
+    """Whether the silence is the one before the first token."""
+    return _late_token(stream, slow_ns) and silence.length_ns <= (stream.next_reply_ns or 0) * _SAME_SILENCE
 
 
 def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
@@ -129,9 +136,11 @@ def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int)
         if title:
             yield NO_REPLY.finding(title, (_carried(stream),), object=ref)
         return
-    if slow_ns and stream.first_reply_ns >= slow_ns and not path.incomplete:
+    asked_ns = stream.request_took_ns or 0  # while the request still comes in, its client is waited for
+    if slow_ns and stream.first_reply_ns - asked_ns >= slow_ns and not path.incomplete:
         title = f"{name_of(path.backend)} is slow: its replies begin after {slow_ns / 1e9:g} s and more"
-        first = Evidence(f"first reply data after {seconds(stream.first_reply_ns)}", Certainty.OBSERVED)
+        upload = f", {seconds(asked_ns)} of which its request came in" if asked_ns >= slow_ns else ""
+        first = Evidence(f"first reply data after {seconds(stream.first_reply_ns)}{upload}", Certainty.OBSERVED)
         yield SLOW_FIRST_REPLY.finding(title, (first,), object=ref)
 
 

@@ -6,61 +6,18 @@ than at the server was made on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from kubectl_genainet.model.events import FlowCounters, Point
+from kubectl_genainet.model.events import Point
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.results.path import Silence, Stream
+from kubectl_genainet.model.results.path import Stream
 from kubectl_genainet.trace.fate import Around
 from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
+from kubectl_genainet.trace.streaming.data import Data, data_at
+from kubectl_genainet.trace.streaming.silence import Ends, silence_of
 
 _GAPS_A_OCTAVE = 4
 AT_ONCE_NS = 1_000_000_000  # a reset that comes so soon after data answers it
-LOST_TELLS = 2  # so many losses within a silence: a server that waits for its window is not what was waited for
-Wall = Callable[[str, int], int]
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A direction's data at one place, its times by the wall clock."""
-
-    bytes: int
-    first_ns: int
-    second_ns: int  # of what came after the first; 0 for nothing
-    last_ns: int
-    silence_ns: int
-    silence_at_ns: int
-    gaps: tuple[int, ...]
-    gap_us: tuple[int, ...]
-    place: tuple[str, int]  # node and namespace
-
-
-def _data(count: FlowCounters, wall: Wall) -> Data:
-    return Data(
-        count.data_bytes,
-        wall(count.node, count.first_ns),
-        wall(count.node, count.second_ns) if count.second_ns else 0,
-        wall(count.node, count.last_ns),
-        count.silence_ns,
-        wall(count.node, count.silence_at_ns),
-        count.gaps,
-        count.gap_us,
-        (count.node, count.netns),
-    )
-
-
-def _places(connection: Connection, direction: PacketDirection, point: Point, wall: Wall) -> list[Data]:
-    """The direction's data at all places of a kind, in the order of travel."""
-    counts = [
-        c.latest
-        for (place, _), c in connection.counts.items()
-        if c.direction is direction
-        and place[3] is point
-        and c.latest.first_ns
-        and {c.latest.flow, c.latest.flow.reversed}.isdisjoint(connection.moved)
-    ]
-    return sorted((_data(count, wall) for count in counts), key=lambda data: data.first_ns)
 
 
 def stream_of(connection: Connection, around: Around) -> Stream | None:
@@ -68,10 +25,10 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
     was is not known then."""
     if connection.protocol is not Protocol.TCP:
         return None
-    sent = _places(connection, PacketDirection.REPLY, Point.TX, around.wall)
-    arrived = _places(connection, PacketDirection.REPLY, Point.RX, around.wall)
-    asked = _places(connection, PacketDirection.REQUEST, Point.RX, around.wall)
-    asking = _places(connection, PacketDirection.REQUEST, Point.TX, around.wall)
+    sent = data_at(connection, PacketDirection.REPLY, Point.TX, around.wall)
+    arrived = data_at(connection, PacketDirection.REPLY, Point.RX, around.wall)
+    asked = data_at(connection, PacketDirection.REQUEST, Point.RX, around.wall)
+    asking = data_at(connection, PacketDirection.REQUEST, Point.TX, around.wall)
     leaving = (sent or arrived)[0] if sent or arrived else None
     arriving = _at_client(connection, arrived) if arrived else sent[-1] if sent else None
     request = asked[-1] if asked else asking[0] if asking else None
@@ -90,13 +47,12 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
         reply_bytes=arriving.bytes if arriving is not None else 0,
         first_reply_ns=first,
         next_reply_ns=_next_reply(leaving, asking[0] if asking else request),
-        silence=_silence(
-            leaving,
-            arriving,
-            asking[0] if asking else request,
+        silence=silence_of(
+            connection,
+            around,
+            Ends(leaving, arriving, asking[0] if asking else request),
             began,
             None if ended == "fin" else when,
-            _losses(connection, around),
         ),
         gap_p50_ns=gap_quantile(gaps, sums, 0.5),
         gap_p99_ns=gap_quantile(gaps, sums, 0.99),
@@ -105,7 +61,15 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
         lasted_ns=max(0, when - began),
         older=connection.mid_stream,
         idle_ns=_idle_ns(asking[0] if asking else None, sent[0] if sent else None, when if ended == "reset" else None),
+        request_took_ns=_request_took(leaving, request) if first is not None else None,
     )
+
+
+def _request_took(leaving: Data | None, request: Data | None) -> int | None:
+    """From the first data of the request to the last before the reply began; None where the server's end is not seen."""
+    if leaving is None or request is None or leaving.place != request.place or not leaving.first_asked_ns:
+        return None
+    return leaving.first_asked_ns - request.first_ns
 
 
 def _idle_ns(asking: Data | None, leaving: Data | None, reset_ns: int | None) -> int | None:
@@ -164,57 +128,6 @@ def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
         return "open", "", around.until_ns
     when, how, direction = min(ends, key=lambda end: end[0])
     return how, "client" if direction is PacketDirection.REQUEST else "server", when
-
-
-def _silence(
-    leaving: Data | None,
-    arriving: Data | None,
-    request: Data | None,
-    began: int,
-    until: int | None,
-    losses: Sequence[int],
-) -> Silence | None:
-    """The reply's longest silence as the client had it: between two pieces of data or, with `until`, since the last."""
-    if arriving is None or leaving is None:
-        return None
-    length, silent_from = arriving.silence_ns, arriving.silence_at_ns
-    if until is not None and until - arriving.last_ns > length:
-        length, silent_from = until - arriving.last_ns, arriving.last_ns
-    if not length:
-        return None
-    lost = [moment for moment in losses if silent_from <= moment <= silent_from + length]
-    until_its_end = (
-        len(lost) >= LOST_TELLS and max(lost) >= silent_from + length // 2
-    )  # what is sent again ends such a silence
-    whose = "network" if until_its_end else _waited_for(leaving, request, length, silent_from)
-    return Silence(length, max(0, silent_from - began), whose)
-
-
-def _losses(connection: Connection, around: Around) -> list[int]:
-    """When packets of the reply were dropped or sent again."""
-    drops = [(d.event.node, d.event.t_ns) for d in connection.drops if d.direction is PacketDirection.REPLY]
-    again = [(r.node, r.t_ns) for r in connection.again if r.direction is PacketDirection.REPLY]
-    return [around.wall(*moment) for moment in (*drops, *again)]
-
-
-def _waited_for(leaving: Data, request: Data | None, length: int, silent_from: int) -> str:
-    """Whose turn it was. The client's, as long as the server had answered all that was asked; the network's, where the
-    server had sent meanwhile."""
-    end = silent_from + length
-    quiet_there = (
-        leaving.silence_ns
-        if leaving.silence_at_ns <= end and leaving.silence_at_ns + leaving.silence_ns >= silent_from
-        else 0
-    )
-    quiet_there = max(quiet_there, end - leaving.last_ns)
-    if quiet_there < length / 2:
-        return "network"
-    if request is not None:
-        asked_at = request.silence_at_ns + request.silence_ns
-        late = asked_at if request.silence_ns and asked_at < end else request.last_ns
-        if silent_from < late < end:
-            return "client" if late - silent_from > end - late else "server"
-    return "server"
 
 
 def gap_quantile(gaps: Sequence[int], sums_us: Sequence[int], share: float) -> int | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_genainet.model.results.path import PacketPath, Silence
+from kubectl_genainet.model.results.path import PacketPath, Silence, WaitedFor
 from kubectl_genainet.trace.streaming.together import streams_of
 from tests.unit.trace.test_pinned import http2, path
 
 
 def ended(one: PacketPath, by: str, silence_ns: int, gap_ns: int | None) -> PacketPath:
     assert one.stream is not None
-    silence = Silence(length_ns=silence_ns, at_ns=0, waited_for="server")
+    silence = Silence(length_ns=silence_ns, at_ns=0, waited_for=WaitedFor.SERVER)
     stream = msgspec.structs.replace(
         one.stream, ended="fin" if by else "open", ended_by=by, silence=silence, gap_p50_ns=gap_ns
     )
