@@ -46,7 +46,12 @@ ROWS = (
     Row(
         Symptom.REFUSED,
         "kubectl genainet trace svc/NAME --verdict rejected,reset",
-        ("no-endpoints", "closed-port", "no-such-port", "rejected-by-rule"),
+        ("no-endpoints", "closed-port", "rejected-by-rule"),
+    ),
+    Row(
+        "A client fails, and `trace svc/NAME` sees no connection of it: it may call a port that the Service does not have",
+        "kubectl genainet drops svc/NAME",
+        ("no-such-port", "unacknowledged", "no-route"),
     ),
     Row(
         Symptom.SOME_FAIL,
@@ -66,7 +71,14 @@ ROWS = (
     Row(
         Symptom.SLOW,
         "kubectl genainet trace svc/NAME --slow 500ms",
-        ("slow-backend", "slow-first-token", "slow-first-reply", "stream-stalled", "pinned-connection"),
+        (
+            "slow-backend",
+            "slow-first-token",
+            "slow-first-reply",
+            "stream-stalled",
+            "stream-held-up",
+            "pinned-connection",
+        ),
     ),
     Row(
         Symptom.NAMES,

@@ -351,6 +351,8 @@ class TraceRun:
         self.view.finish(summary)
         if not summary.connections:
             self._tell_unknown_ends()
+            if live and summary.nodes:
+                self._tell_other_ports()
         if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
         if live and summary.nodes and self.further and not self._failed:
@@ -366,3 +368,15 @@ class TraceRun:
             unknown = unknown_end(text, self.correlator.identity.snapshot)
             if unknown is not None:
                 self.view.note(f"{unknown.message}. {unknown.hint}")
+
+    def _tell_other_ports(self) -> None:
+        """Nobody called a port that the Service has: who calls another is not followed, as packets to any port are too many."""
+        target, resolved = self.target.current.target, self.target.current
+        if target.kind is not TargetKind.SERVICE or target.port is not None:
+            return
+        watching = self._as_used.command(command("kubectl", "genainet", "drops", str(target)))
+        service = self.correlator.identity.snapshot.service(resolved.namespace, target.name)
+        ports = ", ".join(str(port.port) for port in service.spec.ports) if service is not None else ""
+        self.view.note(
+            f"only its own ports ({ports}) were followed; clients of a port that it does not have: {watching}"
+        )

@@ -131,7 +131,8 @@ class WaitedFor(Enum):
 
 class Silence(msgspec.Struct, frozen=True):
     """The longest time without anything new of a reply. `at_ns` counts from the connection's first packet (or from the first
-    data that was seen of one older than the trace); `why` is what shows who was waited for, or why it is not known. `is_last`: no data ended it until the end."""
+    data that was seen of one older than the trace); `why` is what shows who was waited for, or why it is not known. `is_last`:
+    no data ended it until the end."""
 
     length_ns: int
     at_ns: int
@@ -144,10 +145,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """What a TCP connection carried, from sizes and times alone: bytes once each, however often they were sent.
 
     `first_reply_ns` is from the first request data in to the first reply data out, at the server, `request_took_ns` how much of
-    that the request still came in, `next_reply_ns` from there to the next reply data, where nothing was asked in between. Gaps are between new data of the reply there; a quantile is the
-    mean of those within a quarter of a power of two. `ended` is "fin", "reset" or "open", `ended_by`
-    "client", "server" or "" and `lasted_ns` from the first packet to the end. `idle_ns` is how long neither side had sent
-    anything new before the last who did, or before the reset where that came later.
+    that the request still came in, `next_reply_ns` from there to the next reply data, where nothing was asked in between. Gaps
+    are between new data of the reply there; a quantile is the mean of those within a quarter of a power of two. `ended` is
+    "fin", "reset" or "open", `ended_by` "client", "server" or "" and `lasted_ns` from the first packet to the end. `idle_ns` is
+    how long neither side had sent anything new before the last who did, or before the reset where that came later.
     """
 
     request_bytes: int

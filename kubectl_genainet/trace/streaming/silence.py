@@ -104,7 +104,10 @@ def _by_socket(at: FlowSilence, length: int) -> Turn:
         return WaitedFor.NETWORK, f"for {held} of it, the server's send buffer was full of what was not acknowledged"
     if at.heard_ns <= max(RELEASED_NS, length // _RELEASED_SHARE):
         return WaitedFor.NETWORK, f"for {held} of it, data was not acknowledged, and an ACK came just before it went on"
-    return WaitedFor.UNKNOWN, f"for {held} of it, data was not sent or not acknowledged; whether there was more is unknown"
+    return (
+        WaitedFor.UNKNOWN,
+        f"for {held} of it, data was not sent or not acknowledged; whether there was more is unknown",
+    )
 
 
 def _of_last(connection: Connection, around: Around, ends: Ends, leaving: Data, span: Span) -> Turn:
