@@ -319,7 +319,7 @@ static __always_inline void note_sender(struct sighting *s, struct stream *d, __
 /* Adds a segment to its flow's data here, as far as it brings anything new. */
 static __always_inline void count_stream(struct sighting *s, struct flow_key *key)
 {
-	__u32 end = s->p.seq + s->payload, tick = bpf_jiffies64();
+	__u32 end = s->p.seq + s->payload + !!(s->p.tcp_flags & TCP_SYN), tick = bpf_jiffies64();
 	struct stream *d = streams.lookup(key);
 
 	if (!d) {
@@ -396,7 +396,7 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 		f->closed_ns = s->now;
 	if (s->payload)
 		count_stream(s, &key);
-	if (!s->payload || f->data_seen)
+	if (!s->payload || f->data_seen || s->p.tcp_flags & TCP_SYN)
 		return 0;
 	f->data_seen = 1;
 	return 1;
@@ -598,13 +598,13 @@ static __always_inline int seen(__u64 skb, __u32 point)
 	__u8 flags = s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST);
 	int news = kind == EVENT_ICMP || flags;
 	int fin_passes = since && point == POINT_TX && kind == EVENT_PACKET && flags == TCP_FIN; /* where it came in, it was told */
+	if (kind == EVENT_PACKET && flags & TCP_SYN)
+		begin_flow(s); /* which its first data may come with (TCP Fast Open) */
 	int first_data = (!news || fin_passes || (kind == EVENT_PACKET && s->payload)) && count_flow(s, since);
 	if (!news && (!first_data || s->p.later))
 		return 0;
 	if (flags & (TCP_FIN | TCP_RST))
 		end_flow(s);
-	else if (flags & TCP_SYN)
-		begin_flow(s);
 	if (fin_passes && !first_data) /* the last data may come with the FIN, and be the first */
 		return 0;
 	if (locate(s)) {

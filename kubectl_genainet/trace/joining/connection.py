@@ -39,8 +39,8 @@ def place_of(event: PacketSeen | FlowCounters) -> Place:
 
 
 def first_packet_key(event: PacketSighting) -> FirstPacketKey:
-    if event.tcp is not None:
-        return ("tcp", event.tcp.seq, event.payload)
+    if event.tcp is not None:  # a SYN with data (TCP Fast Open) is sent again without
+        return ("tcp", event.tcp.seq, 0 if event.tcp.syn else event.payload)
     return (event.flow.protocol.value, event.sig, event.payload)
 
 

@@ -202,6 +202,25 @@ def entry_before_the_rules(bench: Bench) -> Done:
 
 
 @fault
+def stale_datagram_entry(bench: Bench) -> Done:
+    """The client's port is that of an earlier flow to the cluster's DNS, whose entry leads to a pod that is gone."""
+    done, own = Done(), next(bench.own_ports)
+    dns = bench.lab.snapshot.service("kube-system", "kube-dns")
+    assert dns is not None
+    gone = ".".join([*bench.backend.ips[0].split(".")[:3], "250"])
+    entry = f"-p udp -s {bench.client.ips[0]} -d {dns.cluster_ips[0]} --sport {own} --dport 53".split()
+    translated = f"-r {gone} -q {bench.client.ips[0]} --reply-port-src 53 --reply-port-dst {own} -t 120".split()
+    bench.run("node-1", "conntrack", "-I", *entry, *translated)
+    client = _datagrams(bench, port=own)
+    client.connect((dns.cluster_ips[0], 53))
+    client.send(bytes(12))
+    time.sleep(0.2)
+    done.got[own] = gone
+    done.counted = len(bench.run("node-1", "conntrack", "-L", *entry).splitlines())
+    return done
+
+
+@fault
 def called_itself(bench: Bench) -> Done:
     """A Service sends a pod to itself, by a rule that stands before kube-proxy's and masquerades nothing."""
     done, pod = Done(), bench.open_pod

@@ -28,11 +28,12 @@ from tests.lab.labtest import RunningLab, fresh_name, running
 Row = dict[str, Any]
 Send = Callable[[], None]
 SECONDS = 9  # a neighbour that does not answer is given up after 3 s
-(TC_IN, TC_OUT, XDP, NEIGHBOUR, BLACKHOLE, NO_ROUTE, QUEUE, CHECKSUM, BUFFER, REJECT, CLOSED, HIDDEN) = range(
-    4041, 4053
+(TC_IN, TC_OUT, XDP, NEIGHBOUR, BLACKHOLE, NO_ROUTE, QUEUE, CHECKSUM, BUFFER, REJECT, CLOSED, HIDDEN, GATEWAY) = range(
+    4041, 4054
 )
 ABSENT = "172.18.77.77"  # in the nodes' subnet
 UNROUTED = "198.51.100.7"
+BEHIND_ABSENT, GONE = "203.0.113.7", "172.18.77.78"  # whose gateway is gone
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,7 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
         udp(lab, client, far.ips[0], TC_OUT),
         udp(lab, rag, client.ips[0], XDP),
         udp(lab, client, ABSENT, NEIGHBOUR),
+        udp(lab, client, BEHIND_ABSENT, GATEWAY),
         udp(lab, client, "10.244.1.250", BLACKHOLE),
         udp(lab, client, UNROUTED, NO_ROUTE),
         udp(lab, far, client.ips[0], QUEUE, 30, 1000),
@@ -112,6 +114,7 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
         ipr, index = device(client)
         ipr.tc("add", "tbf", index=index, handle=0x10000, rate="64kbit", burst=2000, limit=3000)
         lab.node_output("node-1", "ip", "route", "add", "unreachable", "198.51.100.0/24")
+        lab.node_output("node-1", "ip", "route", "add", "203.0.113.0/24", "via", GONE, "dev", "eth0", "onlink")
         lab.node_output(
             "node-1",
             "iptables",
@@ -215,6 +218,13 @@ def test_neighbour_that_does_not_answer(rows: dict[int, Row]) -> None:
     assert (row["check"], row["node"], row["drop"]["rule"]) == ("neighbour-failed", "node-1", None)
     assert kernel(row)[:2] == ("NEIGH_FAILED", None)
     assert f"node node-1 gets no answer on eth0 to who has {ABSENT}" in row["title"]
+
+
+def test_gateway_that_is_gone_is_named_and_not_what_lies_behind_it(rows: dict[int, Row]) -> None:
+    row = rows[GATEWAY]
+    assert (row["check"], row["node"], row["server"]["ip"]) == ("neighbour-failed", "node-1", BEHIND_ABSENT)
+    assert f"node node-1 gets no answer on eth0 to who has {GONE}" in row["title"]
+    assert f"who has {BEHIND_ABSENT}" not in json.dumps(row)
 
 
 @pytest.mark.parametrize("port", [BLACKHOLE, NO_ROUTE])

@@ -55,6 +55,14 @@ def counted(seen: PacketSeen, **rest: Any) -> FlowCounters:
     )
 
 
+def test_syn_with_data_that_is_sent_again_without_opens_one_connection() -> None:
+    """TCP Fast Open, where something on the way takes SYNs with data."""
+    world = World()
+    lost = world.request(40000, T, payload=20)[:3]
+    (path,) = world.tell(lost, exchange(world, 40000, T + SECOND), fins(world, 40000, T + 2 * SECOND))
+    assert (path.attempts, path.outcome) == (2, ConnectionOutcome.ANSWERED)
+
+
 def test_lost_syn_that_was_sent_again_decides_nothing() -> None:
     world = World()
     lost = world.request(40000, T)[:3]
