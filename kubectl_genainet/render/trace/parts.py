@@ -6,7 +6,7 @@ from rich.text import Text
 
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.path import Party, Silence, Verdict, WaitedFor
+from kubectl_genainet.model.results.path import Party, Silence, Stream, Verdict, WaitedFor
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
 
 VERDICT_STYLE = {
@@ -34,6 +34,13 @@ def silence_text(silence: Silence) -> str:
     whose = silence.waited_for
     waited = "" if whose is WaitedFor.UNKNOWN else f" (waiting for the {whose.value})"
     return f"longest silence {duration(silence.length_ns)}{waited}"
+
+
+def ending_text(stream: Stream) -> str:
+    """How the connection ended, as far as it has."""
+    if stream.ended_by:
+        return f"ended by the {stream.ended_by} ({stream.ended})"
+    return "still open, idle" if stream.ended == "idle" else "still open"
 
 
 def certainty(of: Certainty) -> Text:

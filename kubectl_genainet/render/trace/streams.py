@@ -10,7 +10,7 @@ from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import Flow, OpenStream, PacketPath, Party, Stream
 from kubectl_genainet.render.text import duration, printable
-from kubectl_genainet.render.trace.parts import line, silence_text
+from kubectl_genainet.render.trace.parts import ending_text, line, silence_text
 from kubectl_genainet.trace.paths import LASTS_NS
 from kubectl_genainet.trace.shown.groups import service_name
 
@@ -33,7 +33,7 @@ def final_line(path: PacketPath, stream: Stream) -> Text:
         parts.append(counted(path.http.requests, "request"))
     if stream.silence is not None:
         parts.append(silence_text(stream.silence))
-    parts.append(f"ended by the {stream.ended_by} ({stream.ended})" if stream.ended_by else "still open")
+    parts.append(ending_text(stream))
     return _line(path.flow, path.backend, stream, Text(", ".join(parts)))
 
 

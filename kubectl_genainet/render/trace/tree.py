@@ -14,7 +14,7 @@ from kubectl_genainet.render.text import duration, moment, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
 from kubectl_genainet.render.trace.http import http2_text, http_text
-from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line, party_text, silence_text
+from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, ending_text, line, party_text, silence_text
 
 
 def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
@@ -79,8 +79,7 @@ def stream_text(stream: Stream) -> str:
         parts.append(f"gaps {duration(stream.gap_p50_ns)} (p50), {duration(stream.gap_p99_ns or 0)} (p99)")
     if stream.silence is not None:
         parts.append(silence_text(stream.silence))
-    ending = f"ended by the {stream.ended_by} ({stream.ended})" if stream.ended_by else "still open"
-    parts.append(f"{ending} after {duration(stream.lasted_ns)}")
+    parts.append(f"{ending_text(stream)} after {duration(stream.lasted_ns)}")
     return ", ".join(parts)
 
 

@@ -151,7 +151,7 @@ def _no_reply(path: PacketPath, stream: Stream, slow_ns: int) -> str:
     if stream.ended_by == "client" and stream.lasted_ns >= CLIENTS_GAVE_UP_NS:
         after = seconds(stream.lasted_ns)
         return f"the client closed the connection after {after}, without a reply from {name_of(path.backend)}"
-    if stream.ended == "open" and slow_ns and stream.lasted_ns >= max(slow_ns, STILL_WAITS_NS) and not stream.older:
+    if not stream.ended_by and slow_ns and stream.lasted_ns >= max(slow_ns, STILL_WAITS_NS) and not stream.older:
         since = seconds(stream.lasted_ns)
         return (
             f"{name_of(path.backend)} has sent nothing in the {since} since the connection began, which is still open"

@@ -17,6 +17,7 @@ from kubectl_genainet.trace.streaming.data import Data, data_at
 from kubectl_genainet.trace.streaming.silence import Ends, silence_of
 
 _GAPS_A_OCTAVE = 4
+IDLES_NS = 10_000_000_000  # nothing new after the last of the reply for so long: it is open, and idle
 AT_ONCE_NS = 1_000_000_000  # a reset that comes so soon after data answers it
 
 
@@ -120,12 +121,23 @@ def quiet_ns(connection: Connection, around: Around) -> int | None:
     return max(0, around.until_ns - last) if last is not None else None
 
 
+def _idles(connection: Connection, around: Around) -> bool:
+    """Whether the last that came was of the reply, and that is long ago."""
+    last = dict.fromkeys(PacketDirection, 0)
+    for count in connection.counts.values():
+        if count.latest.last_ns:
+            moment = around.wall(count.latest.node, count.latest.last_ns)
+            last[count.direction] = max(last[count.direction], moment)
+    replied = last[PacketDirection.REPLY]
+    return replied > last[PacketDirection.REQUEST] and around.until_ns - replied >= IDLES_NS
+
+
 def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
     """(how, by whom, when): of a FIN and a reset the earlier."""
     ends = [(around.wall(e.node, e.t_ns), "reset", d) for e, d in connection.resets]
     ends += [(around.wall(e.node, e.t_ns), "fin", d) for e, d in connection.fins]
     if not ends:
-        return "open", "", around.until_ns
+        return ("idle" if _idles(connection, around) else "open"), "", around.until_ns
     when, how, direction = min(ends, key=lambda end: end[0])
     return how, "client" if direction is PacketDirection.REQUEST else "server", when
 

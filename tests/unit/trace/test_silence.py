@@ -142,6 +142,20 @@ def test_a_window_that_stays_closed_is_the_clients() -> None:
     assert turn(left_open(closed_ns=T + 1 * SECOND)) is WaitedFor.UNKNOWN
 
 
+@pytest.mark.parametrize(("quiet_s", "asked_s", "ended"), [(12, 0, "idle"), (8, 0, "open"), (12, 1, "open")])
+def test_an_open_connection_idles_after_its_last_reply(quiet_s: int, asked_s: int, ended: str) -> None:
+    """Not while what was asked is not answered."""
+    world, asked = World(), T + asked_s * SECOND
+    events: list[Event] = [*world.begin(), *world.handshake(40000, T)]
+    for e in world.request(40000, T + MS, DATA, payload=300, seq=1001):
+        events += [e, counted(e, last_ns=asked)]
+    for e in world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001):
+        events += [e, counted(e)]
+    world.feed([*events, *world.ticks(T + quiet_s * SECOND)])
+    (path,) = world.correlator.finish()
+    assert path.stream is not None and (path.stream.ended, path.stream.ended_by) == (ended, "")
+
+
 # --- how late the reply was -------------------------------------------------------------------------------------------
 
 
