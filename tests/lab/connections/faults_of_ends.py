@@ -12,13 +12,18 @@ from collections.abc import Callable
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.kube import Pod
 from tests.lab.connections.faultbench import ASK, Bench, Done
-from tests.lab.connections.faults_of_answers import FAULTS
-from tests.lab.connections.faults_of_nodes import fault
+from tests.lab.connections.faults_of_time import checksum
 
-__all__ = ["FAULTS"]
-
+FAULTS: dict[str, Callable[[Bench], Done]] = {}
 PAUSE_S = 4.0
+ANSWER = b"answer"
+CLOSED = 9998
 _NO_LINGER = struct.pack("ii", 1, 0)
+
+
+def fault(act: Callable[[Bench], Done]) -> Callable[[Bench], Done]:
+    FAULTS[act.__name__] = act
+    return act
 
 
 def _served(bench: Bench, pod: Pod, answer: Callable[[socket.socket], None], kind: int = 0) -> int:
@@ -36,6 +41,13 @@ def _served(bench: Bench, pod: Pod, answer: Callable[[socket.socket], None], kin
 
     threading.Thread(target=serve, daemon=True).start()
     return int(server.getsockname()[1])
+
+
+def _beside(bench: Bench, act: Callable[[], None]) -> None:
+    """Does it while the faults that follow are made."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    bench.before_the_end.append(thread)
 
 
 def _tokens(served: socket.socket, number: int) -> None:
@@ -61,12 +73,8 @@ def server_pauses(bench: Bench) -> Done:
         time.sleep(PAUSE_S)
         _tokens(served, 20)
 
-    port = _served(bench, bench.open_pod, answer)
-    with bench.own_socket() as sock:
-        sock.connect((bench.open_pod.ips[0], port))
-        sock.sendall(ASK)
-        _read_all(sock)
-        done.got[sock.getsockname()[1]] = "answered"
+    sock = _asked(bench, done, answer)
+    _beside(bench, lambda: _read_all(sock))
     return done
 
 
@@ -78,52 +86,61 @@ def client_reads_nothing(bench: Bench) -> Done:
     def answer(served: socket.socket) -> None:
         served.recv(65536)
         _tokens(served, 20)
-        served.sendall(b"z" * 300_000)
+        served.sendall(bytes(300_000))
         _tokens(served, 20)
 
-    port = _served(bench, bench.open_pod, answer)
-    with bench.own_socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        sock.connect((bench.open_pod.ips[0], port))
+    sock = _asked(bench, done, answer, room=8192)
 
-        def read_late() -> None:
-            sock.sendall(ASK)
-            time.sleep(1 + PAUSE_S)
-            _read_all(sock)
+    def read_late() -> None:
+        time.sleep(1 + PAUSE_S)
+        _read_all(sock)
 
+    def count() -> None:
         done.counted = bench.grown(bench.client, "TcpExtTCPToZeroWindowAdv", read_late)
-        done.got[sock.getsockname()[1]] = "answered"
+
+    _beside(bench, count)
     return done
 
 
 @fault
 def queue_holds_the_reply(bench: Bench) -> Done:
     """A queue on the way keeps what was sent, for seconds; the server has more to send all the time."""
-    done = Done()
+    done, cable = Done(), bench.cable("node-1")  # the fabric's end: what node-1 gets waits there
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
         _tokens(served, 20)
-        with contextlib.suppress(OSError):
-            served.sendall(b"z" * 4_000_000)
-
-    port = _served(bench, bench.open_pod, answer)
-    cable = bench.cable("node-1")  # the fabric's end: what node-1 gets waits there
-    with bench.own_socket() as sock:
-        sock.connect((bench.open_pod.ips[0], port))
-        own = sock.getsockname()[1]
-        sock.sendall(ASK)
-        time.sleep(0.5)
-        _slow_down(bench, cable, own)
         time.sleep(1)
+        with contextlib.suppress(OSError):
+            served.sendall(bytes(4_000_000))
+
+    sock = _asked(bench, done, answer)
+    (own,) = done.got
+    time.sleep(0.6)
+    _slow_down(bench, cable, own)
+
+    def read() -> None:
         sock.settimeout(0.1)
-        deadline = time.monotonic() + 9
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 sock.recv(65536)
         bench.run("fabric", "tc", "qdisc", "del", "dev", cable, "root")
-        done.got[own] = "given up"
+
+    _beside(bench, read)
     return done
+
+
+def _asked(bench: Bench, done: Done, answer: Callable[[socket.socket], None], *, room: int = 0) -> socket.socket:
+    """A client's socket that has asked a server in the open pod; with a small receive buffer where `room` is given."""
+    port = _served(bench, bench.open_pod, answer)
+    sock = bench.until_the_end.enter_context(bench.own_socket())
+    if room:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    sock.connect((bench.open_pod.ips[0], port))
+    sock.sendall(ASK)
+    done.got[sock.getsockname()[1]] = "answered"
+    return sock
 
 
 def _slow_down(bench: Bench, device: str, port: int) -> None:
@@ -162,7 +179,7 @@ def both_close_at_once(bench: Bench) -> Done:
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
-        served.sendall(b"answer")
+        served.sendall(ANSWER)
         ready.wait(5)
         served.close()
 
@@ -172,11 +189,12 @@ def both_close_at_once(bench: Bench) -> Done:
         sock.sendall(ASK)
         sock.recv(65536)
         done.got[sock.getsockname()[1]] = "answered"
-        bench.run("fabric", *f"tc qdisc add dev {bench.cable('node-1')} root netem delay 40ms".split())
+        cable = bench.cable(bench.there)
+        bench.run("fabric", *f"tc qdisc add dev {cable} root netem delay 40ms".split())
         ready.wait(5)
         sock.close()
         time.sleep(0.3)
-        bench.run("fabric", "tc", "qdisc", "del", "dev", bench.cable("node-1"), "root")
+        bench.run("fabric", "tc", "qdisc", "del", "dev", cable, "root")
     return done
 
 
@@ -190,7 +208,7 @@ def fast_open(bench: Bench) -> Done:
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
-        served.sendall(b"answer")
+        served.sendall(ANSWER)
 
     with netns.inside(bench.space(pod)):
         server = bench.until_the_end.enter_context(socket.socket())
@@ -212,7 +230,7 @@ def fast_open(bench: Bench) -> Done:
                 sock.settimeout(3)
                 sock.sendto(ASK, socket.MSG_FASTOPEN, (pod.ips[0], server.getsockname()[1]))
                 own = sock.getsockname()[1]
-                done.got[own] = "answered" if sock.recv(65536) == b"answer" else "closed"
+                done.got[own] = "answered" if sock.recv(65536) == ANSWER else "closed"
 
     done.counted = bench.grown(pod, "TcpExtTCPFastOpenPassive", ask)
     thread.join(5)
@@ -228,7 +246,7 @@ def multipath(bench: Bench) -> Done:
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
-        served.sendall(b"answer" * 100)
+        served.sendall(ANSWER)
 
     try:
         port = _served(bench, bench.open_pod, answer, socket.IPPROTO_MPTCP)
@@ -252,7 +270,7 @@ def keepalives_unanswered(bench: Bench) -> Done:
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
-        served.sendall(b"answer")
+        served.sendall(ANSWER)
         time.sleep(20)
 
     port = _served(bench, bench.open_pod, answer)
@@ -280,7 +298,7 @@ def udp_closed_behind_a_service(bench: Bench) -> Done:
     """A datagram to a Service's address that is translated to a port where nobody listens."""
     done = Done()
     service = bench.lab.service("chatbot-ui").cluster_ips[0]
-    to_it = f"-p udp -d {service} --dport 9999 -j DNAT --to-destination {bench.open_pod.ips[0]}:9998".split()
+    to_it = f"-p udp -d {service} --dport 9999 -j DNAT --to-destination {bench.open_pod.ips[0]}:{CLOSED}".split()
     with bench.iptables("node-1", "nat", "PREROUTING", *to_it, done=done):
         sock = bench.until_the_end.enter_context(bench.own_socket(kind=socket.SOCK_DGRAM))
         sock.settimeout(2)
@@ -301,7 +319,7 @@ def reset_forged_on_the_way(bench: Bench) -> Done:
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
-        served.sendall(b"answer")
+        served.sendall(ANSWER)
         time.sleep(5)
 
     port = _served(bench, bench.open_pod, answer)
@@ -343,10 +361,8 @@ def _reset(
     sock: socket.socket,
     numbers: list[tuple[int, int]],
 ) -> Done:
-    from tests.lab.connections.faults_of_time import checksum
-
     for sequence, acknowledged in numbers:
-        for number in (acknowledged, acknowledged + len(b"answer")):
+        for number in (acknowledged, acknowledged + len(ANSWER)):
             segment = struct.pack("!HHIIBBHHH", port, own, number, sequence, 5 << 4, 4, 0, 0, 0)
             check = checksum(server + client + struct.pack("!BBH", 0, 6, len(segment)) + segment)
             segment = segment[:16] + struct.pack("!H", check) + segment[18:]

@@ -3,37 +3,22 @@ got, and what the kernel's rules, queues and counters counted."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty
 
 import pytest
 
 from kubectl_genainet.lab.spec import LabSpec
-from kubectl_genainet.model.kube import Pod
-from tests.lab.connections.faultbench import PORT, Bench, Done
+from tests.lab.connections.faultbench import PORT
 from tests.lab.connections.faults_of_answers import FAULTS, OWN_PORT
 from tests.lab.connections.faults_of_nodes import NO_PROXY, PROXY
 from tests.lab.connections.faults_of_time import IDLE_S, OLD_SEGMENTS
+from tests.lab.connections.telling import Told, checks, one, tell
 from tests.lab.labtest import RunningLab, fresh_name, running
-from tests.lab.tracetest import Record, RunningTrace, tracing
+from tests.lab.tracetest import Record
 
-
-@dataclass
-class Told:
-    """What the faults' clients got, and the paths of their connections."""
-
-    done: dict[str, Done]
-    paths: dict[int, Record]
-
-    def of(self, name: str) -> tuple[Done, list[Record]]:
-        done = self.done[name]
-        assert done.got.keys() <= self.paths.keys(), (name, done, sorted(self.paths))
-        return done, [self.paths[port] for port in done.got]
+SLOW = ("forgotten_while_idle", "errors_are_limited", "ports_used_up", "cut_while_idle", "cut_midway")
 
 
 @pytest.fixture(scope="module")
@@ -42,51 +27,9 @@ def lab(quiet_manifests: Path) -> Iterator[RunningLab]:
         yield found
 
 
-def warmed_up(bench: Bench, trace: RunningTrace) -> None:
-    deadline = time.monotonic() + 150  # probes take long to load beside other load
-    while time.monotonic() < deadline:
-        bench.call(Done(), bench.backend.ips[0], PORT)
-        with contextlib.suppress(Empty):
-            if trace._next(0.2) is not None:
-                return
-    raise AssertionError(trace.errors)
-
-
 @pytest.fixture(scope="module")
 def told(lab: RunningLab) -> Told:
-    def on(app: str, node: str) -> Pod:
-        return next(p for p in lab.pods(app) if p.spec.node_name == node)
-
-    with (
-        contextlib.ExitStack() as until_the_end,
-        tracing("--lab", lab.name, "-n", "default", "--timeout", "300s", "--slow", "0s") as trace,
-    ):
-        backend, open_pod = on("my-llama-finetuned", "node-3"), on("chatbot-ui", "node-3")
-        bench = Bench(lab, on("chatbot-ui", "node-1"), backend, open_pod, until_the_end)
-        warmed_up(bench, trace)
-        slow = (
-            "forgotten_while_idle",
-            "errors_are_limited",
-            "ports_used_up",
-            "cut_while_idle",
-            "cut_midway",
-        )  # they go on beside the others
-        order = sorted(FAULTS, key=lambda name: slow.index(name) if name in slow else len(slow))
-        done = {name: FAULTS[name](bench) for name in order}
-        for thread in bench.before_the_end:
-            thread.join()
-        time.sleep(1.5)  # beyond the time after which TCP would have sent the last SYN again
-        trace.stop()
-    return Told(done, {p["flow"]["client"]["port"]: p for p in trace.paths})
-
-
-def one(told: Told, name: str) -> tuple[Done, Record]:
-    done, (path,) = told.of(name)
-    return done, path
-
-
-def checks(path: Record) -> set[str]:
-    return {finding["check"] for finding in path["findings"]}
+    return tell(lab, FAULTS, SLOW)
 
 
 def test_a_syn_ack_that_is_lost_once_decides_nothing(told: Told) -> None:
@@ -378,3 +321,14 @@ def test_an_entry_from_before_the_rules_is_named(told: Told) -> None:
     assert found["remedy"]["command"].endswith(f"--orig-port-src {path['flow']['client']['port']}")
     others = [p for p in told.paths.values() if p["flow"]["service"] and p["nat"]]
     assert others and not any("stale-connection" in checks(p) for p in others)
+
+
+def test_an_entry_of_datagrams_that_leads_to_a_pod_that_is_gone_is_named(told: Told) -> None:
+    done, path = one(told, "stale_datagram_entry")
+    (gone,) = done.got.values()
+    assert done.counted == 1 and path["backend"]["ip"] == gone and path["outcome"] in ("dropped", "refused")
+    assert (path["flow"]["service"]["name"], path["nat"]["mode"]) == ("kube-dns", "conntrack")
+    (found,) = [finding for finding in path["findings"] if finding["check"] == "stale-connection"]
+    assert f"sends kube-dns to {gone}:53, which is no endpoint of it; no rule does" in found["title"]
+    assert found["remedy"]["command"].startswith("conntrack -D -p udp ")
+    assert found["remedy"]["command"].endswith(f"--orig-port-src {path['flow']['client']['port']}")
