@@ -139,6 +139,7 @@ struct sighting {
 	__u8 icmp_code;
 	__u16 pad;
 	char device[16];
+	struct flow_key key; /* of its flow here; see flow_of */
 };
 BPF_PERCPU_ARRAY(scratch, struct sighting, 3); /* one a program: a softirq may interrupt another program */
 
@@ -266,6 +267,15 @@ static __always_inline __u32 gap_bucket(__u64 ns)
 	return l < GAP_BUCKETS ? l : GAP_BUCKETS - 1;
 }
 
+/* The packet's key in the tables of flows: too large for the stack. */
+static __always_inline struct flow_key *flow_of(struct sighting *s)
+{
+	s->key.t = s->p.t;
+	s->key.t.pad[0] = s->point;
+	s->key.dev = s->dev;
+	return &s->key;
+}
+
 static __always_inline void turn(struct flow_key *key)
 {
 	__u8 address[16];
@@ -361,18 +371,17 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
 static __always_inline int count_flow(struct sighting *s, __u64 since)
 {
-	struct flow_key key = {.t = s->p.t, .dev = s->dev};
-	key.t.pad[0] = s->point;
-	struct flow *f = flows.lookup(&key);
+	struct flow_key *key = flow_of(s);
+	struct flow *f = flows.lookup(key);
 	if (!f) {
 		int slot = 0;
 		struct flow *fresh = fresh_flow.lookup(&slot);
 		if (!fresh || !locate(s))
 			return 0; /* another node's on this kernel */
 		fresh->began_ns = s->now;
-		if (!flows.insert(&key, fresh)) /* another CPU may have come first */
+		if (!flows.insert(key, fresh)) /* another CPU may have come first */
 			count(ACCOUNT_FLOWS_CREATED);
-		f = flows.lookup(&key);
+		f = flows.lookup(key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
 			return 1;
@@ -395,7 +404,7 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	if (s->p.closed)
 		f->closed_ns = s->now;
 	if (s->payload)
-		count_stream(s, &key);
+		count_stream(s, key);
 	if (!s->payload || f->data_seen || s->p.tcp_flags & TCP_SYN)
 		return 0;
 	f->data_seen = 1;
@@ -405,22 +414,20 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 /* A SYN opens a connection here: what was counted of one before it with the same tuple is not its own. */
 static __always_inline void begin_flow(struct sighting *s)
 {
-	struct flow_key key = {.t = s->p.t, .dev = s->dev};
-	key.t.pad[0] = s->point;
-	struct flow *f = flows.lookup(&key);
+	struct flow_key *key = flow_of(s);
+	struct flow *f = flows.lookup(key);
 	if (!f)
 		return;
 	f->data_seen = f->ended = 0;
 	f->closed_ns = 0;
-	streams.delete(&key);
+	streams.delete(key);
 }
 
 /* A FIN or RST was seen: user space takes the flow out of the table once nothing more comes. */
 static __always_inline void end_flow(struct sighting *s)
 {
-	struct flow_key key = {.t = s->p.t, .dev = s->dev};
-	key.t.pad[0] = s->point;
-	struct flow *f = flows.lookup(&key);
+	struct flow_key *key = flow_of(s);
+	struct flow *f = flows.lookup(key);
 	if (f)
 		f->ended |= s->p.tcp_flags & TCP_RST ? ENDED_RST : ENDED_FIN;
 }

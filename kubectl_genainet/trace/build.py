@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.model.diagnoses.connections import RESET_ON_PATH
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import (
@@ -137,6 +138,8 @@ class PathBuilder:
         first_packets = fate.drop if fate.drop is not None and fate.drop.first_packet else None
         if (kept := untranslated(path, original, first_packets, self._context.rulesets)) is not None:
             findings.insert(0, kept)
+        if stream is not None and any(finding.check == RESET_ON_PATH.name for finding in findings):
+            path = msgspec.structs.replace(path, stream=msgspec.structs.replace(stream, ended_by="network"))
         return msgspec.structs.replace(path, findings=tuple(findings))
 
     def _in_order(self, connection: Connection, sightings: list[PacketSeen]) -> list[PacketSeen]:

@@ -16,7 +16,7 @@ from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.probes.packet import FLOW, FLOW_KEY
 from kubectl_genainet.lab.datapath import netns
-from kubectl_genainet.model.events import FlowCounters, Point
+from kubectl_genainet.model.events import FlowCounters, FlowSilence, Held, Point
 from kubectl_genainet.wire import FilterEntry
 from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, cache_folder
 
@@ -126,3 +126,51 @@ def test_a_packet_that_is_delivered_after_the_end_leaves_the_table_too(row: Row,
         late.sendto(struct.pack("!HHIIBBHHH", port, PORT, 1, 1, 5 << 4, 0x10, 512, 0, 0), (SERVER_IP, 0))
     assert [(event.flow.sport, event.packets) for event in drain()] == [(port, 1)] * 4
     assert (drain(), kept(probe)) == ([], 0)
+
+
+PAUSE_S = 0.6
+
+
+def at_silence(row: Row, probe: LoadedProbe) -> tuple[int, FlowSilence]:
+    """(length, what was so when it ended) of the reply's longest silence, where the server sends."""
+    for event in probe.drain(time.monotonic_ns()):
+        assert isinstance(event, FlowCounters)
+        if (event.netns, event.point, event.flow.sport) == (row.inode(row.server), Point.TX, PORT):
+            assert event.at_silence is not None
+            return event.silence_ns, event.at_silence
+    raise AssertionError("the reply was not counted")
+
+
+def test_a_server_that_had_nothing_to_send_is_known_by_its_socket(row: Row, probe: LoadedProbe) -> None:
+    with connection(row) as (client, server):
+        for _ in range(2):
+            sent_and_read(server, client)
+            time.sleep(PAUSE_S)
+        server.sendall(b"token")
+        length, at = at_silence(row, probe)
+    assert length >= PAUSE_S * 1e9 and at.asked_ns == 0
+    assert at.held is Held.UNACKNOWLEDGED and at.held_ns < length / 4  # what it has just written
+
+
+def test_a_window_that_the_client_closed_is_known_by_the_servers_socket(row: Row, probe: LoadedProbe) -> None:
+    with connection(row) as (client, server):
+        server.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                server.send(bytes(65536))
+        time.sleep(PAUSE_S)
+        while fcntl.ioctl(server, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+            client.recv(65536)
+        length, at = at_silence(row, probe)
+    assert length >= PAUSE_S * 1e9 * 0.8 and at.held is Held.WINDOW and at.held_ns > length / 2
+
+
+def test_when_the_client_asked_is_known(row: Row, probe: LoadedProbe) -> None:
+    with connection(row) as (client, server):
+        sent_and_read(server, client)
+        time.sleep(PAUSE_S)
+        client.sendall(b"prompt")
+        assert server.recv(100) == b"prompt"
+        server.sendall(b"token")
+        length, at = at_silence(row, probe)
+    assert PAUSE_S * 1e9 <= at.asked_ns <= length

@@ -147,9 +147,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     `first_reply_ns` is from the first request data in to the first reply data out, at the server, `request_took_ns` how much of
     that the request still came in, `next_reply_ns` from there to the next reply data, where nothing was asked in between. Gaps
     are between new data of the reply there; a quantile is the mean of those within a quarter of a power of two. `ended` is
-    "fin", "reset", "idle" (open, and nothing new for 10 s after the last of the reply) or "open", `ended_by` "client", "server"
-    or "" and `lasted_ns` from the first packet to the end. `idle_ns` is how long neither side had sent anything new before the
-    last who did, or before the reset where that came later.
+    "fin", "reset", "idle" (open, and nothing new for 10 s after the last of the reply) or "open", `ended_by` "client", "server",
+    "network" (a reset that neither end sent) or "", and `lasted_ns` from the first packet to the end. `idle_ns` is how long
+    neither side had sent anything new before the last who did, or before the reset where that came later.
     """
 
     request_bytes: int

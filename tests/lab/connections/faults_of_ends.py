@@ -7,9 +7,10 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.spec import veth_name
 from kubectl_genainet.model.kube import Pod
 from tests.lab.connections.faultbench import ASK, Bench, Done
 from tests.lab.connections.faults_of_time import checksum
@@ -102,54 +103,56 @@ def client_reads_nothing(bench: Bench) -> Done:
     return done
 
 
+@contextlib.contextmanager
+def _held_back(bench: Bench, pod: Pod) -> Iterator[None]:
+    """Meanwhile what the pod's node sends to it waits in a queue, but for the first packets; then all of it goes on."""
+    node, device = pod.spec.node_name, veth_name(pod.metadata.namespace, pod.metadata.name)
+    tbf = ("dev", device, "root", "tbf", "burst", "1600", "limit", "4000000", "rate")
+    bench.run(node, "tc", "qdisc", "add", *tbf, "1kbit")
+    with bench.own_socket(node, socket.SOCK_DGRAM) as others:
+        others.sendto(bytes(1500), (pod.ips[0], CLOSED))  # takes what the queue lets pass at once
+    yield
+    bench.run(node, "tc", "qdisc", "change", *tbf, "1gbit")
+    time.sleep(1)
+    bench.run(node, "tc", "qdisc", "del", "dev", device, "root")
+
+
 @fault
 def queue_holds_the_reply(bench: Bench) -> Done:
     """A queue on the way keeps what was sent, for seconds; the server has more to send all the time."""
-    done, cable = Done(), bench.cable("node-1")  # the fabric's end: what node-1 gets waits there
+    done, go_on, client = Done(), threading.Event(), bench.own("rag-app")
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
         _tokens(served, 20)
-        time.sleep(1)
-        with contextlib.suppress(OSError):
-            served.sendall(bytes(4_000_000))
+        go_on.wait(10)
+        served.sendall(bytes(3_000_000))
 
-    sock = _asked(bench, done, answer)
-    (own,) = done.got
-    time.sleep(0.6)
-    _slow_down(bench, cable, own)
+    sock = _asked(bench, done, answer, who=client)
 
-    def read() -> None:
-        sock.settimeout(0.1)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                sock.recv(65536)
-        bench.run("fabric", "tc", "qdisc", "del", "dev", cable, "root")
+    def hold() -> None:
+        time.sleep(0.8)
+        with _held_back(bench, client):
+            go_on.set()
+            time.sleep(PAUSE_S)
+        _read_all(sock)
 
-    _beside(bench, read)
+    _beside(bench, hold)
     return done
 
 
-def _asked(bench: Bench, done: Done, answer: Callable[[socket.socket], None], *, room: int = 0) -> socket.socket:
+def _asked(
+    bench: Bench, done: Done, answer: Callable[[socket.socket], None], *, who: Pod | str = "", room: int = 0
+) -> socket.socket:
     """A client's socket that has asked a server in the open pod; with a small receive buffer where `room` is given."""
     port = _served(bench, bench.open_pod, answer)
-    sock = bench.until_the_end.enter_context(bench.own_socket())
+    sock = bench.until_the_end.enter_context(bench.own_socket(who))
     if room:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     sock.connect((bench.open_pod.ips[0], port))
     sock.sendall(ASK)
     done.got[sock.getsockname()[1]] = "answered"
     return sock
-
-
-def _slow_down(bench: Bench, device: str, port: int) -> None:
-    """Has packets to the port wait for seconds in a queue of their own."""
-    tc = ("tc", "qdisc", "add", "dev", device)
-    bench.run("fabric", *tc, "root", "handle", "1:", "prio", "bands", "4", "priomap", *("1 " * 16).split())
-    bench.run("fabric", *tc, "parent", "1:4", "netem", "delay", "3500ms", "limit", "10000")
-    to_port = f"protocol ip parent 1: u32 match ip protocol 6 0xff match ip dport {port} 0xffff flowid 1:4".split()
-    bench.run("fabric", "tc", "filter", "add", "dev", device, *to_port)
 
 
 @fault
@@ -189,12 +192,10 @@ def both_close_at_once(bench: Bench) -> Done:
         sock.sendall(ASK)
         sock.recv(65536)
         done.got[sock.getsockname()[1]] = "answered"
-        cable = bench.cable(bench.there)
-        bench.run("fabric", *f"tc qdisc add dev {cable} root netem delay 40ms".split())
-        ready.wait(5)
-        sock.close()
-        time.sleep(0.3)
-        bench.run("fabric", "tc", "qdisc", "del", "dev", cable, "root")
+        with _held_back(bench, bench.open_pod):
+            ready.wait(5)
+            sock.close()
+            time.sleep(0.3)
     return done
 
 
@@ -202,9 +203,10 @@ def both_close_at_once(bench: Bench) -> Done:
 def fast_open(bench: Bench) -> Done:
     """The request comes with the SYN; the first connection gets the cookie, the second uses it."""
     done, pod = Done(), bench.open_pod
-    old = {who: bench.run(who, "sysctl", "-n", "net.ipv4.tcp_fastopen").strip() for who in (pod, bench.client)}
-    for who in old:
-        bench.run(who, "sysctl", "-w", "net.ipv4.tcp_fastopen=3")
+    both, name = (pod, bench.client), "net.ipv4.tcp_fastopen"
+    old = [bench.run(who, "sysctl", "-n", name).strip() for who in both]
+    for who in both:
+        bench.run(who, "sysctl", "-w", f"{name}=3")
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
@@ -227,15 +229,15 @@ def fast_open(bench: Bench) -> Done:
     def ask() -> None:
         for _ in range(2):
             with bench.own_socket() as sock:
-                sock.settimeout(3)
                 sock.sendto(ASK, socket.MSG_FASTOPEN, (pod.ips[0], server.getsockname()[1]))
+                sock.settimeout(3)
                 own = sock.getsockname()[1]
                 done.got[own] = "answered" if sock.recv(65536) == ANSWER else "closed"
 
     done.counted = bench.grown(pod, "TcpExtTCPFastOpenPassive", ask)
     thread.join(5)
-    for who, value in old.items():
-        bench.run(who, "sysctl", "-w", f"net.ipv4.tcp_fastopen={value}")
+    for who, value in zip(both, old, strict=True):
+        bench.run(who, "sysctl", "-w", f"{name}={value}")
     return done
 
 
@@ -315,63 +317,42 @@ def udp_closed_behind_a_service(bench: Bench) -> Done:
 def reset_forged_on_the_way(bench: Bench) -> Done:
     """A middlebox sends a reset with right numbers, and a TTL that is another than the server's."""
     done = Done()
-    numbers: list[tuple[int, int]] = []
 
     def answer(served: socket.socket) -> None:
         served.recv(65536)
         served.sendall(ANSWER)
         time.sleep(5)
 
-    port = _served(bench, bench.open_pod, answer)
     with netns.inside(bench.space("fabric")):
         wire = bench.until_the_end.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-        raw = bench.until_the_end.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
     wire.bind((bench.cable("node-1"), 3))
     wire.settimeout(3)
-    sock = bench.until_the_end.enter_context(bench.own_socket())
-    sock.connect((bench.open_pod.ips[0], port))
-    own = sock.getsockname()[1]
-    sock.sendall(ASK)
-    sock.recv(65536)
-    time.sleep(0.3)
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline and not numbers:
-        packet = wire.recv(65536)[14:]
-        if len(packet) < 40 or packet[9] != 6 or struct.unpack_from("!HH", packet, 20) != (own, port):
-            continue
-        if packet.endswith(ASK):
-            continue
-        sequence, acknowledged = struct.unpack_from("!II", packet, 24)
-        if acknowledged:
-            numbers.append((sequence, acknowledged))
-            if packet[33] & 2:
-                numbers.clear()
-    client, server = socket.inet_aton(bench.client.ips[0]), socket.inet_aton(bench.open_pod.ips[0])
-    done.counted = len(numbers)
-    return _reset(done, raw, own, port, client, server, sock, numbers)
-
-
-def _reset(
-    done: Done,
-    raw: socket.socket,
-    own: int,
-    port: int,
-    client: bytes,
-    server: bytes,
-    sock: socket.socket,
-    numbers: list[tuple[int, int]],
-) -> Done:
-    for sequence, acknowledged in numbers:
-        for number in (acknowledged, acknowledged + len(ANSWER)):
-            segment = struct.pack("!HHIIBBHHH", port, own, number, sequence, 5 << 4, 4, 0, 0, 0)
-            check = checksum(server + client + struct.pack("!BBH", 0, 6, len(segment)) + segment)
-            segment = segment[:16] + struct.pack("!H", check) + segment[18:]
-            header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 77, 0, 200, 6, 0, server, client)
-            raw.sendto(header + segment, (socket.inet_ntoa(client), 0))
+    sock = _asked(bench, done, answer)
+    (own,) = done.got
+    assert sock.recv(65536) == ANSWER
+    while True:  # until the client acknowledges the answer
+        frame = wire.recv(65536)
+        tcp = frame[34:]
+        if frame[23] == socket.IPPROTO_TCP and tcp[:2] == own.to_bytes(2, "big") and len(tcp) <= 32 and not tcp[13] & 2:
+            number, expected = struct.unpack_from("!II", tcp, 4)
+            if number != expected and frame[13] == 0:
+                wire.send(_forged(frame, expected + len(ANSWER) * (not done.counted)))
+                wire.send(_forged(frame, expected))
+                break
     sock.settimeout(2)
     try:
-        sock.recv(1)
-        done.got[own] = "closed"
+        done.got[own] = "closed" if sock.recv(1) == b"" else "answered"
     except OSError as error:
         done.got[own] = type(error).__name__
     return done
+
+
+def _forged(frame: bytes, number: int) -> bytes:
+    """A reset from the end that the frame is for, with this sequence number."""
+    ends = frame[30:34] + frame[26:30]
+    reset = frame[36:38] + frame[34:36] + struct.pack("!IIBBHHH", number % 2**32, 0, 5 << 4, 4, 0, 0, 0)
+    check = checksum(ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(reset)) + reset)
+    reset = reset[:16] + struct.pack("!H", check) + reset[18:]
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 77, 0, 200, socket.IPPROTO_TCP, 0) + ends
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return frame[6:12] + frame[:6] + frame[12:14] + header + reset

@@ -209,8 +209,7 @@ def stale_datagram_entry(bench: Bench) -> Done:
     assert dns is not None
     gone = ".".join([*bench.backend.ips[0].split(".")[:3], "250"])
     entry = f"-p udp -s {bench.client.ips[0]} -d {dns.cluster_ips[0]} --sport {own} --dport 53".split()
-    translated = f"-r {gone} -q {bench.client.ips[0]} --reply-port-src 53 --reply-port-dst {own} -t 120".split()
-    bench.run("node-1", "conntrack", "-I", *entry, *translated)
+    bench.run("node-1", "conntrack", "-I", *entry, "--dst-nat", f"{gone}:53", "-t", "120")
     client = _datagrams(bench, port=own)
     client.connect((dns.cluster_ips[0], 53))
     client.send(bytes(12))

@@ -1,5 +1,5 @@
-"""What `trace` tells of clients and servers that pause, reset, or open and close in unusual ways, each with its truth: what the ends
-did, and what their kernels counted."""
+"""What `trace` tells of ends that pause, reset, or open and close in unusual ways, each with its truth: what the clients and
+servers did, and what their kernels counted."""
 
 from __future__ import annotations
 
@@ -100,3 +100,4 @@ def test_a_reset_that_was_made_on_the_way_is_neither_ends(told: Told) -> None:
     done, path = one(told, "reset_forged_on_the_way")
     assert [*done.got.values()] == ["ConnectionResetError"] and path["outcome"] == "reset"
     assert "reset-on-path" in checks(path)
+    assert (path["stream"]["ended"], path["stream"]["ended_by"]) == ("reset", "network")

@@ -35,6 +35,7 @@ def test_reset_that_an_end_did_not_send_though_its_packets_were_seen_there_was_m
     world = World()
     (path,) = world.tell(exchange(world, 40000, T), reset_of(world, seen_at=not_in_the_server))
     assert checks(path) == ["reset-on-path"]
+    assert path.stream is None or path.stream.ended_by == "network"
 
 
 def test_reset_in_a_namespace_that_was_not_followed_yet_is_nobodys() -> None:
