@@ -281,8 +281,8 @@ def _stuck_in_reply(connection: Connection) -> bool:
 
 
 def lost_between(connection: Connection, direction: PacketDirection, identity: Identity, around: Around) -> str:
-    """Between which two places the packets of a direction went missing, by how many each counted. A node that has not counted
-    since the first one did may still come to the same number."""
+    """Between which two places data of a direction went missing, by how much each counted, however often it was sent. (Packets
+    are merged and split on the way.) A node that has not counted since the first one did may still come to the same."""
     first = connection.request_data if direction is PacketDirection.REQUEST else connection.reply_data
     reached = sorted(connection.answer, key=lambda e: e.t_ns) if not first else []
     if reached and direction is PacketDirection.REPLY:
@@ -295,15 +295,14 @@ def lost_between(connection: Connection, direction: PacketDirection, identity: I
     first_counted = around.wall(counts[0].node, counts[0].t_ns)
     if len({count.node for count in counts}) > 1 and first_counted > around.counted_ns:
         return "where is not known, as not all nodes have counted since"
-    most = counts[0].packets
+    most = counts[0].data_bytes
     before = counts[0]
     for count in counts:
-        if count.packets < most:
-            break
+        if count.data_bytes < most:
+            got = f"{count.data_bytes} of {most} bytes arrived there"
+            return f"lost between {_spot(before, identity)} and {_spot(count, identity)} ({got})"
         before = count
-    else:
-        return f"last seen on {_spot(before, identity)}"
-    return f"lost between {_spot(before, identity)} and {_spot(count, identity)} ({count.packets} of {most} packets)"
+    return f"last seen on {_spot(before, identity)}"
 
 
 def _spot(count: FlowCounters, identity: Identity) -> str:

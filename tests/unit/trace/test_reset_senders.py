@@ -33,9 +33,22 @@ def not_in_the_server(seen: PacketSeen) -> bool:
 
 def test_reset_that_an_end_did_not_send_though_its_packets_were_seen_there_was_made_on_the_way() -> None:
     world = World()
-    (path,) = world.tell(exchange(world, 40000, T), reset_of(world, seen_at=not_in_the_server))
+    opened = exchange(world, 40000, T)
+    counts = [counted(seen) for seen in opened if seen.payload]
+    (path,) = world.tell(opened, counts, reset_of(world, seen_at=not_in_the_server))
     assert checks(path) == ["reset-on-path"]
-    assert path.stream is None or path.stream.ended_by == "network"
+    assert path.stream is not None and (path.stream.ended, path.stream.ended_by) == ("reset", "network")
+
+
+@pytest.mark.parametrize(("after_ns", "silent"), [(3 * SECOND, True), (SECOND // 2, False)])
+def test_client_that_resets_after_a_silence_has_given_up(after_ns: int, silent: bool) -> None:
+    """As its TCP does where its keepalives stay unanswered."""
+    world = World()
+    opened = exchange(world, 40000, T)
+    counts = [counted(seen) for seen in opened if seen.payload]
+    (path,) = world.tell(opened, counts, world.request(40000, T + after_ns, RST, seq=1101))
+    (title,) = [finding.title for finding in path.findings if finding.check == "reset-by-client"]
+    assert ("when neither side had sent anything new for 3.0 s" in title) is silent
 
 
 def test_reset_in_a_namespace_that_was_not_followed_yet_is_nobodys() -> None:
