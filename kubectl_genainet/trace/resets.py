@@ -24,7 +24,7 @@ from kubectl_genainet.trace.fate import Around, seconds
 from kubectl_genainet.trace.joining.connection import Connection, PacketDirection
 from kubectl_genainet.trace.watching.coverage import CLOCKS_NS
 
-SILENT_NS = 1_000_000_000
+SILENT_NS = 1_000_000_000  # a client that resets after it has given up, as where its keepalives stay unanswered
 GOODBYE_NS = 100_000_000  # so soon after the server's FIN the client still says goodbye
 
 
@@ -153,7 +153,7 @@ def _by_an_end(
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
     if path.stream is not None and path.stream.reply_bytes:  # whether that was all of it is not known
         when = f"after {counted(path.stream.reply_bytes, 'byte')} of the answer"
-    if path.stream is not None and (path.stream.idle_ns or 0) >= SILENT_NS:  # it gave up, as where keepalives stay unanswered
+    if path.stream is not None and (path.stream.idle_ns or 0) >= SILENT_NS:
         when += f", when neither side had sent anything new for {seconds(path.stream.idle_ns or 0)}"
     title = f"the client, {name}, reset the connection {when}"
     return RESET_BY_CLIENT.finding(title, evidence, object=ref)

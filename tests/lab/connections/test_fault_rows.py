@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+_ENDS = "connections.test_faults_of_ends"
 ROWS = {
     "a SYN or SYN-ACK lost once, all answered": "connections.test_faults.test_a_syn_ack_that_is_lost_once_decides_nothing",
     "INVALID packets and bad checksums": "connections.test_faults.test_a_bad_checksum_is_invalid_and_a_rule_drops_what_is",
@@ -18,9 +19,9 @@ ROWS = {
     "stream reset midway": "connections.test_stream_incidents.test_reset_stream_is_told_with_what_it_had_carried",
     "sidecar redirect without a listener": "connections.test_faults.test_a_pods_own_redirect_is_told_from_the_backends_port",
     "a rule in the pod's own namespace": "connections.test_faults.test_a_rule_of_the_pod_itself_is_named",
-    "the next hop is gone": "connections.test_drops_places.test_neighbour_that_does_not_answer",
+    "the next hop is gone": "connections.test_drops_places.test_gateway_that_is_gone_is_named_and_not_what_lies_behind_it",
     "TTL ran out in a loop": "connections.test_faults.test_a_loop_is_no_malformed_header",
-    "stale connection table entries": "rules.test_rules_lab.test_stale_endpoint_is_found_on_its_node_with_its_age",
+    "stale connection table entries": "connections.test_faults.test_an_entry_of_datagrams_for_a_pod_that_is_gone_is_named",
     "an entry from before the rules": "connections.test_faults.test_an_entry_from_before_the_rules_is_named",
     "a node's own client": "connections.test_faults.test_a_nodes_own_client_has_service_and_backend",
     "UDP, IPv6, overlays, equal payloads": "connections.test_truth.test_every_connection_is_told_as_it_was_or_as_unknown",
@@ -47,6 +48,16 @@ ROWS = {
     "a proxy's own port": "connections.test_faults.test_a_packet_for_the_proxys_own_port_was_not_redirected_there",
     "first data that dies on the way back": "connections.test_faults.test_first_data_that_dies_on_its_way_back_is_seen_to",
     "reply packets of other flows": "connections.test_trace_of_pods.test_what_a_traced_pod_is_answered_is_no_connection_to_it",
+    "a server that pauses": f"{_ENDS}.test_a_server_that_pauses_is_waited_for",
+    "a client that reads nothing": f"{_ENDS}.test_a_client_that_reads_nothing_is_waited_for",
+    "a queue on the reply's way": f"{_ENDS}.test_a_queue_that_holds_what_was_sent_is_not_the_servers_silence",
+    "SO_LINGER 0": f"{_ENDS}.test_a_client_that_lingers_not_has_reset_the_connection",
+    "simultaneous close": f"{_ENDS}.test_ends_that_close_at_once_have_lost_nothing",
+    "TCP Fast Open": f"{_ENDS}.test_a_request_that_comes_with_the_syn_is_counted",
+    "MPTCP": f"{_ENDS}.test_a_multipath_connection_is_one",
+    "keepalives unanswered": f"{_ENDS}.test_a_client_whose_keepalives_stay_unanswered_resets_after_a_silence",
+    "UDP behind a Service, no listener": f"{_ENDS}.test_a_datagram_to_a_closed_port_behind_a_service_is_refused_there",
+    "a forged reset": f"{_ENDS}.test_a_reset_that_was_made_on_the_way_is_neither_ends",
     "the observer's own traffic": "connections.test_drops_incidents.test_healthy_lab_has_nothing_to_say",
 }
 

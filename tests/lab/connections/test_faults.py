@@ -323,7 +323,7 @@ def test_an_entry_from_before_the_rules_is_named(told: Told) -> None:
     assert others and not any("stale-connection" in checks(p) for p in others)
 
 
-def test_an_entry_of_datagrams_that_leads_to_a_pod_that_is_gone_is_named(told: Told) -> None:
+def test_an_entry_of_datagrams_for_a_pod_that_is_gone_is_named(told: Told) -> None:
     done, path = one(told, "stale_datagram_entry")
     (gone,) = done.got.values()
     assert done.counted == 1 and path["backend"]["ip"] == gone and path["outcome"] in ("dropped", "refused")
