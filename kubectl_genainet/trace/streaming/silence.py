@@ -12,6 +12,7 @@ from kubectl_genainet.trace.joining.connection import Connection, PacketDirectio
 from kubectl_genainet.trace.streaming.data import Data, data_at
 
 LOST_TELLS = 2  # so many losses within a silence: what is sent again ends it
+COUNTED_NS = 2_500_000_000  # counts of both ends are of the same moment, but for the last second or two
 RELEASED_NS = 20_000_000  # an ACK so shortly before data let it go; ticks of the kernel's clock are up to 10 ms
 _RELEASED_SHARE = 20  # or in the last part of so many of the silence
 
@@ -112,6 +113,9 @@ def _by_socket(at: FlowSilence, length: int) -> Turn:
 
 def _of_last(connection: Connection, around: Around, ends: Ends, leaving: Data, span: Span) -> Turn:
     """Of the silence since the last data: whether more was to come of the reply is not seen."""
+    missing = leaving.bytes - ends.arriving.bytes if ends.arriving is not None and not connection.mid_stream else 0
+    if missing > 0 and span.length_ns >= COUNTED_NS:
+        return WaitedFor.NETWORK, f"{missing} bytes that the server had sent did not arrive"
     if span.in_later_half(leaving.last_ns):
         return WaitedFor.NETWORK, f"the server sent more {seconds(leaving.last_ns - span.begin_ns)} into it"
     closed = [
@@ -127,6 +131,10 @@ def _of_last(connection: Connection, around: Around, ends: Ends, leaving: Data, 
     if span.in_later_half(asked):
         return WaitedFor.CLIENT, f"the client asked for more after {seconds(asked - span.begin_ns)} of it"
     came = data_at(connection, PacketDirection.REQUEST, Point.RX, around.wall)
-    if came and came[-1].place == leaving.place and span.has(came[-1].last_ns):
+    if not came or came[-1].place != leaving.place:
+        return WaitedFor.UNKNOWN, "the server's end was not seen"
+    if span.has(came[-1].last_ns):
         return WaitedFor.SERVER, f"it was asked {seconds(asked - span.begin_ns)} into it, and has not answered"
-    return WaitedFor.UNKNOWN, "what was asked last was not seen to reach the server"
+    if span.end_ns - asked < COUNTED_NS:
+        return WaitedFor.UNKNOWN, "what was asked last was not seen to reach the server"
+    return WaitedFor.NETWORK, "what the client asked last did not reach the server"

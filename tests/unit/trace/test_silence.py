@@ -9,8 +9,8 @@ import pytest
 
 from kubectl_genainet.model.events import Event, FlowCounters, FlowSilence, Held, PacketSeen, Point
 from kubectl_genainet.model.results.path import PacketPath, WaitedFor
-from tests.unit.trace.test_connection_life import DATA, MS, RST, SECOND, T, counted, fins, resent
-from tests.unit.trace_world import POD, World
+from tests.unit.trace.test_connection_life import DATA, MS, T, counted, fins, resent
+from tests.unit.trace_world import POD, RST, SECOND, World
 
 BEGINS = T + 8 * SECOND  # the silence
 PACE = (0,) * 62 + (200,)  # of the gaps: 50 ms
@@ -113,7 +113,7 @@ def test_a_server_out_of_sight_is_not_blamed() -> None:
 # --- the silence that nothing ended -----------------------------------------------------------------------------------
 
 
-def left_open(*, asked_ns: int = T + MS, closed_ns: int = 0, came: bool = True) -> PacketPath:
+def left_open(*, asked_ns: int = T + MS, closed_ns: int = 0, came: bool = True, missing: int = 0) -> PacketPath:
     """One reply at once, then nothing for 10 s, and a reset by the server."""
     world = World()
     events: list[Event] = [*world.handshake(40000, T)]
@@ -121,7 +121,7 @@ def left_open(*, asked_ns: int = T + MS, closed_ns: int = 0, came: bool = True) 
         last = asked_ns if came or e.node == "node-1" else e.t_ns
         events += [e, counted(e, last_ns=last, closed_ns=closed_ns)]
     for e in world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001):
-        events += [e, counted(e)]
+        events += [e, counted(e, data_bytes=500 + (missing if e.node == "node-2" else 0))]
     (path,) = world.tell(events, world.reply(40000, T + 10 * SECOND, RST, seq=9501))
     return path
 
@@ -133,8 +133,14 @@ def test_a_connection_that_idles_at_its_end_may_have_had_its_reply() -> None:
 
 def test_what_was_asked_and_not_answered_is_the_servers_turn() -> None:
     assert turn(left_open(asked_ns=T + 2 * SECOND)) is WaitedFor.SERVER
-    assert turn(left_open(asked_ns=T + 2 * SECOND, came=False)) is WaitedFor.UNKNOWN
+    assert turn(left_open(asked_ns=T + 2 * SECOND, came=False)) is WaitedFor.NETWORK
     assert turn(left_open(asked_ns=T + 9 * SECOND)) is WaitedFor.CLIENT
+
+
+def test_data_that_left_and_did_not_arrive_is_the_networks() -> None:
+    path = left_open(missing=1448)
+    assert turn(path) is WaitedFor.NETWORK and path.stream is not None and path.stream.silence is not None
+    assert path.stream.silence.why == "1448 bytes that the server had sent did not arrive"
 
 
 def test_a_window_that_stays_closed_is_the_clients() -> None:
