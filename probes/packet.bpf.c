@@ -65,6 +65,9 @@ enum ended { ENDED_FIN = 1, ENDED_RST = 2 };
 /* What kept a TCP that sends data here: nothing unsent or unacknowledged, data on its way, the receiver's window, or its send
  * buffer; enum tcp_chrono, counted from HELD_NOT. */
 enum held { HELD_UNKNOWN = 0, HELD_NOT = 1, HELD_BUSY = 2, HELD_WINDOW = 3, HELD_BUFFER = 4 };
+#if defined(HAS_sock_kind) && defined(HAS_tcp_chrono) && defined(HAS_tcp_heard)
+#define KNOWS_SENDER 1
+#endif
 #define CHRONO_TYPE 3 /* tcp_sock.chrono_type has two bits, the lowest of their byte */
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
 
@@ -140,6 +143,12 @@ struct sighting {
 	__u16 pad;
 	char device[16];
 	struct flow_key key; /* of its flow here; see flow_of */
+#ifdef KNOWS_SENDER
+	struct skb_sk sk; /* what note_sender reads: too much for the stack */
+	struct sock_kind kind;
+	struct tcp_chrono chrono;
+	struct tcp_heard heard;
+#endif
 };
 BPF_PERCPU_ARRAY(scratch, struct sighting, 3); /* one a program: a softirq may interrupt another program */
 
@@ -278,12 +287,13 @@ static __always_inline struct flow_key *flow_of(struct sighting *s)
 
 static __always_inline void turn(struct flow_key *key)
 {
-	__u8 address[16];
+	__u64 *from = (__u64 *)key->t.saddr, *to = (__u64 *)key->t.daddr, first = from[0], second = from[1];
 	__u16 port = key->t.sport;
 
-	__builtin_memcpy(address, key->t.saddr, 16);
-	__builtin_memcpy(key->t.saddr, key->t.daddr, 16);
-	__builtin_memcpy(key->t.daddr, address, 16);
+	from[0] = to[0];
+	from[1] = to[1];
+	to[0] = first;
+	to[1] = second;
 	key->t.sport = key->t.dport;
 	key->t.dport = port;
 	key->t.pad[0] ^= POINT_RX ^ POINT_TX;
@@ -304,25 +314,20 @@ static __always_inline void note_sender(struct sighting *s, struct stream *d, __
 {
 	d->silence_ticks = tick - d->last_tick;
 	d->held = HELD_UNKNOWN;
-#if defined(HAS_sock_kind) && defined(HAS_tcp_chrono) && defined(HAS_tcp_heard)
-	struct skb_sk sk = {};
-	struct sock_kind kind = {};
-	struct tcp_chrono chrono = {};
-	struct tcp_heard heard = {};
-
+#ifdef KNOWS_SENDER
 	if (s->point != POINT_TX)
 		return;
-	READ_VIEW(sk, skb_sk, s->skb);
-	if (!sk.sk)
+	READ_VIEW(s->sk, skb_sk, s->skb);
+	if (!s->sk.sk)
 		return;
-	READ_VIEW(kind, sock_kind, sk.sk);
-	if (kind.sk_type != SOCK_STREAM || kind.sk_protocol != P_TCP)
+	READ_VIEW(s->kind, sock_kind, s->sk.sk);
+	if (s->kind.sk_type != SOCK_STREAM || s->kind.sk_protocol != P_TCP)
 		return; /* a raw socket may send TCP, too */
-	READ_VIEW(chrono, tcp_chrono, sk.sk);
-	READ_VIEW(heard, tcp_heard, sk.sk);
-	d->held = HELD_NOT + (chrono.chrono_type & CHRONO_TYPE);
-	d->held_ticks = tick - chrono.chrono_start;
-	d->heard_ticks = tick - heard.rcv_tstamp;
+	READ_VIEW(s->chrono, tcp_chrono, s->sk.sk);
+	READ_VIEW(s->heard, tcp_heard, s->sk.sk);
+	d->held = HELD_NOT + (s->chrono.chrono_type & CHRONO_TYPE);
+	d->held_ticks = tick - s->chrono.chrono_start;
+	d->heard_ticks = tick - s->heard.rcv_tstamp;
 #endif
 }
 
