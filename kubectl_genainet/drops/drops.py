@@ -16,6 +16,7 @@ from kubectl_genainet.context.in_force import FOLLOWED_NS, SEEN_NS
 from kubectl_genainet.context.judging import denied_directions
 from kubectl_genainet.drops.groups import EventGroup, GroupKey, GroupKind, is_request, kind_of, without_sample
 from kubectl_genainet.drops.senders import Counting
+from kubectl_genainet.model.agent import is_agents_own
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -32,7 +33,7 @@ from kubectl_genainet.model.events import (
     Tally,
 )
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
-from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
+from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast
 from kubectl_genainet.model.reasons import function_of, is_background
 from kubectl_genainet.policy import DirectionResult, PolicyEngine
 from kubectl_genainet.why.drop_context import DropContext
@@ -116,7 +117,7 @@ class DropCorrelator:
         """`is_request`: whether the packets themselves say that they go to the server; None where they do not."""
         concerned = self.concerns(flow)
         may_be_redirected = kind is GroupKind.DROP and flow.dst in self._pods()
-        if not (concerned or may_be_redirected) or is_observers(flow):
+        if not (concerned or may_be_redirected) or is_agents_own(flow, self.identity.pod_in(node, netns)):
             return None
         reply = self._is_reply(flow) if is_request is None else not is_request
         oriented, reply = reply is not None, bool(reply)
@@ -168,7 +169,7 @@ class DropCorrelator:
             group.error = event
 
     def _count(self, event: Tally) -> None:
-        if is_observers(event.flow):
+        if is_agents_own(event.flow, self.identity.pod_in(event.node, event.netns)):
             self.observers += event.packets
             return
         kind, reason, location = kind_of(event)

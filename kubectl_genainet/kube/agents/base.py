@@ -21,11 +21,10 @@ from kubectl_genainet.kube.agents.always import (
     otlp_objects,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices, check_record, enable_record, record_objects
+from kubectl_genainet.model.agent import AGENT as AGENT
 
 NAMESPACE = "genainet"
-AGENT = "genainet-agent"  # name of the DaemonSet, and its pods' app.kubernetes.io/name
 CAPABILITY = "genainet-trace"  # name of the Secret that agents and their callers share
-AGENT_PORT = 9912
 MANAGED_BY = ("app.kubernetes.io/managed-by", "kubectl-genainet")
 VERSION_LABEL = "app.kubernetes.io/version"
 # No registry's name: a default that nobody has claimed yet could be claimed by anybody.

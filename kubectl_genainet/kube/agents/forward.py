@@ -11,13 +11,14 @@ from collections.abc import Callable
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.agents.base import AGENT, AGENT_PORT, CAPABILITY, NAMESPACE, VERSION_LABEL
+from kubectl_genainet.kube.agents.base import AGENT, CAPABILITY, NAMESPACE, VERSION_LABEL
 from kubectl_genainet.kube.agents.portforward import ForwardedSocket, dial_pod
 from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY, OBJECTS, OBJECTS_PORT
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.snapshot import list_objects
+from kubectl_genainet.model.agent import AGENT_PORT
 from kubectl_genainet.model.kube import KubeObject, Pod
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.shell import sh

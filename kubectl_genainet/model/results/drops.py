@@ -82,7 +82,8 @@ class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
     were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
     `timeline` has, by what was counted ("drop", "reset", "retransmit", …), how many came in a second (of 1970).
-    `forgotten` counts what found no room among the rows; `observers` are packets of the agents' own questions to their nodes."""
+    `forgotten` counts what found no room among the rows; `observers` are packets of the agents' own: their questions to their
+    nodes, and their port."""
 
     target: str
     packets: dict[str, int]

@@ -147,7 +147,7 @@ def account(summary: DropSummary) -> str:
         text += f"; {counted(summary.background, 'harmless free')} hidden (--all shows them)"
     text += f"; {account_of_samples}"
     if summary.observers:
-        text += f"; {summary.observers} of the agents' own questions to their nodes left out"
+        text += f"; {summary.observers} of the agents' own left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
