@@ -79,7 +79,7 @@ def _over_source(run: Callable[[Source, Any, Quiet], Outcome]) -> Callable[[Sour
     def with_source(choice: SourceChoice, asked: given.ScopeArguments) -> Outcome:
         warnings = Quiet()
         source = choice.within(asked.namespace, asked.all_namespaces).open(warnings.warn)
-        if asked.since_minutes:
+        if asked.since_minutes or asked.until_minutes:
             source = past_of(source, _range(asked), warnings.warn)
         outcome = run(source, asked, warnings)
         missing = [f"the agent on node {node} did not answer" for node in sorted(source.failed_nodes)]
