@@ -1,10 +1,13 @@
-"""Whether a row's client is the one that really asked: a node gives its own address to packets of others (source NAT)."""
+"""Whether a row's client is the one that really asked: a node gives its own address to packets of others (source NAT); and
+whether it is an agent, of which no row is made."""
 
 from __future__ import annotations
 
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.packet import AGENT, AGENT_PORT, FiveTuple, is_observers, parse_address
 
 _UNTRANSLATED = (
     "INPUT",
@@ -30,3 +33,14 @@ def hidden_client(group: EventGroup, identity: Identity) -> Evidence | None:
         "(source NAT), is not known"
     )
     return Evidence(statement, Certainty.UNKNOWN, node=node)
+
+
+def is_agents_own(flow: FiveTuple, pod: Pod | None) -> bool:
+    """Whether the packet, in the network namespace of a pod or of none, says nothing of the node's traffic: an agent's questions
+    to its node's programs, and its own port, which its probes try before it listens and who asks it reaches by the kubelet."""
+    if is_observers(flow):
+        return True
+    if AGENT_PORT not in (flow.sport, flow.dport) or pod is None:
+        return False
+    is_agent = pod.metadata.labels.get("app.kubernetes.io/name") == AGENT
+    return is_agent and all(parse_address(ip).is_loopback for ip in (flow.src, flow.dst))

@@ -14,9 +14,9 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.context.in_force import FOLLOWED_NS, SEEN_NS
 from kubectl_genainet.context.judging import denied_directions
+from kubectl_genainet.drops.clients import is_agents_own
 from kubectl_genainet.drops.groups import EventGroup, GroupKey, GroupKind, is_request, kind_of, without_sample
 from kubectl_genainet.drops.senders import Counting
-from kubectl_genainet.model.agent import is_agents_own
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,

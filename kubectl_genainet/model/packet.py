@@ -36,6 +36,8 @@ _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP
 _BY_NUMBER = {number: protocol for protocol, number in _NUMBERS.items()}
 
 
+AGENT = "genainet-agent"  # name of the agents' DaemonSet, and their pods' app.kubernetes.io/name
+AGENT_PORT = 9912  # on the loopback of an agent's network namespace
 OBSERVER = "127.71.78.84"  # the loopback address from which an agent asks its own node's programs
 
 

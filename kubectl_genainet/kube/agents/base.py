@@ -21,7 +21,7 @@ from kubectl_genainet.kube.agents.always import (
     otlp_objects,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices, check_record, enable_record, record_objects
-from kubectl_genainet.model.agent import AGENT as AGENT
+from kubectl_genainet.model.packet import AGENT as AGENT
 
 NAMESPACE = "genainet"
 CAPABILITY = "genainet-trace"  # name of the Secret that agents and their callers share

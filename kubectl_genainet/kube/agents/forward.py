@@ -18,8 +18,8 @@ from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.snapshot import list_objects
-from kubectl_genainet.model.agent import AGENT_PORT
 from kubectl_genainet.model.kube import KubeObject, Pod
+from kubectl_genainet.model.packet import AGENT_PORT
 from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.shell import sh
 

@@ -14,7 +14,6 @@ from kubectl_genainet.context.ends import KnownServers
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
-from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.events import (
     IcmpCount,
@@ -22,7 +21,6 @@ from kubectl_genainet.model.events import (
     RetransmitCount,
 )
 from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route, RulesetDump
 from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
 from kubectl_genainet.model.reasons import is_background
@@ -40,8 +38,6 @@ from tests.unit.drops.droprows import (
     VIP,
     dropped,
     error_that_died,
-    objects,
-    pod,
     report,
     rows,
     rules,
@@ -353,25 +349,6 @@ def test_agents_own_questions_are_no_drops() -> None:
         correlator.feed(event)
     built = Rows(correlator).build()
     assert built == [] and summary_of("all", built, correlator, Account()).observers == 2
-
-
-def test_what_an_agent_says_on_its_own_loopback_is_no_drop() -> None:
-    """Its probes try the port before it listens; who asks it comes by the kubelet, and may go before the answer."""
-    agent = pod("genainet-agent-x", "10.244.1.9", "node-1")
-    agent["metadata"]["labels"] = {"app.kubernetes.io/name": "genainet-agent"}
-    correlator = DropCorrelator(ClusterSnapshot(tuple(KubeObject(o) for o in (*objects(), agent))))
-    device = Device(name="eth0", ifindex=2, mtu=1500, addresses=("10.244.1.9",))
-    own = NodeReport(node="node-1", t_ns=1, namespaces=(NetNs(inode=9, host=False, devices=(device,)),))
-    tried = FiveTuple("127.0.0.1", 50000, "127.0.0.1", 9912, Protocol.TCP)
-    for event in (
-        report(),
-        own,
-        dropped(tried, reason="NO_SOCKET", netns=9, packets=3),
-        dropped(tried, reason="NO_SOCKET", netns=LLAMA_NS),  # of another pod's program on that port
-    ):
-        correlator.feed(event)
-    (row,) = Rows(correlator).build()
-    assert row.pod == "default/my-llama" and summary_of("all", [row], correlator, Account()).observers == 3
 
 
 def test_packet_that_the_other_end_of_a_pair_refuses_is_named() -> None:
