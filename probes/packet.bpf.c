@@ -95,6 +95,7 @@ struct stream {
 	__u64 silence_ns; /* the longest time without anything new, and when it began */
 	__u64 silence_at_ns;
 	__u64 silence_asked_ns; /* when data had last passed the other way when it ended; 0: never */
+	__u64 silence_closed_ns; /* and when its receiver had last said that it takes no more, as far as one CPU knows */
 	__u64 first_asked_ns;	/* and when the first data came */
 	__u32 silence_ticks;	/* its length in jiffies */
 	__u32 held_ticks;	/* for how long at its end what `held` says had kept the sending TCP */
@@ -309,6 +310,16 @@ static __always_inline __u64 asked_at(struct flow_key *key)
 	return last_ns;
 }
 
+/* When the other way was last said to take no more data, as this CPU saw it. */
+static __always_inline __u64 closed_at(struct flow_key *key)
+{
+	turn(key);
+	struct flow *back = flows.lookup(key);
+	__u64 closed_ns = back ? back->closed_ns : 0;
+	turn(key);
+	return closed_ns;
+}
+
 /* What kept the TCP that sends the data which ends the longest silence so far. */
 static __always_inline void note_sender(struct sighting *s, struct stream *d, __u32 tick)
 {
@@ -358,6 +369,7 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 		d->silence_ns = silence;
 		d->silence_at_ns = d->last_ns;
 		d->silence_asked_ns = asked_at(key);
+		d->silence_closed_ns = closed_at(key);
 		note_sender(s, d, tick);
 	}
 	__u32 bucket = gap_bucket(silence);

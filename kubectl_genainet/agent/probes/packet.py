@@ -244,6 +244,7 @@ def _at_silence(data: Any) -> FlowSilence:
     tick_ns = data.silence_ns / max(data.silence_ticks, 1)
     return FlowSilence(
         asked_ns=max(0, data.silence_asked_ns - data.silence_at_ns),
+        closed_ns=max(0, data.silence_closed_ns - data.silence_at_ns),
         held=_HELD.get(data.held, Held.UNKNOWN),
         held_ns=min(data.silence_ns, int(data.held_ticks * tick_ns)),
         heard_ns=min(data.silence_ns, int(data.heard_ticks * tick_ns)),

@@ -213,12 +213,14 @@ class Held(Enum):
 class FlowSilence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was so at a device when data ended the longest silence. Times in ns.
 
-    `asked_ns`: how long after the silence's beginning data last passed the other way; 0: none since. `held` kept the sending
-    TCP for the last `held_ns` of it, and `heard_ns` before its end an ACK last came to that TCP; both may be wrong by a tick of
-    the kernel's clock (1 to 10 ms).
+    `asked_ns`: how long after the silence's beginning data last passed the other way; 0: none since. `closed_ns`: the same of
+    the receiver's word that it takes no more (a window of 0); 0 also where another CPU saw it. `held` kept the sending TCP for
+    the last `held_ns` of it, and `heard_ns` before its end an ACK last came to that TCP; both may be wrong by a tick of the
+    kernel's clock (1 to 10 ms).
     """
 
     asked_ns: int = 0
+    closed_ns: int = 0
     held: Held = Held.UNKNOWN
     held_ns: int = 0
     heard_ns: int = 0

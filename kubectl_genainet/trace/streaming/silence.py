@@ -58,11 +58,21 @@ def silence_of(connection: Connection, around: Around, ends: Ends, began: int, u
         span = Span(arriving.last_ns, until, is_last=True)
     if not span.length_ns:
         return None
-    turn = _lost(connection, around, span)
+    closed = _closed(connection, around)
+    turn = _full(ends.leaving, span, closed) or _lost(connection, around, span)
     if turn is None and span.is_last:
         turn = _of_last(connection, around, ends, ends.leaving, span)
-    whose, why = turn or _of_ended(ends.leaving, span)
+    whose, why = turn or _of_ended(ends.leaving, span, closed)
     return Silence(span.length_ns, max(0, span.begin_ns - began), whose, why, span.is_last)
+
+
+def _full(leaving: Data, span: Span, closed: int) -> Turn | None:
+    """The client said late in the silence that it takes no more: what is sent all the same is lost, and no fault of the way."""
+    at = leaving.at_silence
+    said = (closed, leaving.silence_at_ns + at.closed_ns if at is not None and at.closed_ns else 0)
+    if not any(map(span.in_later_half, said)):
+        return None
+    return WaitedFor.CLIENT, "the client said that its receive window had no room"
 
 
 def _lost(connection: Connection, around: Around, span: Span) -> Turn | None:
@@ -75,7 +85,13 @@ def _lost(connection: Connection, around: Around, span: Span) -> Turn | None:
     return WaitedFor.NETWORK, f"meanwhile packets of it were dropped or sent again, {len(lost)} times"
 
 
-def _of_ended(leaving: Data, span: Span) -> Turn:
+def _closed(connection: Connection, around: Around) -> int:
+    """When the client last said that it takes no more data; 0 for never."""
+    requests = (c.latest for c in connection.counts.values() if c.direction is PacketDirection.REQUEST)
+    return max((around.wall(count.node, count.closed_ns) for count in requests if count.closed_ns), default=0)
+
+
+def _of_ended(leaving: Data, span: Span, closed: int) -> Turn:
     """Of a silence that data ended, by the server's own."""
     length, begin = leaving.silence_ns, leaving.silence_at_ns
     if length < span.length_ns / 2:
@@ -88,19 +104,20 @@ def _of_ended(leaving: Data, span: Span) -> Turn:
         return WaitedFor.UNKNOWN, ""
     if at.asked_ns > length - at.asked_ns:
         return WaitedFor.CLIENT, f"the client asked for more after {seconds(at.asked_ns)} of it"
-    return _by_socket(at, length)
+    return _by_socket(at, length, is_closed=bool(at.closed_ns) or begin <= closed <= begin + length)
 
 
-def _by_socket(at: FlowSilence, length: int) -> Turn:
-    """What the server's socket showed when the silence ended."""
+def _by_socket(at: FlowSilence, length: int, *, is_closed: bool) -> Turn:
+    """What the server's socket showed when the silence ended. A window without room is the client's where the client said so;
+    else it was full of what had not been acknowledged."""
     if at.held is Held.UNKNOWN:
         return WaitedFor.UNKNOWN, "the server's socket was not seen"
     if at.held is Held.NOTHING or at.held_ns < (length - at.asked_ns) / 2:
         free = seconds(length if at.held is Held.NOTHING else length - at.held_ns)
         return WaitedFor.SERVER, f"for {free} of it, its TCP had nothing that was not sent and acknowledged"
     held = seconds(at.held_ns)
-    if at.held is Held.WINDOW:
-        return WaitedFor.CLIENT, f"for {held} of it, the client's receive window had no room: it read nothing"
+    if at.held is Held.WINDOW and is_closed:
+        return WaitedFor.CLIENT, f"for {held} of it, its receive window had no room, as the client said"
     if at.held is Held.BUFFER:
         return WaitedFor.NETWORK, f"for {held} of it, the server's send buffer was full of what was not acknowledged"
     if at.heard_ns <= max(RELEASED_NS, length // _RELEASED_SHARE):
@@ -118,13 +135,6 @@ def _of_last(connection: Connection, around: Around, ends: Ends, leaving: Data, 
         return WaitedFor.NETWORK, f"{missing} bytes that the server had sent did not arrive"
     if span.in_later_half(leaving.last_ns):
         return WaitedFor.NETWORK, f"the server sent more {seconds(leaving.last_ns - span.begin_ns)} into it"
-    closed = [
-        around.wall(count.latest.node, count.latest.closed_ns)
-        for count in connection.counts.values()
-        if count.direction is PacketDirection.REQUEST and count.latest.closed_ns
-    ]
-    if closed and span.in_later_half(max(closed)):
-        return WaitedFor.CLIENT, "the client said that its receive window had no room: it read nothing"
     if ends.asking is None or not span.has(ends.asking.last_ns):
         return WaitedFor.UNKNOWN, "whether the reply was complete is not known"
     asked = ends.asking.last_ns

@@ -68,10 +68,16 @@ def checks(path: PacketPath) -> list[str]:
 def test_the_senders_socket_shows_who_was_waited_for(
     held: Held, held_s: float, heard_s: float, whose: WaitedFor, found: list[str]
 ) -> None:
-    at = FlowSilence(held=held, held_ns=int(held_s * SECOND), heard_ns=int(heard_s * SECOND))
+    closed_ns = MS if held is Held.WINDOW else 0
+    at = FlowSilence(closed_ns=closed_ns, held=held, held_ns=int(held_s * SECOND), heard_ns=int(heard_s * SECOND))
     path = silent(4 * SECOND, at)
     assert turn(path) is whose and checks(path) == found
     assert path.stream is not None and path.stream.silence is not None and path.stream.silence.why
+
+
+def test_a_window_that_is_full_of_what_a_queue_holds_is_not_the_clients() -> None:
+    at = FlowSilence(held=Held.WINDOW, held_ns=4 * SECOND, heard_ns=MS)
+    assert turn(silent(4 * SECOND, at)) is WaitedFor.NETWORK
 
 
 def test_what_an_older_agent_did_not_tell_is_not_guessed() -> None:
@@ -103,6 +109,13 @@ def test_losses_until_its_end_are_the_networks_whatever_the_socket_shows() -> No
     again = [resent(world, 40000, BEGINS + i * SECOND) for i in (1, 3)]
     at = FlowSilence(held=Held.UNACKNOWLEDGED, held_ns=4 * SECOND, heard_ns=2 * SECOND)
     assert turn(silent(4 * SECOND, at, more=list(again))) is WaitedFor.NETWORK
+
+
+def test_what_a_full_window_loses_is_no_fault_of_the_way() -> None:
+    world = World()
+    again = [resent(world, 40000, BEGINS + i * SECOND) for i in (1, 3)]
+    at = FlowSilence(closed_ns=3 * SECOND, held=Held.WINDOW, held_ns=4 * SECOND, heard_ns=MS)
+    assert turn(silent(4 * SECOND, at, more=list(again))) is WaitedFor.CLIENT
 
 
 def test_a_server_out_of_sight_is_not_blamed() -> None:
