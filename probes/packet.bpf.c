@@ -66,7 +66,7 @@ enum ended { ENDED_FIN = 1, ENDED_RST = 2 };
  * buffer; enum tcp_chrono, counted from HELD_NOT. */
 enum held { HELD_UNKNOWN = 0, HELD_NOT = 1, HELD_BUSY = 2, HELD_WINDOW = 3, HELD_BUFFER = 4 };
 #if defined(HAS_sock_kind) && defined(HAS_tcp_chrono) && defined(HAS_tcp_heard)
-#define KNOWS_SENDER 1
+#define KNOWS_SENDER
 #endif
 #define CHRONO_TYPE 3 /* tcp_sock.chrono_type has two bits, the lowest of their byte */
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
