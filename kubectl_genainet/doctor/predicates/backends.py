@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from kubectl_genainet.doctor.predicates.edits import name_instead, set_in
 from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.model.finding import Evidence, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
+
+_LARGE_INPUT = re.compile(r"whisper|speaches|(^|[^a-z])(vl|vision|llava|pixtral|parakeet|ocr)([^a-z]|$)")
 
 
 def mend_backend(cluster: Cluster, route: KubeObject, backend: Mapping[str, Any], wrong: Evidence) -> str:
@@ -87,3 +90,10 @@ def is_for_metrics(service: Service, port: ServicePort) -> bool:
     """Whether a port of a Service is for Prometheus, by the names of the two."""
     names = f"{port.name} {service.metadata.name}"
     return any(word in names for word in ("metric", "prometheus", "monitor"))
+
+
+def takes_large_input(cluster: Cluster, service: Service) -> bool:
+    """Whether a model behind a Service is sent recordings or pictures, by the names of it, its image and its workload."""
+    servers = cluster.workloads_of(service)
+    words = [word for w in servers for c in w.containers for word in (c.image, *c.words)]
+    return _LARGE_INPUT.search(" ".join((*(w.name for w in servers), *words)).lower()) is not None

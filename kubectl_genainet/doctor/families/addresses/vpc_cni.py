@@ -6,7 +6,7 @@ from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
-from kubectl_genainet.doctor.objects.eni import max_pods
+from kubectl_genainet.doctor.objects.instance_types import max_pods
 from kubectl_genainet.doctor.objects.platform import container_env
 from kubectl_genainet.doctor.objects.raw import number, q, sh
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity

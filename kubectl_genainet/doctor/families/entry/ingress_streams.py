@@ -1,4 +1,4 @@
-"""Ingress in front of model servers: settings that buffer, cut or detour a stream of tokens."""
+"""Ingress in front of model servers: settings that buffer, cut or detour a stream of tokens, or refuse a large request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kubectl_genainet.doctor.families.entry.ingress_settings import (
     stream_timeout,
     target_type,
 )
-from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_short
+from kubectl_genainet.doctor.families.entry.nginx.pods import buffered, cut_short, refused
 from kubectl_genainet.doctor.families.entry.traefik import streams as traefik_streams
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
@@ -211,3 +211,23 @@ def alb_target_type(cluster: Cluster) -> Problems:
             severity=Severity.ERROR if broken else None,
             rests_on=behind(cluster, model[1]),
         )
+
+
+@check(Area.INGRESS, Severity.WARNING)
+def proxy_body_size(cluster: Cluster) -> Problems:
+    """A proxy refuses the pictures or recordings that a model is sent.
+
+    Looks at client_max_body_size (1 MiB by default) in the nginx.conf of a pod's own proxy that passes requests on to a model
+    server whose model, image or name tells of speech or pictures; and at readTimeout of Traefik's entry points on the way to
+    one, the time that a whole request may take to come in, where somebody set less than the 60 s that are its default (since
+    2.11.2 and 3.0). A warning: requests with little in them pass. Information in front of other model servers, whose prompts
+    seldom are that long.
+
+    Why: nginx answers 413 Request Entity Too Large, and Traefik 499 or 504, and the server never sees the whole request. A
+    minute of speech and a photo of a telephone have more than a mebibyte; an hour of speech on a slow line takes minutes.
+
+    Source: https://nginx.org/en/docs/http/ngx_http_core_module.html#client_max_body_size,
+    https://doc.traefik.io/traefik/reference/install-configuration/entrypoints/
+    """
+    yield from refused(cluster)
+    yield from traefik_streams.requests_cut(cluster)

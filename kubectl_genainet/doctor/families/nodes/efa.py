@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.families.nodes.unplaced import jobs_without_nodes, types_asked
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
-from kubectl_genainet.doctor.objects.eni import EFA_TYPES
+from kubectl_genainet.doctor.objects.instance_types import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable

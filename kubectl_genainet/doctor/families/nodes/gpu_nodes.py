@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
+from kubectl_genainet.doctor.objects.instance_types import GPUS, NEURON_DEVICES
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS
 from kubectl_genainet.doctor.objects.raw import condition, items, kubectl, mapping, patch, text
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.doctor.predicates.claims import GROUP as CLAIMS
+from kubectl_genainet.doctor.predicates.claims import is_accelerator
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.units import quantity
+from kubectl_genainet.model.units import quantity, whole_number
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 
@@ -45,6 +48,7 @@ _NEURON = _Accelerator(
 )
 _GAUDI = _Accelerator("habana.ai/gaudi", re.compile(r"dl1\.[0-9a-z]+"), ("habana.ai/gaudi.present",), "")
 _TPU = _Accelerator("google.com/tpu", None, ("cloud.google.com/gke-tpu-accelerator",), "")
+_GKE_COUNT = "cloud.google.com/gke-accelerator-count"
 # DaemonSets without which a node's network does not work.
 _NETWORK = (
     "aws-node",
@@ -82,33 +86,87 @@ def _accelerator(node: KubeObject) -> tuple[_Accelerator, str] | None:
     return None
 
 
+def _should_have(node: KubeObject, resource: str) -> tuple[int, str, str]:
+    """How many devices of a resource a node has, as the plugin that counted them, a label or its type tells: the largest of
+    these, with the field and what stands there."""
+    label = node.labels.get(_GKE_COUNT, "")
+    kind = node.labels.get(INSTANCE_TYPE, "")
+    capacity = int(quantity(mapping(node.raw, "status", "capacity").get(resource, 0)))
+    told = [(capacity, f"status.capacity[{resource}]", str(capacity))]
+    if resource == _NVIDIA.resource:
+        told += [(whole_number(label) or 0, f"metadata.labels[{_GKE_COUNT}]", label)]
+        told += [(GPUS.get(kind, 0), f"metadata.labels[{INSTANCE_TYPE}]", kind)]
+    if resource == _NEURON.resource:
+        told += [(NEURON_DEVICES.get(kind, 0), f"metadata.labels[{INSTANCE_TYPE}]", kind)]
+    return max(told, key=lambda one: one[0])
+
+
+def _missing(node: KubeObject, resource: str) -> tuple[Evidence, ...]:
+    """What shows that a node offers fewer devices than it has. One that splits its GPUs (MIG) offers them in other ways."""
+    allocatable = mapping(node.raw, "status", "allocatable")
+    offered = int(quantity(allocatable.get(resource, 0)))
+    has, field, value = _should_have(node, resource)
+    split = any(k.startswith(("nvidia.com/mig-", f"{resource}.")) and quantity(v) for k, v in allocatable.items())
+    if not 0 < offered < has or split:
+        return ()
+    return (
+        seen(node.ref, f"status.allocatable[{resource}]", offered, f"{offered} of its {has} devices are allocatable"),
+        seen(node.ref, field, value, f"it has {has}"),
+    )
+
+
+def _by_claims(cluster: Cluster) -> set[str]:
+    """The nodes whose accelerators are given out by resource claims: a driver's slices have them."""
+    slices = cluster.snapshot.of("ResourceSlice", CLAIMS)
+    return {text(s.raw, "spec", "nodeName") for s in slices if is_accelerator(text(s.raw, "spec", "driver"))}
+
+
 @check(Area.GPU_NODES, Severity.WARNING, needs=("Node",))
 def gpu_advertised(cluster: Cluster) -> Problems:
-    """An accelerator node offers no device.
+    """An accelerator node offers no device, or fewer than it has.
 
     Looks at nodes whose labels or instance type tell of GPUs, TPUs, Gaudi or Neuron, and at what of these is in
-    status.allocatable (nvidia.com/gpu, amd.com/gpu, gpu.intel.com/*, google.com/tpu, habana.ai/gaudi, aws.amazon.com/neuron*).
+    status.allocatable (nvidia.com/gpu, amd.com/gpu, gpu.intel.com/*, google.com/tpu, habana.ai/gaudi, aws.amazon.com/neuron*),
+    against status.capacity, the number that EC2's instance type has, and GKE's label for it. GPUs that are split (MIG) or
+    given out by resource claims are left out.
 
-    Why: the device plugin is missing or not ready there: model servers stay Pending, and their Services have no
-    endpoints. A warning: what runs elsewhere is served; capacity is missing.
+    Why: the device plugin is missing or not ready there, or has taken a device away that is broken: model servers that need
+    all devices of a node stay Pending, and their Services have no endpoints. A warning: what runs elsewhere is served;
+    capacity is missing.
 
-    Source: https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
+    Source: https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/,
+    https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/,
+    https://docs.aws.amazon.com/ec2/latest/instancetypes/ac.html
     """
+    claimed = _by_claims(cluster)
     for node in cluster.nodes:
         known = _accelerator(node)
-        if known is None or _devices(node):
+        if known is None or node.name in claimed:
             continue
         accelerator, label = known
         value = node.labels[label]
-        yield Problem(
-            f"an accelerator node ({value}) that offers no device",
-            node.ref,
-            (
-                seen(node.ref, f"status.allocatable[{accelerator.resource}]", None, "no accelerator is allocatable"),
-                seen(node.ref, f"metadata.labels[{label}]", value, f"{label}={value}"),
-            ),
-            Remedy("Install or repair the device plugin on that node.", command=accelerator.install),
-        )
+        if not _devices(node):
+            yield Problem(
+                f"an accelerator node ({value}) that offers no device",
+                node.ref,
+                (
+                    seen(
+                        node.ref, f"status.allocatable[{accelerator.resource}]", None, "no accelerator is allocatable"
+                    ),
+                    seen(node.ref, f"metadata.labels[{label}]", value, f"{label}={value}"),
+                ),
+                Remedy("Install or repair the device plugin on that node.", command=accelerator.install),
+            )
+        elif evidence := _missing(node, accelerator.resource):
+            yield Problem(
+                f"an accelerator node ({value}): {evidence[0].statement}",
+                node.ref,
+                evidence,
+                Remedy(
+                    "See why in the device plugin's log and the node's kernel log (Xid); replace a node with a broken device.",
+                    command=kubectl(node.ref, "describe"),
+                ),
+            )
 
 
 @check(Area.GPU_NODES, Severity.ERROR, needs=("Pod",))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.eni import max_pods
+from kubectl_genainet.doctor.objects.instance_types import max_pods
 from kubectl_genainet.doctor.objects.raw import selector_matches
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.units import quantity, seconds

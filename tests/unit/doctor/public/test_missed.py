@@ -172,4 +172,4 @@ def test_nodes_of_a_class_without_a_placement_group_are_in_none(spec: str, found
 def test_nodes_of_every_accelerator_have_to_offer_it(label: str, resource: str) -> None:
     (without,) = findings(node("n", label, "cpu: '8'"), "gpu-advertised", complete=True)
     assert without.evidence[0].field == f"status.allocatable[{resource}]"
-    assert findings(node("n", label, f"{resource}: '8'"), "gpu-advertised", complete=True) == []
+    assert findings(node("n", label, f"{resource}: '16'"), "gpu-advertised", complete=True) == []

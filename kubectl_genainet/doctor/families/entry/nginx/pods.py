@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import ContainerSpec
 from kubectl_genainet.doctor.objects.raw import kubectl
 from kubectl_genainet.doctor.objects.stacks import Role
-from kubectl_genainet.doctor.predicates.backends import behind
+from kubectl_genainet.doctor.predicates.backends import behind, takes_large_input
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 
 DEFAULT_S = 60.0
@@ -26,7 +26,6 @@ _LEAVES_IT = ("vLLM", "SGLang", "Ollama", "llm-d", "vLLM router", "SGLang router
 _NO_TOKENS = re.compile(
     r"/(\w+/)*(health|healthz|livez|readyz|ready|live|ping|metrics|version|docs|models|tags|static|assets)\b"
 )
-_LARGE_INPUT = re.compile(r"whisper|speaches|(^|[^a-z])(vl|vision|llava|pixtral|parakeet|ocr)([^a-z]|$)")
 _WEB_SOCKET = re.compile(r"(^|[^a-z0-9])(streamlit|open-?webui)([^a-z0-9]|$)")  # an image's name
 
 
@@ -101,30 +100,14 @@ def _read_timeout(place: NginxProxy) -> tuple[str | None, float]:
     return value, float(STREAM_S) if limit is None else limit
 
 
-@check(Area.INGRESS, Severity.WARNING)
-def proxy_body_size(cluster: Cluster) -> Problems:
-    """A proxy refuses the pictures or recordings that a model is sent.
-
-    Looks at client_max_body_size (1 MiB by default) in the nginx.conf of a pod's own proxy that passes requests on to a model
-    server whose model, image or name tells of speech or pictures. A warning: requests with little in them pass. Information in
-    front of other model servers, whose prompts seldom are that long.
-
-    Why: nginx answers 413 Request Entity Too Large, and the server never sees the request. A minute of speech and a photo of a
-    telephone have more than a mebibyte.
-
-    Source: https://nginx.org/en/docs/http/ngx_http_core_module.html#client_max_body_size
-    """
+def refused(cluster: Cluster) -> Iterator[Problem]:
+    """The proxies that refuse large requests."""
     for places in _before_servers(cluster).values():
         values = [p.proxy.setting("client_max_body_size") for p in places]
         limits = [DEFAULT_BYTES if v is None else size(v) for v in values]
         place, value, limit = places[0], values[0], limits[0]
         if any(n is None or n == 0 or n > DEFAULT_BYTES for n in limits) or not (place.whole or value is not None):
             continue
-        servers = cluster.workloads_of(place.service)
-        words = [w.name for w in servers] + [
-            word for w in servers for c in w.containers for word in (c.image, *c.words)
-        ]
-        large = _LARGE_INPUT.search(" ".join(words).lower())
         yield Problem(
             f"requests to {place.service.ref} of more than {(limit or 0) / DEFAULT_BYTES:g} MiB are refused",
             place.config.ref,
@@ -132,7 +115,7 @@ def proxy_body_size(cluster: Cluster) -> Problems:
                 place, "client_max_body_size", value, "1 MiB is the default" if value is None else "more is refused"
             ),
             _remedy(place, "client_max_body_size 100m;"),
-            severity=None if large else Severity.INFO,
+            severity=None if takes_large_input(cluster, place.service) else Severity.INFO,
             rests_on=(place.workload.ref, *behind(cluster, place.service)),
         )
 

@@ -5,7 +5,7 @@ Source: https://doc.traefik.io/traefik/reference/routing-configuration/kubernete
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +111,8 @@ def unchained(cluster: Cluster, named: Named, deep: int = _DEEP) -> Iterator[Kub
         yield from unchained(cluster, Named(named.field, namespace, text(raw, "name"), found), deep - 1)
 
 
-def ways_of_streams(cluster: Cluster) -> Iterator[Way]:
-    """The ways to Services from behind which tokens come one by one: of IngressRoutes, and of Ingresses of Traefik's class."""
+def ways_to(cluster: Cluster, wanted: Callable[[Service], bool]) -> Iterator[Way]:
+    """The ways to those Services that are wanted: of IngressRoutes, and of Ingresses of Traefik's class."""
     for route in of_traefik(cluster, "IngressRoute"):
         if not cluster.in_scope(route.namespace):
             continue
@@ -122,12 +122,12 @@ def ways_of_streams(cluster: Cluster) -> Iterator[Way]:
                 first = Backend(route, f"spec.routes[{r}].services[{s}]", raw)
                 for backend in _services(cluster, first):
                     service = cluster.service(backend.namespace, backend.name)
-                    if service is not None and cluster.streams(service):
+                    if service is not None and wanted(service):
                         points = tuple(strings(route.raw, "spec", "entryPoints"))
                         yield Way(route, first.field, service, points, on_it, _transport(cluster, backend))
     for ingress in ingresses(cluster):
         if controller_of(cluster, ingress) == CONTROLLER:
-            yield from _of_ingress(cluster, ingress)
+            yield from _of_ingress(cluster, ingress, wanted)
 
 
 def _services(cluster: Cluster, backend: Backend, deep: int = _DEEP) -> Iterator[Backend]:
@@ -150,7 +150,7 @@ def _transport(cluster: Cluster, backend: Backend) -> Named | None:
     return Named(field, backend.owner.namespace, name, found)
 
 
-def _of_ingress(cluster: Cluster, ingress: KubeObject) -> Iterator[Way]:
+def _of_ingress(cluster: Cluster, ingress: KubeObject, wanted: Callable[[Service], bool]) -> Iterator[Way]:
     """Source: https://doc.traefik.io/traefik/reference/routing-configuration/kubernetes/ingress/#annotations"""
     field = annotation(f"{_NOTES}router.middlewares")
     joined = text(ingress.annotations, f"{_NOTES}router.middlewares").replace(" ", "").split(",")
@@ -158,7 +158,7 @@ def _of_ingress(cluster: Cluster, ingress: KubeObject) -> Iterator[Way]:
     points = text(ingress.annotations, f"{_NOTES}router.entrypoints").replace(" ", "").split(",")
     for where, raw, _, _ in ingress_backends(ingress):
         service = cluster.service(ingress.namespace, text(raw, "service", "name"))
-        if service is None or not cluster.streams(service):
+        if service is None or not wanted(service):
             continue
         name = text(service.metadata.annotations, f"{_NOTES}service.serverstransport")
         transport = Named(where, "", name, _by_joined_name(cluster, "ServersTransport", name)) if name else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, strings, text, walk
@@ -18,7 +19,7 @@ from kubectl_genainet.model.kube import KubeObject
 CROSS_NAMESPACE = "providers.kubernetescrd.allowcrossnamespace"
 EXTERNAL_NAMES = "providers.kubernetescrd.allowexternalnameservices"
 RESPONSE_HEADERS = "serverstransport.forwardingtimeouts.responseheadertimeout"
-_WRITE = re.compile(r"entrypoints\.([^.]+)\.transport\.respondingtimeouts\.writetimeout")
+_TIMEOUT = re.compile(r"entrypoints\.([^.]+)\.transport\.respondingtimeouts\.(readtimeout|writetimeout)")
 _IMAGE = re.compile(r"(^|[/-])traefik($|[:@])")
 _FLAG = re.compile(r"--([A-Za-z][\w.-]{0,200})(?:=([^\s\"']+))?")
 _LINE = re.compile(r"( *)([\w.-]+):([^\n]*)")
@@ -42,10 +43,10 @@ class Instance:
     settings: Mapping[str, Static]
     whole: bool
 
-    def write_timeouts(self) -> dict[str, Static]:
-        """How long a whole response may take, by entry point."""
-        matched = ((_WRITE.fullmatch(name), static) for name, static in self.settings.items())
-        return {match[1]: static for match, static in matched if match is not None}
+    def timeouts(self, name: Literal["readtimeout", "writetimeout"]) -> dict[str, Static]:
+        """How long a whole request may take to come in, or a whole response to go out, by entry point."""
+        matched = ((_TIMEOUT.fullmatch(key), static) for key, static in self.settings.items())
+        return {match[1]: static for match, static in matched if match is not None and match[2] == name}
 
 
 def instances(cluster: Cluster) -> list[Instance]:

@@ -1,4 +1,4 @@
-"""Traefik in front of model servers: Middlewares that buffer, timeouts that end a stream.
+"""Traefik in front of model servers: Middlewares that buffer, timeouts that end a stream or a request.
 
 Source: https://doc.traefik.io/traefik/reference/routing-configuration/http/middlewares/buffering/,
 https://doc.traefik.io/traefik/reference/install-configuration/entrypoints/
@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Problem, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.families.entry.ingress import leads_to_a_server
-from kubectl_genainet.doctor.families.entry.traefik.routes import Way, unchained, ways_of_streams
+from kubectl_genainet.doctor.families.entry.traefik.routes import Way, unchained, ways_to
 from kubectl_genainet.doctor.families.entry.traefik.settings import RESPONSE_HEADERS, Instance, Static, instances
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import mapping, text
-from kubectl_genainet.doctor.predicates.backends import behind
+from kubectl_genainet.doctor.predicates.backends import behind, takes_large_input
 from kubectl_genainet.doctor.predicates.edits import on_object, set_in
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import seconds
 
+DEFAULT_READ_S = 60.0
 _HEADERS = ("spec", "forwardingTimeouts", "responseHeaderTimeout")
 
 
 def buffered(cluster: Cluster) -> Iterator[Problem]:
     """The routes with a Middleware that keeps the whole response back: it has no other way, whatever its limits."""
-    for way in ways_of_streams(cluster):
+    for way in ways_to(cluster, cluster.streams):
         for named in way.middlewares:
             for middleware in unchained(cluster, named):
                 if "buffering" not in mapping(middleware.raw, "spec"):
@@ -49,7 +50,7 @@ def buffered(cluster: Cluster) -> Iterator[Problem]:
 def cut_short(cluster: Cluster) -> Iterator[Problem | NotChecked]:
     """The ways on which a response has to begin, or to end, within a time."""
     every = instances(cluster)
-    for way in ways_of_streams(cluster):
+    for way in ways_to(cluster, cluster.streams):
         severity = None if cluster.waits_for_a_model(way.service) else Severity.INFO
         limits = [limit for one in every for limit in _limits(way, one)]
         if len(every) > 1 and limits:
@@ -72,9 +73,39 @@ def cut_short(cluster: Cluster) -> Iterator[Problem | NotChecked]:
             )
 
 
+def requests_cut(cluster: Cluster) -> Iterator[Problem | NotChecked]:
+    """The ways on which a whole request has to come in within less time than Traefik gives it by itself."""
+    every = instances(cluster)
+    for way in ways_to(cluster, lambda service: leads_to_a_server(cluster, service)):
+        limits = [(static, seconds(static.value)) for one in every for static in _reading(way, one)]
+        short = [(static, limit) for static, limit in limits if limit and limit < DEFAULT_READ_S]
+        if len(every) > 1 and short:
+            yield NotChecked(str(way.owner.ref), "several Traefiks are here, and which of them serves it is not known")
+            continue
+        for static, limit in short:
+            yield Problem(
+                f"a request to {way.service.ref} that takes longer than {limit:.0f} s to come in is cut",
+                way.owner.ref,
+                (
+                    seen(static.object, static.field, static.value, f"set to {limit:.0f} s, for the whole request"),
+                    seen(way.owner.ref, way.field, way.service.metadata.name, f"leads to {way.service.ref}"),
+                ),
+                Remedy(
+                    "Start Traefik with the time that the largest upload takes on a slow line, or with 0, no limit."
+                ),
+                severity=None if takes_large_input(cluster, way.service) else Severity.INFO,
+                rests_on=behind(cluster, way.service),
+            )
+
+
+def _reading(way: Way, instance: Instance) -> Iterator[Static]:
+    of_points = instance.timeouts("readtimeout")
+    yield from (of_points[name.lower()] for name in way.entry_points or of_points if name.lower() in of_points)
+
+
 def _limits(way: Way, instance: Instance) -> Iterator[tuple[Static, str]]:
     """What an instance says of the entry points of a way, and of the answers of servers without a transport of their own."""
-    of_points = instance.write_timeouts()
+    of_points = instance.timeouts("writetimeout")
     for name in way.entry_points or of_points:
         if name.lower() in of_points:
             yield of_points[name.lower()], f"a stream of {way.service.ref} is cut, tokens or not,"

@@ -297,3 +297,35 @@ def test_a_model_behind_a_route_is_entered_from_outside() -> None:
 def test_nested_values_are_read_line_by_line() -> None:
     document = "a:\n  b: 1 # one\n  c:\n    d: 'x'\n- e: 2\nf: \"y\"\n"
     assert dict(block_scalars(document)) == {"a.b": "1", "a.c.d": "x", "f": "y"}
+
+
+READ = "--entryPoints.websecure.transport.respondingTimeouts.readTimeout={}"
+SPEECH = MODEL.replace('v0.9.2"', 'v0.9.2", args: [--model, openai/whisper-large-v3]')
+
+
+@pytest.mark.parametrize(
+    ("model", "argument", "severity"),
+    [
+        (SPEECH, READ.format("10s"), [Severity.WARNING]),
+        (SPEECH, READ.format("10s").lower(), [Severity.WARNING]),
+        (MODEL, READ.format("10s"), [Severity.INFO]),
+        (SPEECH, READ.format("60s"), []),
+        (SPEECH, READ.format("0"), []),
+        (SPEECH, READ.format("10s").replace("websecure", "internal"), []),
+        (SPEECH, "--log.level=INFO", []),
+    ],
+)
+def test_a_recording_has_to_come_in_within_the_time_for_a_request(
+    model: str, argument: str, severity: list[Severity]
+) -> None:
+    found = findings(model + route(TO_MODEL) + traefik(argument), "proxy-body-size")
+    assert [f.severity for f in found] == severity
+    assert [str(f.evidence[0].object) for f in found] == ["Deployment edge/traefik"] * len(severity)
+    assert cut(model + route(TO_MODEL) + traefik(argument)) == []
+
+
+def test_which_of_two_traefiks_reads_a_request_is_not_known() -> None:
+    text = SPEECH + route(TO_MODEL) + traefik(READ.format("10s"))
+    text += traefik().replace("namespace: edge", "namespace: inner")
+    assert findings(text, "proxy-body-size") == []
+    assert "several Traefiks" in unchecked(text, "proxy-body-size")

@@ -1,11 +1,12 @@
-"""Network interfaces of EC2 instance types, as far as GenAI clusters use them: interfaces and IPv4 addresses each.
-
-Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html, and vpc_ip_resource_limit.go of
-amazon-vpc-resource-controller-k8s. A type that is not here is unknown, never guessed.
-"""
+"""What EC2 instance types have, as far as GenAI clusters use them. A type that is not here is unknown, never guessed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+# Interfaces and IPv4 addresses each.
+# Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html, and vpc_ip_resource_limit.go of
+# amazon-vpc-resource-controller-k8s.
 _BY_SIZE = {
     "large": (3, 10),
     "xlarge": (4, 15),
@@ -122,6 +123,47 @@ EFA_TYPES = frozenset(
         "inf1.24xlarge",
     )
 )
+
+# Accelerators.
+# Source: https://docs.aws.amazon.com/ec2/latest/instancetypes/ac.html
+_ONE = ("xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge")
+_FOUR = ("12xlarge", "24xlarge")
+GPUS: Mapping[str, int] = {
+    "p2.xlarge": 1,
+    "p2.8xlarge": 8,
+    "p2.16xlarge": 16,
+    "p3.2xlarge": 1,
+    "p3.8xlarge": 4,
+    "p3.16xlarge": 8,
+    "p3dn.24xlarge": 8,
+    "p4d.24xlarge": 8,
+    "p4de.24xlarge": 8,
+    "p5.4xlarge": 1,
+    "p5.48xlarge": 8,
+    "p5e.48xlarge": 8,
+    "p5en.48xlarge": 8,
+    "p6-b200.48xlarge": 8,
+    "g4dn.12xlarge": 4,
+    "g4dn.metal": 8,
+    **{f"g4dn.{size}": 1 for size in _ONE},
+    **{f"{family}.{size}": 1 for family in ("g5", "g6", "g6e") for size in _ONE},
+    **{f"{family}.{size}": 4 for family in ("g5", "g6", "g6e") for size in _FOUR},
+    **{f"{family}.48xlarge": 8 for family in ("g5", "g6", "g6e")},
+}
+NEURON_DEVICES: Mapping[str, int] = {
+    "inf1.xlarge": 1,
+    "inf1.2xlarge": 1,
+    "inf1.6xlarge": 4,
+    "inf1.24xlarge": 16,
+    "inf2.xlarge": 1,
+    "inf2.8xlarge": 1,
+    "inf2.24xlarge": 6,
+    "inf2.48xlarge": 12,
+    "trn1.2xlarge": 1,
+    "trn1.32xlarge": 16,
+    "trn1n.32xlarge": 16,
+    "trn2.48xlarge": 16,
+}
 
 
 def max_pods(instance_type: str, custom_networking: bool = False) -> int | None:
