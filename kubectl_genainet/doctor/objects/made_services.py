@@ -14,7 +14,7 @@ from kubectl_genainet.model.kube import KubeObject, ObjectMeta, OwnerReference, 
 
 _ECK, _CNPG, _NIM = "elasticsearch.k8s.elastic.co", "postgresql.cnpg.io", "apps.nvidia.com"
 _OPENSEARCH = {"opensearch.opster.io": "opster.io", "opensearch.org": "opensearch.org"}  # group: domain of its labels
-_KSERVE, _RAY = "serving.kserve.io", "ray.io"
+_KSERVE, _RAY, _ZALANDO = "serving.kserve.io", "ray.io", "acid.zalan.do"
 # Of KServe: the mode without Knative, which is the cluster's default where an administrator says so.
 KSERVE_MODE, KSERVE_WITHOUT_KNATIVE = f"{_KSERVE}/deploymentMode", ("RawDeployment", "Standard")
 _RAY_PORTS = {"client": 10001, "gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "serve": 8000}
@@ -30,6 +30,7 @@ def made_services(snapshot: ClusterSnapshot, varies: Callable[[ObjectRef], bool]
     https://cloudnative-pg.io/documentation/current/service_management/,
     https://github.com/opensearch-project/opensearch-k8s-operator/blob/main/docs/userguide/main.md,
     https://docs.nvidia.com/nim-operator/latest/service.html,
+    https://postgres-operator.readthedocs.io/en/latest/user/, https://milvus.io/docs/install_cluster-milvusoperator.md,
     https://www.dragonflydb.io/docs/getting-started/kubernetes-operator,
     https://kserve.github.io/website/docs/admin-guide/overview,
     https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/config.html
@@ -98,6 +99,25 @@ def _of_postgres(obj: KubeObject) -> Iterator[Service]:
     """CloudNativePG's: of the primary, of the replicas, of all instances."""
     for role in ("rw", "ro", "r"):
         yield _service(obj, f"{obj.name}-{role}", (ServicePort(5432),), {"cnpg.io/cluster": obj.name})
+
+
+def _of_zalando(obj: KubeObject) -> Iterator[Service]:
+    """Zalando's operator's: of the primary, of the replicas, of Patroni's configuration, and of a pooler before either."""
+    pods, spec = {"application": "spilo", "cluster-name": obj.name}, mapping(obj.raw, "spec")
+    port = (ServicePort(5432, name="postgresql"),)
+    yield _service(obj, obj.name, port, {**pods, "spilo-role": "master"})
+    yield _service(obj, f"{obj.name}-repl", port, {**pods, "spilo-role": "replica"})
+    yield _service(obj, f"{obj.name}-config", (), pods, "None")
+    for suffix, option in (("pooler", "enableConnectionPooler"), ("pooler-repl", "enableReplicaConnectionPooler")):
+        if spec.get(option) is True or ("connectionPooler" in spec and suffix == "pooler"):
+            yield _service(obj, f"{obj.name}-{suffix}", port, {"application": "db-connection-pooler"})
+
+
+def _of_milvus(obj: KubeObject) -> Iterator[Service]:
+    """The Milvus operator's: of the proxies, or of all in one."""
+    pods = {"app.kubernetes.io/name": "milvus", "app.kubernetes.io/instance": obj.name}
+    ports = (ServicePort(19530, name="milvus"), ServicePort(9091, name="metrics"))
+    yield _service(obj, f"{obj.name}-milvus", ports, pods)
 
 
 def _of_dragonfly(obj: KubeObject) -> Iterator[Service]:
@@ -182,6 +202,8 @@ _MAKERS: tuple[tuple[str, str, Callable[[KubeObject], Iterator[Service]]], ...] 
     (_ECK, "Elasticsearch", _of_elasticsearch),
     *((group, "OpenSearchCluster", _of_opensearch) for group in _OPENSEARCH),
     (_CNPG, "Cluster", _of_postgres),
+    (_ZALANDO, "postgresql", _of_zalando),
+    *(("milvus.io", kind, _of_milvus) for kind in ("Milvus", "MilvusCluster")),
     ("dragonflydb.io", "Dragonfly", _of_dragonfly),
     (_NIM, "NIMService", _of_nim),
     (_KSERVE, "InferenceService", _of_inference),

@@ -28,6 +28,18 @@ kind: Cluster
 metadata: {name: facts, namespace: ml}
 spec: {instances: 3}
 """
+ZALANDO = """
+apiVersion: acid.zalan.do/v1
+kind: postgresql
+metadata: {name: acid-facts, namespace: ml}
+spec: {teamId: acid, numberOfInstances: 2, enableConnectionPooler: true, volume: {size: 10Gi}, postgresql: {version: "17"}}
+"""
+MILVUS = """
+apiVersion: milvus.io/v1beta1
+kind: Milvus
+metadata: {name: docs, namespace: ml}
+spec: {mode: cluster, components: {image: milvusdb/milvus:v2.6.0}}
+"""
 NIM = """
 apiVersion: apps.nvidia.com/v1alpha1
 kind: NIMService
@@ -87,6 +99,33 @@ def test_a_service_that_is_written_goes_before_the_operators() -> None:
     own = "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: vectors-es-http, namespace: ml}\nspec: {ports: [{port: 443}]}\n"
     assert findings(ELASTIC + own + rag("https://vectors-es-http:443"), "call-port", complete=True) == []
     assert len(findings(ELASTIC + own + rag("https://vectors-es-http:9200"), "call-port", complete=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "host", "there"),
+    [
+        (ZALANDO, "acid-facts:5432", True),
+        (ZALANDO, "acid-facts-repl.ml.svc.cluster.local:5432", True),
+        (ZALANDO, "acid-facts-pooler:5432", True),
+        (ZALANDO, "acid-facts-pooler-repl:5432", False),
+        (ZALANDO.replace("enableConnectionPooler: true", "enableLogicalBackup: true"), "acid-facts-pooler:5432", False),
+        (MILVUS, "docs-milvus:19530", True),
+        (MILVUS, "docs-milvus.ml.svc:9091", True),
+        (MILVUS, "docs:19530", False),
+    ],
+)
+def test_a_database_that_an_operator_runs_has_the_services_of_its_operator(made: str, host: str, there: bool) -> None:
+    assert (findings(made + rag(f"http://{host}"), "call-host", complete=True) == []) is there
+    assert findings(made + rag(f"http://{host}"), "call-port", complete=True) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "host", "port"),
+    [(ZALANDO, "acid-facts", 5433), (ZALANDO, "acid-facts-pooler", 6432), (MILVUS, "docs-milvus", 9000)],
+)
+def test_another_port_than_its_operator_gives_a_database_is_found(made: str, host: str, port: int) -> None:
+    (found,) = findings(made + rag(f"http://{host}:{port}"), "call-port", complete=True)
+    assert f"port {port} of Service ml/{host}" in found.title
 
 
 INFERENCE = """

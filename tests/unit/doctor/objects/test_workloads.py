@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.doctor.worlds.manifests import cluster_of, findings, unchecked
 
 LWS = """
@@ -173,3 +175,44 @@ spec: {selector: {app: op}, ports: [{name: http, port: 80, targetPort: 7070}]}
 def test_a_port_that_the_command_line_names_needs_no_declaration() -> None:
     assert findings(DEPLOYMENT.replace("ARGS", '"--listen=:7070"'), "service-target-port") == []
     assert len(findings(DEPLOYMENT.replace("ARGS", '"--listen=:17070"'), "service-target-port")) == 1
+
+
+def of_kind(api: str, kind: str, template_at: str) -> str:
+    """An object whose pods' template is at a path; `{}` of it is the template."""
+    container = "{name: c, image: 'registry.test/llm:1', ports: [{containerPort: 8000}]}"
+    pod = f"{{metadata: {{labels: {{app: chat-server}}}}, spec: {{containers: [{container}]}}}}"
+    return f"""
+apiVersion: {api}
+kind: {kind}
+metadata: {{name: llm, namespace: serving}}
+spec: {template_at.replace("{}", pod)}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: front, namespace: serving}}
+spec: {{selector: {{app: chat-server}}, ports: [{{port: 80, targetPort: 8000}}]}}
+"""
+
+
+KINDS = [
+    ("v1", "ReplicationController", "{template: {}}"),
+    ("argoproj.io/v1alpha1", "Rollout", "{template: {}}"),
+    ("apps.openshift.io/v1", "DeploymentConfig", "{template: {}}"),
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "{leaderWorkerTemplate: {size: 2, workerTemplate: {}}}"),
+    ("jobset.x-k8s.io/v1alpha2", "JobSet", "{replicatedJobs: [{name: w, template: {spec: {template: {}}}}]}"),
+    ("kubeflow.org/v1", "PyTorchJob", "{pytorchReplicaSpecs: {Master: {template: {}}}}"),
+    ("kubeflow.org/v2beta1", "MPIJob", "{mpiReplicaSpecs: {Worker: {template: {}}}}"),
+    ("batch.volcano.sh/v1alpha1", "Job", "{tasks: [{name: w, replicas: 2, template: {}}]}"),
+    ("ray.io/v1", "RayCluster", "{headGroupSpec: {template: {}}}"),
+    ("ray.io/v1", "RayService", "{rayClusterConfig: {headGroupSpec: {template: {}}}}"),
+    ("ray.io/v1", "RayJob", "{rayClusterSpec: {headGroupSpec: {template: {}}}}"),
+]
+
+
+@pytest.mark.parametrize(("api", "kind", "template_at"), KINDS, ids=[k[1] + k[0] for k in KINDS])
+def test_a_service_is_joined_to_the_pods_of_every_kind(api: str, kind: str, template_at: str) -> None:
+    text = of_kind(api, kind, template_at)
+    cluster = cluster_of(text)
+    assert {w.ref.kind for w in cluster.workloads_of(cluster.services[0])} == {kind}
+    assert findings(text, "service-selector", complete=True) == []
+    assert len(findings(text.replace("{app: chat-server}, ports", "{app: chat-servr}, ports"), "service-selector")) == 1
