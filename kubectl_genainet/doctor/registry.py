@@ -47,6 +47,7 @@ from kubectl_genainet.doctor.families.nodes import (
 )
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
 from kubectl_genainet.doctor.families.policies import (
+    cilium_names,
     coverage,
     credentials,
     global_policy,
@@ -127,6 +128,7 @@ _FAMILIES = (
     policy_traffic,
     refused,
     global_policy,
+    cilium_names,
     kube_proxy,
     kube_proxy_latency,
     ip_space,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.families.policies.model_hub import FILES, fetches
@@ -22,7 +21,6 @@ from kubectl_genainet.policy.model import PolicyVerdict
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 CILIUM_GROUP = "cilium.io"
-_CILIUM_KINDS = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 AWS_GROUP = "networking.k8s.aws"
 
@@ -68,7 +66,7 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
     names = {"toFQDNs", "domains", "domainNames", "http", "kafka", "l7proto", "toServices", "toGroups"}
     for policy, _ in extended_policies(cluster):
         fields: dict[str, str] = {}
-        for path, _ in walk(policy.raw.get("spec") or policy.raw.get("specs"), "spec"):
+        for path in (p for field in ("spec", "specs") for p, _ in walk(policy.raw.get(field), field)):
             parts = path.split(".")
             for index, part in enumerate(parts):
                 name = part.split("[")[0]
@@ -281,101 +279,3 @@ def _single(cidr: str) -> bool:
     except ValueError:
         return False
     return network.num_addresses == 1 and network.is_global
-
-
-@check(Area.GLOBAL_POLICY, Severity.ERROR)
-def cilium_fqdn_dns(cluster: Cluster) -> Problems:
-    """A toFQDNs policy has no DNS rule to learn addresses from.
-
-    Looks at CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies with toFQDNs whose egress has no port 53 rule
-    with `rules.dns`; other policies that have one for the same pods are accepted. In manifests that are not the whole cluster
-    it is a warning, and only where one of them admits port 53 for the same pods: without that, lookups are admitted by a
-    policy elsewhere.
-
-    Why: Cilium learns which addresses a name has by proxying the pods' DNS; without the rule the list stays empty
-    and the name is never admitted. An error: every call to the name fails.
-
-    Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
-    """
-    for kind in _CILIUM_KINDS:
-        if reason := cluster.unread(kind):
-            yield NotChecked(kind, reason)
-    policies = [p for kind in _CILIUM_KINDS for p in cluster.snapshot.of(kind, CILIUM_GROUP)]
-    learning = [p for p in policies if _proxies_dns(p)]
-    admitting = [p for p in policies if _admits_dns(p)]
-    whole = cluster.extent.of_a_cluster
-    for policy in policies:
-        if (policy.namespace and not cluster.in_scope(policy.namespace)) or _proxies_dns(policy):
-            continue
-        rule = next(((r, e) for r, e in enumerate(items(policy.raw, "spec", "egress")) if items(e, "toFQDNs")), None)
-        if rule is None or _for_the_same_pods(cluster, policy, learning):
-            continue
-        if not whole and not _admits_dns(policy) and not _for_the_same_pods(cluster, policy, admitting):
-            yield NotChecked(str(policy.ref), "a policy that is not in the manifests admits its lookups")
-            continue
-        index, egress = rule
-        hosts = [text(f, "matchName") or text(f, "matchPattern") for f in items(egress, "toFQDNs")]
-        yield Problem(
-            f"it admits {', '.join(hosts[:3])}, and never learns the addresses",
-            policy.ref,
-            (seen(policy.ref, f"spec.egress[{index}].toFQDNs", hosts, "no egress rule has rules.dns"),),
-            _dns_rule(policy, policy.raw.get("spec", {}).get("endpointSelector")),
-            severity=None if whole else Severity.WARNING,
-        )
-
-
-def _to_ports(policy: KubeObject) -> Iterator[dict[str, Any]]:
-    for rule in items(policy.raw, "spec", "egress"):
-        yield from items(rule, "toPorts")
-
-
-def _proxies_dns(policy: KubeObject) -> bool:
-    return any("dns" in mapping(ports, "rules") for ports in _to_ports(policy))
-
-
-def _admits_dns(policy: KubeObject) -> bool:
-    return any(text(port, "port") == "53" for ports in _to_ports(policy) for port in items(ports, "ports"))
-
-
-def _endpoint_selector(policy: KubeObject) -> dict[str, Any]:
-    """The policy's endpointSelector, its keys without the source of the label ("k8s:app" is "app")."""
-    selector = mapping(policy.raw, "spec", "endpointSelector")
-    plain = {_without_source(key): value for key, value in mapping(selector, "matchLabels").items()}
-    expressions = [{**e, "key": _without_source(text(e, "key"))} for e in items(selector, "matchExpressions")]
-    return {"matchLabels": plain, "matchExpressions": expressions}
-
-
-def _without_source(key: str) -> str:
-    source, colon, plain = key.partition(":")
-    return plain if colon and source in ("k8s", "any") else key
-
-
-def _for_the_same_pods(cluster: Cluster, policy: KubeObject, others: list[KubeObject]) -> bool:
-    """Whether other policies select every pod that a policy selects; without pods, whatever has its labels."""
-    own = _endpoint_selector(policy)
-    label_sets = [
-        workload.labels
-        for workload in cluster.workloads
-        if policy.namespace in ("", workload.namespace) and selector_matches(own, workload.labels)
-    ]
-    near = [_endpoint_selector(p) for p in others if p.namespace in ("", policy.namespace)]
-    if own in near:
-        return True
-    return all(any(selector_matches(s, labels) for s in near) for labels in label_sets or [own["matchLabels"]])
-
-
-def _dns_rule(policy: KubeObject, selector: Any) -> Remedy:
-    """A policy for the same pods through which the agent sees their lookups; rules of several policies add up."""
-    names = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}
-    ports = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
-    metadata = {"name": f"{policy.name}-dns"} | ({"namespace": policy.namespace} if policy.namespace else {})
-    egress = [{"toEndpoints": [{"matchLabels": names}], "toPorts": [ports]}]
-    return adding(
-        "Add the DNS rule.",
-        {
-            "apiVersion": policy.api_version,
-            "kind": policy.kind,
-            "metadata": metadata,
-            "spec": {"endpointSelector": selector or {}, "egress": egress},
-        },
-    )

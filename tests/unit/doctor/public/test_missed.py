@@ -56,6 +56,28 @@ def test_lookups_that_another_policy_admits_unseen_teach_cilium_no_address() -> 
     assert findings(text.replace("RULES", ", rules: {dns: [{matchPattern: '*'}]}"), "cilium-fqdn-dns") == []
 
 
+SEVERAL = """
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: app, namespace: ml}
+specs:
+- endpointSelector: {matchLabels: {app: app}}
+  egress: [{toEndpoints: [{matchLabels: {k8s-app: kube-dns}}], toPorts: [{ports: [{port: '53', protocol: UDP}]RULES}]}]
+- endpointSelector: {matchLabels: {app: app}}
+  egress: [{toFQDNs: [{matchName: registry.example.com}]}]
+"""
+
+
+def test_each_of_several_specs_of_a_policy_is_read() -> None:
+    text = deployment("app", "image: 'registry.test/app:1'") + SEVERAL
+    (found,) = findings(text.replace("RULES", ""), "cilium-fqdn-dns")
+    assert found.evidence[0].field == "specs[1].egress[0].toFQDNs"
+    assert findings(text.replace("RULES", ", rules: {dns: [{matchPattern: '*'}]}"), "cilium-fqdn-dns") == []
+    (unjudged,) = findings(text.replace("RULES", ""), "policy-not-evaluated")
+    assert [e.field for e in unjudged.evidence] == ["specs[1].egress[0].toFQDNs"]
+
+
 @pytest.mark.parametrize(("name", "found"), [("minio", 1), ("milvus-minio", 0)])
 def test_the_port_of_milvus_store_is_made_of_a_service(name: str, found: int) -> None:
     # milvus-io/milvus#45262, zilliztech/milvus-operator#505

@@ -288,6 +288,41 @@ def test_listener_attributes_are_without_effect_on_an_in_tree_nlb() -> None:
     assert nlb(type="nlb", **attributes) == ["without effect on an in-tree NLB: 350 s"]
 
 
+HEAD = (
+    "metadata: {labels: {app: front}}, spec: {containers: [{name: c, image: 'IMAGE', ports: [{containerPort: 8000}]}]}"
+)
+WORKER = "{spec: {containers: [{name: w, image: 'IMAGE', resources: {limits: {nvidia.com/gpu: 8}}}]}}"
+LEADER = f"{{leaderWorkerTemplate: {{size: 2, leaderTemplate: {{{HEAD}}}, workerTemplate: {WORKER}}}}}"
+RAY = f"{{headGroupSpec: {{template: {{{HEAD}}}}}, workerGroupSpecs: [{{groupName: gpu, template: {WORKER}}}]}}"
+FRONTS = {
+    "leader": ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "vllm/vllm-openai:v0.10.1", LEADER),
+    "head": ("ray.io/v1", "RayCluster", "rayproject/ray-llm:2.46.0", RAY),
+    "router": ("apps/v1", "Deployment", "lmcache/lmstack-router:1.2", f"{{template: {{{HEAD}}}}}"),
+}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_an_nlb_before_what_passes_tokens_on_keeps_silent_connections(front: str) -> None:
+    api, kind, image, spec = FRONTS[front]
+    notes = f"{PREFIX}type: external, {PREFIX}nlb-target-type: ip"
+    text = f"""
+apiVersion: {api}
+kind: {kind}
+metadata: {{name: front, namespace: shop}}
+spec: {spec.replace("IMAGE", image)}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: front, namespace: shop, annotations: {{{notes}}}}}
+spec: {{type: LoadBalancer, selector: {{app: front}}, ports: [{{port: 80, targetPort: 8000}}]}}
+"""
+    if front == "router":
+        text += "---" + model()
+    assert len(findings(text, "nlb-idle-timeout")) == 1
+    longer = text.replace(notes, f"{notes}, {PREFIX}listener-attributes.TCP-80: tcp.idle_timeout.seconds=3600")
+    assert findings(longer, "nlb-idle-timeout") == []
+
+
 def test_tls_is_ended_on_the_ports_that_ssl_ports_names() -> None:
     certificate = {"ssl-cert": "arn:aws:acm:x", "type": "external"}
     assert nlb(**certificate) == []
