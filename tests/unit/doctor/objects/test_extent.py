@@ -267,3 +267,59 @@ def test_one_object_in_two_environments_is_not_held_against_itself(tmp_path: Pat
         )
         assert len(report.findings) == findings_
         assert bool(report.not_checked) is (findings_ == 0)
+
+
+ENI = """
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: aws-node, namespace: kube-system, uid: u-a}
+spec:
+  template:
+    spec:
+      containers:
+      - name: aws-node
+        image: registry.test/amazon-k8s-cni:v1.19.2
+        env: [{name: AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, value: "true"}, {name: ENI_CONFIG_LABEL_DEF, value: zone}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1, uid: u-n, labels: {zone: eu-west-1a}}
+spec: {providerID: "aws:///eu-west-1a/i-1"}
+"""
+SECONDARY = APP.replace("metadata: {labels: {app: model}}", "metadata: {labels: {app: model}, annotations: {NETWORKS}}")
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "there"),
+    [
+        (
+            "eniconfig",
+            APP + ENI,
+            "\n---\napiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata: {name: eu-west-1a}\n",
+        ),
+        (
+            "sriov-network",
+            SECONDARY.replace("NETWORKS", "k8s.v1.cni.cncf.io/networks: rail0"),
+            "\n---\napiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: rail0, namespace: shop}",
+        ),
+        (
+            "reference-grant",
+            APP + ROUTE.replace("NS", "models") + FOREIGN,
+            "\n---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\n"
+            "metadata: {name: g, namespace: models}\nspec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, "
+            'namespace: shop}], to: [{group: "", kind: Service}]}\n',
+        ),
+        (
+            "policy-none",
+            APP,
+            "\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: shop}\n"
+            "spec: {podSelector: {}}\n",
+        ),
+    ],
+)
+def test_of_a_whole_cluster_it_is_seen_that_there_is_no_object_of_a_kind_at_all(
+    check: str, text: str, there: str
+) -> None:
+    assert len(findings(text, check, complete=True)) == 1
+    assert findings(text + there, check, complete=True) == []
