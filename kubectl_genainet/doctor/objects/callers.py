@@ -139,6 +139,8 @@ def passing_tokens(
     inside: list[_Inside] = []
     asking = {key for key, known in genai.items() if known.role is Role.APPLICATION or known.stack in _OF_ANY_PROVIDER}
     for call in calls:
+        if for_sure and _over_a_web_socket(call):
+            continue
         if call.client.key in asking and call.service is not None:
             inside.append((call.client.key, call.service, call.evidence.object))
         elif not for_sure and roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
@@ -152,6 +154,10 @@ def passing_tokens(
         before = len(passing)
         passing |= {client for client, service, _ in inside if any(w.key in passing for w in workloads_of(service))}
     return frozenset(passing)
+
+
+def _over_a_web_socket(call: Call) -> bool:
+    return re.search(rf"\bwss?://{re.escape(call.host)}\b", str(call.evidence.value)) is not None
 
 
 def _unsure(genai: Mapping[WorkloadKey, Recognised], workloads: Sequence[Workload]) -> frozenset[WorkloadKey]:

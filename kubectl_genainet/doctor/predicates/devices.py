@@ -6,8 +6,9 @@ import re
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, ContainerSpec
-from kubectl_genainet.doctor.objects.raw import at, items, json_in, strings, text
+from kubectl_genainet.doctor.objects.raw import at, items, json_in, mapping, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
@@ -81,3 +82,8 @@ def instance_types(workload: Workload) -> list[str]:
 
 
 _REQUIRED = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+
+
+def tells_its_devices(node: KubeObject) -> bool:
+    """Whether a node's status says what it offers: one that people wrote, to label it, has none."""
+    return bool(mapping(node.raw, "status", "allocatable"))

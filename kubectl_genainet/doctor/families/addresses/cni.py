@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS
 from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
 from kubectl_genainet.doctor.objects.raw import kubectl, number, sh, text
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.calico_mtu import calico_mtu, change
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
@@ -20,7 +21,8 @@ def cni_overlay(cluster: Cluster) -> Problems:
 
     Looks at the CNI's configuration: Flannel's backend, Calico's IP pools, Cilium's routing-mode, Antrea's
     trafficEncapMode, Weave Net; with an agent also at tunnel devices. Where the CNI is not known, pods' packets that were
-    recorded inside a tunnel, or else tunnel devices that are up, are information.
+    recorded inside a tunnel, or else tunnel devices that are up, are information; so is all of it where of the GenAI
+    workloads is known only that they have a GPU: video is transcoded on GPUs too.
 
     Why: encapsulation costs latency, CPU and 20 to 60 bytes of every packet; token streams and NCCL over TCP feel
     it. Native routing (the Amazon VPC CNI, Cilium native) has none of it. A warning: requests are answered, later
@@ -29,7 +31,8 @@ def cni_overlay(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/networking.html,
     https://docs.cilium.io/en/stable/network/concepts/routing/
     """
-    if not cluster.genai_workloads:
+    genai = [recognised for _, recognised in cluster.genai_workloads]
+    if not genai:
         return
     if not cluster.cnis and (tunnels := _tunnels_seen(cluster)):
         yield Problem(
@@ -48,6 +51,7 @@ def cni_overlay(cluster: Cluster) -> Problems:
             cni.evidence.object,
             tuple(evidence),
             _native(cluster, cni.name),
+            severity=None if any(r.stack or r.role is not Role.ACCELERATED for r in genai) else Severity.INFO,
         )
 
 

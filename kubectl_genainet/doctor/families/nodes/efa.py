@@ -13,7 +13,7 @@ from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, ContainerSpec
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.devices import instance_types
+from kubectl_genainet.doctor.predicates.devices import instance_types, tells_its_devices
 from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
@@ -22,7 +22,7 @@ from kubectl_genainet.model.units import quantity
 
 
 def _efa_nodes(cluster: Cluster) -> list[KubeObject]:
-    return [n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "") in EFA_TYPES]
+    return [n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "") in EFA_TYPES and tells_its_devices(n)]
 
 
 def _plugin(cluster: Cluster) -> KubeObject | None:

@@ -12,6 +12,7 @@ from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCE
 from kubectl_genainet.doctor.objects.raw import condition, items, kubectl, mapping, patch, text
 from kubectl_genainet.doctor.predicates.claims import GROUP as CLAIMS
 from kubectl_genainet.doctor.predicates.claims import is_accelerator
+from kubectl_genainet.doctor.predicates.devices import tells_its_devices
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity, whole_number
@@ -141,7 +142,7 @@ def gpu_advertised(cluster: Cluster) -> Problems:
     claimed = _by_claims(cluster)
     for node in cluster.nodes:
         known = _accelerator(node)
-        if known is None or node.name in claimed:
+        if known is None or node.name in claimed or not tells_its_devices(node):
             continue
         accelerator, label = known
         value = node.labels[label]

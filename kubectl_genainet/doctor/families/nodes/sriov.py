@@ -9,6 +9,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, json_in, kubectl, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.devices import tells_its_devices
 from kubectl_genainet.doctor.predicates.edits import edit_resources
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -180,8 +181,8 @@ def _without_device(cluster: Cluster, workload: Workload, definition: KubeObject
             (needs, seen(workload.ref, workload.annotation_field(NETWORKS), name, "and no container requests it")),
             Remedy("Request one device for each such network.", command=_request(workload, resource, 1)),
         )
-    elif cluster.nodes and not any(
-        quantity(mapping(n.raw, "status", "allocatable").get(resource)) for n in cluster.nodes
+    elif (telling := [n for n in cluster.nodes if tells_its_devices(n)]) and not any(
+        quantity(mapping(n.raw, "status", "allocatable").get(resource)) for n in telling
     ):
         yield Problem(
             f"no node has {resource}",

@@ -25,6 +25,12 @@ class _Server:
     command: re.Pattern[str]
     by_option: bool = False
     unless: str = ""
+    until: tuple[int, ...] = ()
+
+    def minds(self, image: str) -> bool:
+        """Whether the version of an image stops at what is no number; a tag without one may be of the newest."""
+        version = re.search(r":v?([0-9]+(?:\.[0-9]+)+)", image)
+        return not self.until or (version is not None and tuple(map(int, version[1].split("."))) < self.until)
 
 
 _SERVERS = (
@@ -34,7 +40,9 @@ _SERVERS = (
         re.compile(r"vllm\.entrypoints|\bvllm serve\b"),
     ),
     _Server("LANGFLOW_PORT", re.compile(r"(^|/)langflow"), re.compile(r"\blangflow run\b"), by_option=True),
-    _Server("N8N_PORT", re.compile(r"(^|/)n8n(:|$)"), re.compile(r"(^|\s)n8n (start|worker|webhook)\b")),
+    _Server(
+        "N8N_PORT", re.compile(r"(^|/)n8n(:|$)"), re.compile(r"(^|\s)n8n (start|worker|webhook)\b"), until=(1, 53)
+    ),  # github.com/n8n-io/n8n/pull/10223
     _Server("MINIO_PORT", re.compile(r"(^|/)milvus(:|$)"), re.compile(r"\bmilvus run\b"), unless="MINIO_ADDRESS"),
     _Server("MLFLOW_PORT", re.compile(r"(^|/)mlflow(:|$)"), re.compile(r"\bmlflow (server|ui)\b"), by_option=True),
 )
@@ -45,7 +53,7 @@ def _variable(container: ContainerSpec, known: Mapping[str, Variable]) -> str:
     is told its port."""
     image, command_line = container.image.partition("@")[0], " ".join(container.words)
     server = next((s for s in _SERVERS if s.image.search(image) or s.command.search(command_line)), None)
-    if server is None or (server.by_option and container.option("--port", "-p")):
+    if server is None or not server.minds(image) or (server.by_option and container.option("--port", "-p")):
         return ""
     if server.unless in known and ":" in known[server.unless].value:
         return ""
@@ -60,10 +68,10 @@ def _made_of(service_name: str) -> str:
 def service_variable(cluster: Cluster) -> Problems:
     """A Service's name makes a variable that a server reads as its own setting.
 
-    Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT, MLFLOW_PORT or MINIO_PORT (of Milvus), and at
-    the pods of those servers in their namespace, unless enableServiceLinks is false or the container sets the variable
-    itself, or MINIO_ADDRESS with a port. Where it takes all keys of a Secret, or of a ConfigMap that is not here, that is not
-    known. An error: the server stops at its start.
+    Looks at Services whose name makes VLLM_PORT, LANGFLOW_PORT, N8N_PORT (before n8n 1.53), MLFLOW_PORT or MINIO_PORT (of
+    Milvus), and at the pods of those servers in their namespace, unless enableServiceLinks is false or the container sets
+    the variable itself, or MINIO_ADDRESS with a port. Where it takes all keys of a Secret, or of a ConfigMap that is not
+    here, that is not known. An error: the server stops at its start.
 
     Why: for each Service NAME of its namespace the kubelet sets NAME_PORT=tcp://ADDRESS:PORT in every container. The server
     expects a number, and the pod that starts after its Service crashes; the first one, started before, does not.

@@ -62,7 +62,7 @@ SERVICES = (
     Reported(
         "n8n-io/n8n#8650",
         "service-variable",
-        deployment("n8n", "n8nio/n8n:1.100.0") + service("n8n", "n8n", "[{port: 5678}]"),
+        deployment("n8n", "n8nio/n8n:1.29.0") + service("n8n", "n8n", "[{port: 5678}]"),
         ("imagePullPolicy: Always", 'env: [{name: N8N_PORT, value: "5678"}]'),
     ),
     Reported(
