@@ -7,6 +7,7 @@ of these things; policies that are known to be in what was left out are in `left
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, looks_like
 from kubectl_genainet.policy.where import nearest
 
 _SUFFIXES = (".yaml", ".yml", ".json")
+# Namespaces of published manifests that their readers are to replace: "your-namespace", "my-namespace", "<namespace>".
+_TO_FILL_IN = re.compile(r"(your|replace|change|insert)(-?me|-.*)?|((my|the|target)-)?namespace|<.*>")
 # A kind that is not here is taken for one with a namespace.
 _CLUSTER_SCOPED = frozenset(
     {
@@ -261,14 +264,14 @@ class _Loading:
         yield self._placed(raw, metadata, source)
 
     def _placed(self, raw: dict[str, Any], metadata: dict[str, Any], source: str) -> KubeObject:
-        """The object in its namespace: its own, else the user's, else "default"."""
+        """The object in its namespace: its own, else the user's, else "default". A word that asks to be replaced names none."""
         kind, namespace = str(raw.get("kind")), metadata.get("namespace")
         if kind in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
             metadata.pop("namespace", None)
         elif not namespace or not (isinstance(namespace, str) or _may_be_a_policy(raw)):
             metadata["namespace"] = self.namespace or "default"
             return KubeObject(raw, source, unplaced=not self.namespace)
-        return KubeObject(raw, source)
+        return KubeObject(raw, source, unplaced=isinstance(namespace, str) and bool(_TO_FILL_IN.fullmatch(namespace)))
 
 
 def _is_typed(value: dict[str, Any]) -> bool:

@@ -56,7 +56,7 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel"):
 class KubeObject(msgspec.Struct, frozen=True):
     """One object as the API (or a file) gave it. `source` names the file and document; empty for the API. `line` is where
     it begins in the file; 0 where that is not known. `unplaced`: neither the manifest nor the user names its namespace, so
-    that `default` is a guess."""
+    that `default`, or a word that asks to be replaced, is a guess."""
 
     raw: dict[str, Any]
     source: str = ""

@@ -186,6 +186,10 @@ class Template:
     def accelerated(self) -> bool:
         return any(c.accelerators for c in self.containers)
 
+    def ports_beside(self, container: ContainerSpec) -> set[int]:
+        """Ports that other containers of the pod declare."""
+        return {n for c in self.all_containers if c.name != container.name for n, _, _ in c.ports}
+
     def port_number(self, port: int | str) -> int:
         """A probe's or Service's port as a number; 0 where no container declares the name."""
         number = port if isinstance(port, int) else whole_number(str(port))

@@ -92,7 +92,7 @@ def readiness_probe(cluster: Cluster) -> Problems:
         container = serving_container(workload)
         probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
         uncalled = not cluster.services_of(workload) and (recognised.stack in _REGISTER or _runs_once(workload))
-        waits = container is not None and _startup_waits(container, recognised.stack)
+        waits = container is not None and _startup_waits(workload, container, recognised.stack)
         if container is None or container.probe("readinessProbe") or probed or uncalled or waits:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
@@ -184,11 +184,11 @@ def startup_budget(cluster: Cluster) -> Problems:
     Looks at startupProbe (else livenessProbe) of model servers: initialDelaySeconds + periodSeconds ×
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
     under two minutes (of a model over four accelerators or more: under five) of a container that was restarted, or that has
-    no startup probe, is reported. A probe of a path that does not wait for the model (/v2/health/live) is left out, and so
-    are servers that load a model when it is asked for. Information for models that answer at once (embeddings, rerankers)
-    or have less than a billion parameters by their name (opt-125m, 0.5B), or less than four of them and a minute and a half
-    (1.5B), and for what only its name shows to be a model
-    server, where no pod tells the time.
+    no startup probe, is reported. A probe of a path that does not wait for the model (/v2/health/live), or of another
+    container's port, is left out, and so are servers that load a model when it is asked for. Information for models that
+    answer at once (embeddings, rerankers) or have less than a billion parameters by their name (opt-125m, 0.5B), or less
+    than four of them and a minute and a half (1.5B), and for what only its name shows to be a model server, where no pod
+    tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -201,7 +201,7 @@ def startup_budget(cluster: Cluster) -> Problems:
             continue
         kind = "startupProbe" if container.probe("startupProbe") else "livenessProbe"
         probe = container.probe(kind)
-        if probe is None or not _asks_the_model(probe):
+        if probe is None or not _asks_the_model(workload, container, probe):
             continue
         field = workload.field(f"{container.field}.{kind}")
         measured = max(load_times(workload, container), key=lambda m: m[1], default=None)
@@ -244,17 +244,21 @@ def _more_time(workload: Workload, container: ContainerSpec, probe: ContainerPro
     return Remedy("Give loading its own, longer startup probe; liveness only starts after it.", command=command)
 
 
-def _startup_waits(container: ContainerSpec, stack: str) -> bool:
+def _startup_waits(workload: Workload, container: ContainerSpec, stack: str) -> bool:
     """Whether a container's startup probe waits for the model; until it has passed, the pod is not ready."""
     probe = container.probe("startupProbe")
     if probe is None or probe.handler in ("exec", ""):
         return probe is not None and probe.handler == "exec"
-    return _asks_the_model(probe) and not (probe.handler == "tcpSocket" and stack in _LISTEN_EARLY)
+    return _asks_the_model(workload, container, probe) and not (probe.handler == "tcpSocket" and stack in _LISTEN_EARLY)
 
 
-def _asks_the_model(probe: ContainerProbe) -> bool:
-    """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote, and a path of
-    liveness (Triton's and MLServer's /v2/health/live) whether the process lives."""
+def _asks_the_model(workload: Workload, container: ContainerSpec, probe: ContainerProbe) -> bool:
+    """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote, a path of
+    liveness (Triton's and MLServer's /v2/health/live) whether the process lives, and a port that another container of the
+    pod declares, and this one does not, asks that one."""
+    asked, own = workload.template.port_number(probe.port), {n for n, _, _ in container.ports}
+    if asked in workload.template.ports_beside(container) - own:
+        return False
     lives = probe.path.rstrip("/").endswith(("/live", "/livez"))
     return probe.handler in ("httpGet", "grpc", "tcpSocket") and not lives
 

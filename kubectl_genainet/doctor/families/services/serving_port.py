@@ -58,9 +58,7 @@ def _listening(cluster: Cluster) -> Iterator[Listening]:
 
 
 def _others(listening: Listening) -> set[int]:
-    """Ports that other containers of the pod declare."""
-    others = (c for c in listening.workload.template.all_containers if c.name != listening.container.name)
-    return {n for c in others for n, _, _ in c.ports}
+    return listening.workload.template.ports_beside(listening.container)
 
 
 def _listen_everywhere(listening: Listening) -> str:

@@ -99,3 +99,52 @@ data: {routing-mode: tunnel, tunnel-protocol: vxlan}
 def test_a_gpu_alone_makes_no_traffic_of_models(image: str, severity: Severity) -> None:
     text = deployment("media", f"image: '{image}', resources: {{limits: {{nvidia.com/gpu: 1}}}}") + CILIUM
     assert [f.severity for f in findings(text, "cni-overlay")] == [severity]
+
+
+ROUTER = """
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: routes, namespace: prod}
+data:
+  config.yaml: |
+    model_list:
+    - model_name: llama
+      litellm_params: {model: openai/llama, api_base: "http://llama:8000/v1"}
+"""
+
+
+@pytest.mark.parametrize(("namespace", "found"), [("models", 1), ("your-namespace", 0), ("my-namespace", 0)])
+def test_a_namespace_that_asks_to_be_replaced_is_the_callers_too(namespace: str, found: int) -> None:
+    mounted = "volumeMounts: [{name: c, mountPath: /app/config.yaml, subPath: config.yaml}]"
+    text = deployment("litellm", f"image: 'ghcr.io/berriai/litellm:v1.70', {mounted}", "prod").replace(
+        "spec: {containers", "spec: {volumes: [{name: c, configMap: {name: routes}}], containers"
+    )
+    text += ROUTER + deployment("llama", "image: 'vllm/vllm-openai:v0.10.1'", namespace)
+    text += service("llama", "{selector: {app: llama}, ports: [{port: 8000}]}", namespace)
+    assert len(findings(text, "call-host")) == found
+
+
+SIDE_BY_SIDE = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api, namespace: ml}
+spec:
+  selector: {matchLabels: {app: api}}
+  template:
+    metadata: {labels: {app: api}}
+    spec:
+      containers:
+      - name: vllm
+        image: vllm/vllm-openai:v0.10.1
+        args: [--port, "8001"]
+        ports: [{containerPort: 8001}]
+        livenessProbe: {httpGet: {path: /health, port: PORT}, initialDelaySeconds: 30}
+        readinessProbe: {httpGet: {path: /health, port: 8001}}
+      - {name: front, image: "registry.test/front:1", ports: [{containerPort: 8000}]}
+"""
+
+
+@pytest.mark.parametrize(("port", "found"), [(8001, 1), (8000, 0)])
+def test_a_probe_of_the_container_beside_gives_the_model_all_its_time(port: int, found: int) -> None:
+    assert len(findings(SIDE_BY_SIDE.replace("PORT", str(port)), "startup-budget")) == found
