@@ -85,6 +85,7 @@ def service_target_port(cluster: Cluster) -> Problems:
     warning where no port of the Service leads to a declared one, else information: declaring ports is optional. It is
     not reported where the number stands in the command line, the variables, the annotations, labels or probes, or where
     the port is for metrics, which are seldom declared. Proxies of Gateways are left out: they are told where to listen.
+    Information for headless Services: their names lead to the pods, at the port that the client knows.
 
     Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
     pod.
@@ -114,8 +115,9 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             counts = any(w.key in cluster.genai for w in workloads)  # of others, what they listen on is not known
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
-            severity = Severity.WARNING if counts and not _meets(service, declared) else Severity.INFO
-            yield _no_such_target(service, index, workloads[0], choices, None if named else severity)
+            harmless = service.spec.cluster_ip == "None" or (not named and (not counts or _meets(service, declared)))
+            severity = Severity.INFO if harmless else None if named else Severity.WARNING
+            yield _no_such_target(service, index, workloads[0], choices, severity)
 
 
 def _no_such_target(
@@ -131,7 +133,7 @@ def _no_such_target(
             seen(service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"),
             seen(workload.ref, workload.field("containers[*].ports"), choices, declared),
         ),
-        _name_a_port(service, index, choices, severity is None),
+        _name_a_port(service, index, choices, isinstance(target, str) and not target.isdecimal()),
         severity=severity,
     )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.finding import Severity
 from tests.unit.doctor.worlds.manifests import findings
 
 MODEL = """
@@ -32,6 +35,12 @@ spec: {selector: {app: %s}, ports: %s}
 def test_another_number_is_another_name() -> None:
     assert findings(MODEL + SERVICE % ("coder-32b", "[{port: 80}]"), "service-selector") == []
     assert len(findings(MODEL + SERVICE % ("codder-7b", "[{port: 80}]"), "service-selector")) == 1
+
+
+@pytest.mark.parametrize(("more", "severity"), [("", Severity.ERROR), (", clusterIP: None", Severity.INFO)])
+def test_the_names_of_a_headless_service_lead_to_pods_at_any_port(more: str, severity: Severity) -> None:
+    named = SERVICE % ("coder-7b", f"[{{port: 80, targetPort: http}}]{more}")
+    assert [f.severity for f in findings(MODEL + named, "service-target-port")] == [severity]
 
 
 def test_a_port_beside_a_declared_one_is_information() -> None:
