@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -38,15 +38,16 @@ from tests.kernel.kerneltest import (
 FILTERS = tuple(FilterEntry(ip, PORT) for _, ip in ADDRESSES.values())
 
 
+def refused_typed_loads(*args: Any) -> KernelFacts:
+    """The facts of a kernel on which they call a function that no program may."""
+    return msgspec.structs.replace(kernel_facts(*args), typed_cast=Btf().function_id("netif_receive_skb") or 1)
+
+
 @pytest.fixture(params=[True, False], ids=["typed loads", "copies"])
 def typed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the verifier takes the typed loads: they call a function that no program may where it shall not."""
+    """Whether the verifier takes the typed loads."""
     if not request.param:
-        original: Callable[..., KernelFacts] = kernel_facts
-        other = Btf().function_id("netif_receive_skb")
-        monkeypatch.setattr(
-            loader, "kernel_facts", lambda *a: msgspec.structs.replace(original(*a), typed_cast=other or 1)
-        )
+        monkeypatch.setattr(loader, "kernel_facts", refused_typed_loads)
         return False
     return Btf().function_id("bpf_rdonly_cast") is not None
 

@@ -12,24 +12,17 @@ from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-import msgspec
-
 from kubectl_genainet.agent.bpf import loader
-from kubectl_genainet.agent.bpf.headers import KernelFacts, kernel_facts
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.limits import Budget
 from tests.kernel.kerneltest import SMALL_RING, cache_folder
-
-
-def without_typed_loads(*args: Any) -> KernelFacts:
-    return msgspec.structs.replace(kernel_facts(*args), typed_cast=0)
-
+from tests.kernel.test_loader import refused_typed_loads
 
 # (Probe, budget, what the tests change in the loader)
 SETTINGS: tuple[tuple[str, Budget, dict[str, Any]], ...] = (
     *((name, Budget(), {}) for name in PROBES),
-    *((name, Budget(), {"kernel_facts": without_typed_loads}) for name in PROBES),
+    *((name, Budget(), {"kernel_facts": refused_typed_loads}) for name in PROBES),
     ("packet", SMALL_RING, {}),
     ("packet", Budget(), {"FLOW_BYTES": 0}),
 )
