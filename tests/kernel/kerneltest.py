@@ -47,25 +47,6 @@ RELEASES = ("5.10", "6.1", "6.12")  # Debian's, which scripts/kernels.sh fetches
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-@contextlib.contextmanager
-def accepting(listener: socket.socket, handle: Callable[[socket.socket], object]) -> Iterator[None]:
-    """Hands each connection that the listener takes to `handle`, in one thread; closes it."""
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                handle(listener.accept()[0])
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
-
-
 @cache
 def other_kernel(release: str) -> Path:
     """The type information of a kernel that does not run here."""

@@ -17,7 +17,8 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts
 from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import ADDRESSES, PORT, WAIT_S, Row, accepting, cache_folder
+from tests.kernel.accepting import accepting
+from tests.kernel.kerneltest import ADDRESSES, PORT, WAIT_S, Row, cache_folder
 
 ALL_TCP = FilterEntry("::", 0, "TCP")
 SERVICES = {4: "10.96.0.10", 6: "fd96::10"}

@@ -18,7 +18,8 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import ConnectionCounts, Event, PacketSeen
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, accepting, cache_folder
+from tests.kernel.accepting import accepting
+from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, cache_folder
 
 ASKED, ANSWERED = 300, 5000  # bytes
 FILTERS = (FilterEntry(SERVER_IP, PORT, "TCP"), FilterEntry(SERVER_IP, PORT + 1, "TCP"))

@@ -18,7 +18,8 @@ from kubectl_genainet.agent.session.meter import KernelTime
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import DropCount, Event, PacketDropped, PacketSeen
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import ADDRESSES, PORT, Row, cache_folder, missing_here, send_datagrams, udp_sink
+from tests.kernel.delivered import send_received, send_unreceived
+from tests.kernel.kerneltest import ADDRESSES, PORT, Row, cache_folder, missing_here
 
 FILTERS = tuple(FilterEntry(ip, PORT) for _, ip in ADDRESSES.values())
 SENT, DEAD = 20, 5
@@ -41,9 +42,8 @@ def loaded(row: Row, *names: str) -> Iterator[tuple[list[LoadedProbe], list[Even
 
 def send(row: Row) -> None:
     """Datagrams that are received, and some that nobody waits for."""
-    with udp_sink(row, 4):
-        send_datagrams(row, SENT, 4)
-    send_datagrams(row, DEAD, 4, PORT)
+    send_received(row, SENT)
+    send_unreceived(row, DEAD)
 
 
 def seen(probes: Sequence[LoadedProbe], events: list[Event]) -> Counter[tuple[str, int]]:

@@ -21,6 +21,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Event, PacketDropped, PacketSeen
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
+from tests.kernel.delivered import send_received, send_unreceived
 from tests.kernel.kerneltest import (
     ADDRESSES,
     CLIENT_IP,
@@ -30,8 +31,6 @@ from tests.kernel.kerneltest import (
     cache_folder,
     functions_here,
     missing_here,
-    send_datagrams,
-    udp_sink,
     udp_socket,
 )
 
@@ -131,9 +130,8 @@ def test_both_ways_see_the_same_of_the_same_packets(row: Row, monkeypatch: pytes
         probe.configure(FILTERS, None)
         probe.attach()
         for family in (4, 6):
-            with udp_sink(row, family):
-                send_datagrams(row, 20, family)
-            send_datagrams(row, 5, family, PORT)  # nobody listens: dropped, and an ICMP error comes back
+            send_received(row, 20, family)
+            send_unreceived(row, 5, family)  # dropped, and an ICMP error comes back
         with udp_socket(row, row.client, 4) as sock:
             sock.sendto(b"x" * 4000, (SERVER_IP, PORT))  # in fragments
         one_connection(row)

@@ -18,6 +18,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, PacketSeen
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.wire import FilterEntry
+from tests.kernel.accepting import accepting
 from tests.kernel.kerneltest import (
     ADDRESSES,
     CLIENT_IP,
@@ -94,29 +95,23 @@ def test_what_a_small_event_budget_holds_back_is_counted(row: Row) -> None:
     assert balanced(bye, watch)
 
 
+def answer(peer: socket.socket) -> None:
+    with peer:
+        peer.settimeout(20)
+        while data := peer.recv(1 << 20):
+            peer.sendall(data[:64])
+
+
 @contextlib.contextmanager
-def listener(row: Row, family: int, kind: int, protocol: int = 0) -> Iterator[socket.socket]:
-    """A server that answers each connection with what it has received."""
-    address = (ADDRESSES[family][1], PORT)
+def listener(row: Row, family: int, kind: int, protocol: int = 0) -> Iterator[None]:
+    """A server that answers each connection with what it has received, however late its first comes."""
     with netns.inside(row.server):
         sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind, protocol)
     with sock:
-        sock.settimeout(20)
-        sock.bind(address)
+        sock.bind((ADDRESSES[family][1], PORT))
         sock.listen(8)
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    peer, _ = sock.accept()
-                    with peer:
-                        peer.settimeout(20)
-                        while data := peer.recv(1 << 20):
-                            peer.sendall(data[:64])
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield sock
+        with accepting(sock, answer):
+            yield
 
 
 def stream(row: Row, family: int, protocol: int = 0) -> socket.socket:
