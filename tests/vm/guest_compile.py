@@ -1,6 +1,7 @@
 """Runs inside the machine, before its tests: compiles each probe that the agents' cache lacks, in the settings that they use.
 
-A compiler that is emulated takes a minute for a probe, which no test waits for.
+A compiler that is emulated takes a minute for a probe, which no test waits for. What an agent's processes import is read here for
+the first time, too: over 9p that takes as long.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kubectl_genainet.agent.bpf import loader
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.session import worker  # noqa: F401 - to have read it
 from tests.kernel.kerneltest import SMALL_RING, cache_folder
 from tests.kernel.test_loader import refused_typed_loads
 
