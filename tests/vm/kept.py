@@ -29,7 +29,7 @@ RUNS_IN_THERE = (
 _FILE = re.compile(r"tests/(?:kernel|vm)/(\w+\.py)")
 _COUNTS = re.compile(r"^=+ (\d+ passed.*?)(?:, \d+ warnings?)? in [0-9.]+s", re.MULTILINE)
 _RAN = re.compile(r"^the machine ran ([0-9.]+) s$", re.MULTILINE)
-used: list[Path] = []  # the runs that this process's tests have read
+used: list[Path] = []  # the places of the runs that this process's tests have asked for, made or not
 
 
 def tree_key(tree: Path) -> str:
@@ -63,12 +63,11 @@ class KeptRun:
 
     def text(self) -> str:
         """The console's text; empty where the run was not made, or did not end well."""
+        used.append(self.file)
         try:
-            _, _, text = self.file.read_text().partition("\n")
+            return self.file.read_text().partition("\n")[2]
         except OSError:
             return ""
-        used.append(self.file)
-        return text
 
     def keep(self, text: str) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +75,10 @@ class KeptRun:
         part = self.file.with_suffix(f".{os.getpid()}")
         part.write_text(f"{self.command}\n{text}")
         part.replace(self.file)
-        used.append(self.file)
 
 
 def forget_last() -> None:
-    """Forgets the run that was read last: it did not go well."""
+    """Forgets the run that was asked for last: it did not go well."""
     if used:
         used[-1].unlink(missing_ok=True)
 

@@ -39,11 +39,14 @@ def test_a_run_is_kept_for_its_machine_command_and_tree() -> None:
 
 
 def test_a_run_that_a_test_finds_fault_with_is_made_again() -> None:
-    good, bad = (KeptRun("6.1-amd64", command, ()) for command in (COMMAND, "true"))
-    good.keep(TEXT)
-    bad.keep(TEXT)
+    good, bad, unfinished = (KeptRun("6.1-amd64", command, ()) for command in (COMMAND, "true", "sleep 600"))
+    for run in (good, bad):
+        run.text()
+        run.keep(TEXT)
     kept.forget_last()
-    assert (good.text(), bad.text()) == (TEXT, "")
+    unfinished.text()
+    kept.forget_last()
+    assert (good.text(), bad.text(), unfinished.text()) == (TEXT, "", "")
 
 
 def test_the_table_has_the_last_run_of_each_file_and_machine() -> None:
