@@ -35,7 +35,6 @@ IDLE_TIMES = {
 }
 _NEAR = 0.02
 _FAILED = (ConnectionOutcome.RESET, ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED)
-_NOT_THE_SERVER = (WaitedFor.CLIENT, WaitedFor.NETWORK)
 _SAME_SILENCE = 1.05  # at the client a silence is a little longer than at the server
 
 
@@ -81,9 +80,14 @@ def _late_token(stream: Stream, slow_ns: int) -> bool:
     if not slow_ns or pause is None or pause < slow_ns or stream.gap_p50_ns is None:
         return False
     silence = stream.silence
-    if silence is not None and silence.length_ns <= pause * _SAME_SILENCE and silence.waited_for in _NOT_THE_SERVER:
+    if silence is not None and silence.length_ns <= pause * _SAME_SILENCE and not _may_be_the_servers(silence):
         return False
     return pause >= STALL_FACTOR * stream.gap_p50_ns
+
+
+def _may_be_the_servers(silence: Silence) -> bool:
+    """Whether the server was waited for, or nothing was told of that (by an older agent)."""
+    return silence.waited_for is WaitedFor.SERVER or not silence.why
 
 
 def _first_token(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Finding:

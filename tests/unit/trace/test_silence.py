@@ -123,6 +123,23 @@ def test_a_server_out_of_sight_is_not_blamed() -> None:
     assert turn(path) is WaitedFor.UNKNOWN and "stream-stalled" not in checks(path)
 
 
+@pytest.mark.parametrize(
+    ("held_s", "heard_s", "found"),
+    [(0.04, 2.9, ["slow-first-token"]), (3.0, 0.001, ["stream-held-up"]), (3.0, 2.0, ["stream-silent"])],
+)
+def test_a_first_token_is_late_where_the_server_was_waited_for(held_s: float, heard_s: float, found: list[str]) -> None:
+    world, second = World(), T + 2 * MS + 3 * SECOND
+    at = FlowSilence(held=Held.UNACKNOWLEDGED, held_ns=int(held_s * SECOND), heard_ns=int(heard_s * SECOND))
+    events: list[Event] = [*world.handshake(40000, T)]
+    for e in world.request(40000, T + MS, DATA, payload=300, seq=1001):
+        events += [e, counted(e)]
+    for e in world.reply(40000, T + 2 * MS, DATA, payload=200, seq=9001):
+        times = {"second_ns": second, "last_ns": second + 5 * SECOND, "silence_ns": 3 * SECOND, "silence_at_ns": e.t_ns}
+        events += [e, counted(e, data_bytes=9000, gaps=PACE, at_silence=at, **times)]
+    (path,) = world.tell(events, fins(world, 40000, second + 6 * SECOND))
+    assert checks(path) == found
+
+
 # --- the silence that nothing ended -----------------------------------------------------------------------------------
 
 
