@@ -20,7 +20,7 @@ from tests.lab.tracetest import Record, tracing
 TARGET = "svc/my-llama-svc"
 MS = 1_000_000
 _LINE = re.compile(
-    r"(\d+)\.(\d+) IP (\S+)\.(\d+) > (\S+)\.(\d+): Flags \[(\S+)\](?:, seq \d+(?::\d+)?)?.*?, length (\d+)"
+    r"(\d+)\.(\d+) IP (\S+)\.(\d+) > (\S+)\.(\d+): Flags \[(\S+)\](?:, seq \d+(?::(\d+))?)?.*?, length (\d+)"
 )
 
 
@@ -36,6 +36,9 @@ class TrueStream:
     sent: list[tuple[int, int]] = field(default_factory=list)
     opened: bool = False
     ended: str = ""
+    behind: dict[bool, int] = field(
+        default_factory=lambda: {False: 0, True: 0}
+    )  # the last byte, by whether it is a reply's
 
     @property
     def silence(self) -> int:
@@ -48,11 +51,12 @@ def read_capture(text: str, port: int) -> dict[tuple[str, int], TrueStream]:
     for match in map(_LINE.match, text.splitlines()):
         if match is None:
             continue
-        t_ns, length, flags = int(match[1]) * 10**9 + int(match[2]) * 1000, int(match[8]), match[7]
+        t_ns, length, flags = int(match[1]) * 10**9 + int(match[2]) * 1000, int(match[9]), match[7]
         from_server = int(match[4]) == port
         stream = found[(match[5], int(match[6])) if from_server else (match[3], int(match[4]))]
         stream.opened = stream.opened or flags == "S"
-        if length:
+        if length and int(match[8]) > stream.behind[from_server]:  # what is sent again is no new data
+            stream.behind[from_server] = int(match[8])
             (stream.sent if from_server else stream.asked).append((t_ns, length))
         if from_server and not stream.ended and ("F" in flags or "R" in flags):
             stream.ended = "reset" if "R" in flags else "fin"
