@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness.binaries import Binaries
-from tests.cluster.harness.cluster import Cluster, install_application, role_bindings
+from tests.cluster.harness.cluster import Cluster, bind_roles, install_application
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.image import AGENT, shared_images
 from tests.cluster.harness.kubeproxy import KubeProxy
@@ -117,9 +117,9 @@ def deployed(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with agents that are ready, and users bound to the three roles."""
     done = cluster.deploy()
     assert done.status == 0, done.err
-    api = cluster.api()
-    api.apply(role_bindings(cluster))
+    bind_roles(cluster)
     yield cluster
+    api = cluster.api()
     for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
         api.delete(f"{_BINDINGS}/{name}")
     api.delete(f"{_BINDINGS}/namespaces/genainet/rolebindings/test-trace")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.cluster import Cluster, rolled_out
 from tests.cluster.harness.image import AGENT
+from tests.cluster.harness.pair import listens
 from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -75,16 +77,6 @@ FAULTY = [
 ]
 
 
-@pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> Iterator[Cluster]:
-    if cluster.plane is None:
-        pytest.skip("makes faults: not on another's cluster")
-    done = cluster.deploy()
-    assert done.status == 0, done.err
-    yield cluster
-    cluster.cli("undeploy")
-
-
 def doctor(cluster: Cluster, *argv: str) -> list[dict[str, Any]]:
     for _ in range(3):
         done = cluster.cli("doctor", "-A", "-o", "json", *argv)
@@ -119,16 +111,23 @@ NODE_CHECKS = (
 )
 
 
-def test_what_nodes_know_is_checked_and_sound(deployed: Cluster) -> None:
-    records = doctor(deployed, "--measure", "4s")
+def test_what_nodes_know_is_checked_and_sound(own: Cluster) -> None:
+    records = doctor(own, "--measure", "4s")
     outcomes = {r["check"]: (r["outcome"], r["reasons"]) for r in records if r["kind"] == "check"}
     assert {name: outcomes[name] for name in NODE_CHECKS} == dict.fromkeys(NODE_CHECKS, ("passed", []))
     assert outcomes["dns-latency"] == ("passed", [])  # rag-app asks
 
 
+def answers(cluster: Cluster, namespace: str, name: str, port: int) -> bool:
+    """Whether the pod of a Deployment listens: its program has begun by then, which its readiness does not say."""
+    pods = cluster.api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+    (pod,) = [p for p in pods if p["metadata"]["name"].startswith(f"{name}-") and "podIP" in p["status"]]
+    return listens(cluster.node(pod["spec"]["nodeName"]), pod["status"]["podIP"], port)
+
+
 @pytest.fixture
-def faulty(deployed: Cluster) -> Iterator[Cluster]:
-    api = deployed.plane.api()  # type: ignore[union-attr]
+def faulty(own: Cluster) -> Iterator[Cluster]:
+    api = own.api()
     api.apply(FAULTY)
     sound = api.get(COREDNS)
     api.patch(COREDNS, {"spec": {"template": {"spec": {"containers": [LIMITED]}}}})
@@ -138,19 +137,15 @@ def faulty(deployed: Cluster) -> Iterator[Cluster]:
         meta = obj["metadata"]
         return f"{kinds[obj['kind']]}/namespaces/{meta['namespace']}/{obj['kind'].lower()}s/{meta['name']}"
 
-    def rolled_out(deployment: dict[str, Any]) -> bool:
-        status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
-        return bool(
-            status.get("observedGeneration") == deployment["metadata"]["generation"]
-            and status.get("updatedReplicas") == status.get("readyReplicas") == status.get("replicas") == wanted
-        )
-
     def running() -> bool:
         return all(rolled_out(api.get(p)) for p in (COREDNS, *(path(o) for o in FAULTY if o["kind"] == "Deployment")))
 
     try:
         wait_for("the faulty workloads", running, 300)
-        yield deployed
+        own.wait_for_rules()
+        for namespace, name, port in (("kube-system", "coredns", 53), ("chat", "ollama", 11434)):
+            wait_for(f"{name} on port {port}", partial(answers, own, namespace, name, port))
+        yield own
     finally:
         for obj in FAULTY:
             api.delete(path(obj))

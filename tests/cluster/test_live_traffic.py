@@ -28,6 +28,7 @@ spec:
   podSelector: {matchLabels: {app.kubernetes.io/name: my-llama-finetuned}}
   policyTypes: [Ingress]
 """
+BACKEND = r"\b(10\.244\.\d+\.\d+)(?::| \. )"  # before its port; nft prints both of a map as "IP . PORT"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/chat/networkpolicies"
 
 
@@ -103,13 +104,18 @@ def test_drops_names_the_pod_whose_port_is_closed(deployed: Cluster) -> None:
         subsets = api.get("/api/v1/namespaces/chat/endpoints/my-llama-svc").get("subsets") or []
         return {p["port"] for subset in subsets for p in subset["ports"]} == {number}
 
+    def follows(number: int) -> bool:
+        """Whether the endpoints have that port, and so has every node's rule for each of them."""
+        of_nodes = [set(re.findall(rf"{BACKEND}{number}\b", node.proxy_rules())) for node in deployed.nodes]
+        return endpoints_have(number) and all(len(backends) == 2 for backends in of_nodes)
+
     api.patch(service, {"spec": {"ports": [port]}})
     try:
-        wait_for("the endpoints", lambda: endpoints_have(9999), 120)
+        wait_for("the endpoints", lambda: follows(9999), 120)
         done = deployed.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "12s", "-o", "json")
     finally:
         api.patch(service, {"spec": {"ports": [{**port, "targetPort": "http"}]}})
-        wait_for("the endpoints", lambda: endpoints_have(8080), 120)
+        wait_for("the endpoints", lambda: follows(8080), 120)
     assert done.status == 1, done.err
     found = [r for r in last_rows(done.out) if r["check"] == "closed-port"]
     assert found
@@ -276,8 +282,8 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
             return [a for s in slices for e in s["endpoints"] or () for a in e["addresses"]]
 
         def endpoints() -> int:
-            """Of the other node; nft prints an address and a port of a map as "IP . PORT"."""
-            return len(set(re.findall(r"(10\.244\.\d+\.\d+)(?::| \. )8080", own.node("node-1").proxy_rules())))
+            """Of the other node."""
+            return len(set(re.findall(f"{BACKEND}8080", own.node("node-1").proxy_rules())))
 
         wait_for("the other node's rules", lambda: endpoints() == 1, 150)
         # Until then its slice has it as terminating, and a rule for it is not stale.
@@ -286,7 +292,7 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     finally:
         stale.kube_proxy.start()
         own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})
-        wait_for("both backends again", lambda: endpoints() == 2, 150)
+        own.wait_for_rules()
     assert done.status == 1, done.out
     found = [r for r in rows(done.out) if r["kind"] == "rules"]
     assert {r["node"]: (len(r["address"]["backends"]), r["expected"]) for r in found} == {

@@ -15,7 +15,8 @@ import pytest
 
 from kubectl_genainet import __version__
 from tests.cluster.harness.binaries import NEWEST, OLDER_API_SERVERS, RELEASES
-from tests.cluster.harness.cluster import Cluster, Done, role_bindings, rows
+from tests.cluster.harness.cluster import Cluster, Done, Watching, bind_roles, rows
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -37,6 +38,8 @@ def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
         plane.run_apiserver(server)
         for node in cluster.nodes:
             node.restart_kubelet()
+        for node in cluster.nodes:
+            node.wait_ready()
     cluster.run_kube_proxies(mode, release)
 
 
@@ -82,7 +85,7 @@ def test_deploy_waits_until_the_agents_are_ready(proxied: tuple[Cluster, str]) -
     done = cluster.deploy("--wait")
     assert done.status == 0, done.err
     assert {line.rpartition(" ")[2] for line in done.out.splitlines()} == {"created" if older else "unchanged"}
-    api.apply(role_bindings(cluster))
+    bind_roles(cluster)
     status = cluster.cli("status", "-o", "json", user="tracer")
     assert {row["node"]: row["state"] for row in rows(status.out)} == {node.name: "ready" for node in cluster.nodes}
 
@@ -116,11 +119,23 @@ def test_doctor_finds_the_rules_in_step(proxied: tuple[Cluster, str]) -> None:
 
 @pytest.fixture(scope="module")
 def traced(proxied: tuple[Cluster, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, str]:
-    """A trace of the model's Service, and the bundle that it recorded."""
+    """A trace of the model's Service, ended once it has calls of both nodes' backends, and the bundle that it recorded."""
     cluster, _ = proxied
     bundle = str(tmp_path_factory.mktemp("traced") / "bundle")
-    target = ("svc/my-llama-svc", "-n", "chat", "--timeout", "10s", "--record", bundle, "-o", "json")
-    return cluster.cli("trace", *target, user="tracer"), bundle
+    target = ("svc/my-llama-svc", "-n", "chat", "--timeout", "240s", "--record", bundle, "-o", "json")
+    with Watching(cluster, ("trace", *target), user="tracer") as trace:
+        trace.wait()
+        wait_for("calls of both backends", lambda: {HOPS_ALONE, HOPS_AWAY} <= lengths(trace.printed()), 150)
+        trace.interrupt()
+        return trace.finish(120), bundle
+
+
+HOPS_ALONE, HOPS_AWAY = 4, 6  # of a call to a backend beside the client, and on the other node
+
+
+def lengths(text: str) -> set[int]:
+    """How many hops the paths have that were printed, a path a line."""
+    return {len(row["hops"]) for row in rows(text) if row["kind"] == "path"}
 
 
 def paths_of(done: Done) -> list[dict[str, Any]]:
@@ -145,7 +160,7 @@ def test_trace_has_every_hop_to_the_other_node_and_prints_where_it_was_translate
     cluster, _ = proxied
     done, bundle = traced
     address = cluster.api().get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
-    away = [path for path in paths_of(done) if path["backend"]["node"] == "node-2" and len(path["hops"]) == 6]
+    away = [path for path in paths_of(done) if path["backend"]["node"] == "node-2" and len(path["hops"]) == HOPS_AWAY]
     assert away, done.out + done.err
     printed = cluster.cli("trace", "svc/my-llama-svc", "-n", "chat", "--from", bundle, "--each").out
     for path in away:

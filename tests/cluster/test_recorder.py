@@ -102,7 +102,8 @@ def test_objects_are_recorded_by_one_pod_without_privilege_that_holds_the_lease(
     api = recording.api()
     selector = "labelSelector=app.kubernetes.io/name=genainet-objects"
     (pod,) = api.get(f"/api/v1/namespaces/genainet/pods?{selector}")["items"]
-    assert api.get(LEASE)["spec"]["holderIdentity"] == pod["metadata"]["name"]
+    holder = wait_for("the lease", lambda: api.get(LEASE)["spec"].get("holderIdentity"), PATIENCE_S)
+    assert holder == pod["metadata"]["name"]
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
     if recording.nodes:
         node = recording.node(pod["spec"]["nodeName"])

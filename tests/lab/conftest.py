@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,23 @@ def quiet_manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _wait_until_attached(watch: DropWatch) -> None:
+    """bpftrace says that it attaches its programs before it does: until a drop of this process's own is in what it has seen."""
+    deadline = time.monotonic() + 60
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        nobody.close()
+        while not any(drop.reason == "NO_SOCKET" for drop in list(watch.drops)):
+            if time.monotonic() > deadline:
+                pytest.fail("bpftrace sees no drop")
+            sock.sendto(b"?", ("127.0.0.1", port))  # unconnected: the error that comes back is nobody's
+            time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def drop_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropWatch]:
     """The kernel's own account of drops, by bpftrace in a mount namespace that has tracefs."""
@@ -71,6 +90,7 @@ def drop_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropWatch]:
     try:
         if not ready.wait(30):
             pytest.fail("bpftrace did not start")
+        _wait_until_attached(watch)
         yield watch
     finally:
         process.terminate()

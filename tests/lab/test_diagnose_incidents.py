@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,11 +21,22 @@ def diagnosis(lab: RunningLab, target: str, seconds: str = "8s") -> tuple[int, d
     return done.returncode, json.loads(done.stdout)
 
 
+def diagnosis_with(
+    lab: RunningLab, target: str, wanted: Callable[[dict[str, Any]], object], seconds: int = 8
+) -> tuple[int, dict[str, Any]]:
+    """One that has what is wanted, or the last of three: on a busy machine the clients' next call may be late."""
+    for longer in (1, 2, 4):
+        status, conclusion = diagnosis(lab, target, f"{longer * seconds}s")
+        if wanted(conclusion):
+            break
+    return status, conclusion
+
+
 @pytest.mark.parametrize("name", incidents())
 def test_the_cause_of_an_incident_comes_first(lab: RunningLab, name: str) -> None:
     cause = find_incident(name).cause
     with broken(lab, name):
-        status, conclusion = diagnosis(lab, cause.target, f"{cause.watch_s}s")
+        status, conclusion = diagnosis_with(lab, cause.target, lambda found: found["causes"], cause.watch_s)
     causes = [(reported["check"], reported["title"]) for reported in conclusion["causes"]]
     # A client that waits for the pod that is gone opens no connection meanwhile: then the node's rules tell it alone.
     also = "stale-endpoint-rules" if cause.diagnosis == "stale-endpoint" else cause.diagnosis
@@ -54,12 +66,16 @@ def test_a_healthy_lab_gives_no_cause(lab: RunningLab) -> None:
 )
 def test_two_incidents_at_once_are_two_causes(lab: RunningLab, one: str, other: str, expected: set[str]) -> None:
     with broken(lab, one), broken(lab, other):
-        _, found = diagnosis(lab, LLAMA)
-    assert {cause["check"] for cause in found["causes"]} >= expected
+        _, found = diagnosis_with(lab, LLAMA, lambda found: checks_of(found) >= expected)
+    assert checks_of(found) >= expected
+
+
+def checks_of(conclusion: dict[str, Any]) -> set[str]:
+    return {cause["check"] for cause in conclusion["causes"]}
 
 
 def test_what_one_incident_hides_of_another_is_not_called_fine(lab: RunningLab) -> None:
     with broken(lab, "policy-drop"), broken(lab, "slow-backend"):
-        _, found = diagnosis(lab, LLAMA)
+        _, found = diagnosis_with(lab, LLAMA, lambda found: "policy-drop" in checks_of(found))
     states = {c["what"]: c["state"] for c in found["checked"]}
     assert (states["policies"], states["mtu"], states["answers"]) == ("faulty", "not-checked", "not-checked")

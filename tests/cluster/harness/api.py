@@ -73,6 +73,19 @@ class Api:
                 raise
 
 
+def may(api: Api, verb: str, resource: str, namespace: str) -> bool:
+    """Whether the user of the API may do so to what the core group has: the API server follows roles and bindings by watches."""
+    name, _, part = resource.partition("/")
+    attributes = {"verb": verb, "resource": name, "subresource": part, "namespace": namespace}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = api.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
 _CLUSTER_SCOPED = {
     "Namespace",
     "Node",

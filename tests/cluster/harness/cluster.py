@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from tests.cluster.harness.api import may
 from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.dns import coredns_objects, start_upstream
@@ -85,24 +87,18 @@ class Cluster:
     @contextlib.contextmanager
     def watching(self, *commands: Sequence[str]) -> Iterator[list[Done]]:
         """Command lines that run meanwhile: it is entered once each of them watches on all nodes, Ctrl-C ends them, and what they
-        gave is in the list then. They write to files, since one whose pipe is full would wait."""
-        nodes, done, begun = ", ".join(node.name for node in self.nodes), list[Done](), time.monotonic()
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            files = [(Path(folder, f"{number}.out"), Path(folder, f"{number}.err")) for number in range(len(commands))]
-            runs = []
-            for argv, (out, err) in zip(commands, files, strict=True):
-                with out.open("w") as stdout, err.open("w") as stderr:
-                    runs.append(stack.enter_context(self.start(*argv, stdout=stdout, stderr=stderr)))
+        gave is in the list then."""
+        done = list[Done]()
+        with contextlib.ExitStack() as stack:
+            runs = [stack.enter_context(Watching(self, argv)) for argv in commands]
             try:
-                for _, err in files:
-                    wait_for("the probes", lambda err=err: f"watching on {nodes}\n" in err.read_text(), 120)  # type: ignore[misc]
+                for run in runs:
+                    run.wait()
                 yield done
             finally:
                 for run in runs:
-                    run.send_signal(signal.SIGINT)
-            for run, (out, err) in zip(runs, files, strict=True):
-                status = run.wait(120)
-                done.append(Done(status, out.read_text(), err.read_text(), time.monotonic() - begun))
+                    run.interrupt()
+            done += [run.finish(120) for run in runs]
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
         # An ended pod may be kept for a while, and a changed DaemonSet is rolled out node by node.
@@ -123,21 +119,104 @@ class Cluster:
         return next(node for node in self.nodes if node.name == name)
 
     def run_kube_proxies(self, mode: str, release: str = NEWEST) -> None:
-        """Has every node's kube-proxy of this mode and release; returns once its rules are there."""
+        """Has every node's kube-proxy of this mode and release; returns once its rules lead to every pod of the Services."""
         assert self.plane is not None
         self.plane.proxy_mode = mode
         changed = [node for node in self.nodes if (node.proxy_mode, node.proxy_release) != (mode, release)]
         for node in changed:
             node.route_services(nowhere=True)
             node.run_kube_proxy(mode, release)
+        self.wait_for_rules()
         for node in changed:
-            wait_for(f"the rules of {node.name}", partial(_has_rules, node), 240)
             node.route_services()
 
+    def wait_for_rules(self) -> None:
+        """Until the application's pods are ready, and each node's kube-proxy has written rules that lead to all of them: an
+        endpoint is listed after its pod is ready, and is in the rules of one node after those of another."""
+        wait_for("the workloads", partial(workloads_ready, self.api()), 400)
+        for node in self.nodes:
+            wait_for(f"the rules of {node.name}", partial(self._leads_to_all, node), 240)
 
-def _has_rules(node: KubeNode) -> bool:
-    begins = "" if node.proxy_mode == "nftables" else "-A KUBE-SERVICES "
-    return any(line.startswith(begins) and "my-llama-svc" in line for line in node.proxy_rules().splitlines())
+    def _leads_to_all(self, node: KubeNode) -> bool:
+        backends = service_backends(self.api())
+        return bool(backends) and set(_POD_BACKEND.findall(node.proxy_rules())) >= backends
+
+
+_PODS = "10.244."
+# A pod's address before a port; nft prints both of a map's entry as "IP . PORT".
+_POD_BACKEND = re.compile(rf"\b({re.escape(_PODS)}\d+\.\d+)(?::| \. )\d+\b")
+
+
+def service_backends(api: Any) -> set[str]:
+    """The addresses of the ready pods that Services with a cluster IP select."""
+    pods = [pod for pod in api.get("/api/v1/pods")["items"] if _is_ready(pod)]
+    found: set[str] = set()
+    for service in api.get("/api/v1/services")["items"]:
+        spec, namespace = service["spec"], service["metadata"]["namespace"]
+        if spec.get("selector") and spec.get("clusterIP") != "None":
+            own = [pod for pod in pods if pod["metadata"]["namespace"] == namespace]
+            labels = [(pod["status"]["podIP"], pod["metadata"].get("labels", {})) for pod in own]
+            found |= {ip for ip, have in labels if spec["selector"].items() <= have.items()}
+    return {ip for ip in found if ip.startswith(_PODS)}
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", ())}
+    return conditions.get("Ready") == "True" and not pod["metadata"].get("deletionTimestamp")
+
+
+def workloads_ready(api: Any) -> bool:
+    return all(rolled_out(deployment) for deployment in api.get("/apis/apps/v1/deployments")["items"])
+
+
+def rolled_out(deployment: dict[str, Any]) -> bool:
+    """Whether the pods of its newest template, and no others, are there and ready."""
+    status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration") == deployment["metadata"]["generation"]
+        and status.get("updatedReplicas") == status.get("readyReplicas") == status.get("replicas") == wanted
+    )
+
+
+class Watching:
+    """A command line that runs beside the test, for a context. It writes to files, since one whose pipe is full would wait."""
+
+    def __init__(self, cluster: Cluster, argv: Sequence[str], user: str = "admin") -> None:
+        self._nodes, self._begun = ", ".join(node.name for node in cluster.nodes), time.monotonic()
+        self._folder = tempfile.TemporaryDirectory()
+        self._out, self._err = Path(self._folder.name, "out"), Path(self._folder.name, "err")
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = cluster.start(*argv, user=user, stdout=out, stderr=err)
+
+    def wait(self) -> None:
+        """Until it watches on all nodes; on another cluster, on some. Each agent's `--timeout` begins when its own probes are
+        attached, and on a busy machine one may be over before the next begins: what two nodes see together waits for both."""
+        watching = f"watching on {self._nodes}\n" if self._nodes else "watching on "
+        wait_for("the probes", lambda: watching in self.said(), 240)
+
+    def said(self) -> str:
+        """What it has printed for people until now."""
+        return self._err.read_text()
+
+    def printed(self) -> str:
+        """The whole lines that it has printed as data until now."""
+        return self._out.read_text().rpartition("\n")[0]
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self, timeout: float) -> Done:
+        status = self.process.wait(timeout)
+        return Done(status, self._out.read_text(), self._err.read_text(), time.monotonic() - self._begun)
+
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._folder.cleanup()
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 120) -> Done:
@@ -160,12 +239,7 @@ def install_application(plane: ControlPlane, image: str) -> None:
     api.apply(sorted(objects, key=lambda o: ["Namespace", "Service", "Deployment"].index(o["kind"])))
     start_upstream(plane)
     api.apply(coredns_objects(plane, image, "node-2"))
-
-    def ready() -> bool:
-        deployments = api.get("/apis/apps/v1/deployments")["items"]
-        return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
-
-    wait_for("the chatbot application", ready, 400)
+    wait_for("the chatbot application", partial(workloads_ready, api), 400)
 
 
 def _documents(path: Path, image: str) -> list[dict[str, Any]]:
@@ -196,6 +270,18 @@ def role_bindings(cluster: Cluster) -> list[dict[str, Any]]:
         binding("test-admin", "genainet-admin", "deployer"),
         binding("test-trace", "genainet-trace", "tracer", namespace="genainet"),
     ]
+
+
+def bind_roles(cluster: Cluster) -> None:
+    """Returns once the API server goes by the bindings: it follows them by a watch."""
+    cluster.api().apply(role_bindings(cluster))
+    for user, verb, resource in (
+        ("viewer", "list", "pods"),
+        ("tracer", "list", "pods"),
+        ("tracer", "create", "pods/portforward"),
+        ("deployer", "create", "namespaces"),
+    ):
+        wait_for(f"{user}'s role", partial(may, cluster.api(user), verb, resource, "genainet"))
 
 
 def agent_processes(node: KubeNode) -> dict[int, str]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from tests.cluster.harness.binaries import NEWEST
@@ -68,6 +70,7 @@ class KubeNode:
         self.netns = NetNs(self.name)
         self.daemons: list[Daemon] = []
         self.proxy_mode = self.proxy_release = ""
+        self._kubelet_began = 0.0
         try:
             self._join()
             self._boot()
@@ -204,8 +207,9 @@ class KubeNode:
         )
 
     def restart_kubelet(self) -> None:
-        """It registers the node anew, with the API server that there is by now; the pods run on."""
+        """It registers the node anew, with the API server that there is by now; the pods run on. See `wait_ready`."""
         self.kubelet.kill()
+        self._kubelet_began = time.time()
         self.kubelet.start()
 
     def run_kube_proxy(self, mode: str, release: str = NEWEST) -> None:
@@ -246,10 +250,14 @@ class KubeNode:
         return self.run(*(("nft", "list", "table", "ip", "kube-proxy") if nftables else ("iptables-save", "-t", "nat")))
 
     def wait_ready(self, timeout: float = 240) -> None:
+        """Until the kubelet that runs now has said so: what one before it said may be taken back."""
+
         def ready() -> bool:
             self.kubelet.check()
             status = self.plane.api().get(f"/api/v1/nodes/{self.name}")["status"]
-            return any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
+            (condition,) = [c for c in status["conditions"] if c["type"] == "Ready"]
+            told = datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()  # in whole seconds
+            return condition["status"] == "True" and told >= self._kubelet_began
 
         try:
             wait_for(f"{self.name} Ready", ready, timeout)

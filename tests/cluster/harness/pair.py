@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.cluster.harness.cluster import Cluster, Done, rows
+from tests.cluster.harness.cluster import Cluster, Done, Watching, rows
 from tests.cluster.harness.image import AGENT
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.processes import wait_for
@@ -27,6 +27,11 @@ while True:
     time.sleep(0.2)
 """
 _SERVE = ["python3", "-m", "http.server", "8080", "--directory", "/tmp"]
+_LISTENS = {
+    "tcpSocket": {"port": 8080},
+    "periodSeconds": 1,
+    "failureThreshold": 240,
+}  # asks until it does, and not again
 _SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -59,7 +64,7 @@ def start_pair(cluster: Cluster, network: str, urls: Sequence[str] = (), **serve
     addresses that begin with `network`; `server` are fields of the server's container."""
     api = cluster.api()
     api.create(_SERVICE)
-    ip = _start(cluster, _pod("cni-server", "node-2", _SERVE, **server))
+    ip = _start(cluster, _pod("cni-server", "node-2", _SERVE, startupProbe=_LISTENS, **server))
     cluster_ip = api.get("/api/v1/namespaces/chat/services/cni-server")["spec"]["clusterIP"]
     client = start_client(cluster, "cni-client", "node-1", [f"http://{ip}:8080/", f"http://{cluster_ip}/", *urls])
     assert ip.startswith(network) and client.startswith(network), (ip, client)
@@ -77,8 +82,8 @@ def _start(cluster: Cluster, pod: dict[str, Any]) -> str:
 
     def address() -> str:
         status = running(cluster)[name]["status"]
-        is_running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
-        return str(status.get("podIP", "")) if is_running else ""
+        is_ready = any(container["ready"] for container in status.get("containerStatuses", ()))
+        return str(status.get("podIP", "")) if is_ready else ""
 
     return wait_for(f"the pod {name}", address, 240)
 
@@ -96,7 +101,20 @@ def end_pair(cluster: Cluster) -> None:
 
 def paths(done: Done) -> list[dict[str, Any]]:
     """The client's connections that `trace -o json` printed."""
-    return [r for r in rows(done.out) if r["kind"] == "path" and r["flow"]["client"]["pod"] == "cni-client"]
+    return _of_client(done.out)
+
+
+def _of_client(text: str) -> list[dict[str, Any]]:
+    return [r for r in rows(text) if r["kind"] == "path" and r["flow"]["client"]["pod"] == "cni-client"]
+
+
+def traced(cluster: Cluster, target: str, least: int = 4) -> Done:
+    """A trace of a target in the namespace `chat`, ended once it has so many of the client's connections."""
+    with Watching(cluster, ("trace", target, "-n", "chat", "--timeout", "240s", "-o", "json")) as trace:
+        trace.wait()
+        wait_for("the client's calls", lambda: len(_of_client(trace.printed())) >= least)
+        trace.interrupt()
+        return trace.finish(120)
 
 
 def whole_paths(done: Done) -> list[dict[str, Any]]:
@@ -154,6 +172,12 @@ def namespace_of(node: KubeNode, ip: str) -> str:
     """The file of a pod's network namespace on its node."""
     script = f'for f in /run/netns/cni-*; do nsenter --net=$f ip -br address | grep -q " {ip}/" && echo $f; done; true'
     return node.run("bash", "-c", script).split()[0]
+
+
+def listens(node: KubeNode, ip: str, port: int) -> bool:
+    """Whether a pod of the node has a socket that does, with TCP or UDP."""
+    sockets = node.run("nsenter", f"--net={namespace_of(node, ip)}", "ss", "-Hltun")
+    return any(line.split()[4].endswith(f":{port}") for line in sockets.splitlines())
 
 
 def host_device(node: KubeNode, ip: str) -> str:

@@ -14,7 +14,7 @@ from kubectl_genainet.kube.resources import Resource, Served, discover
 from kubectl_genainet.kube.snapshot import read_listings
 from tests.cluster.harness.api import collection
 from tests.cluster.harness.binaries import OLDER_API_SERVERS, Binaries
-from tests.cluster.harness.cluster import Cluster, Done, everything, role_bindings, rows
+from tests.cluster.harness.cluster import Cluster, Done, bind_roles, everything, rows
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.dry_run import tried_remedies
 from tests.cluster.harness.processes import wait_for
@@ -49,7 +49,7 @@ def deployed(cluster: Cluster) -> Cluster:
     done = cluster.deploy("--no-wait", *ALWAYS_ON)
     assert (done.status, done.err) == (0, "")
     assert {line.rpartition(" ")[2] for line in done.out.splitlines()} == {"created"}
-    cluster.api().apply(role_bindings(cluster))
+    bind_roles(cluster)
     return cluster
 
 

@@ -13,6 +13,7 @@ from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.resources import KINDS, Resource
 from kubectl_genainet.kube.snapshot import read_listings
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from tests.cluster.harness.api import may
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster, rows
 from tests.cluster.harness.controlplane import ControlPlane
@@ -71,6 +72,7 @@ def plane(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactor
                 }
             ]
         )
+        wait_for("the viewer's role", lambda: may(plane.api("viewer"), "list", "pods", "custom"))
         yield plane
 
 

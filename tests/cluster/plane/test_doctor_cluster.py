@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.harness.api import may
 from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -141,6 +143,7 @@ COMPLAINTS = {
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     api = control_plane.api()
     api.apply(OBJECTS)
+    wait_for("nobody's role", lambda: may(control_plane.api("nobody"), "list", "pods", NAMESPACE))
     yield control_plane
     # No controller-manager runs here: a namespace that is deleted keeps what is in it.
     for service in api.get(f"/api/v1/namespaces/{NAMESPACE}/services")["items"]:

@@ -15,10 +15,12 @@ from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.resources import KINDS, Resource
 from kubectl_genainet.kube.snapshot import read_listings
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from tests.cluster.harness.api import may
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster, role_bindings, rows
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.crds import Kubectl, Object, definitions
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -70,6 +72,7 @@ def cluster(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFact
         kubectl.apply((asset_dir("daemonset") / "manifests" / "roles.yaml").read_text())
         cluster = Cluster(str(plane.kubeconfig(namespace=NAME)), plane=plane)
         api.apply([binding for binding in role_bindings(cluster) if binding["metadata"]["name"] == "test-view"])
+        wait_for("the viewer's role", lambda: may(cluster.api("viewer"), "list", "pods", NAME))
         yield cluster
 
 

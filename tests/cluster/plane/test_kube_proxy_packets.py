@@ -38,6 +38,7 @@ from tests.proxy_services import (
     endpoints,
     from_another_node,
     packet_of,
+    sent,
     write_dump,
 )
 from tests.proxy_traffic import Traffic, inside
@@ -103,10 +104,11 @@ def node(request: pytest.FixtureRequest, control_plane: ControlPlane, services: 
 def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
     ruleset = node.ruleset()
     flows = [f for f in all_flows(node.services, node.proxy.ip, node.proxy.ip6) if not from_another_node(f)]
-    came = node.traffic.send(flows)
+    said = [evaluate(ruleset, packet_of(flow)) for flow in flows]
+    came = sent(node.traffic, flows, said)
     wrong = []
-    for flow, result in zip(flows, came, strict=True):
-        problem = disagreement(flow, evaluate(ruleset, packet_of(flow)), result)
+    for flow, evaluation, result in zip(flows, said, came, strict=True):
+        problem = disagreement(flow, evaluation, result)
         if problem:
             wrong.append(f"{flow}: {result['end']}, {problem}")
     if folder := os.environ.get("GENAINET_WRITE_DUMPS"):
@@ -116,7 +118,7 @@ def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
         write_dump(Path(folder), stem, texts, node.traffic.node_ips(), flows, came)
     assert wrong == []
     ends = {result["end"] for result in came}
-    verdicts = {evaluate(ruleset, packet_of(flow)).verdict for flow in flows}
+    verdicts = {evaluation.verdict for evaluation in said}
     assert ends >= {"answer", "refused", "timeout"}
     assert verdicts >= {RulesetVerdict.DNAT, RulesetVerdict.REJECT, RulesetVerdict.DROP}
     assert len(flows) > 200

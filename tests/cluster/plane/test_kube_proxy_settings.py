@@ -26,7 +26,7 @@ from tests.cluster.harness.binaries import RELEASES, Binaries
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.processes import wait_for
-from tests.proxy_services import disagreement, packet_of
+from tests.proxy_services import disagreement, packet_of, sent
 from tests.proxy_traffic import CALLER, Traffic
 
 pytestmark = pytest.mark.cluster
@@ -312,10 +312,10 @@ def test_every_packet_goes_where_the_rules_are_said_to_lead(world: World) -> Non
 
 def disagreements(world: World, node: Node) -> Iterator[str]:
     ruleset = node.ruleset()
-    sent = list(flows(node, world.services))
-    came = node.traffic.send([flow for _, _, flow in sent])
-    for (expected, external, flow), result in zip(sent, came, strict=True):
-        said = evaluate(ruleset, packet_of(flow))
+    chosen = list(flows(node, world.services))
+    evaluations = [evaluate(ruleset, packet_of(flow)) for _, _, flow in chosen]
+    came = sent(node.traffic, [flow for _, _, flow in chosen], evaluations)
+    for (expected, external, flow), said, result in zip(chosen, evaluations, came, strict=True):
         problem = disagreement(flow, said, result)
         backends = {int(b.ip.rpartition(".")[2]) for b in said.backends}
         # The policy Local of outside is not for the node's own connections.

@@ -20,7 +20,7 @@ from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.run.sources.cluster import ClusterSource
-from tests.cluster.harness.api import ApiError
+from tests.cluster.harness.api import ApiError, may
 from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import endpoint_slice
@@ -71,6 +71,7 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
             "spec": {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": False},
         }
         api.apply([pod])
+    wait_for("nobody's role", lambda: may(control_plane.api("nobody"), "list", "pods", NAMESPACE))
     return control_plane
 
 

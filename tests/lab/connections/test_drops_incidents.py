@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubectl_genainet.lab.incidents import find_incident
 from tests.lab.labtest import RunningLab, broken
 
 Row = dict[str, Any]
@@ -33,18 +34,29 @@ def drops(*arguments: str) -> tuple[int, list[Row], Row]:
 def incident(lab: RunningLab, request: pytest.FixtureRequest) -> Iterator[list[Row]]:
     """The rows while the incident that the test's parameter names is in the lab, all namespaces."""
     with broken(lab, request.param):
-        time.sleep(0.5)
-        yield found_drops("-A", "--lab", lab.name)
+        yield found_drops("-A", "--lab", lab.name, check=find_incident(request.param).cause.diagnosis)
     time.sleep(1.5)  # connections that it broke come to their end
 
 
-def found_drops(*arguments: str, check: str = "") -> list[Row]:
-    """The rows of a run that found something (`check`: this). On a busy machine the clients' next call may be late."""
+def found_drops(*arguments: str, check: str) -> list[Row]:
+    """The rows of a run that found this. On a busy machine the clients' next call may be late."""
+    return run_that_found(lambda row: row["check"] == check, *arguments)[1]
+
+
+def run_that_found(wanted: Callable[[Row], bool], *arguments: str) -> tuple[int, list[Row], Row]:
     for seconds in (SECONDS, 3 * SECONDS, 6 * SECONDS):
-        status, rows, _ = drops(*arguments, "--timeout", f"{seconds}s")
-        if status == 1 and (not check or check in {row["check"] for row in rows}):
-            return rows
-    pytest.fail(f"nothing found: {rows}")
+        status, rows, summary = drops(*arguments, "--timeout", f"{seconds}s")
+        if status == 1 and any(map(wanted, rows)):
+            return status, rows, summary
+    pytest.fail(f"not found: {rows}")
+
+
+def by_a_rule(row: Row) -> bool:
+    return bool(row["check"] == "rule-drop")
+
+
+def by_a_host_that_has_no_pod(row: Row) -> bool:
+    return row["drop"] is not None and row["drop"]["location"].startswith("ip_error")
 
 
 def of(rows: list[Row], check: str) -> Row:
@@ -195,12 +207,10 @@ def test_healthy_lab_has_nothing_to_say(lab: RunningLab) -> None:
 def test_target_narrows_and_a_bundle_says_the_same(lab: RunningLab, tmp_path: Path) -> None:
     bundle = tmp_path / "drops.gnb"
     with broken(lab, "disagreement"):
-        live = drops("svc/my-llama-svc", "--lab", lab.name, "--timeout", "12s", "--record", str(bundle))
+        live = run_that_found(by_a_rule, "svc/my-llama-svc", "--lab", lab.name, "--record", str(bundle))
         elsewhere = drops("svc/qdrant", "--lab", lab.name, "--timeout", "4s")
-    assert live[0] == 1 and {workloads(r) for r in live[1] if r["check"] == "rule-drop"} == {
-        ("chatbot-ui", "my-llama-finetuned")
-    }
-    assert [r for r in elsewhere[1] if r["check"] == "rule-drop"] == []
+    assert {workloads(r) for r in live[1] if by_a_rule(r)} == {("chatbot-ui", "my-llama-finetuned")}
+    assert [r for r in elsewhere[1] if by_a_rule(r)] == []
     replayed = drops("svc/my-llama-svc", "--from", str(bundle))
     assert replayed[0] == 1
     assert replayed[1] == live[1]
@@ -209,8 +219,5 @@ def test_target_narrows_and_a_bundle_says_the_same(lab: RunningLab, tmp_path: Pa
 
 def test_target_takes_in_what_old_rules_send_to_no_endpoint(lab: RunningLab) -> None:
     with broken(lab, "stale-endpoint"):
-        time.sleep(0.5)
-        status, rows, _ = drops("svc/my-llama-svc", "--lab", lab.name, "--timeout", f"{3 * SECONDS}s")
-    gone = [r for r in rows if r["drop"] is not None and r["drop"]["location"].startswith("ip_error")]
-    assert status == 1 and gone, rows
-    assert {r["server"]["port"] for r in gone} == {8080}
+        _, rows, _ = run_that_found(by_a_host_that_has_no_pod, "svc/my-llama-svc", "--lab", lab.name)
+    assert {r["server"]["port"] for r in rows if by_a_host_that_has_no_pod(r)} == {8080}

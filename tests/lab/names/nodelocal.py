@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.harness.binaries import Binaries
@@ -89,7 +90,7 @@ def nodelocal(lab: RunningLab, folder: Path) -> Iterator[None]:
             with (folder / f"{node}.log").open("w") as log:
                 running.append(subprocess.Popen(command, stdout=log, stderr=log))
         for node in lab.record.nodes:
-            wait_for(f"the cache of {node}", lambda node=node: f"{KUBE_DNS}:53" in lab.node_output(node, "ss", "-Hlun"))  # type: ignore[misc]
+            wait_for(f"the cache of {node}", partial(_listens, lab, node))
         yield
     finally:
         for process in running:
@@ -99,6 +100,11 @@ def nodelocal(lab: RunningLab, folder: Path) -> Iterator[None]:
             lab.node_output(node, "ip", "link", "delete", "nodelocaldns")
             for rule in rules():
                 lab.node_output(node, "iptables", "-w", *["-D" if word == "-A" else word for word in rule])
+
+
+def _listens(lab: RunningLab, node: str) -> bool:
+    listening = lab.node_output(node, "ss", "-Hlun")
+    return all(f"{address}:53" in listening for address in (LOCAL, KUBE_DNS))
 
 
 def _inside(lab: RunningLab, node: str, *command: str) -> list[str]:

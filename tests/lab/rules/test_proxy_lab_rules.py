@@ -31,6 +31,7 @@ from tests.proxy_services import (
     endpoints,
     from_another_node,
     packet_of,
+    sent,
 )
 from tests.proxy_services import write_dump as write
 from tests.proxy_traffic import Namespace, Traffic, inside
@@ -121,8 +122,8 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Loaded]:
 def test_every_evaluation_agrees_with_real_packets(loaded: Loaded) -> None:
     ruleset = loaded.ruleset()
     flows = [f for f in all_flows(loaded.services, NODE_IP, NODE_IP6) if not from_another_node(f)]
-    came = loaded.traffic.send(flows)
     said = [evaluate(ruleset, packet_of(flow)) for flow in flows]
+    came = sent(loaded.traffic, flows, said)
     problems = [disagreement(*case) for case in zip(flows, said, came, strict=True)]
     wrong = [f"{f}: {c['end']}, {p}" for f, c, p in zip(flows, came, problems, strict=True) if p]
     assert wrong == []

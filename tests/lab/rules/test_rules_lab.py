@@ -208,10 +208,10 @@ def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLa
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not all(TABLE in lab.node_output(node, "nft", "list", "tables") for node in NODES):
+    listed = ("sh", "-c", f"nft list table inet {TABLE} 2>&1; true")
+    while not all("nftrace set 1" in lab.node_output(node, *listed) for node in NODES):
         assert tracing.poll() is None, "no tracing table on some node"
         time.sleep(0.1)
-    time.sleep(0.5)
     node = connect(lab, 6)
     out, err = tracing.communicate(timeout=180)
     assert (tracing.returncode, "warning" in err) == (0, False), err
