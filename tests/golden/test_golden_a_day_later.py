@@ -25,7 +25,7 @@ from tests.recordertest import CHANGED_S, record, served
 
 DAY_S = 86_400
 # Of a suggested command the source, which is another one, and where the line is broken for it.
-SOURCE = re.compile(r"( \\\n)? +--(from|since|until|lab)(( \\\n)? +[^\s-]\S*)?")
+SOURCE = re.compile(r"( \\\n)? +--(from|since|until|at|lab)(( \\\n)? +[^\s-]\S*)?")
 # How long a reply had made no progress when that was looked at: a recorder keeps a connection's counters every 5 s.
 SILENCE = re.compile(r"arrived for [0-9.]+ s")
 WIDTH = 200
