@@ -128,7 +128,6 @@ def command(
     """
     if list_checks or explain:
         return _about_checks(explain, only)
-    say_moment(source)
     options = DoctorOptions(only, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
     messages = MessagesOnce()
 
@@ -140,6 +139,7 @@ def command(
         raise click.UsageError("--watch does not go with --write-baseline")
     if watch:
         _watch(source, examine, messages.warn, output)
+    say_moment(source)
     examined = examine()
     report = examined.report
     if write_baseline:
