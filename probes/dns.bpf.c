@@ -21,6 +21,7 @@
 #define REFUSED_WAYS 4
 #define REFUSED_TICKS (1000000000 / TICK_NS) /* the same skb within this time is the query that was refused, at its next device */
 #define EXPIRES_TICKS (5000000000 / TICK_NS) /* a response within this time of a refused query is that query's; EXPIRES_NS of probes/dns.py */
+#define SECOND_NS (1ull << 30) /* of a budget, as in may_emit() */
 #define CLIENTS 64 /* whose queries a CPU turns away at a glance */
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
@@ -62,15 +63,15 @@ struct refused {
 /* What was found when a CPU turned away a query: its client has nothing left of this second's budget, and messages between these
  * ends are asked for, as the filters are. */
 struct turned_away {
-	__u64 second;
 	__u8 saddr[16];
 	__u8 daddr[16];
 	__u32 netns;
 	__u32 ifindex;
 	__u32 budget;
 	__u32 generation; /* 0: none yet */
+	__u32 until; /* tick_now() */
 	__u16 port;
-	__u16 pad[3];
+	__u16 pad;
 };
 
 struct dns_record {
@@ -567,15 +568,15 @@ static __always_inline int is_turned_away(struct dns_key *key, __u64 skb, struct
 	struct turned_away *last = turned_away.lookup(&slot);
 	if (!last || (*open && pending.lookup(key)))
 		return 0;
-	__u64 second = bpf_ktime_get_ns() >> 30;
 	read_addresses(&t, ports);
 	t.dport = ports->dport;
-	if (last->second != second || last->generation != cfg->generation || last->budget != cfg->budget ||
+	if ((__s32)(last->until - tick_now()) <= 0 || last->generation != cfg->generation || last->budget != cfg->budget ||
 	    last->netns != client.netns || last->ifindex != client.ifindex || last->port != t.dport ||
 	    !same_address(last->saddr, t.saddr) || !same_address(last->daddr, t.daddr)) {
-		if (!has_nothing_left(&client, &t, second))
+		__u64 now = bpf_ktime_get_ns();
+		if (!has_nothing_left(&client, &t, now >> 30))
 			return 0;
-		last->second = second;
+		last->until = tick_now() + (SECOND_NS - now % SECOND_NS) / TICK_NS - 1;
 		last->generation = cfg->generation;
 		last->budget = cfg->budget;
 		last->netns = client.netns;
