@@ -7,6 +7,7 @@ import re
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import command, items, kubectl, patch, text
+from kubectl_genainet.doctor.objects.recognise import container_stack
 from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import is_for_metrics
@@ -83,8 +84,9 @@ def service_target_port(cluster: Cluster) -> Problems:
     Looks at spec.ports[].targetPort against the container ports of all workloads that it selects: a name that none of
     them declares is an error. A number that none declares, where GenAI workloads declare others of that protocol, is a
     warning where no port of the Service leads to a declared one, else information: declaring ports is optional. It is
-    not reported where the number stands in the command line, the variables, the annotations, labels or probes, or where
-    the port is for metrics, which are seldom declared. Proxies of Gateways are left out: they are told where to listen.
+    not reported where the number stands in the command line, the variables, the annotations, labels or probes, where it is
+    the database's own (Chroma's 8000), or where the port is for metrics, which are seldom declared. Proxies of Gateways are
+    left out: they are told where to listen.
     Information for headless Services: their names lead to the pods, at the port that the client knows.
 
     Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
@@ -151,7 +153,11 @@ def _is_a_proxy(workload: Workload) -> bool:
 
 
 def _mentions(workload: Workload, port: int) -> bool:
-    """Whether a port's number stands in what a workload's containers run with, or in its labels or annotations."""
+    """Whether a port's number stands in what a workload's containers run with, or in its labels or annotations, or is that of
+    the database that one runs."""
+    stacks = (found[0] for c in workload.containers if (found := container_stack(c)) is not None)
+    if any(stack.role is Role.VECTOR_DATABASE and stack.port == port for stack in stacks):
+        return True
     mentioned = (*workload.labels.values(), *workload.template.annotations.values())
     return any(c.mentions(port) for c in workload.containers) or any(
         str(port) in re.split(r"\D+", v) for v in mentioned

@@ -43,6 +43,15 @@ def test_the_names_of_a_headless_service_lead_to_pods_at_any_port(more: str, sev
     assert [f.severity for f in findings(MODEL + named, "service-target-port")] == [severity]
 
 
+@pytest.mark.parametrize(("target", "found"), [(8000, 0), (9000, 1)])
+def test_a_database_listens_on_its_own_port_whatever_is_declared(target: int, found: int) -> None:
+    store = MODEL.replace("registry.test/app:1", "chromadb/chroma").replace(
+        "containerPort: 8000", "containerPort: 27017"
+    )
+    text = store + SERVICE % ("coder-7b", f"[{{port: 8000, targetPort: {target}}}]")
+    assert len(findings(text, "service-target-port")) == found
+
+
 def test_a_port_beside_a_declared_one_is_information() -> None:
     served = MODEL.replace("registry.test/app:1", "vllm/vllm-openai:v0.10.0")
     one = findings(served + SERVICE % ("coder-7b", "[{name: a, port: 9400}]"), "service-target-port")
