@@ -86,7 +86,7 @@ def _policies(watched: Watched) -> tuple[CheckState, str]:
         return CheckState.NOT_CHECKED, f"drops were not counted: {watched.failures['drops']}"
     if not watched.reach.met_pod:
         return _judged_only(context, context.engine, watched.reach)
-    return CheckState.FINE, "none dropped a connection, and none was bypassed"
+    return CheckState.FINE, "none dropped a connection, and no bypass was seen"
 
 
 def _judged_only(context: Context, engine: PolicyEngine, reach: Reach) -> tuple[CheckState, str]:
