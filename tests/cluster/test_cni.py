@@ -18,6 +18,7 @@ from tests.cluster.harness.flannel import Flannel
 from tests.cluster.harness.kube_router import enforcing, taken_by_rules
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.pair import (
+    EGRESS,
     INGRESS,
     end_pair,
     end_pod,
@@ -30,6 +31,7 @@ from tests.cluster.harness.pair import (
     start_client,
     start_pair,
     taken_by_policy,
+    traced,
     whole_paths,
 )
 from tests.cluster.harness.processes import Daemon, wait_for
@@ -53,10 +55,6 @@ def flannel(deployed: Cluster) -> Iterator[Flannel]:
         flannel.stop()
 
 
-def traced(cluster: Cluster, target: str) -> list[dict[str, Any]]:
-    return whole_paths(cluster.cli("trace", target, "-n", "chat", "--timeout", "10s", "-o", "json"))
-
-
 OUT = ["cni-client eth0 tx", "node-1 veth rx", "node-1 bwp tx", "node-1 cni0 rx"]  # bandwidth shapes by an ifb device
 IN = ["node-2 cni0 tx", "node-2 veth tx", "cni-server eth0 rx"]
 WAYS = {
@@ -74,7 +72,7 @@ def backend(request: pytest.FixtureRequest, flannel: Flannel) -> str:
 
 
 def test_trace_has_every_hop_of_the_way_and_the_services_translation(deployed: Cluster, backend: str) -> None:
-    for path in traced(deployed, "pod/cni-server"):
+    for path in whole_paths(traced(deployed, "pod/cni-server")):
         assert places(path) == WAYS[backend]
         tunnels = [hop["tunnel"] for hop in path["hops"] if hop["tunnel"]]
         assert len(tunnels) == (2 if backend == "vxlan" else 0)
@@ -93,7 +91,7 @@ def test_a_drop_and_its_policy_are_named_behind_each_backend(deployed: Cluster, 
 
 
 def test_a_host_port_is_portmaps_translation_and_flannels_masquerade(deployed: Cluster, flannel: Flannel) -> None:
-    for path in traced(deployed, f"{deployed.node('node-2').ip}:{HOST_PORT}"):
+    for path in whole_paths(traced(deployed, f"{deployed.node('node-2').ip}:{HOST_PORT}")):
         assert places(path) == WAYS["host-gw"]  # an address of the node is never in the tunnel
         assert path["nat"]["endpoint_chain"].startswith("CNI-DN-")
         assert path["nat"]["masqueraded"]
@@ -115,6 +113,8 @@ while True:
 BURST = f"""
 import socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; with the default a socket waits before a queue of its own node is full
+sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
 sock.connect((sys.argv[1], {ECHO_PORT}))
 sock.settimeout(5)
 sock.send(b"?")
@@ -144,13 +144,27 @@ def dropped_by(node: KubeNode, device: str) -> int:
     return int(queue["drops"])
 
 
+def queue_of(deployed: Cluster, pod: dict[str, Any], annotation: str) -> tuple[KubeNode, str]:
+    """Node and device of the plugin's queue: towards a pod the node's end of its veth pair, from it an ifb device."""
+    node = deployed.node(pod["spec"]["nodeName"])
+    if annotation == INGRESS:
+        return node, host_device(node, pod["status"]["podIP"])
+    (link,) = json.loads(node.run("ip", "-j", "link", "show", "type", "ifb"))  # one pod of the node asks for it
+    return node, str(link["ifname"])
+
+
+@pytest.mark.parametrize(
+    ("pod", "annotation", "megabits"), [("cni-server", INGRESS, 20), ("cni-client", EGRESS, 10)], ids=["to", "from"]
+)
 def test_what_the_bandwidth_plugins_queue_drops_is_named_with_its_annotation(
-    deployed: Cluster, flannel: Flannel
+    deployed: Cluster, flannel: Flannel, pod: str, annotation: str, megabits: int
 ) -> None:
-    ips = {name: found["status"]["podIP"] for name, found in running(deployed).items()}
+    found = running(deployed)
+    ips = {name: found[name]["status"]["podIP"] for name in found}
     client, server = deployed.node("node-1"), deployed.node("node-2")
-    device = host_device(server, ips["cni-server"])
-    assert shortened(server, device) * 8 == 20_000_000
+    node, device = queue_of(deployed, found[pod], annotation)
+    assert shortened(node, device) * 8 == megabits * 1_000_000
+    before = dropped_by(node, device)
     inside = ("nsenter", f"--net={namespace_of(server, ips['cni-server'])}", "python3", "-c", ECHO)
     echo = Daemon("echo", server.call("setpriv", "--pdeathsig", "KILL", *inside), server.folder / "echo.log")
     burst = ("nsenter", f"--net={namespace_of(client, ips['cni-client'])}", "python3", "-c", BURST, ips["cni-server"])
@@ -163,21 +177,22 @@ def test_what_the_bandwidth_plugins_queue_drops_is_named_with_its_annotation(
                 client.run(*burst)
     finally:
         echo.kill()
-    (drops, trace), dropped = (run.result() for run in runs), dropped_by(server, device)
+    (drops, trace), dropped = (run.result() for run in runs), dropped_by(node, device) - before
     reported = list(
         {r["id"]: r for r in rows(drops.out) if r["kind"] == "drop" and r["check"] == "queue-full"}.values()
     )
     lost = [path for path in paths(trace) if path["drop"] and path["flow"]["protocol"] == "UDP"]
-    assert reported and lost, (drops, trace)
-    queue = f"the queue of {device} (tbf, 20.0 Mbit/s, at most {LIMIT:,} bytes waiting) in node node-2 has no room"
-    asks = f"the annotation {INGRESS}: 20M of pod chat/cni-server asks for"
+    assert dropped > 0 and reported and lost, (dropped, drops, trace)
+    queue = (
+        f"the queue of {device} (tbf, {megabits}.0 Mbit/s, at most {LIMIT:,} bytes waiting) in node {node.name} has no"
+    )
+    asks = f"the annotation {annotation}: {megabits}M of pod chat/{pod} asks for"
     for drop in (*(row["drop"] for row in reported), *(path["drop"] for path in lost)):
-        assert (drop["reason"], drop["device"], drop["node"]) == ("QDISC_DROP", device, "node-2")
+        assert (drop["reason"], drop["device"], drop["node"]) == ("QDISC_DROP", device, node.name)
         assert queue in drop["explanation"] and asks in drop["explanation"]
     assert all("datagrams-lost" in {f["check"] for f in path["findings"]} for path in lost)
-    assert (
-        0 < sum(row["packets"] for row in reported) <= dropped
-    )  # the queue counts from before the probes are attached
+    # The queue counts from before the probes are attached.
+    assert 0 < sum(row["packets"] for row in reported) <= dropped
 
 
 @pytest.fixture

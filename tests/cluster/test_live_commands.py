@@ -1,13 +1,15 @@
 """The commands over what kube-proxy has written on a real cluster: run in both of its modes."""
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from kubectl_genainet import __version__
-from tests.cluster.harness.cluster import Cluster, finish, rows
+from kubectl_genainet.kube.agents.forward import find_agents
+from kubectl_genainet.kube.client import connect
+from tests.cluster.harness.cluster import Cluster, Watching, rows
+from tests.cluster.harness.pair import namespace_of
 from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -103,18 +105,52 @@ def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:
     assert done.status == 0, done.out + done.err
 
 
-def test_drops_says_that_the_service_does_not_have_the_port(own: Cluster) -> None:
-    """In nftables mode kube-proxy refuses the other ports of a cluster IP; in iptables mode it leaves them alone."""
-    if own.proxy_mode != "nftables":
-        pytest.skip("in iptables mode no rule takes such a packet")
-    address = own.api().get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
-    drops = own.start("drops", "-A", "--timeout", "10s", "-o", "json")
-    while drops.poll() is None:
-        own.node("node-1").run("bash", "-c", f"timeout 1 bash -c '</dev/tcp/{address}/8081'", check=False)
-        time.sleep(0.2)
-    done = finish(drops)
-    found = {row["id"]: row for row in rows(done.out) if row["kind"] == "drop" and row["check"] == "no-such-port"}
-    assert found, done.out + done.err
+def test_a_port_that_the_service_does_not_have_is_told(own: Cluster) -> None:
+    """In nftables mode kube-proxy refuses the other ports of a cluster IP. In iptables mode it leaves them alone, and the node
+    finds nobody with that address."""
+    api, node = own.api(), own.node("node-1")
+    pods = api.get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=chatbot-ui")["items"]
+    address = api.get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
+    connect = f"timeout 1 bash -c '</dev/tcp/{address}/8081'"
+    call = ("nsenter", f"--net={namespace_of(node, pods[0]['status']['podIP'])}", "bash", "-c", connect)
+    flags = ("-n", "chat", "--timeout", "240s", "-o", "json")
+    with (
+        Watching(own, ("drops", "svc/my-llama-svc", *flags)) as drops,
+        Watching(own, ("trace", f"{address}:8081", *flags)) as trace,
+    ):
+
+        def both_tell() -> bool:
+            node.run(*call, check=False)
+            return all("no-such-port" in run.printed() for run in (drops, trace))
+
+        wait_for("both verbs' word", both_tell, PATIENCE_S)
+        for run in (drops, trace):
+            run.interrupt()
+        listed, traced = drops.finish(120), trace.finish(120)
+    found = {row["id"]: row for row in rows(listed.out) if row["kind"] == "drop" and row["check"] == "no-such-port"}
+    lost = [path["drop"] for path in paths_of(rows(traced.out)) if path["drop"]]
+    said = f"Service chat/my-llama-svc ({address}) has no port 8081/TCP; it has 80/TCP"
+    assert found and lost, (listed, traced)
+    outcome = "rejected" if own.proxy_mode == "nftables" else "dropped"
     for row in found.values():
-        assert row["title"].endswith(f"Service chat/my-llama-svc ({address}) has no port 8081/TCP; it has 80/TCP")
-        assert (row["node"], row["outcome"], row["drop"]["policies"]) == ("node-1", "rejected", [])
+        assert (row["node"], row["outcome"], row["policy"]) == ("node-1", outcome, None)  # no policy's matter
+        assert (row["client"]["workload"], row["server"]["ip"]) == ("chatbot-ui", address)
+    for drop in (*(row["drop"] for row in found.values()), *lost):
+        assert (drop["check"], drop["node"], drop["policies"]) == ("no-such-port", "node-1", [])
+        assert said in drop["explanation"]
+    for text in (listed.out, traced.out):
+        assert "disagree" not in text and "api-admits" not in text
+
+
+def test_drops_on_a_quiet_cluster_lists_nothing_of_an_agents_own(own: Cluster) -> None:
+    """Nor of one that has just started."""
+    (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
+    own.api().delete(f"/api/v1/namespaces/genainet/pods/{agent.pod}")
+    wait_for("its successor", lambda: own.cli("status").status == 0, 300, interval=1)
+    done = own.cli("drops", "-A", "--timeout", "6s", "-o", "json")
+    answer = rows(done.out)
+    assert answer[-1]["nodes"] == ["node-1", "node-2"], done.err
+    ends = [row[end] for row in answer if row["kind"] == "drop" for end in ("client", "server") if row[end]]
+    assert [end for end in ends if end["port"] == 9912 or end["namespace"] == "genainet"] == []
+    printed = own.cli("drops", "-A", "--timeout", "3s").out
+    assert "9912" not in printed and "genainet-agent" not in printed
