@@ -16,7 +16,7 @@ from kubectl_genainet.doctor.predicates.backends import backends_of
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.doctor.settings import lists_all, some_told, told_together
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity, listed
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
 
@@ -89,33 +89,41 @@ def egress_without_dns(cluster: Cluster) -> Problems:
     if not servers:
         yield NotChecked("", "no DNS Service (kube-system/kube-dns) with pods was found")
         return
-    reported: set[tuple[str, tuple[ObjectRef, ...]]] = set()
+    port = min(ports)
+    cut_off: dict[tuple[str, tuple[ObjectRef, ...]], list[Workload]] = {}
     for workload in cluster.workloads:
-        live = next((p for p in workload.pods if not p.terminating), None)
-        if live is None or not cluster.in_scope(workload.namespace) or workload.template.host_network:
-            continue
-        if workload.template.spec.get("dnsPolicy") in ("None", "Default"):
-            continue
-        isolated_by = cluster.policy.isolating((live.ref.namespace, live.ref.name), Direction.EGRESS)
-        if not isolated_by or (workload.namespace, isolated_by) in reported:
-            continue
-        port = min(ports)
-        verdict = cluster.admits(workload, servers[0], "UDP", port)
-        if verdict is None or verdict.egress.verdict is not PolicyVerdict.DENY:
-            continue
-        if not _admits_some_egress(cluster, isolated_by) and _closed_on_purpose(cluster, workload, isolated_by):
-            continue
-        reported.add((workload.namespace, isolated_by))
+        isolated_by = _without_dns(cluster, workload, servers[0], port)
+        if isolated_by:
+            cut_off.setdefault((workload.namespace, isolated_by), []).append(workload)
+    for (namespace, isolated_by), (first, *others) in cut_off.items():
+        names = [f"{other.ref.kind} {other.name}" for other in others]
+        nor = f"; nor may {listed(names)}" if others else ""
         yield Problem(
-            f"it may not reach DNS: isolated for egress by {', '.join(p.name for p in isolated_by)}",
-            workload.ref,
+            f"it may not reach DNS: isolated for egress by {', '.join(p.name for p in isolated_by)}{nor}",
+            first.ref,
             tuple(
                 derived(p, "spec.egress", port, f"{p} isolates it for egress, and no rule admits UDP {port} to DNS")
                 for p in isolated_by
             ),
             _admit_dns(cluster, isolated_by, port),
-            refuted_by=("NetworkPolicy", workload.namespace),
+            refuted_by=("NetworkPolicy", namespace),
         )
+
+
+def _without_dns(cluster: Cluster, workload: Workload, dns: Workload, port: int) -> tuple[ObjectRef, ...]:
+    """The policies that isolate a workload which asks the cluster's DNS and may not; none where it may, or needs no names."""
+    live = next((p for p in workload.pods if not p.terminating), None)
+    if live is None or not cluster.in_scope(workload.namespace) or workload.template.host_network:
+        return ()
+    if workload.template.spec.get("dnsPolicy") in ("None", "Default"):
+        return ()
+    isolated_by = cluster.policy.isolating((live.ref.namespace, live.ref.name), Direction.EGRESS)
+    verdict = cluster.admits(workload, dns, "UDP", port) if isolated_by else None
+    if verdict is None or verdict.egress.verdict is not PolicyVerdict.DENY:
+        return ()
+    if not _admits_some_egress(cluster, isolated_by) and _closed_on_purpose(cluster, workload, isolated_by):
+        return ()
+    return isolated_by
 
 
 _STORES = (Role.MODEL_SERVER, Role.VECTOR_DATABASE, Role.KV_CACHE)

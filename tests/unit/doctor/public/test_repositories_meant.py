@@ -84,6 +84,14 @@ def test_a_policy_that_shuts_in_the_very_pods_that_it_names_is_meant(selector: s
     assert len(findings(deployment("chat", container) + egress("[]", selector), "egress-without-dns")) == found
 
 
+def test_all_that_one_policy_cuts_off_from_dns_are_named_together() -> None:
+    objects = deployment("chat", CALLS) + deployment("embed", CALLS) + egress("[]", "{}")
+    (finding,) = findings(objects, "egress-without-dns")
+    assert finding.object is not None
+    assert {finding.object.name, finding.title.rpartition(" ")[2]} == {"chat", "embed"}
+    assert "; nor may Deployment " in finding.title
+
+
 @pytest.mark.parametrize(("peer", "found"), [("{podSelector: {}}", 1), ("{namespaceSelector: {}}", 0)])
 def test_a_rule_for_dns_that_ends_at_the_namespace_reaches_no_dns(peer: str, found: int) -> None:
     rule = f"[{{to: [{peer}], ports: [{{port: 53, protocol: UDP}}]}}]"
