@@ -362,11 +362,6 @@ class Streams:
     def done(self) -> bool:
         return self._running == 0
 
-    @property
-    def threads(self) -> list[int]:
-        """The kernel's numbers of the threads that read."""
-        return [thread.native_id for thread in self._threads.values() if thread.native_id is not None]
-
     def overdue(self) -> list[AgentFailed]:
         """Nodes whose streams have not ended when the caller stops waiting: what they lost is not known."""
         text = "its agent has not ended the trace in time: what it lost is not known"

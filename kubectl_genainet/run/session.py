@@ -21,7 +21,7 @@ from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Pa
 from kubectl_genainet.model.finding import Finding, listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
-from kubectl_genainet.priority import Yielding, giving_way, this_thread
+from kubectl_genainet.priority import giving_way
 from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents, read_rulesets
 from kubectl_genainet.run.as_used import PLUGIN, AsUsed
 from kubectl_genainet.run.interrupts import Interrupts
@@ -180,8 +180,6 @@ class LiveSession:
         self._interrupts = Interrupts()
         self._nodes = 0
         self._rules = RulesTold()
-        self._readers: Callable[[], list[int]] = list
-        self._yielding = Yielding(lambda: (*this_thread(), *self._readers()))
 
     def watch(self) -> None:
         agents = self._chosen(self.source.agents())
@@ -194,10 +192,8 @@ class LiveSession:
             follower: Follower | None = None
             try:
                 follower = opened.enter_context(closing(self.source.follow(self.source.snapshot(), self.run.view.warn)))
-                self._readers = lambda: streams.threads
-                with self._yielding:
-                    for event in self._records(streams, follower):
-                        self._take(event, writer)
+                for event in self._records(streams, follower):
+                    self._take(event, writer)
             except KeyboardInterrupt:
                 self.interrupted = True
                 missed = listed(sorted(agents.dials.keys() - self._attached))
@@ -284,7 +280,6 @@ class LiveSession:
                     self._follow(streams, before)
                 deadline = self._deadline(event, deadline)
             self.run.view.refresh()
-            self._yielding.look()
             if (begun := time.monotonic()) >= refresh_at:
                 yield from self._changes(streams, follower)
                 took = time.monotonic() - begun
