@@ -82,7 +82,11 @@ def _open(request: CheckRequest) -> tuple[str, int | None, int | None]:
             if not request.path:
                 return "connected", connected, None
             with hung_up_after(sock, TIMEOUT_S) as late:
-                outcome = _answer(request, sock)
+                try:
+                    outcome = _answer(request, sock)
+                except ConnectionResetError:
+                    if not late.is_set():  # else the kernel resets what comes after it was hung up
+                        raise
                 if late.is_set():
                     return "timeout", connected, None
             return outcome, connected, time.monotonic_ns() - start if outcome.startswith("http ") else None

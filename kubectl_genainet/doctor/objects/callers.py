@@ -15,6 +15,7 @@ from kubectl_genainet.model.finding import Certainty, ObjectRef
 from kubectl_genainet.model.kube import Service
 
 # Hosts of models that others run.
+_WEB_SOCKET = re.compile(r"wss?://([\w.-]+)")
 _MODEL_API = re.compile(
     r"^(api\.(openai|anthropic|mistral|deepseek|groq|together|cohere|perplexity|fireworks)\.(com|ai|xyz)|"
     r"generativelanguage\.googleapis\.com|.*-aiplatform\.googleapis\.com|.*\.openai\.azure\.com|"
@@ -157,7 +158,7 @@ def passing_tokens(
 
 
 def _over_a_web_socket(call: Call) -> bool:
-    return re.search(rf"\bwss?://{re.escape(call.host)}\b", str(call.evidence.value)) is not None
+    return call.host in _WEB_SOCKET.findall(str(call.evidence.value))
 
 
 def _unsure(genai: Mapping[WorkloadKey, Recognised], workloads: Sequence[Workload]) -> frozenset[WorkloadKey]:

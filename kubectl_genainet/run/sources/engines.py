@@ -277,4 +277,7 @@ def _first_line(error: BaseException) -> str:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown. A password may have any characters that its user forgot to escape."""
-    return re.sub(r"//([^:@]*):.*@", r"//\1@", url)
+    scheme, _, rest = url.partition("//")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}//{user}@{place}" if at and colon else url

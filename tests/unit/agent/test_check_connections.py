@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -60,3 +61,19 @@ def test_a_pod_that_drips_is_hung_up_on(head: bytes, monkeypatch: pytest.MonkeyP
         outcome, connect_ns, total_ns = _open(request)
     assert (outcome, total_ns) == ("timeout", None) and connect_ns is not None
     assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.2, "timeout"), (0.0, "reset")])
+def test_what_the_kernel_resets_after_the_time_is_over_is_a_timeout(
+    seconds: float, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte that comes after a connection was hung up on is answered by a reset, which its reader may see."""
+    monkeypatch.setattr(check_connections, "TIMEOUT_S", 0.1)
+
+    def reset_late(_request: CheckRequest, _sock: socket.socket) -> str:
+        time.sleep(seconds)
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    monkeypatch.setattr(check_connections, "_answer", reset_late)
+    with answering(b"x") as request:
+        assert _open(request)[0] == outcome
