@@ -19,9 +19,11 @@ from tests.cluster.harness.kube_router import enforcing, taken_by_rules
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.pair import (
     EGRESS,
+    FORGOTTEN,
     INGRESS,
     end_pair,
     end_pod,
+    failed,
     host_device,
     namespace_of,
     nobody_may_call,
@@ -220,8 +222,8 @@ def test_what_the_firewall_plugin_keeps_apart_is_told_with_its_rule(deployed: Cl
     with deployed.watching(("trace", *target, "120s")) as runs:
         drops = deployed.cli("drops", *target, "8s")
     (trace,), after = runs, kept_apart(node)
-    reported = {r["id"]: r for r in rows(drops.out) if r["kind"] == "drop" and r["severity"] == "error"}.values()
-    lost = [r for r in rows(trace.out) if r["kind"] == "path" and r["drop"]]
+    reported = failed(rows(drops.out))
+    lost = [r for r in rows(trace.out) if r["kind"] == "path" and r["drop"] and r["drop"]["check"] != FORGOTTEN]
     assert reported and lost, (drops, trace)
     assert {row["client"]["pod"] for row in reported} == {path["flow"]["client"]["pod"] for path in lost} == {neighbour}
     for drop in (*(row["drop"] for row in reported), *(path["drop"] for path in lost)):
