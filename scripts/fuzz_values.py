@@ -61,7 +61,7 @@ OPTIONS = (
 def read_options(data: bytes) -> None:
     text = data.decode(errors="replace")
     for read in _READERS:
-        with contextlib.suppress(GenainetError, click.BadParameter):
+        with contextlib.suppress(GenainetError, click.UsageError):
             read(text)
 
 

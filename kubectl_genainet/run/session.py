@@ -22,7 +22,7 @@ from kubectl_genainet.model.finding import Finding, listed
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.priority import giving_way
-from kubectl_genainet.run.agents import GOODBYE_S, GRACE_S, LAST_S, LOAD_S, PREPARING, Agents, read_rulesets
+from kubectl_genainet.run.agents import GOODBYE_S, LAST_S, LOAD_S, PREPARING, Agents, read_rulesets
 from kubectl_genainet.run.as_used import PLUGIN, AsUsed
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
@@ -30,10 +30,11 @@ from kubectl_genainet.run.view import View
 from kubectl_genainet.run.watch import RulesTold, seen_twice
 from kubectl_genainet.shell import sh
 from kubectl_genainet.stream import Streams
-from kubectl_genainet.wire import Filters, TraceRequest
+from kubectl_genainet.wire import MAX_TIMEOUT_S, Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 REFRESH_SHARE = 0.2  # of the time, at most, is spent on that: a change in 50,000 pods takes a second to take in
+SETTLE_S = 600.0  # agents that watch wait so long, at most, for those that still compile their probes
 POLL_S = 0.05
 WIND_UP_S = 2.5  # before a run's answer is due, for the agents' last records and what is made of them, at least
 WIND_UP_SHARE = 0.5  # of the time that the agents took to start: where that is slow, the end is as well
@@ -73,7 +74,7 @@ class Run(Protocol):
 class Watching:
     """How a live run watches.
 
-    `request` makes each node's request. `timeout_s` counts on the agents. `node`: only what this node sees; `nodes`: those
+    `request` makes each node's request. `timeout_s` counts once all agents do. `node`: only what this node sees; `nodes`: those
     that host an end of what is watched (empty: any may). `enough` may say, at a record, for how many seconds more to watch.
     `record` is the file of a bundle, `arguments` what its header says of the run. `due` is when the answer is (by
     time.monotonic(); 0: whenever it is there): where the agents took long to start, the run watches for a shorter time.
@@ -185,9 +186,7 @@ class LiveSession:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
         with self._writer() as writer, self._interrupts, giving_way(), ExitStack() as opened:
-            rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
-            own = {"events_per_second": rate, "node_when_seen": self._nodes > MANY_NODES}
-            requests = {node: msgspec.structs.replace(self.watching.request(node), **own) for node in agents.dials}
+            requests = {node: self._request(node) for node in agents.dials}
             streams = opened.enter_context(closing(Streams(agents.dials, requests, agents.token)))
             follower: Follower | None = None
             try:
@@ -244,6 +243,16 @@ class LiveSession:
         elif self.watching.nodes & dials.keys():
             dials = {node: dial for node, dial in dials.items() if node in self.watching.nodes}
         return Agents(dials, agents.token)
+
+    def _request(self, node: str) -> TraceRequest:
+        """What the node's agent is asked for. It is told when to end; its own limit is longer, since a path is whole where all of
+        its nodes watch at the same time: the first that watches waits for the last."""
+        return msgspec.structs.replace(
+            self.watching.request(node),
+            events_per_second=max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes)),
+            node_when_seen=self._nodes > MANY_NODES,
+            timeout_s=min(self.watching.timeout_s + SETTLE_S, MAX_TIMEOUT_S),
+        )
 
     def _writer(self) -> AbstractContextManager[BundleWriter | None]:
         watching = self.watching
@@ -308,13 +317,12 @@ class LiveSession:
         return deadline if more is None else min(deadline, time.monotonic() + more)
 
     def _end(self) -> float:
-        """When to end (time.monotonic()), now that all agents watch or have failed: they end by themselves, unless the answer is
-        due before."""
+        """When to end (time.monotonic()), now that all agents watch or have failed."""
         now, watching = time.monotonic(), self.watching
         wind_up_s = max(WIND_UP_S, WIND_UP_SHARE * (now - self._begun))
         left_s = max(LEAST_WATCH_S, watching.due - wind_up_s - now)
         if not watching.due or left_s >= watching.timeout_s:
-            return now + watching.timeout_s + GRACE_S
+            return now + watching.timeout_s
         self.run.view.shortened(left_s)
         return now + left_s
 

@@ -46,6 +46,9 @@ class CheckRequest(msgspec.Struct, frozen=True):
     name: str = ""  # looked up first, as the pod would; "" for none
 
 
+MAX_TIMEOUT_S = 3600.0  # of a TraceRequest
+
+
 class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`.
 

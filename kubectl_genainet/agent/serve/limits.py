@@ -7,14 +7,13 @@ import msgspec
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol, parse_address
-from kubectl_genainet.wire import CheckRequest, FilterEntry, Filters, TraceRequest
+from kubectl_genainet.wire import MAX_TIMEOUT_S, CheckRequest, FilterEntry, Filters, TraceRequest
 
 MAX_SESSIONS = 4
 MAX_ADDRESSES = 200  # of one question for their connections
 MAX_BODY = 4 << 20  # bytes of a request
 MAX_FILTERS = 50_000
 MAX_FILTER_KEYS = 65_536  # the kernel's table of filters (probes/include/genainet.h)
-MAX_TIMEOUT_S = 3600.0
 MAX_EVENTS = 10_000_000
 MAX_BYTES = 8 << 30
 MAX_CHECKS = 1000

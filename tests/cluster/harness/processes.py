@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -85,6 +87,16 @@ def remove_leftovers() -> None:
             run("ip", "netns", "del", path.name, check=False)
 
 
+def _running(group: int) -> bool:
+    """Whether a process of the process group runs still; one that nobody has waited for doesn't."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]  # proc_pid_stat(5)
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
+
+
 class Daemon:
     """A long-running process; its output goes to a log file, and it dies when the test run does."""
 
@@ -142,7 +154,15 @@ class Daemon:
                 self.process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
+            self._await_group()
 
     def kill(self) -> None:
-        self.process.kill()
+        """Until nothing of it runs: what `nsenter --pid` started ends after nsenter, and holds its ports until then."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
+        self._await_group()
+
+    def _await_group(self) -> None:
+        wait_for(f"the end of {self.name}", lambda: not _running(self.pid), 120, interval=0.01)

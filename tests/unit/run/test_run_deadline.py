@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from kubectl_genainet.agent.serve.limits import checked_request
 from kubectl_genainet.model.events import AgentFailed, Event, Progress
 from kubectl_genainet.run import agents as waits
 from kubectl_genainet.run import session
 from kubectl_genainet.run.agents import LOAD_S
 from kubectl_genainet.run.session import LiveSession
+from kubectl_genainet.wire import MAX_TIMEOUT_S, FilterEntry, TraceRequest
 
 TIMEOUT_S = 20.0
 STEP_S = 3.0  # an agent says so often that it is alive
@@ -65,14 +67,30 @@ def test_an_agent_that_says_nothing_is_not_waited_for_longer(monkeypatch: pytest
 
 def test_once_attached_the_time_that_was_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = seconds_waited(monkeypatch, Progress(node="n", stage="attached"), Progress(node="n", stage="loading"))
-    assert waited <= STEP_S + TIMEOUT_S + waits.GRACE_S + STEP_S
+    assert TIMEOUT_S <= waited <= STEP_S + TIMEOUT_S + STEP_S
+
+
+def test_the_time_that_was_asked_for_is_one_in_which_all_nodes_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = Progress(node="a", stage="attached"), Progress(node="b", stage="attached")
+    slow: list[Event | None] = [Progress(node="b", stage="compiling")] * 60
+    waited = seconds_waited(monkeypatch, first, *slow, last, nodes=2)
+    assert 62 * STEP_S + TIMEOUT_S <= waited <= 62 * STEP_S + TIMEOUT_S + STEP_S
+
+
+def test_an_agent_watches_on_while_others_prepare_and_takes_the_longest_request() -> None:
+    for asked_s in (TIMEOUT_S, MAX_TIMEOUT_S):
+        request = TraceRequest(filters=(FilterEntry("10.96.0.10", 80),), timeout_s=asked_s)
+        watching: Any = SimpleNamespace(timeout_s=asked_s, request=lambda node, asked=request: asked)
+        sent = LiveSession(cast(Any, None), cast(Any, None), watching)._request("n")
+        assert checked_request(sent) == sent
+        assert sent.timeout_s >= min(asked_s + 60 * STEP_S, MAX_TIMEOUT_S)
 
 
 def test_a_node_that_has_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     failed, attached = AgentFailed(node="a", message="it is not ready"), Progress(node="b", stage="attached")
     for events in ((failed, attached), (attached, failed)):
         waited = seconds_waited(monkeypatch, *events, nodes=2)
-        assert waited <= 2 * STEP_S + TIMEOUT_S + waits.GRACE_S + STEP_S
+        assert waited <= 2 * STEP_S + TIMEOUT_S + STEP_S
 
 
 def test_a_run_whose_answer_is_due_watches_for_less_where_its_agents_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
