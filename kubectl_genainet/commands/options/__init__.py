@@ -264,9 +264,10 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     """Adds --node, --timeout (passed in seconds) and --record."""
 
     def decorate(function: F) -> F:
+        how_long = "How long to watch, once all nodes do."
         options = (
             record_option,
-            click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
+            click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help=how_long),
             click.option("--node", default="", help="Only what this node sees."),
         )
         decorated: Any = function

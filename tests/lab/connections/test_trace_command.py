@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,21 @@ def test_ctrl_c_ends_with_the_accounts_of_every_agent(lab: RunningLab) -> None:
     events = trace.summary["events"]
     assert events["emitted"] == events["received"] + events["lost"] and events["received"] > 0
     assert not any("Traceback" in line for line in trace.errors)
+
+
+def test_all_nodes_watch_for_the_time_that_was_asked_for_however_late_one_begins(lab: RunningLab) -> None:
+    timeout_s, late = 4.0, "node-2"
+    agent = lab.record.pids[f"agent/{late}"]
+    os.kill(agent, signal.SIGSTOP)
+    with tracing(SERVICE, "--lab", lab.name, "--timeout", f"{timeout_s}s") as trace:
+        try:
+            trace.until(lambda _: True)  # of the nodes that watch already
+            time.sleep(timeout_s + 1)
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        trace.stop(None)
+    between = [p for p in trace.paths if late in (nodes := {h["node"] for h in p["hops"]}) and len(nodes) > 1]
+    assert between, trace.summary
 
 
 def test_one_node_sees_its_own_hops_only(lab: RunningLab) -> None:
