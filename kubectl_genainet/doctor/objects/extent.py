@@ -42,6 +42,7 @@ _PART = "the manifests are not known to be the whole cluster (--complete says th
 
 # Folders whose files are applied one by one.
 _EXAMPLES = re.compile(r"(^|/)(examples?|samples?|demos?|tutorials?)(/|$)", re.I)
+_VALUES = re.compile(r"((?:.*/)?[^/]*values[^/]*\.ya?ml), document 1: not a Kubernetes object", re.I)
 _ENVIRONMENT = re.compile(r"(^|-)(dev|development|test|testing|qa|stage|staging|uat|preprod|prod|production)(?=-|$)")
 
 
@@ -130,6 +131,12 @@ class Extent:
         return frozenset(file for files in self._variants.values() if len(files) > 1 for file in files)
 
     @cached_property
+    def _values(self) -> Mapping[str, str]:
+        """Values for Helm charts of elsewhere, by their folder; the folder of a chart itself is left out whole."""
+        named = (_VALUES.match(note) for note in self.snapshot.notes)
+        return {_folder(m[1]): m[1] for m in named if m}
+
+    @cached_property
     def _sources(self) -> Mapping[str, KubeObject]:
         return {str(o.ref): o for o in self.snapshot.objects if o.source}
 
@@ -187,6 +194,11 @@ class Extent:
         if not mapping(obj.raw, "status"):
             return "it has no status"
         return "" if self.of_a_cluster else "its status is of the day it was saved"
+
+    def values_beside(self, ref: ObjectRef) -> str:
+        """The values of a Helm chart in an object's folder: what the chart installs is not here. Empty where there are none."""
+        obj = self._sources.get(str(ref))
+        return "" if self.of_a_cluster or obj is None else self._values.get(_folder(obj.source), "")
 
     def varies(self, ref: ObjectRef) -> bool:
         """Whether manifests give an object more than once: which of them belongs to the others is not known."""

@@ -28,6 +28,8 @@ _ADDED = frozenset(
         *("notebook-name", "nim-llm-role"),
     )
 )
+# Labels by which a Helm chart's own Services find its pods.
+_OF_CHARTS = frozenset(("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"))
 _ALIKE = 0.8
 _LONG = 4  # letters of a word in which one may be wrong
 _WORDS = re.compile(r"[-._/]")
@@ -46,6 +48,17 @@ def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str])
         (k for k in keys if k not in written and (k in _ADDED or ("/" in k and k not in _WRITTEN))),
         "",
     )
+
+
+def of_a_chart(cluster: Cluster, ref: ObjectRef, selector: Mapping[str, str], near: Workload | None) -> str:
+    """Why a selector may be for the pods of a chart that is installed beside the manifests; empty where it is not.
+
+    It names the labels that charts give, and the workload that it resembles has none of them.
+    """
+    values = cluster.extent.values_beside(ref)
+    if not values or not _OF_CHARTS.issuperset(selector) or (near is not None and _OF_CHARTS & near.labels.keys()):
+        return ""
+    return f"its pods may be those of the chart that {values} is for"
 
 
 def named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:

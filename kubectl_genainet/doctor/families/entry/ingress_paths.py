@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.families.entry.ingress import NGINX, backends, cont
 from kubectl_genainet.doctor.families.entry.ingress_settings import AWS, GCE, alb_group
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, kubectl, text
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 # Controllers that give every Ingress an address of its own.
@@ -34,6 +34,15 @@ def _shared_address(cluster: Cluster, ingress: KubeObject) -> str:
     )
 
 
+def _moved(cluster: Cluster, claimants: tuple[_Claim, _Claim]) -> str:
+    """Why two Ingresses may be one, written again for another namespace: only one of them finds its Service there."""
+    places = [(space, name) for space, _, name in (service.partition("/") for _, _, service in claimants)]
+    missing = [(space, name) for space, name in places if cluster.service(space, name) is None]
+    if places[0][1] != places[1][1] or len(missing) != 1 or not cluster.partial("Service", missing[0][0]):
+        return ""
+    return f"{claimants[0][0].ref} may be the same for another namespace: Service {'/'.join(missing[0])} is not here"
+
+
 def _rivals(cluster: Cluster, where: str, claimants: list[_Claim]) -> Problems:
     """The first two of the claimants of a host and path that lead to different Services, of one cluster where there are such."""
     pairs = [
@@ -44,6 +53,9 @@ def _rivals(cluster: Cluster, where: str, claimants: list[_Claim]) -> Problems:
     rivals = next((p for p in pairs if cluster.extent.together(p[0][0], p[1][0])), next(iter(pairs), None))
     if rivals is not None and any(cluster.in_scope(ingress.namespace) for ingress, _, _ in rivals):
         first, second = rivals[0][0], rivals[1][0]
+        if moved := _moved(cluster, rivals):
+            yield NotChecked(str(second.ref), moved)
+            return
         yield Problem(
             f"{where} is claimed by {first.ref} too",
             second.ref,
@@ -59,6 +71,8 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
     Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
     canary without a main Ingress of the same host and path is reported. Controllers that give every Ingress an address of
     its own (ALB without a group, GKE, Tailscale) are left out, and so are Ingresses of different entry points of Traefik.
+    Ingresses that lead to a Service of the same name in two namespaces, of which the manifests hold one, may be two
+    versions of one, and are not checked.
 
     Why: with many models under one host the controller takes the older Ingress and ignores the other without a
     word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.

@@ -12,7 +12,7 @@ from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import is_for_metrics
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
-from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
+from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected, of_a_chart
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 
@@ -28,7 +28,8 @@ def service_selector(cluster: Cluster) -> Problems:
 
     Looks at spec.selector against the labels of the pods that are there, then of the pod templates of every kind. A
     selector on labels that a controller adds (job-name, a cluster's or a gateway's name) is not checked, and neither is
-    one in manifests that are not the whole cluster, unless it misses a workload there by one label.
+    one in manifests that are not the whole cluster, unless it misses a workload there by one label. One on the labels
+    that charts give may be for a chart whose values lie beside it.
 
     Why: the Service has no endpoint and never will; kube-proxy rejects its connections. Mostly a label that was
     renamed on one side. An error: every request fails.
@@ -43,6 +44,9 @@ def service_selector(cluster: Cluster) -> Problems:
         near = None if added else nearly_selected(cluster, namespace, wanted, service.metadata.name)
         if near is not None and cluster.extent.varies(near[0].ref):
             yield NotChecked(str(service.ref), f"{near[0].ref} is given more than once")
+            continue
+        if chart := of_a_chart(cluster, service.ref, wanted, near[0] if near else None):
+            yield NotChecked(str(service.ref), chart)
             continue
         if added or (near is None and cluster.partial("Pod", namespace)):
             reason = (

@@ -192,3 +192,31 @@ def test_a_search_domain_that_is_given_twice_is_asked_once(searches: str, told: 
     )
     (found,) = findings(pods, "ndots")
     assert found.title.startswith(f"{told} queries for api.openai.com")
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "found"),
+    [
+        ("name", "values.yaml", 0),
+        ("name", "gpu-values.yml", 0),
+        ("app.kubernetes.io/name", "values.yaml", 1),  # a slip of the pen for this very workload
+        ("name", "../values.yaml", 1),
+        ("name", "settings.yaml", 1),
+    ],
+)
+def test_a_service_beside_a_charts_values_may_select_the_charts_pods(
+    tmp_path: Path, label: str, values: str, found: int
+) -> None:
+    old = deployment("ollama", "image: 'ollama/ollama:0.9'").replace("app: ollama", f"{label}: ollamma")
+    told = report(
+        tmp_path,
+        {
+            "ollama/gpu.yaml": old,
+            "ollama/service.yaml": service(
+                "ollama-service", "{selector: {app.kubernetes.io/name: ollama}, ports: [{port: 80}]}"
+            ),
+            f"ollama/{values}": "ollama: {gpu: {enabled: true}}\n",
+        },
+    )
+    assert len([f for f in told.findings if f.check == "service-selector"]) == found
+    assert any("of the chart that" in n.reason for n in told.not_checked) is not bool(found)

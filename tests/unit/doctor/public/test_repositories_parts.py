@@ -186,6 +186,17 @@ def test_one_ingress_in_the_namespaces_of_several_environments_is_no_conflict() 
     assert len(findings(text.replace("NAME", "ui"), "ingress-path-conflict")) == 1
 
 
+@pytest.mark.parametrize(("held", "found"), [(["prod"], 0), (["dev"], 0), (["dev", "prod"], 1), ([], 1)])
+def test_an_ingress_whose_service_is_only_in_the_namespace_of_the_other_is_its_earlier_version(
+    held: list[str], found: int
+) -> None:
+    plain, tls = (INGRESS.replace("NAME", name).replace("SPACE", space) for name, space in (("ui", "dev"), ("tls", "prod")))
+    text = plain + tls + "".join(service("ui", "{selector: {app: ui}, ports: [{port: 80}]}", space) for space in held)
+    assert len(findings(text, "ingress-path-conflict")) == found
+    assert ("may be the same for another namespace" in unchecked(text, "ingress-path-conflict")) is not bool(found)
+    assert len(findings(text, "ingress-path-conflict", complete=True)) == 1
+
+
 KSERVE = """
 ---
 apiVersion: serving.kserve.io/v1beta1
