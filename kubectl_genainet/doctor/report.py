@@ -164,7 +164,7 @@ def _unfilled(cluster: Cluster, problem: Problem) -> str:
     left out, where a shell's variables look the same."""
     for evidence in problem.evidence if cluster.from_files else ():
         commands = ".command" in evidence.field or ".args" in evidence.field
-        if not commands and (placeholder := unfilled(evidence.value)):
+        if not commands and (placeholder := unfilled(evidence.value, evidence.object.name if evidence.object else "")):
             return f"{evidence.field} has {placeholder}, a placeholder that is not filled in"
     return ""
 

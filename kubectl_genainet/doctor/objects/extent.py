@@ -200,6 +200,11 @@ class Extent:
         obj = self._sources.get(str(ref))
         return "" if self.of_a_cluster or obj is None else self._values.get(_folder(obj.source), "")
 
+    def names_no_namespace(self, ref: ObjectRef) -> bool:
+        """Whether a manifest leaves an object's namespace to whoever applies it."""
+        obj = self._sources.get(str(ref))
+        return obj is not None and obj.unplaced
+
     def varies(self, ref: ObjectRef) -> bool:
         """Whether manifests give an object more than once: which of them belongs to the others is not known."""
         return str(ref) in self._variants

@@ -19,15 +19,19 @@ from kubectl_genainet.shell import sh as sh
 
 TEMPLATE = r"\$\{\w[^{}]*\}|\{\{[^{}]*\}\}"
 _PLACEHOLDER = re.compile(TEMPLATE)
+_CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 
 
-def unfilled(value: Any) -> str:
-    """The first placeholder of a template in a value (`${NAME}`, `{{ name }}`); empty where there is none."""
+def unfilled(value: Any, name: str = "") -> str:
+    """The first placeholder of a template in a value (`${NAME}`, `{{ name }}`); empty where there is none. Of an object whose
+    own name is a word such as SERVICE_NAME, which no API takes, so is any other such word."""
     if isinstance(value, dict):
-        return next((placeholder for v in value.values() if (placeholder := unfilled(v))), "")
+        return next((placeholder for v in value.values() if (placeholder := unfilled(v, name))), "")
     if isinstance(value, list | tuple):
-        return next((placeholder for v in value if (placeholder := unfilled(v))), "")
+        return next((placeholder for v in value if (placeholder := unfilled(v, name))), "")
     match = _PLACEHOLDER.search(value) if isinstance(value, str) else None
+    if match is None and isinstance(value, str) and _CAPITALS.fullmatch(name):
+        match = _CAPITALS.search(value)
     return match[0] if match else ""
 
 

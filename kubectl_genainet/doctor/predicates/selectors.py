@@ -61,6 +61,16 @@ def of_a_chart(cluster: Cluster, ref: ObjectRef, selector: Mapping[str, str], ne
     return f"its pods may be those of the chart that {values} is for"
 
 
+def selected_when_placed(cluster: Cluster, namespace: str, selector: Mapping[str, str]) -> str:
+    """Why a selector may find another workload: one with its labels names no namespace. Empty where there is none."""
+    for space in cluster.workloads_in:
+        matching = cluster.templates_matching(space, {"matchLabels": dict(selector)}) if space != namespace else ()
+        found = next((w for w in matching if cluster.extent.names_no_namespace(w.ref)), None)
+        if found is not None:
+            return f"{found.ref}, which it would select, names no namespace"
+    return ""
+
+
 def named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:
     """The workloads that a peer of a policy selects (API reference, NetworkPolicyPeer); none for an ipBlock."""
     pods, spaces = at(peer, "podSelector"), at(peer, "namespaceSelector")

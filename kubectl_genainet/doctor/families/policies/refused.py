@@ -6,12 +6,17 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import TEMPLATE
+from kubectl_genainet.doctor.objects.raw import TEMPLATE, unfilled
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.policy.left_out.served import KUBECTL_REFUSES, RefusedBy
 from kubectl_genainet.policy.where import NO_SUCH_FIELD
 
 _PLACEHOLDER = re.compile(rf"{TEMPLATE}|\$\(\w+\)")
+
+
+def _placeholder(reason: str, name: str) -> str:
+    match = _PLACEHOLDER.search(reason)
+    return match[0] if match else unfilled(reason, name)
 
 
 @check(Area.POLICY, Severity.ERROR)
@@ -20,7 +25,7 @@ def policy_refused(cluster: Cluster) -> Problems:
 
     Looks at every policy as its API server validates it (types, selectors, blocks, ports, required fields) and, for Cilium and
     Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly. A value of a manifest
-    that is a placeholder of a template (`${NAME}`, `{{ name }}`) is not checked.
+    that is a placeholder of a template (`${NAME}`, `{{ name }}`, PORT_NAME of an object that is called SERVICE_NAME) is not checked.
 
     Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client
     does not validate: `podSelectr` selects every pod, `egres` isolates nothing. An error: what it was to protect is
@@ -32,9 +37,9 @@ def policy_refused(cluster: Cluster) -> Problems:
     for unevaluated in cluster.policy.unevaluated:
         if unevaluated.refused_by is RefusedBy.NOBODY or not cluster.in_scope(unevaluated.ref.namespace):
             continue
-        placeholder = _PLACEHOLDER.search(unevaluated.reason) if cluster.from_files else None
-        if placeholder is not None:
-            yield NotChecked(str(unevaluated.ref), f"{placeholder[0]} is a placeholder that is not filled in")
+        placeholder = _placeholder(unevaluated.reason, unevaluated.ref.name) if cluster.from_files else ""
+        if placeholder:
+            yield NotChecked(str(unevaluated.ref), f"{placeholder} is a placeholder that is not filled in")
             continue
         said = KUBECTL_REFUSES in unevaluated.reason
         yield Problem(

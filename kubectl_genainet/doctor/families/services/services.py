@@ -12,7 +12,12 @@ from kubectl_genainet.doctor.objects.stacks import Role, repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.backends import is_for_metrics
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
-from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected, of_a_chart
+from kubectl_genainet.doctor.predicates.selectors import (
+    added_by_a_controller,
+    nearly_selected,
+    of_a_chart,
+    selected_when_placed,
+)
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 
@@ -45,8 +50,9 @@ def service_selector(cluster: Cluster) -> Problems:
         if near is not None and cluster.extent.varies(near[0].ref):
             yield NotChecked(str(service.ref), f"{near[0].ref} is given more than once")
             continue
-        if chart := of_a_chart(cluster, service.ref, wanted, near[0] if near else None):
-            yield NotChecked(str(service.ref), chart)
+        others = of_a_chart(cluster, service.ref, wanted, near[0] if near else None)
+        if others := others or selected_when_placed(cluster, namespace, wanted):
+            yield NotChecked(str(service.ref), others)
             continue
         if added or (near is None and cluster.partial("Pod", namespace)):
             reason = (
@@ -118,6 +124,9 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             if any(cluster.extent.varies(w.ref) for w in workloads):
                 yield NotChecked(str(service.ref), f"{workloads[0].ref} is given more than once")
+                continue
+            if others := selected_when_placed(cluster, service.metadata.namespace, service.spec.selector):
+                yield NotChecked(str(service.ref), others)
                 continue
             counts = any(w.key in cluster.genai for w in workloads)  # of others, what they listen on is not known
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]

@@ -220,3 +220,28 @@ def test_a_service_beside_a_charts_values_may_select_the_charts_pods(
     )
     assert len([f for f in told.findings if f.check == "service-selector"]) == found
     assert any("of the chart that" in n.reason for n in told.not_checked) is not bool(found)
+
+
+@pytest.mark.parametrize(("place", "found"), [("", 0), ("namespace: ml, ", 1)])
+def test_a_port_is_not_looked_for_where_a_workload_that_is_selected_names_no_namespace(place: str, found: int) -> None:
+    database = deployment("redis", "image: 'redis:8', ports: [{name: redis, containerPort: 6379}]")
+    api = deployment("api", "image: 'acme/api:1', ports: [{name: other, containerPort: 80}]")
+    front = service("api", "{selector: {part: api}, ports: [{port: 80, targetPort: http}]}")
+    text = database.replace("app: redis", "part: api") + api.replace("app: api", "part: api").replace(
+        "namespace: ml", place
+    ).replace("{name: api, , ", "{name: api, ")
+    told = [f for f in findings(text + front, "service-target-port") if f.severity is Severity.ERROR]
+    assert len(told) == found
+    assert ("names no namespace" in unchecked(text + front, "service-target-port")) is not bool(found)
+
+
+@pytest.mark.parametrize(("name", "port", "found"), [("SERVICE_NAME", "SERVICE_PORT", 0), ("web", "SERVICE_PORT", 1)])
+def test_a_policy_whose_words_are_to_be_replaced_is_not_refused(name: str, port: str, found: int) -> None:
+    text = f"""
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: ml}}
+spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}
+"""
+    assert len(findings(text, "policy-refused")) == found
+    assert ("is a placeholder" in unchecked(text, "policy-refused")) is not bool(found)

@@ -190,7 +190,9 @@ def test_one_ingress_in_the_namespaces_of_several_environments_is_no_conflict() 
 def test_an_ingress_whose_service_is_only_in_the_namespace_of_the_other_is_its_earlier_version(
     held: list[str], found: int
 ) -> None:
-    plain, tls = (INGRESS.replace("NAME", name).replace("SPACE", space) for name, space in (("ui", "dev"), ("tls", "prod")))
+    plain, tls = (
+        INGRESS.replace("NAME", name).replace("SPACE", space) for name, space in (("ui", "dev"), ("tls", "prod"))
+    )
     text = plain + tls + "".join(service("ui", "{selector: {app: ui}, ports: [{port: 80}]}", space) for space in held)
     assert len(findings(text, "ingress-path-conflict")) == found
     assert ("may be the same for another namespace" in unchecked(text, "ingress-path-conflict")) is not bool(found)
