@@ -25,7 +25,8 @@ def policy_refused(cluster: Cluster) -> Problems:
 
     Looks at every policy as its API server validates it (types, selectors, blocks, ports, required fields) and, for Cilium and
     Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly. A value of a manifest
-    that is a placeholder of a template (`${NAME}`, `{{ name }}`, PORT_NAME of an object that is called SERVICE_NAME) is not checked.
+    that is a placeholder of a template (`${NAME}`, `{{ name }}`, SERVICE_PORT of an object that is called SERVICE_NAME) is
+    not checked.
 
     Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client
     does not validate: `podSelectr` selects every pod, `egres` isolates nothing. An error: what it was to protect is
