@@ -15,7 +15,7 @@ from kubectl_genainet.drops.drops import COUNTED_LATE_NS, DropCorrelator
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.drops.outcomes import LAG, causes, how_many_were_told, mtu_text, severity
 from kubectl_genainet.drops.related import Related
-from kubectl_genainet.drops.senders import why_unseen
+from kubectl_genainet.drops.senders import may_have_sent, why_unseen
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.diagnoses import DIAGNOSES
 from kubectl_genainet.model.diagnoses.connections import (
@@ -254,7 +254,7 @@ class Rows:
     def _reset(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
         event = group.event
         assert isinstance(event, ResetCount)
-        if not event.sent and any(isinstance(o.event, ResetCount) and o.event.sent for o in others):
+        if not event.sent and any(may_have_sent(other, group) for other in others):
             return None
         if not (event.sent and event.active) and any(self._explains(other) for other in others):
             return None

@@ -19,12 +19,22 @@ from kubectl_genainet.model.events import (
     Event,
     LostEvents,
     Progress,
+    ResetCount,
     Tick,
 )
 from kubectl_genainet.model.results.path import Party
 
 _OF_SAMPLES = ("ring buffer", "event budget")  # losses there are none of counts
 _OTHER_PROBES = ("packet", "connections", "dns", "exact", "http")
+
+
+def may_have_sent(other: EventGroup, received: EventGroup) -> bool:
+    """Whether the resets that were received may be these. What their own receiver sent to where they came from went the other
+    way: as TCP answers a segment of a connection that a reset from elsewhere has ended."""
+    if not isinstance(other.event, ResetCount) or not other.event.sent:
+        return False
+    sent, came = other.flow, received.flow
+    return came.src == came.dst or (sent.src, sent.dst) != (came.dst, came.src)
 
 
 @dataclass(slots=True)

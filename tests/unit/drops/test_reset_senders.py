@@ -108,6 +108,27 @@ def test_address_at_which_no_agent_looks_is_outside() -> None:
     assert row_of([*BEFORE, received(OUTSIDE, 443)])[0] == "reset-from-outside"
 
 
+def sent(src: str, sport: int, dst: str, dport: int, netns: int) -> ResetCount:
+    flow = tcp(src, sport, dst, dport)
+    return ResetCount(node=NODE, t_ns=11 * S, netns=netns, flow=flow, packets=1, sent=True, reason="NO_SOCKET")
+
+
+def test_what_the_receiver_itself_sent_afterwards_is_not_what_it_received() -> None:
+    correlator = DropCorrelator(snapshot())
+    answer = sent(UI, 40000, REQUEST.dst, 8080, UI_NS)  # to the server, which does not know of the reset
+    events: list[Event] = [*BEFORE, received(), answer, *AFTER]
+    for event in events:
+        correlator.feed(event)
+    built = Rows(correlator)
+    built.is_final = True
+    assert {row.check for row in built.build()} == {"reset-from-outside", "reset-by-kernel"}
+
+
+def test_what_a_pod_sent_to_itself_it_may_have_received() -> None:
+    its_own = received(UI, 8080)
+    assert row_of([*BEFORE, its_own, sent(UI, 8080, UI, 40000, UI_NS), *AFTER])[0] == "reset-by-kernel"
+
+
 def of_node(node: str, t_ns: int, ip: str) -> NodeReport:
     device = Device(name="eth0", ifindex=2, mtu=1500, addresses=(ip,))
     return NodeReport(node=node, t_ns=t_ns, namespaces=(NetNs(inode=UI_NS, host=False, devices=(device,)),))
