@@ -135,9 +135,9 @@ def _explains(root: Gathered, other: Gathered) -> bool:
     """Whether `other` is only another sight of the root's fault."""
     if root.severity is Severity.INFO and other.severity is not Severity.INFO:
         return False  # what is no fault has no faults that follow
+    if _lets_pass(root.check) and root.check != other.check:
+        return False  # it loses and delays nothing
     if _is_symptom(other.check) and not _is_symptom(root.check):
-        if _lets_pass(root.check):
-            return False
         of_one_kind = root.dns == other.dns or Suspect.CONNTRACK in suspects_of(root.check)
         return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
     followed = DIAGNOSES.get(other.check)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from kubectl_genainet.diagnose.causes import MAX_CAUSES, Gathering
 from kubectl_genainet.diagnose.felt import LOOKUPS_FAIL, Felt, of_finding, of_path, of_row
-from kubectl_genainet.model.diagnoses import DIAGNOSES
+from kubectl_genainet.model.diagnoses import DIAGNOSES, Suspect
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
@@ -75,6 +75,23 @@ def test_a_policy_that_is_bypassed_loses_nothing_so_no_symptom_comes_of_it() -> 
         ("policy-not-enforced", []),
         ("slow-backend", []),
     ]
+    gave_up = felt("reset-by-client", client="default/web", server=UI, severity=Severity.WARNING)
+    assert causes_of(felt("policy-not-enforced"), gave_up) == [("policy-not-enforced", []), ("reset-by-client", [])]
+
+
+@pytest.mark.parametrize(
+    ("cause", "consequence"), [("reply-not-translated", "reset-by-client"), ("routing-loop", "ttl-expired")]
+)
+def test_what_one_connection_shows_twice_is_one_cause(cause: str, consequence: str) -> None:
+    """The client resets what comes from an address that it did not call; what goes in a circle outlives its TTL."""
+    assert causes_of(felt(cause), felt(consequence)) == [(cause, [consequence])]
+
+
+def test_where_a_cause_may_be_an_mtu_none_is_called_fine() -> None:
+    """A veth whose other end takes no large packets was the cause, and beside it no packet was larger than an MTU."""
+    about_mtu = {d.name for d in DIAGNOSES.values() if "MTU" in f"{d.observed} {d.meaning}"}
+    assert "peer-refused" in about_mtu
+    assert {name for name in about_mtu if Suspect.MTU not in DIAGNOSES[name].blames} == set()
 
 
 def test_a_server_that_accepts_nothing_does_not_reply_either() -> None:

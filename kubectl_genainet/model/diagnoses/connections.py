@@ -63,6 +63,7 @@ RESET_BY_CLIENT = Diagnosis(
     "the client's TCP reset the connection",
     "The client gave up: its timeout expired, or the answer came from an address that it had not called.",
     "Compare the client's timeout with the server's response time.",
+    follows=frozenset({"reply-not-translated"}),
     downstream=True,
 )
 RESET_BY_KERNEL = Diagnosis(

@@ -89,6 +89,7 @@ TTL_EXPIRED = Diagnosis(
     "There is a routing loop, or the sender allowed too few hops.",
     "Compare the routes of the nodes that the path shows.",
     "ip_forward, net/ipv4/ip_forward.c",
+    follows=frozenset({"routing-loop"}),
 )
 EBPF_DROP = Diagnosis(
     Topic.KERNEL,
@@ -332,4 +333,5 @@ PEER_REFUSED = Diagnosis(
     "The packet is larger than that end's MTU, or that end is down. The sender is not informed: a black hole.",
     "Compare the MTU of both ends of the pair.",
     "net/core/dev.c (is_skb_forwardable)",
+    blames=frozenset({Suspect.MTU}),
 )
