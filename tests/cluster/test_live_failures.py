@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import time
+import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from kubectl_genainet.kube.agents.forward import find_agents
 from kubectl_genainet.kube.client import connect
-from tests.cluster.harness.cluster import Cluster, agent_processes, finish, rows
+from tests.cluster.harness.cluster import Cluster, Watching, agent_processes, rows
 from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -22,41 +20,33 @@ def no_workers(cluster: Cluster) -> bool:
     return not any("session.worker" in args for node in cluster.nodes for args in agent_processes(node).values())
 
 
-def workers(cluster: Cluster) -> bool:
-    return all(any("session.worker" in a for a in agent_processes(node).values()) for node in cluster.nodes)
-
-
-def begin_trace(cluster: Cluster, seconds: int = 60) -> Any:
+@contextlib.contextmanager
+def tracing(cluster: Cluster, seconds: int = 60) -> Iterator[Watching]:
+    """A trace that watches on both nodes."""
     command = ("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", f"{seconds}s", "-o", "json")
-    process = cluster.start(*command)
-    wait_for("the probes", lambda: watches(cluster), 150)
-    return process
+    with Watching(cluster, command) as trace:
+        trace.wait()
+        assert not no_workers(cluster)
+        yield trace
 
 
-def watches(cluster: Cluster) -> bool:
-    """Whether the workers have attached their probes: they hold links, and for a while no more come."""
-    before = links(cluster)
-    time.sleep(2)
-    return bool(before) and all(before) and links(cluster) == before
-
-
-def links(cluster: Cluster) -> list[int]:
-    """How many BPF links each node's workers hold."""
-    if not workers(cluster):
-        return []
-    pids = {
-        node: [p for p, args in agent_processes(node).items() if "session.worker" in args] for node in cluster.nodes
-    }
-    count = "cat /proc/$0/fdinfo/* 2>/dev/null | grep -c ^link_id"
-    return [
-        sum(int(node.run("sh", "-c", count, str(pid), check=False)) for pid in pids[node]) for node in cluster.nodes
-    ]
+@contextlib.contextmanager
+def without_kubelet(cluster: Cluster, node: str) -> Iterator[None]:
+    """Its pods run on. The next kubelet has said that the node is ready, and all pods that Services need are, when it is left."""
+    victim = cluster.node(node)
+    victim.kubelet.kill()
+    try:
+        yield
+    finally:
+        victim.restart_kubelet()
+        victim.wait_ready()
+        cluster.wait_for_rules()
 
 
 def test_an_interrupted_trace_leaves_no_probe(own: Cluster) -> None:
-    process = begin_trace(own)
-    process.send_signal(signal.SIGINT)
-    done = finish(process, 120)
+    with tracing(own) as trace:
+        trace.interrupt()
+        done = trace.finish(120)
     assert "Traceback" not in done.err and "broke off" not in done.err, done.err
     summary = rows(done.out)[-1]
     assert summary["kind"] == "summary" and summary["events"]["emitted"] is not None, summary  # each sent its account
@@ -64,11 +54,11 @@ def test_an_interrupted_trace_leaves_no_probe(own: Cluster) -> None:
 
 
 def test_an_api_server_restarted_during_a_trace_is_told_and_leaves_no_probe(own: Cluster) -> None:
-    process = begin_trace(own)
-    server = own.plane.daemons["kube-apiserver"]  # type: ignore[union-attr]
-    server.kill()
-    server.start()
-    done = finish(process, 180)
+    with tracing(own) as trace:
+        server = own.plane.daemons["kube-apiserver"]  # type: ignore[union-attr]
+        server.kill()
+        server.start()
+        done = trace.finish(180)
     own.plane.wait_ready()  # type: ignore[union-attr]
     assert done.status != 0
     assert "node-1" in done.err and "broke" in done.err, done.err
@@ -78,10 +68,10 @@ def test_an_api_server_restarted_during_a_trace_is_told_and_leaves_no_probe(own:
 
 def test_an_agent_that_is_stopped_ends_its_part_of_a_trace_with_the_reason(own: Cluster) -> None:
     """As in a rollout, or where a node is drained."""
-    process = begin_trace(own, seconds=30)
-    (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
-    own.api().delete(f"/api/v1/namespaces/genainet/pods/{agent.pod}")
-    done = finish(process, 180)
+    with tracing(own, seconds=30) as trace:
+        (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
+        own.api().delete(f"/api/v1/namespaces/genainet/pods/{agent.pod}")
+        done = trace.finish(180)
     assert "the trace ended early, because its agent was stopped: what happened on node node-2" in done.err, done.err
     summary = rows(done.out)[-1]
     assert done.status in (1, 2) and summary["silent_nodes"] == [], summary
@@ -90,11 +80,11 @@ def test_an_agent_that_is_stopped_ends_its_part_of_a_trace_with_the_reason(own: 
 
 
 def test_a_killed_agent_is_named_and_the_other_node_goes_on(own: Cluster) -> None:
-    process = begin_trace(own, seconds=30)
     victim = own.node("node-2")
-    main = next(pid for pid, args in agent_processes(victim).items() if "agent.main" in args)
-    victim.run("kill", "-KILL", str(main))
-    done = finish(process, 180)
+    with tracing(own, seconds=30) as trace:
+        main = next(pid for pid, args in agent_processes(victim).items() if "agent.main" in args)
+        victim.run("kill", "-KILL", str(main))
+        done = trace.finish(180)
     assert "node-2" in done.err, done.err
     assert [r for r in rows(done.out) if r["kind"] == "path"]
     wait_for("no probe", lambda: no_workers(own), 90)
@@ -102,14 +92,14 @@ def test_a_killed_agent_is_named_and_the_other_node_goes_on(own: Cluster) -> Non
 
 
 def test_a_stalled_node_is_reported_and_stops_nobody(own: Cluster) -> None:
-    process = begin_trace(own, seconds=40)
     victim = own.node("node-2")
-    pids = [str(pid) for pid in agent_processes(victim)]
-    victim.run("kill", "-STOP", *pids)
-    try:
-        done = finish(process, 180)
-    finally:
-        victim.run("kill", "-CONT", *pids, check=False)
+    with tracing(own, seconds=40) as trace:
+        pids = [str(pid) for pid in agent_processes(victim)]
+        victim.run("kill", "-STOP", *pids)
+        try:
+            done = trace.finish(180)
+        finally:
+            victim.run("kill", "-CONT", *pids, check=False)
     assert "node-2" in done.err and "has sent nothing" in done.err, done.err
     assert [r for r in rows(done.out) if r["kind"] == "path"]
     wait_for("no probe", lambda: no_workers(own), 90)
@@ -120,21 +110,20 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
     api, victim = own.plane.api(), own.node("node-2")  # type: ignore[union-attr]
     (healthy,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-1"]
     held = f"/api/v1/namespaces/genainet/pods/{healthy.pod}"
-    victim.kubelet.stop()
-    try:
+    with without_kubelet(own, "node-2"):
         done = own.cli("status", "-o", "json")
         assert done.status == 1
         bad = [r for r in rows(done.out) if r["state"] != "ready"]
         assert [r["node"] for r in bad] == ["node-2"] and bad[0]["problem"]
         # The other node's agent has ended, though its object is held.
         api.patch(held, {"metadata": {"finalizers": ["test.example/hold"]}})
-        done = own.cli("undeploy", "--timeout", "40s")
+        try:
+            done = own.cli("undeploy", "--timeout", "40s")
+        finally:
+            api.patch(held, {"metadata": {"finalizers": None}})
         assert done.status == 2
         assert "agents are still there after 40 s, on node-2\n" in done.err
-        assert not agent_processes(own.node("node-1"))
-    finally:
-        victim.kubelet.start()
-        api.patch(held, {"metadata": {"finalizers": None}})
+        assert not agent_processes(own.node("node-1")) and agent_processes(victim)
     wait_for("node-2", lambda: not agent_processes(victim), 300)
     assert own.deploy().status == 0
 
@@ -142,16 +131,12 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
 @pytest.fixture
 def half_ready(own: Cluster) -> Iterator[Cluster]:
     """The agent on node-2 is not ready: its kubelet stands still, and the API has it so."""
-    victim = own.node("node-2")
-    victim.kubelet.stop()
-    try:
+    with without_kubelet(own, "node-2"):
         (agent,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-2"]
         status = {"conditions": [{"type": "Ready", "status": "False"}]}
         own.api().patch(f"/api/v1/namespaces/genainet/pods/{agent.pod}/status", {"status": status})
         yield own
-    finally:
-        victim.kubelet.start()
-        wait_for("both agents", lambda: own.cli("status").status == 0, 240, interval=1)
+    wait_for("both agents", lambda: own.cli("status").status == 0, 240, interval=1)
 
 
 def test_every_verb_names_the_node_whose_agent_is_not_ready(half_ready: Cluster) -> None:

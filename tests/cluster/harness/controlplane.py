@@ -191,7 +191,6 @@ class ControlPlane:
             f"--root-ca-file={self.ca}",
             "--leader-elect=false",
             "--allocate-node-cidrs=false",
-            "--node-monitor-grace-period=12s",
             "--use-service-account-credentials",
             "--secure-port=0",
         )

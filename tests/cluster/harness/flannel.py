@@ -143,7 +143,7 @@ else:
     def _stop(self, node: KubeNode) -> None:
         running = self._running.pop(node.name, None)
         if running is not None:
-            running.stop()
+            running.kill()
             node.daemons.remove(running)
 
     def stop(self) -> None:

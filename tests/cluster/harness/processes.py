@@ -88,12 +88,16 @@ def remove_leftovers() -> None:
 
 
 def _running(group: int) -> bool:
-    """Whether a process of the process group runs still; one that nobody has waited for doesn't."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]  # proc_pid_stat(5)
-            if int(its_group) == group and state not in "ZX":
-                return True
+    """Whether a thread of the process group runs still. Of a process that nobody has waited for, none does; where only its
+    first thread has ended, which makes it a zombie too, the others hold what it has open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()  # proc_pid_stat(5), from the third
+                state, its_group, threads = fields[0], int(fields[2]), int(fields[17])
+                if its_group == group and (state not in "ZX" or threads > 1):
+                    return True
     return False
 
 
@@ -147,22 +151,11 @@ class Daemon:
     def log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def stop(self, timeout: float = 10) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self.kill()
-            self._await_group()
-
     def kill(self) -> None:
-        """Until nothing of it runs: what `nsenter --pid` started ends after nsenter, and holds its ports until then."""
+        """Until nothing of it runs: what `nsenter --pid` started ends after nsenter, and holds its ports until then. What has
+        a process group of its own, as containerd's shims do, runs on."""
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
-        self._await_group()
-
-    def _await_group(self) -> None:
         wait_for(f"the end of {self.name}", lambda: not _running(self.pid), 120, interval=0.01)
