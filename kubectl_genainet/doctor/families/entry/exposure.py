@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.raw import kubectl, patch
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.load_balancers import load_balancers
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
 
@@ -102,16 +102,21 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
 def load_balancer_pending(cluster: Cluster) -> Problems:
     """A LoadBalancer Service has no address.
 
-    Looks at status.loadBalancer.ingress and at the Service's events.
+    Looks at status.loadBalancer.ingress and at the Service's events. A Service that was saved from a cluster among manifests
+    that people wrote is not checked: its status is of that day.
 
     Why: no controller took it up, or the cloud refused it (subnet tags, quotas, rights). A warning: clients inside
     are served; those outside may still be given another way.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#loadbalancer
     """
+    written = cluster.from_files and any(not s.metadata.uid for s in cluster.services)
     for service in cluster.services:
         lives = cluster.lives(service.metadata.uid)
         if service.spec.type != "LoadBalancer" or service.status.load_balancer.ingress or not lives:
+            continue
+        if written:
+            yield NotChecked(str(service.ref), "its status is of the day it was saved")
             continue
         evidence = [seen(service.ref, "status.loadBalancer.ingress", None, "no address was assigned")]
         for event in cluster.event_objects:

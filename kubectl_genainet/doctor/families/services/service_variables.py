@@ -26,6 +26,7 @@ class _Server:
     by_option: bool = False
     unless: str = ""
     until: tuple[int, ...] = ()
+    idle: str = ""  # the image that starts no server unless it is told to
 
     def minds(self, image: str) -> bool:
         """Whether the version of an image stops at what is no number; a tag without one may be of the newest."""
@@ -44,7 +45,13 @@ _SERVERS = (
         "N8N_PORT", re.compile(r"(^|/)n8n(:|$)"), re.compile(r"(^|\s)n8n (start|worker|webhook)\b"), until=(1, 53)
     ),  # github.com/n8n-io/n8n/pull/10223
     _Server("MINIO_PORT", re.compile(r"(^|/)milvus(:|$)"), re.compile(r"\bmilvus run\b"), unless="MINIO_ADDRESS"),
-    _Server("MLFLOW_PORT", re.compile(r"(^|/)mlflow(:|$)"), re.compile(r"\bmlflow (server|ui)\b"), by_option=True),
+    _Server(
+        "MLFLOW_PORT",
+        re.compile(r"(^|/)mlflow(:|$)"),
+        re.compile(r"\bmlflow (server|ui)\b"),
+        by_option=True,
+        idle="ghcr.io/mlflow/mlflow",
+    ),
 )
 
 
@@ -54,6 +61,8 @@ def _variable(container: ContainerSpec, known: Mapping[str, Variable]) -> str:
     image, command_line = container.image.partition("@")[0], " ".join(container.words)
     server = next((s for s in _SERVERS if s.image.search(image) or s.command.search(command_line)), None)
     if server is None or not server.minds(image) or (server.by_option and container.option("--port", "-p")):
+        return ""
+    if server.idle == image.partition(":")[0] and not command_line:
         return ""
     if server.unless in known and ":" in known[server.unless].value:
         return ""

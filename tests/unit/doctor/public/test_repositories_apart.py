@@ -245,3 +245,19 @@ spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: {port}}}]}}]}}
 """
     assert len(findings(text, "policy-refused")) == found
     assert ("is a placeholder" in unchecked(text, "policy-refused")) is not bool(found)
+
+
+@pytest.mark.parametrize(("uid", "found"), [("", 0), (", uid: d1", 1)])
+def test_a_saved_load_balancer_among_written_services_is_not_pending(uid: str, found: int) -> None:
+    text = """
+apiVersion: v1
+kind: Service
+metadata: {name: red, namespace: ml, uid: c1}
+spec: {type: LoadBalancer, selector: {app: red}, ports: [{port: 80}]}
+status: {loadBalancer: {}}
+"""
+    text += service("api", "{selector: {app: api}, ports: [{port: 80}]}").replace(
+        "namespace: ml", f"namespace: ml{uid}"
+    )
+    assert len(findings(text, "load-balancer-pending")) == found
+    assert ("of the day it was saved" in unchecked(text, "load-balancer-pending")) is not bool(found)

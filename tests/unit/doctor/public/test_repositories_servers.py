@@ -139,12 +139,23 @@ BUCKET = "image: 'minio/mc:1', command: [/bin/sh, -c], args: ['mc mb local/mlflo
 @pytest.mark.parametrize(
     ("container", "found", "unread"),
     [
-        ("image: 'ghcr.io/mlflow/mlflow:v3.1.0'", 1, ""),
+        ("image: 'ghcr.io/mlflow/mlflow:v3.1.0', command: [mlflow, server]", 1, ""),
+        ("image: 'ghcr.io/mlflow/mlflow:v3.1.0'", 0, ""),  # Python's prompt, and no server
+        ("image: 'bitnami/mlflow:3.1.0'", 1, ""),
         (BUCKET, 0, ""),
-        ("image: 'ghcr.io/mlflow/mlflow:v3.1.0', envFrom: [{configMapRef: {name: settings}}]", 0, "ConfigMap settings"),
-        ("image: 'ghcr.io/mlflow/mlflow:v3.1.0', envFrom: [{secretRef: {name: keys}}]", 0, "Secret keys"),
         (
-            "image: 'ghcr.io/mlflow/mlflow:v3.1.0', env: [{name: MLFLOW_PORT, valueFrom: {secretKeyRef: {name: a, key: b}}}]",
+            "image: 'ghcr.io/mlflow/mlflow:v3.1.0', command: [mlflow, server], envFrom: [{configMapRef: {name: settings}}]",
+            0,
+            "ConfigMap settings",
+        ),
+        (
+            "image: 'ghcr.io/mlflow/mlflow:v3.1.0', command: [mlflow, server], envFrom: [{secretRef: {name: keys}}]",
+            0,
+            "Secret keys",
+        ),
+        (
+            "image: 'ghcr.io/mlflow/mlflow:v3.1.0', command: [mlflow, server],"
+            " env: [{name: MLFLOW_PORT, valueFrom: {secretKeyRef: {name: a, key: b}}}]",
             0,
             "",
         ),
