@@ -117,13 +117,26 @@ class Gathering:
             gathered.folded = []
         kept: list[Gathered] = []
         for gathered in everything:  # roots come first, so a consequence finds the cause that it follows from
-            owner = next((root for root in kept if _explains_or_folded(root, gathered)), None)
+            owner = _owner(kept, gathered)
             if owner is None:
                 kept.append(gathered)
             else:
                 owner.folded.append(gathered)
         kept.sort(key=lambda root: max(member.severity.rank for member in (root, *root.folded)) == Severity.INFO.rank)
         return tuple(_cause(g) for g in kept)  # what is no fault comes last
+
+
+def _owner(roots: list[Gathered], other: Gathered) -> Gathered | None:
+    """The root that explains it: rather one of a kind that it is known to follow from than the worst."""
+    owners = [root for root in roots if _explains_or_folded(root, other)]
+    diagnosis = DIAGNOSES.get(other.check)
+    follows: frozenset[str] = diagnosis.follows if diagnosis is not None else frozenset()
+    known = (
+        root
+        for root in owners
+        if any(member.check in follows and _explains(member, other) for member in (root, *root.folded))
+    )
+    return next(known, next(iter(owners), None))
 
 
 def _explains_or_folded(root: Gathered, other: Gathered) -> bool:
@@ -142,7 +155,7 @@ def _explains(root: Gathered, other: Gathered) -> bool:
         return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
     followed = DIAGNOSES.get(other.check)
     if followed is not None and root.check in followed.follows:
-        return _share_a_flow(root, other)
+        return _share_a_flow(root, other) or (not other.pairs and bool(root.places & other.places))
     if followed is not None and followed.downstream and root.severity is Severity.ERROR and _calls(other, root):
         return True
     named = ("policies", "rule")  # what decided is known, and is another for each

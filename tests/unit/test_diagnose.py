@@ -83,12 +83,24 @@ def test_a_policy_that_is_bypassed_loses_nothing_so_no_symptom_comes_of_it() -> 
     ("cause", "consequence"), [("reply-not-translated", "reset-by-client"), ("routing-loop", "ttl-expired")]
 )
 def test_what_one_connection_shows_twice_is_one_cause(cause: str, consequence: str) -> None:
-    """The client resets what comes from an address that it did not call; what goes in a circle outlives its TTL."""
     assert causes_of(felt(cause), felt(consequence)) == [(cause, [consequence])]
 
 
+@pytest.mark.parametrize(("cause", "symptom"), [("closed-port", "icmp-error"), ("reply-not-translated", "late-answer")])
+def test_a_symptom_is_put_under_what_it_is_known_to_follow_from_and_not_the_worst(cause: str, symptom: str) -> None:
+    worst = felt("conntrack-invalid", count=9)
+    assert causes_of(worst, felt(cause), felt(symptom)) == [("conntrack-invalid", []), (cause, [symptom])]
+    assert causes_of(worst, felt(symptom)) == [("conntrack-invalid", [symptom])]
+
+
+def test_what_a_node_counts_of_no_flow_is_told_with_what_its_packets_showed() -> None:
+    counted = felt("conntrack-insert-failed", severity=Severity.WARNING, pairs=frozenset(), unit="packets")
+    assert causes_of(counted, felt("snat-ports-exhausted")) == [("snat-ports-exhausted", ["conntrack-insert-failed"])]
+    elsewhere = felt("snat-ports-exhausted", place="node node-2")
+    assert [check for check, _ in causes_of(counted, elsewhere)] == ["snat-ports-exhausted", "conntrack-insert-failed"]
+
+
 def test_where_a_cause_may_be_an_mtu_none_is_called_fine() -> None:
-    """A veth whose other end takes no large packets was the cause, and beside it no packet was larger than an MTU."""
     about_mtu = {d.name for d in DIAGNOSES.values() if "MTU" in f"{d.observed} {d.meaning}"}
     assert "peer-refused" in about_mtu
     assert {name for name in about_mtu if Suspect.MTU not in DIAGNOSES[name].blames} == set()

@@ -14,6 +14,7 @@ ICMP_ERROR = Diagnosis(
     "The source of the error is what rejected the packet.",
     "RFC 792, RFC 4443",
     symptom=True,
+    follows=frozenset({"closed-port", "rejected-by-rule", "no-route", "packet-too-big", "ttl-expired"}),
 )
 ICMP_DROPPED = Diagnosis(
     Topic.CONNECTIONS,

@@ -130,6 +130,7 @@ CONNTRACK_INSERT_FAILED = Diagnosis(
     "See conntrack-race and snat-ports-exhausted.",
     "nf_ct_resolve_clash, net/netfilter/nf_conntrack_core.c",
     blames=frozenset({Suspect.CONNTRACK}),
+    follows=frozenset({"conntrack-race", "snat-ports-exhausted"}),
 )
 CONNTRACK_INVALID = Diagnosis(
     Topic.RULES,

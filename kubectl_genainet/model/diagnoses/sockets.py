@@ -43,6 +43,7 @@ LATE_ANSWER = Diagnosis(
     "Nothing, unless the client's timeout is too short.",
     mild=True,
     symptom=True,
+    follows=frozenset({"reply-not-translated"}),
 )
 SOCKET_BUFFER = Diagnosis(
     Topic.SOCKETS,
