@@ -32,7 +32,12 @@ _PLAIN, _RATIO = 4 << 20, 100
 
 
 class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
-    """The first line. `command` and `arguments` say what was recorded, so that a replay can default to the same."""
+    """The first line. `command` and `arguments` say what was recorded, so that a replay can default to the same.
+
+    Of a range that recorders kept: `just_changed` has the Services ("namespace/name") whose endpoints changed shortly before it
+    began, and when (ns since 1970); `unknown_at_begin` what is missing of the objects then; `objects_unknown` why none of that
+    time are known.
+    """
 
     schema: int
     tool: str
@@ -40,6 +45,9 @@ class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
     command: str = ""
     arguments: dict[str, Any] = {}
     redacted: bool = False
+    just_changed: dict[str, int] = {}
+    unknown_at_begin: list[str] = []
+    objects_unknown: str = ""
 
     @property
     def renamed_domains(self) -> dict[str, str]:

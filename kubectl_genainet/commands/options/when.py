@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -71,6 +71,8 @@ def time_range(
     if begin >= now:
         raise click.UsageError(f"{option} {text} is no time that has passed: it is {_said(now)} now")
     end = moment(until, now, option="--until", after_s=begin) if until is not None else None
+    if until is not None and _CLOCK.fullmatch(until) and end is not None and _day(end) > _day(now):
+        raise click.UsageError(f"--until {until} is not after {option} {text}: the next {until} is tomorrow's")
     if end is None:
         end = begin + length_s if length_s is not None else now if since is not None else begin + AT_FOR_S
     if end <= begin:
@@ -82,6 +84,10 @@ def time_range(
     begin_ns, end_ns = int(begin * 1e9), int(end * 1e9)
     options = tuple((name, _stamp(value)) for name, value in (("--since", begin_ns), ("--until", end_ns)))
     return TimeRange(begin_ns, end_ns, options)
+
+
+def _day(moment_s: float) -> date:
+    return datetime.fromtimestamp(moment_s).date()
 
 
 def _said(moment_s: float) -> str:

@@ -54,7 +54,7 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             raise InputError(f"{' and '.join(named_options)} exclude each other: each says where the state comes from")
 
     def open(self, warn: Warn) -> Source:
-        """The source; nothing is read of it yet. `warn` is told what of its manifests was not read."""
+        """The source; nothing is read of it yet. `warn` is told what was not read of it, or not recorded."""
         self.check()
         scope: dict[str, Any] = {"namespace": self.namespace, "all_namespaces": self.all_namespaces}
         if self.lab:
@@ -68,7 +68,7 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if self.bundle:
             from kubectl_genainet.run.sources.bundle import BundleSource
 
-            return BundleSource(self.bundle, **scope)
+            return BundleSource(self.bundle, warn=warn, **scope)
         if self.manifests:
             from kubectl_genainet.run.sources.manifests import ManifestsSource
 

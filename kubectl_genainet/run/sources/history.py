@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from kubectl_genainet.bundle import Bundle, Header, new_header
-from kubectl_genainet.context.account import gap_text, warning_of
+from kubectl_genainet.context.account import gap_text
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import BEFORE_NS, NONE_RECORDED, ObjectsRange, objects_range
@@ -25,7 +25,7 @@ from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.policy import POLICY_KINDS
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
+from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb, unknown_objects, warn_of_events
 from kubectl_genainet.run.sources.recorders import RecorderAnswer, ask_recorders
 from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
@@ -74,10 +74,7 @@ class HistorySource(RecordedSource):
             return objects.snapshot
         now = self.now.snapshot(whole=True)  # a table has none: nothing is said then of what its names are
         remedy = " (`kubectl genainet deploy --record` runs their recorder)" if objects.why == NONE_RECORDED else ""
-        self._warn(
-            f"the cluster's objects of that time are not known, {objects.why}: names and Services are as they are now, "
-            f"policies are not known{remedy}"
-        )
+        self._warn(f"{unknown_objects(objects.why, 'are now')}{remedy}")
         return _of_now(now, objects.why)
 
     def _recorded_objects(self) -> ObjectsRange:
@@ -138,7 +135,17 @@ class HistorySource(RecordedSource):
                 events = self._merged(
                     msgspec.structs.replace(request, addresses=tuple(sorted({*request.addresses, *elsewhere})))
                 )
-            return Bundle(self.recorded_header, self.snapshot(), events)
+            return Bundle(self._whole_header(), self.snapshot(), events)
+
+    def _whole_header(self) -> Header:
+        """With what a bundle's reader can't see in its records."""
+        objects = self._recorded_objects()
+        return msgspec.structs.replace(
+            self.recorded_header,
+            just_changed=dict(objects.just_changed),
+            unknown_at_begin=list(self.unknown_at_begin()),
+            objects_unknown=objects.why if objects.snapshot is None else "",
+        )
 
     def _merged(self, request: HistoryRequest) -> Iterable[Event]:
         objects, ranges = self._recorded_objects(), self._ask_nodes(request)
@@ -182,9 +189,7 @@ class HistorySource(RecordedSource):
 
     def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
         state = self._state()
-        for event in state.events:
-            if warning := warning_of(event):
-                warn(warning)
+        warn_of_events(state, warn)
         return self._rulesets_at_begin(state)
 
     def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:

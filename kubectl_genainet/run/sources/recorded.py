@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import OfVerb, of_verb
 from kubectl_genainet.history.select import RecordPart
@@ -34,6 +35,21 @@ def for_verb(bundle: Bundle, verb: str) -> Bundle:
     held = isinstance(bundle.events, tuple)
     events = tuple(of_verb(bundle.events, part)) if held else OfVerb(bundle.events, part)
     return dataclasses.replace(bundle, header=header, events=events)
+
+
+def unknown_objects(why: str, when: str) -> str:
+    """What is said where the objects of a range were not recorded; `when`: what stands for them, after "as they"."""
+    return (
+        f"the cluster's objects of that time are not known, {why}: names and Services are as they {when}, "
+        "policies are not known"
+    )
+
+
+def warn_of_events(bundle: Bundle, warn: Warn) -> None:
+    """What the records of a range say that limits what can be known of it."""
+    for event in bundle.events:
+        if warning := warning_of(event):
+            warn(warning)
 
 
 class RecordedSource(Source):
@@ -62,6 +78,12 @@ class RecordedSource(Source):
     def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
         return for_verb(self.recording, verb)
 
+    def endpoints_just_changed(self) -> Mapping[str, int]:
+        return self.recording.header.just_changed
+
+    def unknown_at_begin(self) -> tuple[str, ...]:
+        return tuple(self.recording.header.unknown_at_begin)
+
     def _read(self) -> ClusterSnapshot:
         return self.recording.snapshot
 
@@ -72,6 +94,7 @@ class RecordedSource(Source):
     def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
         """Everything that was recorded. Raises GenainetError where no ruleset was."""
         if self.recording.header.command == HISTORY:
+            warn_of_events(self.recording, warn)
             return self._rulesets_at_begin(self.recording)
         dumps: dict[str, list[RulesetDump]] = {}
         for event in self.recording.events:

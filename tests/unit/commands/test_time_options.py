@@ -45,7 +45,7 @@ def test_what_is_no_time_is_refused_with_the_option_that_has_it(text: str) -> No
         (None, "11:55", None, None, -300, 0),  # what has not passed yet is left out
         (None, "23:50", "00:10", None, -43800, -42600),
         ("2026-05-01T10:00:00", None, "10:30", None, -266400, -264600),  # the first 10:30 after it
-        ("11:50", None, "11:40", None, -600, 0),
+        ("11:50", None, "12:30", None, -600, 0),
     ],
 )
 def test_a_range(
@@ -74,6 +74,7 @@ def test_options_that_do_not_fit_together(options: tuple[str | None, str | None,
         ),
         (("0s", None, None), "--since 0s is no time that has passed"),
         (("1h", None, "2h"), "--until 2h (2026-05-04T10:00:00"),
+        (("11:50", None, "11:40"), "--until 11:40 is not after --since 11:50: the next 11:40 is tomorrow's"),
         (("40d", None, None), "at most 31 days are asked for at a time, and --since 40d begins 40 days before the end"),
         (("9999999d", None, None), "at most 31 days"),
     ],

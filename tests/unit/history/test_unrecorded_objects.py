@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubectl_genainet import api
 from kubectl_genainet.assets import recordings
+from kubectl_genainet.bundle import BundleWriter
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.objects import ObjectsRange
 from kubectl_genainet.history.ranges import NodeRange
@@ -104,3 +106,37 @@ def test_a_node_that_was_there_and_has_no_recorder_now_is_named(
     gaps = [event for event in source.replayed("trace", ()).events if isinstance(event, Gap)]
     assert [gap.node for gap in gaps if "no recorder runs there now" in gap.why] == named
     assert all((gap.since_ns, gap.until_ns, gap.partial) == (WALL, WALL + SECOND, False) for gap in gaps)
+
+
+def written(source: HistorySource, file: Path) -> Path:
+    bundle = source.recording
+    with BundleWriter(file, bundle.header, bundle.snapshot) as writer:
+        for event in bundle.events:
+            writer.write(event)
+    return file
+
+
+def test_a_bundle_of_a_range_tells_of_the_objects_what_the_range_told(tmp_path: Path) -> None:
+    """What came before the range is in none of its records."""
+    source = AskedOfOneNode(BundleSource(recordings() / "policy-service-port.gnb"), TimeRange(WALL, WALL + SECOND))
+    gap = Gap(node="", since_ns=WALL - SECOND, until_ns=WALL, why="the recorder was away")
+    source._objects = ObjectsRange(ClusterSnapshot(), (), (gap,), {"chat/llama": WALL - SECOND})
+    warnings: list[str] = []
+    bundle = BundleSource(written(source, tmp_path / "range.gnb"), warn=warnings.append)
+    assert bundle.snapshot().objects == () and warnings == []
+    assert bundle.endpoints_just_changed() == {"chat/llama": WALL - SECOND}
+    (missing,) = bundle.unknown_at_begin()
+    assert missing.startswith("the cluster's objects: nothing is known from") and missing.endswith(gap.why)
+    assert bundle.unknown_at_begin() == source.unknown_at_begin() and bundle.moment == source.moment
+
+
+def test_a_bundle_of_a_range_says_that_its_objects_are_of_a_later_time(tmp_path: Path) -> None:
+    source = AskedOfOneNode(BundleSource(recordings() / "policy-service-port.gnb"), TimeRange(WALL, WALL + SECOND))
+    source._objects = ObjectsRange(None, (), ())
+    warnings: list[str] = []
+    bundle = BundleSource(written(source, tmp_path / "range.gnb"), warn=warnings.append)
+    assert bundle.snapshot().services and bundle.unknown_at_begin() == ()
+    (warning,) = warnings
+    assert (
+        "none were recorded for that time: names and Services are as they were when the bundle was written" in warning
+    )
