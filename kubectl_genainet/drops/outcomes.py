@@ -8,7 +8,7 @@ from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
 from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.diagnoses.kernel import OTHER_HOST, PACKET_TOO_BIG
-from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, REJECTED_BY_RULE, RULE_DROP
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_INVALID, POLICY_DISAGREEMENT, REJECTED_BY_RULE, RULE_DROP
 from kubectl_genainet.model.diagnoses.sockets import REPEATED_SEGMENT
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
 from kubectl_genainet.model.node import ICMP_LIMITS
@@ -18,6 +18,12 @@ from kubectl_genainet.model.results.path import Drop
 LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
 _OLD = "the connection was established under other policies, or its entry in the connection table is gone"
 _OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
+AFTER_THE_END = (
+    "they end connections that conntrack had forgotten, such as those that a reset ended: they had no data, and nobody sent data "
+    "or a handshake again"
+)
+_WITHOUT_DATA = 100  # bytes of a packet: the headers of IPv6 and TCP with all its options
+_CLOSING = {"FIN_WAIT1", "CLOSING", "LAST_ACK"}  # in which TCP sends its FIN again
 
 
 def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup], identity: Identity) -> Severity:
@@ -33,10 +39,24 @@ def severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup], 
         copied = diagnosis is OTHER_HOST and identity.party(group.flow.dst, None).node not in (None, group.node)
         fatal = (waits or (group.opens and not copied)) and diagnosis is not REPEATED_SEGMENT
         return Severity.ERROR if fatal else Severity.INFO
+    if diagnosis is CONNTRACK_INVALID and came_after_the_end(group, others):
+        return Severity.INFO
     if diagnosis is PACKET_TOO_BIG and any(o.kind is GroupKind.ICMP for o in others):
         # The sender was told, and sends smaller packets from then on, unless it goes on in vain.
         return Severity.ERROR if any(o.in_vain for o in others) else Severity.INFO
     return diagnosis.severity
+
+
+def came_after_the_end(group: EventGroup, others: list[EventGroup]) -> bool:
+    """Whether packets that conntrack took for no part of a connection are what is left of connections that had ended: a FIN or a
+    reset without data, of which nobody missed anything. Who misses data or a handshake sends again in another state."""
+    sample = group.sample
+    if sample is None or sample.tcp is None or group.opens or not (sample.tcp.fin or sample.tcp.rst):
+        return False
+    if sample.payload or group.bytes > group.packets * _WITHOUT_DATA:
+        return False
+    missed = (set(other.states) - _CLOSING for other in others if other.kind is GroupKind.RETRANSMIT)
+    return not any(missed)
 
 
 def how_many_were_told(

@@ -13,7 +13,15 @@ from kubectl_genainet.drops.clients import hidden_client
 from kubectl_genainet.drops.counters import CounterRows
 from kubectl_genainet.drops.drops import COUNTED_LATE_NS, DropCorrelator
 from kubectl_genainet.drops.groups import EventGroup, GroupKind
-from kubectl_genainet.drops.outcomes import LAG, causes, how_many_were_told, mtu_text, severity
+from kubectl_genainet.drops.outcomes import (
+    AFTER_THE_END,
+    LAG,
+    came_after_the_end,
+    causes,
+    how_many_were_told,
+    mtu_text,
+    severity,
+)
 from kubectl_genainet.drops.related import Related
 from kubectl_genainet.drops.senders import may_have_sent, why_unseen
 from kubectl_genainet.errors import GenainetError
@@ -29,7 +37,7 @@ from kubectl_genainet.model.diagnoses.connections import (
     UNACKNOWLEDGED,
 )
 from kubectl_genainet.model.diagnoses.kernel import MTU_BLACKHOLE, PACKET_TOO_BIG
-from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_INVALID, POLICY_NOT_ENFORCED
 from kubectl_genainet.model.diagnoses.sockets import CLOSED_PORT
 from kubectl_genainet.model.events import IcmpCount, ResetCount
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
@@ -166,6 +174,8 @@ class Rows:
         if diagnosis is PACKET_TOO_BIG and blocked is not None:
             diagnosis = MTU_BLACKHOLE
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
+        if diagnosis is CONNTRACK_INVALID and came_after_the_end(group, others):
+            evidence.append(Evidence(AFTER_THE_END, Certainty.DERIVED, node=group.node))
         evidence += how_many_were_told(group, drop, others, self._correlator.identity)
         outcome = (
             DropOutcome.REJECTED

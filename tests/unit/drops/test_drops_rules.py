@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from kubectl_genainet.context.account import Account
@@ -11,8 +12,11 @@ from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.events import (
+    Event,
     IcmpError,
+    PacketDropped,
     Point,
+    RetransmitCount,
 )
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.node import NetnsRules, RulesetDump
@@ -239,6 +243,32 @@ def test_rule_that_takes_only_invalid_packets_is_named_as_such() -> None:
     (row,) = rows(invalid, *sampled("NETFILTER_DROP", flow=REQUEST.reversed, hook="FORWARD", flags=24))
     assert row.check == "conntrack-invalid" and row.drop is not None and row.policy is None
     assert row.drop.rule is not None and "INVALID" in row.drop.rule and row.drop.certainty is Certainty.DERIVED
+
+
+@pytest.mark.parametrize(
+    ("flags", "payload", "again", "level"),
+    [
+        (17, 0, "LAST_ACK", Severity.INFO),  # a FIN after the other end's reset
+        (4, 0, "", Severity.INFO),
+        (17, 0, "ESTABLISHED", Severity.ERROR),  # data went missing too
+        (17, 0, "SYN_RECV", Severity.ERROR),
+        (17, 30, "FIN_WAIT1", Severity.ERROR),
+        (16, 0, "", Severity.ERROR),
+    ],
+)
+def test_invalid_packets_that_come_after_their_connections_end_are_no_fault(
+    flags: int, payload: int, again: str, level: Severity
+) -> None:
+    invalid = rules("-A FORWARD -m conntrack --ctstate INVALID -j DROP", "-A FORWARD -j ACCEPT")
+    packet, count = sampled("NETFILTER_DROP", flow=REQUEST.reversed, hook="FORWARD", flags=flags)
+    assert isinstance(packet, PacketDropped)
+    events: list[Event] = [invalid, msgspec.structs.replace(packet, payload=payload), count]
+    if again:
+        late = RetransmitCount(node="node-1", t_ns=10, netns=LLAMA_NS, flow=REQUEST.reversed, packets=2, state=again)
+        events.append(late)
+    (row,) = [row for row in rows(*events) if row.check == "conntrack-invalid"]
+    assert row.severity is level
+    assert any("nobody sent data or a handshake again" in e.statement for e in row.evidence) == (level is Severity.INFO)
 
 
 def test_rules_of_a_pods_own_namespace_are_read_for_what_dies_in_it() -> None:
