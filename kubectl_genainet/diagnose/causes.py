@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 
 from kubectl_genainet.diagnose.felt import LOOKUPS, LOOKUPS_FAIL, PASSED, Felt
 from kubectl_genainet.model.diagnoses import DIAGNOSES, Suspect, suspects_of
@@ -112,18 +113,18 @@ class Gathering:
 
     def causes(self) -> tuple[Cause, ...]:
         """Each cause once, its consequences folded in, the worst and most felt first."""
-        everything = sorted(self._by_key.values(), key=_rank)
-        for gathered in everything:
+        for gathered in self._by_key.values():
             gathered.folded = []
         kept: list[Gathered] = []
-        for gathered in everything:  # roots come first, so a consequence finds the cause that it follows from
+        # Causes come before what follows from them, which finds them then.
+        for gathered in sorted(self._by_key.values(), key=lambda g: (_depth(g), *_rank(g))):
             owner = _owner(kept, gathered)
             if owner is None:
                 kept.append(gathered)
             else:
                 owner.folded.append(gathered)
-        kept.sort(key=lambda root: max(member.severity.rank for member in (root, *root.folded)) == Severity.INFO.rank)
-        return tuple(_cause(g) for g in kept)  # what is no fault comes last
+        kept.sort(key=lambda root: (_is_no_fault(root), *_rank(root)))
+        return tuple(_cause(g) for g in kept)
 
 
 def _owner(roots: list[Gathered], other: Gathered) -> Gathered | None:
@@ -136,7 +137,7 @@ def _owner(roots: list[Gathered], other: Gathered) -> Gathered | None:
         for root in owners
         if any(member.check in follows and _explains(member, other) for member in (root, *root.folded))
     )
-    return next(known, next(iter(owners), None))
+    return min(known, key=_rank, default=min(owners, key=_rank, default=None))
 
 
 def _explains_or_folded(root: Gathered, other: Gathered) -> bool:
@@ -195,6 +196,23 @@ def _shape(evidence: Evidence) -> str:
     """Two statements of the same shape say the same of two pods, rules or nodes: one of them is enough."""
     statement = evidence.statement.replace(evidence.node, "*") if evidence.node else evidence.statement
     return _PARTICULAR.sub("*", statement)
+
+
+def _is_no_fault(root: Gathered) -> bool:
+    return all(member.severity is Severity.INFO for member in (root, *root.folded))
+
+
+def _depth(gathered: Gathered) -> int:
+    """How many kinds it may follow from, one from another; what only shows that packets were lost may follow from any."""
+    return len(DIAGNOSES) if _is_symptom(gathered.check) else _depth_of(gathered.check)
+
+
+@cache
+def _depth_of(check: str) -> int:
+    diagnosis = DIAGNOSES.get(check)
+    return (
+        max((1 + _depth_of(cause) for cause in diagnosis.follows - {check}), default=0) if diagnosis is not None else 0
+    )
 
 
 def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:

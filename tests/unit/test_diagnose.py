@@ -80,10 +80,12 @@ def test_a_policy_that_is_bypassed_loses_nothing_so_no_symptom_comes_of_it() -> 
 
 
 @pytest.mark.parametrize(
-    ("cause", "consequence"), [("reply-not-translated", "reset-by-client"), ("routing-loop", "ttl-expired")]
+    ("cause", "consequence"),
+    [("reply-not-translated", "reset-by-client"), ("routing-loop", "ttl-expired"), ("rule-drop", "fragments")],
 )
 def test_what_one_connection_shows_twice_is_one_cause(cause: str, consequence: str) -> None:
     assert causes_of(felt(cause), felt(consequence)) == [(cause, [consequence])]
+    assert causes_of(felt(cause), felt(consequence, count=9)) == [(cause, [consequence])]
 
 
 @pytest.mark.parametrize(("cause", "symptom"), [("closed-port", "icmp-error"), ("reply-not-translated", "late-answer")])

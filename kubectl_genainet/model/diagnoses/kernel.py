@@ -314,6 +314,7 @@ FRAGMENTS = Diagnosis(
     sentences=(
         Sentence("not all fragments of a packet arrived in time", "FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"),
     ),
+    follows=frozenset({"policy-drop", "policy-disagreement", "rule-drop", "netfilter-drop", "ebpf-drop"}),
 )
 UNEXPLAINED = Diagnosis(
     Topic.KERNEL,
