@@ -126,7 +126,9 @@ def of_row(row: DropRow) -> Felt | None:
 
 
 def _is_the_clients(row: DropRow) -> bool:
-    """Whether it happened in the client's own pod."""
+    """Whether it happened in the client's own pod. Where it is not known which end asks, the row's client is only who sent."""
+    if row.direction == "unknown":
+        return False
     return row.client is not None and bool(row.pod) and row.pod == f"{row.client.namespace}/{row.client.pod}"
 
 

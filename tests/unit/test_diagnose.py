@@ -219,6 +219,8 @@ def test_a_reset_in_the_clients_own_pod_is_the_clients() -> None:
     by_client, by_server = of_row(row(pod="default/ui-abc", **fields)), of_row(row(pod="default/llm-abc", **fields))
     assert by_client is not None and by_server is not None
     assert (by_client.check, by_server.check) == ("reset-by-client", "reset-by-app")
+    either = of_row(row(pod="default/ui-abc", direction="unknown", **fields))
+    assert either is not None and either.check == "reset-by-app"  # its row's client is only who sent
 
 
 def test_errors_come_before_warnings_and_then_what_was_felt_most() -> None:
