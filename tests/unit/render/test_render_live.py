@@ -14,7 +14,7 @@ from kubectl_genainet.render.dns import views as dns
 from kubectl_genainet.render.drops import views as drops
 from kubectl_genainet.render.live import LiveView, ProgressClock, make_view
 from kubectl_genainet.render.trace import view as trace
-from tests.unit.test_diagnose import path as some_path
+from tests.unit.diagnose.test_felt import path as some_path
 
 TARGET = "svc/my-llama-svc"
 HELLO = Hello(

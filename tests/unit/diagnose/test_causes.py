@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import io
 
-import msgspec
 import pytest
 from rich.console import Console
 
 from kubectl_genainet.diagnose.causes import MAX_CAUSES, Gathering
-from kubectl_genainet.diagnose.felt import LOOKUPS_FAIL, Felt, of_finding, of_path, of_row
+from kubectl_genainet.diagnose.felt import LOOKUPS_FAIL, Felt, of_finding, of_path
 from kubectl_genainet.model.diagnoses import DIAGNOSES, Suspect
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
-from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
-from kubectl_genainet.model.results.drops import DropOutcome, DropRow
-from kubectl_genainet.model.results.path import Drop, Flow, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.render.diagnose.text import MarkdownView, TextView
 from kubectl_genainet.render.diagnose.words import headline, the_same_in
-
-UI, LLM = "default/ui", "default/llm"
-SERVICE = ServiceRef("default", "llm-svc", 80, "http", "10.96.0.9")
+from tests.unit.diagnose.test_felt import LLM, SERVICE, UI, path
 
 
 def felt(
@@ -39,10 +33,6 @@ def felt(
         **rest,
     }
     return Felt(**fields)  # type: ignore[arg-type]
-
-
-def party(name: str, ip: str, port: int | None = None) -> Party:
-    return Party(ip, port, "default", f"{name}-abc", "node-1", name)
 
 
 def causes_of(*things: Felt) -> list[tuple[str, list[str]]]:
@@ -213,16 +203,6 @@ def test_a_server_that_waits_for_calls_of_its_own_is_no_cause_beside_what_broke_
     assert [check for check, _ in causes_of(elsewhere, lookups)] == ["rule-drop", "slow-first-reply"]
 
 
-def test_a_reset_in_the_clients_own_pod_is_the_clients() -> None:
-    client = Party("10.244.1.2", None, "default", "ui-abc", "node-1", "ui")
-    fields = {"check": "reset-by-app", "drop": None, "client": client}
-    by_client, by_server = of_row(row(pod="default/ui-abc", **fields)), of_row(row(pod="default/llm-abc", **fields))
-    assert by_client is not None and by_server is not None
-    assert (by_client.check, by_server.check) == ("reset-by-client", "reset-by-app")
-    either = of_row(row(pod="default/ui-abc", direction="unknown", **fields))
-    assert either is not None and either.check == "reset-by-app"  # its row's client is only who sent
-
-
 def test_errors_come_before_warnings_and_then_what_was_felt_most() -> None:
     warning = felt("slow-upstream", severity=Severity.WARNING, count=900, client="a/b", server="a/c", place="p")
     assert [
@@ -271,83 +251,6 @@ def test_causes_are_bounded_and_what_found_no_room_is_counted() -> None:
     for number in range(MAX_CAUSES + 3):
         gathering.add(felt("rule-drop", "rule", str(number)))
     assert (len(gathering.causes()), gathering.forgotten) == (MAX_CAUSES, 3)
-
-
-DROP = Drop(
-    "NETFILTER_DROP",
-    "nft_do_chain",
-    "FORWARD",
-    "eth0",
-    "filter POD rule 4: -s 10.244.1.2/32 -j DROP",
-    ("default/llm-ingress",),
-    Certainty.DERIVED,
-    node="node-2",
-    explanation="isolated",
-    check="policy-drop",
-)
-
-
-def path(drop: Drop | None = None, *findings: Finding) -> PacketPath:
-    flow = Flow(party("ui", "10.244.1.2"), SERVICE, Protocol.TCP)
-    return PacketPath(
-        flow=flow,
-        backend=party("llm", "10.244.2.3", 8080),
-        nat=None,
-        hops=(),
-        verdict=Verdict.DROPPED,
-        drop=drop,
-        findings=findings,
-    )
-
-
-def row(**changes: object) -> DropRow:
-    base = DropRow(
-        id=1,
-        outcome=DropOutcome.DROPPED,
-        check="policy-drop",
-        severity=Severity.ERROR,
-        packets=7,
-        bytes=420,
-        client=party("ui", "10.244.1.2"),
-        server=party("llm", "10.244.2.3", 8080),
-        service=None,
-        protocol=Protocol.TCP,
-        direction="request",
-        node="node-2",
-        pod=None,
-        title="isolated",
-        drop=DROP,
-    )
-    return msgspec.structs.replace(base, **changes)
-
-
-def test_a_path_and_a_row_of_the_same_policy_have_one_key() -> None:
-    (of_the_path,) = of_path(path(DROP))
-    of_the_row = of_row(row())
-    assert of_the_row is not None
-    assert of_the_path.key == of_the_row.key == ("policies", "default/llm-ingress")
-    assert of_the_path.pairs == of_the_row.pairs == {(UI, LLM)}
-
-
-@pytest.mark.parametrize("text", ["-s 10.244.9.9/32", "-s fd00:10:244:9::9/128"])
-def test_a_rule_is_the_same_rule_for_another_address(text: str) -> None:
-    def key(rule: str) -> tuple[str, ...]:
-        (one,) = of_path(path(msgspec.structs.replace(DROP, policies=(), rule=rule)))
-        return one.key
-
-    assert key(f"filter FORWARD rule 1: {text} -j DROP") == key("filter FORWARD rule 2: -s 10.244.1.2/32 -j DROP")
-    assert key("filter FORWARD rule 1: -p tcp -j DROP") != key("filter FORWARD rule 1: -p udp -j DROP")
-
-
-def test_a_row_that_lost_nothing_is_not_felt() -> None:
-    assert of_row(row(severity=Severity.INFO)) is None
-
-
-def test_a_pod_that_a_finding_and_a_row_name_is_one_place() -> None:
-    finding = Finding("listen-overflow", "full", Severity.ERROR, (), object=ObjectRef("Pod", "llm-0", "default"))
-    (one,) = of_path(path(None, finding))
-    other = of_row(row(drop=None, check="listen-overflow", pod="default/llm-0"))
-    assert other is not None and one.key == other.key
 
 
 def conclusion(*things: Felt, connections: int = 12) -> Conclusion:

@@ -16,7 +16,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.diagnosis import CheckState
 from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Hop, Verdict
-from tests.unit.test_diagnose import path
+from tests.unit.diagnose.test_felt import path
 
 TO_LLM = FiveTuple("10.244.1.2", 0, "10.244.2.3", 8080, Protocol.TCP)
 
