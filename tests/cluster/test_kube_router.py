@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.cluster.harness.pair import (
     places,
     start_pair,
     taken_by_policy,
+    traced,
     whole_paths,
 )
 from tests.cluster.harness.processes import Daemon, wait_for
@@ -252,12 +252,7 @@ def seen(paired: Paired) -> Seen:
     cluster = paired.cluster
     assert cluster.plane is not None
     before = bridged(cluster)
-    targets = ("pod/cni-server", f"{cluster.plane.ip}:{OUTSIDE_PORT}")
-    with cluster.watching(
-        *(("trace", target, "-n", "chat", "--timeout", "120s", "-o", "json") for target in targets)
-    ) as done:
-        time.sleep(5)
-    server, outside = done
+    server, outside = traced(cluster, "pod/cni-server"), traced(cluster, f"{cluster.plane.ip}:{OUTSIDE_PORT}")
     callers = set(re.findall(r"^([0-9.]+) - - ", paired.outside.logged(), re.M))
     return Seen(server, outside, callers, {place: now - before[place] for place, now in bridged(cluster).items()})
 

@@ -68,19 +68,17 @@ class Flannel:
     def _put(self, config: str) -> None:
         """By etcd's JSON gateway, since no etcdctl is built."""
         script = """
-import base64, json, sys, time, urllib.request
+import base64, json, sys, urllib.request
 endpoint, key, value = sys.argv[1:]
 body = json.dumps({"key": base64.b64encode(key.encode()).decode(), "value": base64.b64encode(value.encode()).decode()})
-for _ in range(100):
-    try:
-        urllib.request.urlopen(endpoint + "/v3/kv/put", body.encode(), timeout=5).read()
-        break
-    except OSError:
-        time.sleep(0.1)
-else:
-    sys.exit("etcd does not answer")
+print(urllib.request.urlopen(endpoint + "/v3/kv/put", body.encode(), timeout=30).read().decode())
 """
-        self.plane.netns.run("python3", "-c", script, self._endpoint, _KEY, config)
+
+        def answer() -> str:
+            self._etcd.check()
+            return self.plane.netns.run("python3", "-c", script, self._endpoint, _KEY, config)
+
+        wait_for("flannel's etcd", answer)
 
     def _routes(self, node: KubeNode, other: KubeNode, backend: str) -> bool:
         self._running[node.name].check()

@@ -109,9 +109,10 @@ def _of_client(text: str) -> list[dict[str, Any]]:
 
 
 def traced(cluster: Cluster, target: str, least: int = 4) -> Done:
-    """A trace of a target in the namespace `chat`, ended once it has so many of the client's connections."""
+    """A trace of a target in the namespace `chat`, ended once all nodes have watched so many of the client's connections."""
     with Watching(cluster, ("trace", target, "-n", "chat", "--timeout", "240s", "-o", "json")) as trace:
         trace.wait()
+        least += len(_of_client(trace.printed()))  # what was seen until then may lack the part on another node
         wait_for("the client's calls", lambda: len(_of_client(trace.printed())) >= least)
         trace.interrupt()
         return trace.finish(120)

@@ -212,7 +212,7 @@ def test_status_tells_when_something_of_the_lab_has_died() -> None:
         assert good.returncode == 0
         assert json.loads(good.stdout)["state"] == "up"
         assert "not a product's" in json.loads(good.stdout)["policy_enforcer"]
-        os.kill(lab.record.pids["workload"], signal.SIGKILL)
+        processes.end([lab.record.pids["workload"]])
         bad = lab_command("status", "--name", name, "-o", "json")
         assert bad.returncode == 1
         assert json.loads(bad.stdout)["problems"] == ["the process of workload has ended"]
