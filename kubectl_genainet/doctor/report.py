@@ -13,7 +13,7 @@ from kubectl_genainet.doctor.check import Area, Check, Problem
 from kubectl_genainet.doctor.doubts import scattered, succeeded, switched_off
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import unfilled
+from kubectl_genainet.doctor.objects.raw import unfilled, unnamed
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
 from kubectl_genainet.doctor.trial import tried
@@ -160,8 +160,10 @@ def _set_aside(cluster: Cluster, problem: Problem) -> str:
 
 
 def _unfilled(cluster: Cluster, problem: Problem) -> str:
-    """Why manifests do not say what a problem rests on: a placeholder of a template stands in its place. Command lines are
-    left out, where a shell's variables look the same."""
+    """Why manifests do not say what a problem rests on: its object is a template, or a placeholder stands in a value's place.
+    Command lines are left out, where a shell's variables look the same."""
+    if cluster.from_files and problem.object and unnamed(problem.object.name):
+        return "its name is a placeholder that is not filled in: a template"
     for evidence in problem.evidence if cluster.from_files else ():
         commands = ".command" in evidence.field or ".args" in evidence.field
         if not commands and (placeholder := unfilled(evidence.value, evidence.object.name if evidence.object else "")):

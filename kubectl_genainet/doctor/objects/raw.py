@@ -22,6 +22,11 @@ _PLACEHOLDER = re.compile(TEMPLATE)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 
 
+def unnamed(name: str) -> bool:
+    """Whether an object's name is to be filled in: a placeholder (`${NAME}`), or a word that no API takes (MODEL_NAME)."""
+    return bool(_PLACEHOLDER.search(name) or _CAPITALS.fullmatch(name))
+
+
 def unfilled(value: Any, name: str = "") -> str:
     """The first placeholder of a template in a value (`${NAME}`, `{{ name }}`); empty where there is none. Of an object whose
     own name is a word such as SERVICE_NAME, which no API takes, so is any other such word."""

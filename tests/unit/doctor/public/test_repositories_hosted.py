@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_genainet.model.finding import Severity
-from tests.unit.doctor.worlds.manifests import deployment, findings, service
+from tests.unit.doctor.worlds.manifests import deployment, findings, service, unchecked
 
 NLB = (
     "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: front\n  namespace: ml\n  annotations:\n"
@@ -50,3 +50,14 @@ def test_a_light_model_may_load_in_a_minute_and_a_half(model: str, delay: int, s
         f"resources: {{limits: {{nvidia.com/gpu: 1}}}}, livenessProbe: {{{probe}}}, readinessProbe: {{{probe}}}",
     )
     assert [f.severity for f in findings(text, "startup-budget")] == [severity]
+
+
+@pytest.mark.parametrize(("name", "found"), [("MODEL_NAME", 0), ("${MODEL}", 0), ("model-name", 1)])
+def test_an_object_whose_name_is_to_be_filled_in_is_a_template(name: str, found: int) -> None:
+    text = deployment(
+        "model-name",
+        'image: "vllm/vllm-openai:v0.9.2", args: [--model, llama], ports: [{containerPort: 8000}], '
+        "resources: {limits: {nvidia.com/gpu: 1}}",
+    ).replace("metadata: {name: model-name,", f"metadata: {{name: '{name}',")
+    assert len(findings(text, "readiness-probe")) == found
+    assert ("a placeholder" in unchecked(text, "readiness-probe")) is (found == 0)
