@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
-from kubectl_genainet.doctor.families.nodes.unplaced import jobs_without_nodes, kept_together, node_classes, spreads
+from kubectl_genainet.doctor.families.nodes.unplaced import (
+    jobs_without_nodes,
+    kept_together,
+    node_classes,
+    spreads,
+    zones_are_racks,
+)
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.installed import ZONE
 from kubectl_genainet.doctor.objects.raw import items, mapping, patch, sh, text
@@ -103,6 +109,9 @@ def _made_without_group(cluster: Cluster, node: str) -> Evidence | None:
     return None
 
 
+_RACKS = "its nodes are CoreWeave's, where a zone may be a rack of one fabric"
+
+
 @check(Area.PLACEMENT, Severity.WARNING, needs=("Pod",))
 def training_zones(cluster: Cluster) -> Problems:
     """A distributed job is spread over zones.
@@ -110,7 +119,7 @@ def training_zones(cluster: Cluster) -> Problems:
     Looks at the zones of the nodes that a job's pods with accelerators run on. Of a job without nodes, as in manifests, at its
     template: topology spread constraints, and anti-affinity between its own pods, by zone; information where the scheduler
     only prefers that. One that nothing keeps in a zone (node selector, affinity, an exclusive or required topology of
-    JobSet, LeaderWorkerSet, Kueue or Volcano) is not checked.
+    JobSet, LeaderWorkerSet, Kueue or Volcano) is not checked, nor is one on nodes of CoreWeave, where a zone may be a rack.
 
     Why: every all-reduce waits for the slowest link; between zones that is ten times the latency, a fraction of the
     bandwidth, and billed. A warning: the job runs, slowly.
@@ -121,6 +130,8 @@ def training_zones(cluster: Cluster) -> Problems:
         zones = Counter(cluster.zone(p.node) for p in pods)
         if "" in zones:
             yield NotChecked(str(workload.ref), "the nodes of its pods have no zone label")
+        elif len(zones) > 1 and zones_are_racks(cluster, workload):
+            yield NotChecked(str(workload.ref), _RACKS)
         elif len(zones) > 1:
             common = zones.most_common(1)[0][0]
             selector = {**mapping(workload.template.spec, "nodeSelector"), ZONE: common}
@@ -138,7 +149,9 @@ def training_zones(cluster: Cluster) -> Problems:
 def _zones_of_templates(cluster: Cluster) -> Problems:
     for workload in jobs_without_nodes(cluster):
         terms = list(spreads(cluster, workload))
-        if terms:
+        if terms and zones_are_racks(cluster, workload):
+            yield NotChecked(str(workload.ref), _RACKS)
+        elif terms:
             forced = any(term.forced for term in terms)
             yield Problem(
                 f"its template {'spreads' if forced else 'prefers to spread'} its pods over zones",

@@ -35,6 +35,8 @@ _TOGETHER = (
     "kueue.x-k8s.io/podset-required-topology",
     "kueue.x-k8s.io/podset-preferred-topology",
 )
+# A node of CoreWeave in an NVL72 rack has the rack for its zone: https://github.com/coreweave/nccl-tests (mpi-operator).
+_COREWEAVE = ("node.coreweave.cloud/", "ds.coreweave.com/", "backend.coreweave.cloud/")
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
@@ -93,6 +95,17 @@ def _selected(workload: Workload, label: str) -> list[str]:
     terms = items(spec, "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
     asked = [e for t in terms for e in items(t, "matchExpressions") if e.get("key") == label]
     return [own] if own else [v for e in asked if e.get("operator") == "In" for v in strings(e, "values")]
+
+
+def zones_are_racks(cluster: Cluster, workload: Workload) -> bool:
+    """Whether its nodes are CoreWeave's, where zones are racks of one fabric: by its node selector and affinity, by its
+    nodes' labels."""
+    spec = workload.template.spec
+    terms = items(spec, "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
+    asked = [text(e, "key") for t in terms for e in items(t, "matchExpressions")]
+    nodes = [node for name in workload.nodes if (node := cluster.node(name)) is not None]
+    keys = [*mapping(spec, "nodeSelector"), *asked, *(label for node in nodes for label in node.labels)]
+    return any(key.startswith(_COREWEAVE) for key in keys)
 
 
 def kept_together(cluster: Cluster, workload: Workload) -> bool:

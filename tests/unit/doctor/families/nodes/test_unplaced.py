@@ -100,6 +100,17 @@ def test_what_keeps_a_job_together_is_enough(what: str) -> None:
     assert unchecked(TOGETHER[what], "training-zones") == ""
 
 
+@pytest.mark.parametrize(
+    ("key", "found"), [("node.coreweave.cloud/type", 0), ("ds.coreweave.com/nvlink.domain", 0), ("cloud.test/type", 1)]
+)
+def test_a_zone_that_is_a_rack_does_not_part_a_job(key: str, found: int) -> None:
+    terms = f"nodeSelectorTerms: [{{matchExpressions: [{{key: {key}, operator: In, values: [gb200-4x]}}]}}]"
+    affinity = f"affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{{terms}}}}}}}"
+    text = job(f"{spread()}\n      {affinity}")
+    assert len(findings(text, "training-zones")) == found
+    assert ("a zone may be a rack" in unchecked(text, "training-zones")) is (found == 0)
+
+
 def test_nothing_that_keeps_a_job_together_is_not_checked() -> None:
     assert findings(job(), "training-zones") == []
     assert "nothing in its template keeps its pods in one zone" in unchecked(job(), "training-zones")
