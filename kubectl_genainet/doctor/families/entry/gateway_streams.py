@@ -12,7 +12,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, text
 from kubectl_genainet.doctor.predicates.backends import behind
 from kubectl_genainet.doctor.predicates.edits import on_object
-from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
 
@@ -24,6 +24,18 @@ ENVOY_GATEWAY = "gateway.envoyproxy.io/"
 # Sources: Envoy's RouteAction.timeout (15 s), https://gateway.envoyproxy.io/docs/tasks/traffic/http-timeouts/,
 # https://cloud.google.com/kubernetes-engine/docs/how-to/configure-gateway-resources (30 s)
 ENVOY_DEFAULT_S, GKE_DEFAULT_S = 15.0, 30.0
+# Classes that their controllers make, and that set no timeout for the whole response.
+_NO_DEFAULT = (
+    "istio",
+    "istio-waypoint",
+    "istio-remote",
+    "cilium",
+    "kgateway",
+    "agentgateway",
+    "nginx",
+    "traefik",
+    "kong",
+)
 # Conditions and codes that are met after a model server has taken the prompt (Envoy, x-envoy-retry-on).
 AFTER_THE_FACT = ("5xx", "gateway-error", "reset", "retriable-status-codes", "500", "502", "504")
 
@@ -59,9 +71,11 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
 
     Looks, for HTTPRoute rules that lead to model servers or InferencePools, at timeouts.request and
     timeouts.backendRequest, at requestTimeout of Envoy Gateway's BackendTrafficPolicy (15 s where nothing is set) and at
-    timeoutSec of GKE's GCPBackendPolicy (30 s where nothing is set); five minutes is taken as enough. A warning: short
-    answers pass. Information where somebody has set more than a minute, and where no server of the model is seen here, or
-    the tokens come over a WebSocket (Open WebUI, Streamlit, Chainlit), which the timeout does not end.
+    timeoutSec of GKE's GCPBackendPolicy (30 s where nothing is set); five minutes is taken as enough. A Gateway that is
+    not here is GKE's or Envoy Gateway's where a policy of theirs names the route or its backend; else a route that sets
+    nothing is not checked. A warning: short answers pass. Information where somebody has set more than a minute, and where
+    no server of the model is seen here, or the tokens come over a WebSocket (Open WebUI, Streamlit, Chainlit), which the
+    timeout does not end.
 
     Why: the timeout covers the whole response: the Gateway cuts a stream in the middle, however fast the tokens come.
 
@@ -75,7 +89,10 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
         for index, rule in enumerate(items(route.raw, "spec", "rules")):
             backends = backends_of(cluster, route, rule)
             unsure = not any(_waits(cluster, *backend) for backend in backends)
-            for timeout in _timeouts(cluster, route, index, rule, backends) if backends else ():
+            timeouts = list(_timeouts(cluster, route, index, rule, backends)) if backends else []
+            if backends and not timeouts and (reason := _unknown(cluster, route)):
+                yield NotChecked(str(route.ref), reason)
+            for timeout in timeouts:
                 if 0 < timeout.seconds < STREAM_S:
                     mild = unsure or considered(timeout.seconds, timeout.evidence.value)
                     yield Problem(
@@ -120,7 +137,8 @@ def _timeouts(
     """The timeouts in force: those that the rule sets, else the policy's, else the controller's default."""
     classes = gateway_classes(cluster, route)
     field = f"spec.rules[{index}].timeouts"
-    gke = any(name.startswith("gke-l7") for name, _ in classes)
+    gke = any(name.startswith("gke-l7") for name, _ in classes) or (not classes and _by_gke(cluster, backends))
+    policy = None if gke else _traffic_policy(cluster, route)
     own = [
         _Timeout(duration, seen(route.ref, f"{field}.{name}", value, "covers the whole response"))
         for name in ("request", "backendRequest")
@@ -131,8 +149,7 @@ def _timeouts(
         return
     if gke:
         yield from _gke(cluster, backends, own, field, route)
-    elif any(controller.startswith(ENVOY_GATEWAY) for _, controller in classes):
-        policy = _traffic_policy(cluster, route)
+    elif _by_envoy_gateway(classes, policy):
         value = text(policy.raw, "spec", "timeout", "http", "requestTimeout") if policy else ""
         duration = seconds(value) if value else None
         if policy is not None and duration is not None:
@@ -144,6 +161,34 @@ def _timeouts(
                 ENVOY_DEFAULT_S,
                 seen(route.ref, f"{field}.request", None, "absent: Envoy's default is 15 s for the whole response"),
             )
+
+
+def _by_envoy_gateway(classes: set[tuple[str, str]], policy: KubeObject | None) -> bool:
+    """Whether a controller is Envoy Gateway, by its class or, where that is not here, by a policy of Envoy Gateway."""
+    controllers = [controller for _, controller in classes if controller]
+    return any(c.startswith(ENVOY_GATEWAY) for c in controllers) or (policy is not None and not controllers)
+
+
+def _by_gke(cluster: Cluster, backends: list[tuple[str, str, str]]) -> bool:
+    """Whether a policy of GKE's load balancers names one of the backends."""
+    kinds = ("HealthCheckPolicy", "GCPBackendPolicy", "GCPTrafficDistributionPolicy")
+    policies = [p for kind in kinds for p in cluster.snapshot.of(kind, "networking.gke.io")]
+    return any(attached_to(policy, *backend) for policy in policies for backend in backends)
+
+
+def _unknown(cluster: Cluster, route: KubeObject) -> str:
+    """Why it is not known whose default holds for a route: its Gateway or the class of that is not here."""
+    gateways = {(g.namespace, g.name): g for g in cluster.snapshot.of("Gateway", GROUP)}
+    classes = {c.name for c in cluster.snapshot.of("GatewayClass", GROUP)}
+    for parent in items(route.raw, "spec", "parentRefs"):
+        if (text(parent, "kind") or "Gateway") != "Gateway":
+            continue
+        key = (text(parent, "namespace") or route.namespace, text(parent, "name"))
+        name = text(gateways[key].raw, "spec", "gatewayClassName") if key in gateways else ""
+        if key not in gateways or name not in (*classes, *_NO_DEFAULT):
+            missing = f"GatewayClass {name}" if key in gateways else f"Gateway {'/'.join(key)}"
+            return f"{missing} is not here: its controller may cut a response where the route sets no timeout"
+    return ""
 
 
 def gateway_classes(cluster: Cluster, route: KubeObject) -> set[tuple[str, str]]:
@@ -169,7 +214,7 @@ def _traffic_policy(cluster: Cluster, route: KubeObject) -> KubeObject | None:
         ("Gateway", text(p, "namespace") or route.namespace, text(p, "name"))
         for p in items(route.raw, "spec", "parentRefs")
     ]
-    policies = cluster.snapshot.of("BackendTrafficPolicy")
+    policies = cluster.snapshot.of("BackendTrafficPolicy", "gateway.envoyproxy.io")
     return next((p for target in wanted for p in policies if attached_to(p, *target)), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.doctor.worlds.manifests import findings
+from tests.unit.doctor.worlds.manifests import findings, unchecked
 
 MODEL = """
 apiVersion: apps/v1
@@ -275,6 +275,50 @@ metadata: {name: long, namespace: shop}
 spec: {default: {timeoutSec: 900}, targetRef: {group: "", kind: Service, name: model}}
 """
     assert seconds(route("gke-l7-rilb") + policy) == []
+
+
+ATTACHED = """
+---
+apiVersion: GROUP
+kind: KIND
+metadata: {name: p, namespace: shop}
+spec: {targetRef: {group: "", kind: TARGET, name: NAME}}
+"""
+
+
+def attached(group: str, kind: str, target: str, name: str) -> str:
+    return ATTACHED.replace("GROUP", group).replace("KIND", kind).replace("TARGET", target).replace("NAME", name)
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        (attached("networking.gke.io/v1", "HealthCheckPolicy", "Service", "model"), ["30 s"]),
+        (attached("networking.gke.io/v1", "HealthCheckPolicy", "Service", "other"), []),
+        (attached("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy", "HTTPRoute", "chat"), ["15 s"]),
+        (attached("gateway.kgateway.dev/v1alpha1", "BackendTrafficPolicy", "HTTPRoute", "chat"), []),
+        ("", []),
+    ],
+)
+def test_a_policy_tells_whose_gateway_it_is_that_is_not_here(policy: str, found: list[str]) -> None:
+    rest = GATEWAY.split("---")[2]
+    text = model() + "---" + rest.replace(" TIMEOUTS", "") + policy
+    assert seconds(text) == found
+    assert ("Gateway shop/edge is not here" in unchecked(text, "route-stream-timeout")) is not bool(found)
+
+
+@pytest.mark.parametrize(
+    ("cls", "timeouts", "reason"),
+    [
+        ("eg", "", "GatewayClass eg is not here"),
+        ("eg", "{request: 10m}", ""),
+        ("istio", "", ""),
+        ("gke-l7-rilb", "", ""),
+    ],
+)
+def test_a_class_that_is_not_here_may_have_a_timeout_of_its_own(cls: str, timeouts: str, reason: str) -> None:
+    said = unchecked(route(cls, timeouts), "route-stream-timeout")
+    assert reason in said and bool(reason) is bool(said)
 
 
 def nlb(**notes: str) -> list[str]:
