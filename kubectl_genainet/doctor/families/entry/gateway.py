@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
@@ -198,52 +199,92 @@ def _missing_backend(
 
 @check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute",))
 def reference_grant(cluster: Cluster) -> Problems:
-    """A route leads into another namespace without a ReferenceGrant.
+    """A route or a Gateway leads into another namespace without a ReferenceGrant.
 
-    Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there. In manifests that are
-    not the whole cluster it is a warning where the backend itself is among them, else not checked. A route that is a
-    backend (delegation, an extension of kgateway and others) is left alone: its Gateway decides who may delegate.
+    Looks at backendRefs of routes and certificateRefs of Gateways' listeners with a namespace other than their own, and at the
+    ReferenceGrants there. In manifests that are not the whole cluster it is a warning where what they name is among them
+    (a certificate also where cert-manager makes it), else not checked. A route that is a backend (delegation, an extension
+    of kgateway and others) is left alone: its Gateway decides who may delegate.
 
-    Why: the Gateway refuses the reference (RefNotPermitted) and answers 500. An error: every request for that
-    backend fails.
+    Why: the Gateway refuses the reference (RefNotPermitted): it answers 500, and a listener without its certificate
+    takes no connection. An error: every request fails.
 
     Source: https://gateway-api.sigs.k8s.io/api-types/referencegrant/
     """
-    grants = cluster.snapshot.of("ReferenceGrant", GROUP)
+    for reference in _references(cluster):
+        source, namespace, name = reference.source, reference.namespace, reference.name
+        if namespace in ("", source.namespace) or reference.kind in ROUTES:
+            continue
+        granted = any(_grants(g, reference) for g in cluster.snapshot.of("ReferenceGrant", GROUP))
+        elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
+        if elsewhere and granted_by_aibrix(cluster, namespace, name):
+            yield NotChecked(str(source.ref), f"AIBrix grants what leads to its models in {namespace}")
+        elif elsewhere and (source.unplaced or not _held(cluster, reference)):
+            yield NotChecked(str(source.ref), f"{source.ref} names no namespace" if source.unplaced else elsewhere)
+        elif not granted:
+            what = "route" if source.kind in ROUTES else source.kind
+            yield Problem(
+                f"no ReferenceGrant in {namespace} lets it use {reference.kind} {name}",
+                source.ref,
+                (seen(source.ref, f"{reference.field}.namespace", namespace, f"the {what} is in {source.namespace}"),),
+                _grant(source, reference.group, reference.kind, namespace, name),
+                severity=Severity.WARNING if elsewhere else None,
+                rests_on=(ObjectRef(reference.kind, name, namespace),),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """What a route or a Gateway names, maybe in another namespace."""
+
+    source: KubeObject
+    field: str
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+
+def _references(cluster: Cluster) -> Iterator[_Reference]:
+    """The backends of routes, and the certificates of Gateways."""
+
+    def made(source: KubeObject, field: str, raw: dict[str, Any], kind: str) -> _Reference:
+        own = text(raw, "kind") or kind
+        return _Reference(source, field, text(raw, "group"), own, text(raw, "namespace"), text(raw, "name"))
+
     for route in _routes(cluster):
         for field, backend in _backend_refs(route):
-            namespace = text(backend, "namespace")
-            kind, group, name = text(backend, "kind") or "Service", text(backend, "group"), text(backend, "name")
-            if namespace in ("", route.namespace) or kind in ROUTES:
-                continue
-            granted = any(
-                g.namespace == namespace
-                and any(
-                    (text(f, "group"), text(f, "kind"), text(f, "namespace")) == (GROUP, route.kind, route.namespace)
-                    for f in items(g.raw, "spec", "from")
-                )
-                and any(
-                    (text(t, "group"), text(t, "kind")) == (group, kind) and text(t, "name") in ("", name)
-                    for t in items(g.raw, "spec", "to")
-                )
-                for g in grants
-            )
-            elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
-            if elsewhere and granted_by_aibrix(cluster, namespace, name):
-                yield NotChecked(str(route.ref), f"AIBrix grants what leads to its models in {namespace}")
-                continue
-            held = any((o.namespace, o.name) == (namespace, name) for o in cluster.snapshot.of(kind))
-            if elsewhere and (route.unplaced or not held):
-                yield NotChecked(str(route.ref), f"{route.ref} names no namespace" if route.unplaced else elsewhere)
-            elif not granted:
-                yield Problem(
-                    f"no ReferenceGrant in {namespace} lets it use {kind} {name}",
-                    route.ref,
-                    (seen(route.ref, f"{field}.namespace", namespace, f"the route is in {route.namespace}"),),
-                    _grant(route, group, kind, namespace, name),
-                    severity=Severity.WARNING if elsewhere else None,
-                    rests_on=(ObjectRef(kind, name, namespace),),
-                )
+            yield made(route, field, backend, "Service")
+    for gateway in cluster.snapshot.of("Gateway", GROUP):
+        for index, listener in enumerate(items(gateway.raw, "spec", "listeners")):
+            if cluster.in_scope(gateway.namespace):
+                for c, certificate in enumerate(items(listener, "tls", "certificateRefs")):
+                    yield made(gateway, f"spec.listeners[{index}].tls.certificateRefs[{c}]", certificate, "Secret")
+
+
+def _grants(grant: KubeObject, reference: _Reference) -> bool:
+    """Whether a ReferenceGrant lets a reference be used."""
+    source = (GROUP, reference.source.kind, reference.source.namespace)
+    target = (reference.group, reference.kind)
+    return (
+        grant.namespace == reference.namespace
+        and any(
+            (text(f, "group"), text(f, "kind"), text(f, "namespace")) == source
+            for f in items(grant.raw, "spec", "from")
+        )
+        and any(
+            (text(t, "group"), text(t, "kind")) == target and text(t, "name") in ("", reference.name)
+            for t in items(grant.raw, "spec", "to")
+        )
+    )
+
+
+def _held(cluster: Cluster, reference: _Reference) -> bool:
+    """Whether what is named is here, or a Certificate of cert-manager that makes it."""
+    key = (reference.namespace, reference.name)
+    made = [(c.namespace, text(c.raw, "spec", "secretName")) for c in cluster.snapshot.of("Certificate")]
+    here = [(o.namespace, o.name) for o in cluster.snapshot.of(reference.kind)]
+    return key in here or (reference.kind == "Secret" and key in made)
 
 
 def _grant(route: KubeObject, group: str, kind: str, namespace: str, name: str) -> Remedy:

@@ -75,6 +75,56 @@ def test_a_route_that_leads_to_another_route_needs_no_grant() -> None:
     assert findings(DELEGATION.replace("GROUP", '""').replace("KIND", "Service"), "reference-grant")
 
 
+CERTIFICATE = """
+apiVersion: v1
+kind: Secret
+metadata: {name: tls, namespace: certificates}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: ml}
+spec:
+  gatewayClassName: eg
+  listeners: [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: tls, namespace: NAMESPACE}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat, namespace: ml}
+spec: {parentRefs: [{name: edge}]}
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: edge, namespace: certificates}
+spec: {from: [{group: gateway.networking.k8s.io, kind: KIND, namespace: ml}], to: [{group: "", kind: Secret}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "kind", "fields"),
+    [
+        ("certificates", "HTTPRoute", ["spec.listeners[0].tls.certificateRefs[0].namespace"]),
+        ("certificates", "Gateway", []),
+        ("ml", "HTTPRoute", []),
+    ],
+)
+def test_a_gateway_needs_a_grant_for_a_certificate_of_another_namespace(
+    namespace: str, kind: str, fields: list[str]
+) -> None:
+    text = CERTIFICATE.replace("NAMESPACE", namespace).replace("KIND", kind)
+    assert [f.evidence[0].field for f in findings(text, "reference-grant")] == fields
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [("apiVersion: cert-manager.io/v1\nkind: Certificate", 1), ("apiVersion: v1\nkind: ConfigMap", 0)],
+)
+def test_a_certificate_that_is_not_here_is_not_checked_unless_cert_manager_makes_it(made: str, found: int) -> None:
+    rest = CERTIFICATE.replace("NAMESPACE", "certificates").replace("KIND", "HTTPRoute").split("---", 1)[1]
+    text = f"{made}\nmetadata: {{name: c, namespace: certificates}}\nspec: {{secretName: tls}}\n---{rest}"
+    assert len(findings(text, "reference-grant")) == found
+    assert bool(unchecked(text, "reference-grant")) is not bool(found)
+
+
 WITH_NICS = """
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaimTemplate
