@@ -187,8 +187,8 @@ def startup_budget(cluster: Cluster) -> Problems:
     no startup probe, is reported. A probe of a path that does not wait for the model (/v2/health/live), or of another
     container's port, is left out, and so are servers that load a model when it is asked for. Information for models that
     answer at once (embeddings, rerankers) or have less than a billion parameters by their name (opt-125m, 0.5B), or less
-    than four of them and a minute and a half (1.5B), and for what only its name shows to be a model server, where no pod
-    tells the time.
+    than four of them and a minute and a half (1.5B), for what only its name shows to be a model server, and for a server
+    whose readiness has a path of its own (/ready), where no pod tells the time.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -225,6 +225,7 @@ def startup_budget(cluster: Cluster) -> Problems:
             or any(map(_SMALL_MODEL.search, named))
             or (probe.budget >= _LIGHT_S and any(map(_LIGHT_MODEL.search, named)))
             or _by_name_alone(workload, known)
+            or _ready_elsewhere(container, probe)
         )
         severity = Severity.INFO if small and measured is None else None
         yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe), severity=severity)
@@ -261,6 +262,13 @@ def _asks_the_model(workload: Workload, container: ContainerSpec, probe: Contain
         return False
     lives = probe.path.rstrip("/").endswith(("/live", "/livez"))
     return probe.handler in ("httpGet", "grpc", "tcpSocket") and not lives
+
+
+def _ready_elsewhere(container: ContainerSpec, probe: ContainerProbe) -> bool:
+    """Whether the server tells by another path that it is ready, so that this one may answer while the model loads."""
+    readiness = container.probe("readinessProbe")
+    own = readiness.path.rstrip("/") if readiness is not None else ""
+    return own.endswith(("/ready", "/readyz")) and own != probe.path.rstrip("/")
 
 
 def _restarts(workload: Workload, container: ContainerSpec) -> int:

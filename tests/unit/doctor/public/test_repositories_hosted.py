@@ -61,3 +61,17 @@ def test_an_object_whose_name_is_to_be_filled_in_is_a_template(name: str, found:
     ).replace("metadata: {name: model-name,", f"metadata: {{name: '{name}',")
     assert len(findings(text, "readiness-probe")) == found
     assert ("a placeholder" in unchecked(text, "readiness-probe")) is (found == 0)
+
+
+@pytest.mark.parametrize(
+    ("ready", "severity"), [("/ready", Severity.INFO), ("/readyz/", Severity.INFO), ("/health", Severity.WARNING)]
+)
+def test_a_server_that_is_ready_by_a_path_of_its_own_may_live_while_it_loads(ready: str, severity: Severity) -> None:
+    probe = "httpGet: {path: PATH, port: 8000}, initialDelaySeconds: 30, periodSeconds: 10"
+    text = deployment(
+        "chat",
+        'image: "registry.test/llm-d:v1", args: [--model, llama], ports: [{containerPort: 8000}], '
+        f"resources: {{limits: {{nvidia.com/gpu: 1}}}}, livenessProbe: {{{probe.replace('PATH', '/health')}}}, "
+        f"readinessProbe: {{{probe.replace('PATH', ready)}}}",
+    )
+    assert [f.severity for f in findings(text, "startup-budget")] == [severity]
