@@ -49,8 +49,13 @@ def _limits(obj: KubeObject) -> Iterator[tuple[str, Any]]:
 def _without_knative(obj: KubeObject) -> bool:
     """Whether an InferenceService runs as a plain Deployment that OpenShift AI gives no Route: KServe's Ingress takes no
     timeout, its HTTPRoute does."""
+    return obj.annotations.get(KSERVE_MODE) in KSERVE_WITHOUT_KNATIVE and not _by_a_route(obj)
+
+
+def _by_a_route(obj: KubeObject) -> bool:
+    """Whether OpenShift AI gives a plain Deployment a Route, whose router ends what is silent for the timeout."""
     exposed = obj.labels.get("networking.kserve.io/visibility") == "exposed"
-    return obj.annotations.get(KSERVE_MODE) in KSERVE_WITHOUT_KNATIVE and not exposed
+    return obj.annotations.get(KSERVE_MODE) in KSERVE_WITHOUT_KNATIVE and exposed
 
 
 @check(Area.HEALTH, Severity.WARNING)
@@ -60,7 +65,8 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
     Looks at timeoutSeconds, responseStartTimeoutSeconds and idleTimeoutSeconds of Knative Services that serve models, at
     timeout of a KServe InferenceService's components and at the timeouts of an LLMInferenceService's own routes; five
     minutes, Knative's default, is taken as enough. Models that answer at once (embeddings, rerankers, classifiers) are left
-    out. Without Knative the cluster's kind of ingress decides whether it holds: not checked. A warning: short answers pass.
+    out. Without Knative the cluster's kind of ingress decides whether it holds: not checked; OpenShift AI's Route ends what
+    is silent for the timeout. A warning: short answers pass.
     Information where somebody has set more than a minute.
 
     Why: Knative's queue-proxy and the gateway end the request when the time is over, though tokens still come: the client
@@ -80,10 +86,12 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
                     str(obj.ref), f"{field}: without Knative the cluster's kind of ingress decides whether it holds"
                 )
             elif limit is not None and 0 < limit < STREAM_S:
+                silence = obj is not None and _by_a_route(obj)
+                meaning = "the Route's timeout: of a silent connection" if silence else "covers the whole response"
                 yield Problem(
-                    f"streams of a model are cut after {limit:g} s",
+                    f"streams of a model are cut after {limit:g} s{' without a token' if silence else ''}",
                     workload.ref,
-                    (seen(workload.ref, field, value, "covers the whole response"),),
+                    (seen(workload.ref, field, value, meaning),),
                     Remedy(
                         "Allow the longest answer.",
                         command=set_in(obj, field, _LONG_S if isinstance(value, int) else f"{_LONG_S}s")

@@ -96,6 +96,15 @@ def test_a_timeout_that_the_kind_of_ingress_decides_is_not_checked(mode: str, la
     assert bool(unchecked(text, "serving-stream-timeout")) == (not found)
 
 
+@pytest.mark.parametrize(
+    ("mode", "ended"), [("RawDeployment", "cut after 30 s without a token"), ("Knative", "cut after 30 s")]
+)
+def test_a_route_of_openshift_ends_silence_and_knative_the_whole_response(mode: str, ended: str) -> None:
+    text = INFERENCE.replace("MODE", mode).replace("LABEL", "networking.kserve.io/visibility")
+    (found,) = findings(text, "serving-stream-timeout")
+    assert found.title.endswith(ended)
+
+
 def test_a_model_without_a_name_of_its_own_is_kserves_container() -> None:
     (found,) = findings(INFERENCE, "shared-memory")
     assert "container kserve-container works" in found.title
